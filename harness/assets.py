@@ -1,0 +1,135 @@
+"""Files that would be downloaded: looked for in the asset path, the cache, then the network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+from harness.errors import RunFailure, UsageError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONNECT_SECONDS = 8.0  # name look-up, connection and first answer together
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Where to look. path: folders in order; cache: the user's own, filled by downloads."""
+
+    path: tuple[Path, ...]
+    cache: Path
+
+    @classmethod
+    def of(cls, folders: Sequence[str | None], cache: str) -> Assets:
+        """Folders from the configuration: unset ones left out, relative ones in the repository."""
+        path = tuple(REPOSITORY / Path(folder).expanduser() for folder in folders if folder)
+        return cls(path, Path(cache).expanduser())
+
+    def find(self, file: str, url: str, sha256: str) -> Path:
+        """The file's path, downloaded into the cache if no folder has it.
+
+        Raises UsageError naming file, address, digest and folder when it can't be had, and when a
+        file of that name is not the one wanted.
+        """
+        downloads = self.cache / "assets"
+        for folder in (*self.path, downloads):
+            candidate = folder / file
+            if candidate.is_file():
+                found = digest_of(candidate)
+                if found != sha256:
+                    raise UsageError(
+                        f"{candidate} is not the file wanted: its SHA-256 is {found}, not {sha256};"
+                        " remove it or put the right one there"
+                    )
+                return candidate
+        return self._download(downloads / file, url, sha256)
+
+    def _download(self, target: Path, url: str, sha256: str) -> Path:
+        try:
+            with _connect(url) as response, placed(target) as temporary:
+                for chunk in _chunks(response):
+                    temporary.write(chunk)
+                temporary.flush()
+                found = digest_of(Path(temporary.name))
+                if found != sha256:
+                    raise OSError(f"the download's SHA-256 is {found}")
+        except OSError as error:
+            folder = self.path[0] if self.path else target.parent
+            raise UsageError(
+                f"{target.name} is not in the asset path and could not be downloaded ({error}); "
+                f"get it from {url} (SHA-256 {sha256}) and put it into {folder}"
+            ) from error
+        return target
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def placed(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
+    """A temporary file that becomes `target` in one step when the block ends well, and is removed
+    when it does not: no reader ever sees half a file.
+
+    Raises RunFailure when the disk is full or read-only.
+    """
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed and renamed below
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        )
+        yield temporary
+        temporary.flush()
+        os.fsync(temporary.fileno())
+        temporary.close()
+        os.chmod(temporary.name, 0o644)
+        os.replace(temporary.name, target)
+        temporary = None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise RunFailure(f"{target} can't be written: {error.strerror}") from error
+    finally:
+        if temporary is not None:
+            temporary.close()
+            Path(temporary.name).unlink(missing_ok=True)
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """The body. Its failures carry no errno, which `placed` takes for the disk's."""
+    try:
+        while chunk := response.read(1 << 20):
+            yield chunk
+    except (OSError, HTTPException) as error:
+        raise OSError(f"the transfer broke off: {error}") from error
+
+
+def _connect(url: str) -> HTTPResponse:
+    """Open a URL, giving up after CONNECT_SECONDS even where the name look-up hangs."""
+    answer: queue.Queue[HTTPResponse | Exception] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            answer.put(urllib.request.urlopen(url, timeout=CONNECT_SECONDS))
+        except Exception as error:  # handed to the caller's thread
+            answer.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        result = answer.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} seconds") from None
+    if isinstance(result, Exception):
+        raise OSError(str(result)) from result
+    return result

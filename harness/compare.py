@@ -1,0 +1,155 @@
+"""`python -m harness.compare RUN_OR_FOLDER…`: what the runs reached, and at what cost."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from harness.cli import run_tool
+from harness.errors import UsageError
+from harness.runs import Comparison, Group, RunRecord, compare_runs, find_runs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.report import Column
+
+# Wide enough for every column: output that is piped or saved must lose nothing.
+PLAIN_WIDTH = 160
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the comparison and writes what was asked for.
+
+    Raises UsageError for a path without runs, or for one that can't be written.
+    """
+    options = _parse(arguments)
+    records = find_runs(options.paths)
+    print_comparison(records, sys.stdout)
+    try:
+        if options.out is not None:
+            from harness.report import write_report
+
+            write_report(records, options.out, options.paths)
+            print(f"{options.out} written")
+        if options.plots is not None:
+            from harness.plots import write_plots
+
+            files = write_plots(records, options.plots)
+            print(f"{options.plots}: {len(files)} files written")
+    except OSError as error:
+        raise UsageError(f"{error.filename}: can't be written ({error.strerror})") from None
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.compare",
+        description="Compare runs: quality in test bits per byte beside what it cost, over seeds.",
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN_OR_FOLDER",
+        help="a run's folder, or a folder that holds runs at any depth",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the report there, one HTML file"
+    )
+    parser.add_argument(
+        "--plots", type=Path, metavar="DIR", help="write the figures there, as PNG and SVG"
+    )
+    return parser.parse_args(arguments)
+
+
+def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
+    """Prints the ranking, what can't be ranked, and every run that doesn't count, with its reason.
+
+    Not on a terminal: plain text, no colours, no column cut.
+    """
+    from rich.console import Console
+
+    from harness.report import LOSSY_NOTE, MEANS_NOTE, headline, notes
+
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal or not file.isatty():
+        console = Console(
+            file=file, highlight=False, markup=False, emoji=False,
+            width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
+        )  # fmt: skip
+    comparison = compare_runs(records)
+    for line in headline(comparison):
+        console.print(line, style="bold")
+    for line in notes(comparison):
+        console.print(f"! {line}", style="yellow")
+    if comparison.ranked:
+        _print_groups(console, comparison.ranked, lossy=False)
+        console.print(MEANS_NOTE, style="dim")
+    if comparison.lossy:
+        console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
+        _print_groups(console, comparison.lossy, lossy=True)
+    if comparison.uncounted:
+        console.print("\nNot counted", style="bold")
+        console.print(_uncounted_table(comparison))
+
+
+def _print_groups(console: "Console", groups: Sequence[Group], *, lossy: bool) -> None:
+    """One table where it fits; on a narrow terminal quality and cost in two."""
+    from harness.report import columns
+
+    shown = columns(groups, lossy=lossy)
+    table = _table(groups, shown, lossy)
+    if console.measure(table).minimum <= console.width:
+        console.print(table)
+        return
+    names = [column for column in shown if column.is_text]
+    quality = [column for column in shown if column.header in ("seeds", "test", "val")]
+    cost = [column for column in shown if column not in names + quality]
+    console.print(_table(groups, names + quality, lossy))
+    console.print(_table(groups, names[:1] + cost, lossy))
+
+
+def _table(groups: Sequence[Group], shown: "Sequence[Column]", lossy: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    if not lossy:
+        table.add_column("#", justify="right", no_wrap=True)
+    for column in shown:
+        table.add_column(
+            f"{column.header}\n{column.unit}",
+            justify="left" if column.is_text else "right",
+            no_wrap=not column.is_text,
+            overflow="fold",
+        )
+    for index, group in enumerate(groups):
+        place = sum(other.data == group.data for other in groups[: index + 1])
+        cells = [Text(column.read(group)[0]) for column in shown]
+        table.add_row(*([] if lossy else [str(place)]), *cells)
+    return table
+
+
+def _uncounted_table(comparison: Comparison) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.report import plain, run_name
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("run", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for run, reason in comparison.uncounted:
+        name = plain(run_name(run, comparison.records))
+        table.add_row(Text(name), Text(run.status), Text(plain(reason)))
+    return table
+
+
+if __name__ == "__main__":
+    run_tool(main)

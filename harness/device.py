@@ -1,0 +1,83 @@
+"""Where and in which precision a run computes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its matrix products; weights are always kept in fp32."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def choose(cls, device: str, precision: str) -> Compute:
+        """Resolve `auto`. Raises UsageError for a device that is not there."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = torch.device(device).type
+        there = {"cpu": True, "cuda": torch.cuda.is_available()}
+        there["mps"] = torch.backends.mps.is_available()
+        if not there[kind]:
+            present = ", ".join(name for name, is_there in there.items() if is_there)
+            raise UsageError(f"device={device} is not on this machine; it has: {present}")
+        if precision == "auto":
+            precision = "bf16" if _multiplies_bf16(kind) else "fp32"
+        if precision == "fp16" and kind == "cpu":
+            raise UsageError("precision=fp16 needs a GPU; on a CPU use bf16 or fp32")
+        return cls(torch.device(device), precision)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, DTYPES[self.precision])
+
+    def describe(self) -> dict[str, object]:
+        """What summary.json records of the machine."""
+        name = (
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
+        )
+        return {
+            "device": str(self.device),
+            "name": name,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def make_deterministic() -> None:
+    """The same command gives the same bits, at a fixed number of threads.
+
+    CUDA needs the variable before its first product. New memory need not be filled for it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _multiplies_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

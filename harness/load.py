@@ -1,0 +1,90 @@
+"""A finished run, read back: settings, tokenizer, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import checkpoint, config
+from harness.assets import Assets
+from harness.config import Settings
+from harness.data import Corpus, Dataset, prepare
+from harness.device import Compute
+from harness.errors import UsageError
+from harness.run_folder import RunFolder
+from zoo.language_model import LanguageModel
+from zoo_tokenizers import Tokenizer, TokenizerError
+
+
+@dataclass(frozen=True)
+class Run:
+    """What evaluation and sampling need. step: of the weights."""
+
+    folder: RunFolder
+    settings: Settings
+    tokenizer: Tokenizer
+    model: LanguageModel
+    compute: Compute
+    step: int
+    corpus_digest: str
+
+    def dataset(self) -> Dataset:
+        """The text the run was trained on, encoded by its tokenizer.
+
+        Raises UsageError if the text or what would be learnt from it is no longer the same.
+        """
+        settings = self.settings
+        corpus = settings.build("data", Corpus)
+        tokenizer = settings.build("tokenizer", Tokenizer)
+        dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+        if dataset.digest != self.corpus_digest:
+            raise UsageError(
+                f"the text of data={settings.names.data} is not the one this run was trained on "
+                f"(SHA-256 {dataset.digest}, the run's {self.corpus_digest})"
+            )
+        if tokenizer.digest != self.tokenizer.digest:
+            raise UsageError(
+                f"the tokenizer learnt from the text is not the one of {self.folder.path}"
+            )
+        return dataset
+
+
+def load_run(
+    path: Path, which: str, device: str, trust: list[str], precision: str | None = None
+) -> Run:
+    """Read a run's folder. which: "best" or "latest" weights; precision: if not the run's own.
+
+    Raises UsageError if it is not a run's folder or has no checkpoint yet.
+    """
+    folder = RunFolder.existing(path)
+    settings = config.load(folder.config)
+    settings.trust = trust
+    compute = Compute.choose(device, precision or settings.precision)
+    state = checkpoint.load(folder.checkpoints, "best") if which == "best" else None
+    state = state or checkpoint.load(folder.checkpoints, "step")
+    if state is None:
+        raise UsageError(f"{path} has no checkpoint yet")
+    tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
+    model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
+    model.load_state_dict(state["model"])
+    model.to(compute.device).eval()
+    return Run(folder, settings, tokenizer, model, compute, state["step"], state["corpus"])
+
+
+def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokenizer:
+    """The run's own tokenizer. Raises UsageError if it is not the one its checkpoint belongs to."""
+    tokenizer = settings.build("tokenizer", Tokenizer)
+    try:
+        tokenizer.load(folder.tokenizer)
+    except TokenizerError as error:
+        raise UsageError(str(error)) from error
+    if tokenizer.digest != digest:
+        raise UsageError(
+            f"the tokenizer in {folder.tokenizer} is not the one the checkpoint was trained with"
+        )
+    return tokenizer
+
+
+def printable(text: str) -> str:
+    """Bytes that are no UTF-8 shown as �, so that any terminal takes it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,274 @@
+"""The training loop: one function, from top to bottom, the same for every model.
+
+At the top of an iteration the model has had `step` updates, and everything that is recorded for
+`step` describes it then. B batch, T time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness import checkpoint
+from harness.config import Settings
+from harness.data import Dataset, Split, draw_batch
+from harness.decode import Choice, generate
+from harness.device import Compute
+from harness.errors import RunFailure
+from harness.interrupt import Interrupt, Stopped
+from harness.load import printable
+from harness.loggers import Logger, Row
+from harness.measure import PeakMemory, flops_per_token, parameters
+from harness.metrics import Score, nats_BT, score_split
+from harness.optim import parameter_groups
+from harness.run_folder import RunFolder, Summary
+from harness.schedule import Schedule
+from zoo.language_model import LanguageModel
+
+
+@dataclass
+class Progress:
+    """How far a training is; part of every checkpoint. seconds: evaluation and saving excluded."""
+
+    step: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+
+
+class NonFinite(RunFailure):
+    """A loss or gradient that is no number; the weights are those before the update."""
+
+
+def train(
+    settings: Settings,
+    dataset: Dataset,
+    compute: Compute,
+    folder: RunFolder,
+    loggers: Sequence[Logger],
+    summary: Summary,
+    interrupt: Interrupt,
+    report: Callable[[str], None],
+    on_step: Callable[[Row], None],
+    saved: dict[str, Any] | None = None,
+) -> None:
+    """Train until `train.steps`, going on from the checkpoint `saved` if there is one.
+
+    Fills in `summary` as it goes. report: told of every evaluation; on_step: of every row.
+    Raises Stopped, its work saved, after a signal, and NonFinite.
+    """
+    plan, tokenizer = settings.train, dataset.tokenizer
+    token_bytes = tokenizer.token_bytes
+    rows = plan.batch_size * plan.accumulate
+    tokens_per_step = rows * plan.seq_len
+
+    def build_model() -> LanguageModel:
+        return settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
+
+    torch.manual_seed(settings.seed)
+    model = build_model().to(compute.device)
+    forward = torch.compile(model) if settings.compile else model
+    optimizer = build_optimizer(
+        settings, parameter_groups(model, settings.optimizer.get("weight_decay"))
+    )
+    schedule = settings.build("schedule", Schedule, steps=plan.steps)
+    scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+    progress = Progress()
+
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
+        progress = Progress(**saved["progress"])
+        report(f"going on from step {progress.step}")
+    saved_step = progress.step if saved is not None else None
+    digests = {"tokenizer": tokenizer.digest, "corpus": dataset.digest}
+
+    def save_checkpoint() -> None:
+        nonlocal saved_step
+        if saved_step == progress.step:
+            return
+        state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        state |= {"scaler": scaler.state_dict(), "progress": asdict(progress), **digests}
+        checkpoint.save(folder.checkpoints, "step", progress.step, state)
+        saved_step = progress.step
+
+    def score(split: Split) -> Score:
+        evaluation = settings.eval
+        return score_split(
+            model, split, tokenizer, compute, evaluation.stride, evaluation.batch_size,
+            on_batch=lambda tokens: interrupt.check(),
+        )  # fmt: skip
+
+    flops_per_step = flops_per_token(build_model, plan.seq_len) * tokens_per_step
+    summary |= {"receptive_field": model.receptive_field, "parameters": parameters(model)}
+    summary |= {"flops_per_token": flops_per_step / tokens_per_step, "vocab_size": model.vocab_size}
+    memory = PeakMemory(compute.device)
+    for logger in loggers:
+        logger.open(folder.path, settings, progress.step)
+    model.train()
+
+    try:
+        while True:
+            interrupt.check()
+            step = progress.step
+            row: Row = {
+                "step": step,
+                "tokens": step * tokens_per_step,
+                "bytes": progress.bytes,
+                "flops": step * flops_per_step,
+                "seconds": progress.seconds,
+            }
+            if step and (step % settings.checkpoint.every == 0 or step >= plan.steps):
+                save_checkpoint()
+            if step % settings.eval.every == 0 or step >= plan.steps:
+                if dataset.val is not None:
+                    result = score(dataset.val)
+                    row |= _prefixed("val/", result)
+                    if progress.best is None or result.nats < progress.best["nats"]:
+                        progress.best = {"step": step, "nats": result.nats, **result.summary()}
+                        weights = {"model": model.state_dict(), **digests}
+                        checkpoint.save(folder.checkpoints, "best", step, weights)
+                report(_line(row, plan.steps))
+                folder.append(folder.samples, _sample(model, dataset, settings, compute, step))
+                summary["train"] = _cost(row, memory)
+                summary |= {"best": _best(progress), "val": _val(progress)}
+                folder.write_summary(summary)
+            if step >= plan.steps:
+                _log(row, loggers, on_step)
+                break
+
+            started = perf_counter()
+            learning_rate = settings.optimizer["lr"] * schedule(step)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            # Dropout, too, depends on (seed, step) alone: no generator's state need be kept.
+            torch.manual_seed(_mix(settings.seed, step))
+            inputs_BT, targets_BT = draw_batch(
+                dataset.train.ids, settings.seed, step, rows, plan.seq_len
+            )
+            loss = torch.zeros((), device=compute.device)
+            for inputs, targets in zip(
+                inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
+            ):
+                with compute.autocast():
+                    logits_BTV = forward(inputs.to(compute.device))
+                nats = nats_BT(logits_BTV, targets.to(compute.device)).sum() / tokens_per_step
+                scaler.scale(nats).backward()
+                loss += nats.detach()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip or math.inf)
+            row |= {"train/loss": loss.item(), "lr": learning_rate, "grad_norm": norm.item()}
+            _require_finite(row, model, scaler.is_enabled())
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            progress.step += 1
+            progress.bytes += int(token_bytes[targets_BT.numpy()].sum())
+            _log(row, loggers, on_step)
+            progress.seconds += perf_counter() - started
+    except Stopped:
+        save_checkpoint()
+        raise
+
+    summary["train"] = _cost(row, memory)
+    if dataset.test is not None:
+        best = checkpoint.load(folder.checkpoints, "best")
+        if best is not None:
+            model.load_state_dict(best["model"])
+        summary["test"] = score(dataset.test).summary()
+
+
+def build_optimizer(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The configured optimizer over these parameter groups."""
+    # torch's classes annotate their base with a plain name, so the argument goes by `params`.
+    return settings.build("optimizer", torch.optim.Optimizer, params=groups)
+
+
+def _mix(seed: int, step: int) -> int:
+    """A generator seed of its own for each (seed, step)."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+
+
+def _require_finite(row: Row, model: nn.Module, scaled: bool) -> None:
+    """Raises NonFinite naming the step and the parameters, before they reach the weights."""
+    # Overflown fp16 gradients are the scaler's to skip; an overflown loss is nobody's.
+    if math.isfinite(row["train/loss"]) and (math.isfinite(row["grad_norm"]) or scaled):
+        return
+    named = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    where = f"gradients of {', '.join(named[:3])}" + (" and others" if len(named) > 3 else "")
+    raise NonFinite(
+        f"step {row['step']}: loss {row['train/loss']}, gradient norm {row['grad_norm']}; "
+        f"non-finite {where if named else 'loss'}; the weights were not updated. "
+        "Lower optimizer.lr or train.clip, or use precision=fp32"
+    )
+
+
+def _log(row: Row, loggers: Sequence[Logger], on_step: Callable[[Row], None]) -> None:
+    for logger in loggers:
+        logger.log(row)
+    on_step(row)
+
+
+def _prefixed(prefix: str, score: Score) -> Row:
+    return {
+        prefix + "nats_per_token": score.nats_per_token,
+        prefix + "bits_per_byte": score.bits_per_byte,
+        prefix + "perplexity": score.perplexity,
+    }
+
+
+def _cost(row: Row, memory: PeakMemory) -> dict[str, Any]:
+    """What the training took so far, as summary.json has it."""
+    return {
+        "steps": row["step"],
+        **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
+        "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None,
+        "peak_memory_bytes": memory.read(),
+    }
+
+
+def _best(progress: Progress) -> dict[str, Any] | None:
+    if progress.best is None:
+        return None
+    return {name: progress.best[name] for name in ("step", "nats_per_token", "bits_per_byte")}
+
+
+def _val(progress: Progress) -> dict[str, Any] | None:
+    """The score of the best weights, which are the ones that count."""
+    if progress.best is None:
+        return None
+    return {name: value for name, value in progress.best.items() if name not in ("step", "nats")}
+
+
+def _line(row: Row, steps: int) -> str:
+    line = f"step {row['step']:>{len(str(steps))}}/{steps}"
+    if "val/nats_per_token" in row:
+        line += f"  val {row['val/nats_per_token']:.4f} nats/token"
+        if row["val/bits_per_byte"] is not None:
+            line += f"  {row['val/bits_per_byte']:.4f} bits/byte"
+    return line + f"  {row['seconds']:.0f} s"
+
+
+def _sample(
+    model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute, step: int
+) -> str:
+    """A block for samples.txt: text that goes on from the prompt or the corpus's start."""
+    if not settings.eval.sample_tokens:
+        return ""
+    prompt = settings.eval.prompt
+    ids = dataset.tokenizer.encode(prompt) if prompt else dataset.train.ids[:1]
+    prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
+    ids_BT = generate(model, prompt_BT, settings.eval.sample_tokens, Choice(), settings.seed)
+    return f"=== step {step} ===\n{printable(dataset.tokenizer.decode(ids_BT[0].tolist()))}\n\n"

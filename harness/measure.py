@@ -1,0 +1,79 @@
+"""What a model costs: parameters, floating-point operations, memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from zoo.language_model import LanguageModel
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Total, trainable and embedding parameters; shared ones count once."""
+    embedding = {
+        id(parameter): parameter.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    return {
+        "total": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "embedding": sum(embedding.values()),
+    }
+
+
+def flops_per_token(build: Callable[[], LanguageModel], seq_len: int) -> float:
+    """Floating-point operations of a forward and a backward pass over a sequence, per token.
+
+    Counted by torch's FlopCounterMode: matrix products, convolutions and attention (in full, though
+    the causal half would do), a multiplication and an addition as two. Look-ups, norms and
+    activations count as nothing. On the meta device, so that nothing is computed.
+    """
+    with torch.device("meta"):
+        model = build()
+        ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        model(ids_BT).sum().backward()
+    return counter.get_total_flops() / seq_len
+
+
+class PeakMemory:
+    """The most memory in use since it was made, in bytes: of the GPU, or else of the process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            _reset_process_peak()
+
+    def read(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return _process_peak()
+
+
+def _reset_process_peak() -> None:
+    """So that a job in a sweep does not inherit the peak of the one before (Linux only)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _process_peak() -> int:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes

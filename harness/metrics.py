@@ -1,0 +1,179 @@
+"""The loss that trains and the score that compares.
+
+A score covers a whole split: each token after the first once, in nats, and all the bytes those
+tokens stand for. B batch, T time, V vocabulary, N tokens of a split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.data import Split
+from harness.device import Compute
+from zoo.language_model import LanguageModel
+from zoo_tokenizers import Tokenizer
+
+STREAM_CHUNK = 4096  # tokens a streaming pass takes at a time; no effect on the score
+
+
+def nats_BT(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """-ln p(target) of every position, computed in fp32 (or better, if the logits are)."""
+    logits_BTV = logits_BTV.float() if logits_BTV.dtype.itemsize < 4 else logits_BTV
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view(
+        targets_BT.shape
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """An exact evaluation. stride: how far the window moved, in tokens; None: a streaming pass."""
+
+    nats: float
+    tokens: int
+    bytes: int
+    lossless: bool
+    stride: int | None
+    unknown: int = 0
+    """Characters of the split that the vocabulary lacks; `nats` pays for sending them beside."""
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The number that compares tokenizers. None for a lossy one: it never had to predict what
+        it dropped."""
+        return self.nats / math.log(2) / self.bytes if self.lossless else None
+
+    @property
+    def perplexity(self) -> float | None:
+        return math.exp(self.nats_per_token) if self.nats_per_token < 700 else None
+
+    def summary(self) -> dict[str, Any]:
+        """As summary.json has it."""
+        return {
+            "nats_per_token": self.nats_per_token,
+            "bits_per_byte": self.bits_per_byte,
+            "perplexity": self.perplexity,
+            **{name: asdict(self)[name] for name in ("tokens", "bytes", "stride", "unknown")},
+        }
+
+
+def score_split(
+    model: LanguageModel,
+    split: Split,
+    tokenizer: Tokenizer,
+    compute: Compute,
+    stride: int | None = None,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] = lambda tokens: None,
+) -> Score:
+    """Score every token of a split after its first.
+
+    stride: how far the window of a bounded model moves; None: half of its block_size.
+    on_batch: told how many more tokens were scored; may raise to stop.
+    """
+    ids = np.asarray(split.ids)
+    nats = token_nats(model, ids, compute, stride, batch_size, on_batch)
+    return Score(
+        nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
+        tokens=len(nats),
+        # The first token is context: nothing predicts it, so its bytes are not paid for.
+        bytes=split.bytes - int(tokenizer.token_bytes[ids[0]]),
+        lossless=tokenizer.lossless,
+        stride=resolve_stride(model.block_size, stride) if model.block_size else None,
+        unknown=sum(split.unknown.values()),
+    )
+
+
+def token_nats(
+    model: LanguageModel,
+    ids: NDArray[np.integer],
+    compute: Compute,
+    stride: int | None = None,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] = lambda tokens: None,
+) -> NDArray[np.floating]:
+    """(N - 1,): the nats of each token after the first, in order.
+
+    Leaves the model as it was: evaluation never disturbs training.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), compute.autocast():
+            if model.block_size is None:
+                pieces = _stream(model, ids, compute, on_batch)
+            else:
+                stride = resolve_stride(model.block_size, stride)
+                pieces = _slide(model, ids, compute, stride, batch_size, on_batch)
+            return np.concatenate(list(pieces))
+    finally:
+        model.train(was_training)
+
+
+def resolve_stride(block_size: int, stride: int | None) -> int:
+    """Half a window unless given. Raises ValueError for one that would leave tokens out."""
+    if stride is None:
+        return max(1, block_size // 2)
+    if not 1 <= stride <= block_size:
+        raise ValueError(f"stride={stride} must lie between 1 and block_size={block_size}")
+    return stride
+
+
+def windows(targets: int, block_size: int, stride: int) -> list[tuple[int, int]]:
+    """(start, new) of each window over `targets` predictions: it reads up to block_size tokens from
+    `start` and scores its last `new`. All are equally long; each prediction is scored once.
+    """
+    if targets <= block_size:
+        return [(0, targets)]
+    ends = [*range(block_size, targets, stride), targets]
+    starts = [end - block_size for end in ends]
+    return [(start, end - last) for start, end, last in zip(starts, ends, [0, *ends], strict=False)]
+
+
+def _slide(
+    model: LanguageModel,
+    ids: NDArray[np.integer],
+    compute: Compute,
+    stride: int,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> Iterator[NDArray[np.floating]]:
+    """A bounded model: overlapping windows, a batch of them at a time."""
+    targets = len(ids) - 1
+    length = min(model.block_size or targets, targets)
+    plan = windows(targets, length, stride)
+    for first in range(0, len(plan), batch_size):
+        batch = plan[first : first + batch_size]
+        index = np.array([start for start, _ in batch])[:, None] + np.arange(length + 1)
+        window = torch.from_numpy(ids[index].astype(np.int64)).to(compute.device)
+        nats = nats_BT(model(window[:, :-1]), window[:, 1:]).cpu().numpy()
+        for row, (_, new) in zip(nats, batch, strict=True):
+            yield row[length - new :]
+        on_batch(sum(new for _, new in batch))
+
+
+def _stream(
+    model: LanguageModel,
+    ids: NDArray[np.integer],
+    compute: Compute,
+    on_batch: Callable[[int], None],
+) -> Iterator[NDArray[np.floating]]:
+    """An unbounded model: one pass over the whole split, its cache carried along."""
+    cache = model.init_cache(1)
+    for start in range(0, len(ids) - 1, STREAM_CHUNK):
+        chunk = ids[start : start + STREAM_CHUNK + 1].astype(np.int64)
+        row = torch.from_numpy(chunk)[None].to(compute.device)
+        yield nats_BT(model(row[:, :-1], cache), row[:, 1:])[0].cpu().numpy()
+        on_batch(row.shape[1] - 1)

@@ -1,0 +1,513 @@
+"""Figures of a comparison, drawn by matplotlib: curves over a cost, and scores against costs.
+
+One code path draws for the report (colours are placeholders that become CSS variables, so that one
+SVG serves light and dark) and for files (real colours on white). matplotlib is imported late: it is
+slow, and errors and --help must not wait for it.
+"""
+
+import html
+import io
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.runs import Comparison, Group, RunRecord, compare_runs, ranking_score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# More lines than this can't be told apart, and would make the report heavy.
+MOST_DRAWN = 12
+MOST_POINTS = 200
+TRAINING_BINS = 80
+FONT = 9.0
+WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (4.1, 3.3)
+# Okabe & Ito's colours without their yellow, which white swallows; the dark ones keep the hues.
+LIGHT_SERIES = ("#0072b2", "#d55e00", "#009e73", "#b3558c", "#c98a00", "#3d9fd6", "#6b6b6b")
+DARK_SERIES = ("#4ba3e3", "#f3803a", "#2fc196", "#e59fc6", "#f0b840", "#94d3f7", "#a8a8a8")
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.3, 1.5), (7, 1.8, 1.3, 1.8))
+PREFIXES = " kMGTPEZ"
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+@dataclass(frozen=True)
+class Paint:
+    """Colours to draw with."""
+
+    ink: str
+    muted: str
+    grid: str
+    paper: str
+    series: tuple[str, ...]
+
+
+ON_WHITE = Paint("#1c1c1c", "#666666", "#e3e3e0", "#ffffff", LIGHT_SERIES)
+PLACEHOLDERS = Paint(
+    "#010101", "#010102", "#010103", "#010104", tuple(f"#0102{k:02x}" for k in range(7))
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost that curves are drawn over: its key in metrics.jsonl, its title, and its scale."""
+
+    name: str
+    key: str
+    title: str
+    log: bool
+
+
+CURVE_AXES = (
+    Axis("steps", "step", "update steps", log=False),
+    Axis("tokens", "tokens", "training tokens", log=False),
+    Axis("FLOPs", "flops", "training FLOPs", log=True),
+    Axis("seconds", "seconds", "training seconds", log=True),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost that final scores are drawn against."""
+
+    name: str
+    title: str
+    read: Callable[[RunRecord], float | None]
+
+
+SCATTER_COSTS = (
+    Cost("parameters", "parameters", lambda run: run.parameters),
+    Cost("FLOPs", "training FLOPs", lambda run: run.train.flops),
+    Cost("seconds", "training seconds", lambda run: run.train.seconds),
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One group's curve: the mean over its seeds, and their lowest and highest value."""
+
+    label: str
+    style: int
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def human(number: float) -> str:
+    """Three significant digits with an SI prefix: 1.53 M, 892 k, 4.1 G is written 4.10 G."""
+    if number == 0:
+        return "0"
+    if abs(number) < 1000:
+        return f"{number:.0f}" if float(number).is_integer() else f"{number:.3g}"
+    power = 0
+    while abs(number) >= 999.5 and power < len(PREFIXES) - 1:
+        number, power = number / 1000, power + 1
+    digits = 2 - math.floor(math.log10(abs(number)) + 1e-9)
+    return f"{number:.{max(0, digits)}f} {PREFIXES[power]}"
+
+
+def drawable(groups: Sequence[Group]) -> list[tuple[int, Group]]:
+    """The groups that are drawn, each with the number of its line style."""
+    return list(enumerate(groups))[:MOST_DRAWN]
+
+
+def validation_series(
+    styled: Sequence[tuple[int, Group]], axis: Axis, key: str = "val/bits_per_byte"
+) -> list[Series]:
+    """Each group's validation curve over a cost; a group without one is left out."""
+    series = []
+    for style, group in styled:
+        points = _over_seeds(group, axis.key, key)
+        if points:
+            thinned = points[:: math.ceil(len(points) / MOST_POINTS)]
+            series.append(_series(group.label, style, thinned[:-1] + points[-1:]))
+    return series
+
+
+def training_series(styled: Sequence[tuple[int, Group]]) -> list[Series]:
+    """Each group's training loss in nats per token over steps: means over bins of steps."""
+    series = []
+    for style, group in styled:
+        points = _over_seeds(group, "step", "train/loss")
+        size = max(1, math.ceil(len(points) / TRAINING_BINS))
+        bins = [points[start : start + size] for start in range(0, len(points), size)]
+        means = [tuple(map(statistics.fmean, zip(*part, strict=True))) for part in bins]
+        if means:
+            series.append(_series(group.label, style, means))
+    return series
+
+
+def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]:
+    """(x, mean, lowest, highest) at the steps that all seeds have: a mean over fewer would jump."""
+    runs = [
+        {row["step"]: row for row in run.rows if _plottable(row, x_key) and _plottable(row, y_key)}
+        for run in group.counted
+    ]
+    points: list[tuple[float, ...]] = []
+    for step in sorted(set.intersection(*(set(rows) for rows in runs))):
+        values = [rows[step][y_key] for rows in runs]
+        cost = statistics.fmean(rows[step][x_key] for rows in runs)
+        points.append((cost, statistics.fmean(values), min(values), max(values)))
+    return points
+
+
+def _plottable(row: Any, key: str) -> bool:
+    value = row.get(key)
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _series(label: str, style: int, points: Sequence[tuple[float, ...]]) -> Series:
+    x, y, low, high = zip(*points, strict=True)
+    return Series(label, style, x, y, low, high)
+
+
+def curves_figure(
+    series: Sequence[Series], axis: Axis, y_title: str, paint: Paint, size: tuple[float, float]
+) -> "Figure":
+    """Mean lines with a lowest-to-highest band over seeds; direct labels where there is room."""
+    free = [line for line in series if axis.log and max(line.x) <= 0]
+    costly = [line for line in series if line not in free]
+    names = {line.style: _short(line.label) + " (no cost)" * (line in free) for line in series}
+    direct = size == WIDE
+    figure, axes = _canvas(paint, size, right=_label_width(names.values()) if direct else 0.15)
+    axes.set_xlabel(axis.title)
+    axes.set_ylabel(y_title)
+    if axis.log and costly:
+        axes.set_xscale("log")
+        costly = [_positive(line) for line in costly]
+    for line in costly:
+        look = _look(line.style, paint)
+        if line.low != line.high:
+            axes.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.16, lw=0)
+        every = max(1, len(line.x) // 8)
+        axes.plot(line.x, line.y, markevery=every, gid=f"curve-{line.style}", **look)
+    for line in free:
+        look = _look(line.style, paint) | {"marker": ""}
+        axes.axhline(line.y[-1], gid=f"curve-{line.style}", **look)
+    if axis.log and not costly:
+        axes.set_xticks([])
+    else:
+        axes.margins(x=0.01)
+    _readable_y(axes, series, costly, paint)
+    _number_ticks(axes, axis.log and bool(costly))
+    if direct:
+        _label_ends(axes, [*costly, *free], names, {line.style for line in free}, paint)
+    return figure
+
+
+def _positive(line: Series) -> Series:
+    """Without the untrained start, which has no place on a log axis."""
+    kept = [
+        point for point in zip(line.x, line.y, line.low, line.high, strict=True) if point[0] > 0
+    ]
+    return _series(line.label, line.style, kept)
+
+
+def scatter_figure(
+    groups: Sequence[Group], cost: Cost, paint: Paint, size: tuple[float, float]
+) -> "Figure":
+    """Mean test bits per byte against a cost; whiskers are ± one standard deviation."""
+    points = []
+    for style, group in drawable(groups):
+        score, spent = group.spread(ranking_score), group.spread(cost.read)
+        if score is not None and spent is not None:
+            points.append((spent.mean, score.mean, score.std, style, group.label))
+    figure, axes = _canvas(paint, size, right=0.2)
+    axes.set_xlabel(cost.title)
+    axes.set_ylabel("test bits per byte")
+    positive = [point[0] for point in points if point[0] > 0]
+    zero_at = _zero_slot(axes, positive, len(points) > len(positive), paint)
+    for x, y, std, style, _ in points:
+        look = _look(style, paint) | {"linestyle": "", "markersize": 7}
+        axes.errorbar(
+            x or zero_at, y, yerr=std, capsize=3, elinewidth=1, gid=f"point-{style}", **look
+        )
+    axes.margins(y=0.18)
+    axes.autoscale_view(scalex=False)
+    _name_points(axes, [(x or zero_at, y, label) for x, y, _, _, label in points], paint)
+    return figure
+
+
+def _zero_slot(axes: "Axes", positive: list[float], any_zero: bool, paint: Paint) -> float:
+    """Sets a log axis; a cost of zero gets a place of its own left of it, marked 0."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
+    room = max(1.3, (high / low) ** 0.12)
+    axes.set_xscale("log")
+    zero_at = low / room**3
+    left, right = (zero_at if any_zero else low) / room, high * room
+    axes.set_xlim(left, right)
+    ticks = _log_ticks(low / room**0.5, right, right / left) if positive else []
+    if any_zero:
+        ticks = [zero_at, *ticks]
+        axes.axvline(low / room**1.5, ymax=0.06, color=paint.muted, lw=0.8)
+    names = ["0" if any_zero and tick == zero_at else _tick_text(tick) for tick in ticks]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter(names))
+    axes.xaxis.set_minor_locator(NullLocator())
+    return zero_at
+
+
+def _canvas(paint: Paint, size: tuple[float, float], right: float) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, facecolor="none" if paint is PLACEHOLDERS else paint.paper)
+    width, height = size
+    axes = figure.add_axes(
+        (0.62 / width, 0.52 / height, 1 - (0.62 + right) / width, 1 - 0.72 / height)
+    )
+    axes.set_facecolor("none")
+    axes.grid(axis="y", color=paint.grid, lw=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(paint.muted)
+        spine.set_linewidth(0.8)
+    axes.tick_params(which="both", colors=paint.muted, labelsize=FONT, width=0.8)
+    axes.tick_params(axis="y", length=0)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(paint.ink)
+        label.set_fontsize(FONT)
+    return figure, axes
+
+
+def _look(style: int, paint: Paint) -> dict[str, Any]:
+    dash = DASHES[style % len(DASHES)]
+    return {
+        "color": paint.series[style % len(paint.series)],
+        "linestyle": (0, dash) if dash else "-",
+        "marker": MARKERS[style % len(MARKERS)],
+        "lw": 1.7,
+        "markersize": 4.2,
+        "markeredgewidth": 0,
+    }
+
+
+def _readable_y(
+    axes: "Axes", series: Sequence[Series], shown: Sequence[Series], paint: Paint
+) -> None:
+    """Leaves the start of training above the axis: else the untrained loss flattens every curve."""
+    settled = [line.high[min(len(line.high) - 1, 1 + len(line.high) // 8) :] for line in series]
+    top, bottom = max(map(max, settled)), min(min(line.low) for line in series)
+    room = 0.06 * (top - bottom) or 0.05
+    axes.set_ylim(bottom - room, top + room)
+    highest = max((max(line.high) for line in shown), default=top)
+    if highest > top + room:
+        axes.set_title(
+            f"the start of training, up to {highest:.2f}, lies above the axis",
+            loc="left", fontsize=FONT - 1, color=paint.muted, style="italic", pad=5,
+        )  # fmt: skip
+
+
+def _number_ticks(axes: "Axes", log: bool) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    if log:
+        axes.xaxis.set_major_locator(FixedLocator(_log_ticks(*axes.get_xlim())))
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif axes.get_xticks().size:
+        axes.locator_params(axis="x", nbins=round(axes.bbox.width / axes.figure.dpi * 1.4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
+
+
+def _log_ticks(low: float, high: float, span: float | None = None) -> list[float]:
+    """Round numbers in between, as many as can be read on an axis that spans this ratio."""
+    nearest = 0.13 * math.log(span or high / low)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for digits in (range(1, 10), (1, 2, 4, 6, 8), (1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        gaps = [math.log(after / before) for before, after in itertools.pairwise(ticks)]
+        if not gaps or min(gaps) >= nearest:
+            break
+    return ticks[:: max(1, math.ceil(len(ticks) / 7))] or [low]
+
+
+def _tick_text(value: float) -> str:
+    """A round number with an SI prefix: 20 M; small ones as they are: 0.5."""
+    if abs(value) < 1000:
+        return f"{value:g}"
+    power = min(len(PREFIXES) - 1, int(math.log10(abs(value)) + 1e-9) // 3)
+    return f"{value / 1000**power:g} {PREFIXES[power]}"
+
+
+def _label_width(names: Iterable[str]) -> float:
+    """Inches for the widest label: the line's piece, the last value, the name."""
+    return 0.5 + (max(map(len, names), default=0) + 7) * FONT * 0.58 / 72
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 34 else label[:33] + "…"
+
+
+def _label_ends(
+    axes: "Axes",
+    series: Sequence[Series],
+    names: dict[int, str],
+    free: set[int],
+    paint: Paint,
+) -> None:
+    """Names each curve and its last value at the right, joined to its end by a dotted line."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = []
+    for line in series:
+        x = axes.get_xlim()[1] if line.style in free else line.x[-1]
+        x_at, y_at = to_axes.transform((x, line.y[-1]))
+        ends.append((x_at, min(1.0, max(0.0, y_at))))
+    height = axes.get_window_extent().height / axes.figure.dpi * 72
+    places = _spread_out([y for _, y in ends], gap=1.45 * FONT / height)
+    for line, (x, y), place in zip(series, ends, places, strict=True):
+        look = _look(line.style, paint)
+        thin = {"color": look["color"], "lw": 0.8, "dashes": (1, 2), "clip_on": False}
+        axes.plot([x, 1.012], [y, place], transform=axes.transAxes, **thin)
+        bold = look | {"clip_on": False, "markevery": [1]}
+        axes.plot([1.012, 1.027, 1.042], [place] * 3, transform=axes.transAxes, **bold)
+        axes.text(
+            1.052, place, f"{line.y[-1]:.3f}  {names[line.style]}", transform=axes.transAxes,
+            va="center_baseline", fontsize=FONT, color=paint.ink, parse_math=False,
+        )  # fmt: skip
+
+
+def _spread_out(wanted: Sequence[float], gap: float) -> list[float]:
+    """Moves positions in [0, 1] as little as needed for a gap between neighbours."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    gap = min(gap, 1 / max(1, len(wanted) - 1))
+    places = list(wanted)
+    for before, after in itertools.pairwise(order):
+        places[after] = max(places[after], places[before] + gap)
+    ceiling = 1.0
+    for index in reversed(order):
+        places[index] = min(places[index], ceiling)
+        ceiling = places[index] - gap
+    return places
+
+
+def _name_points(axes: "Axes", points: Sequence[tuple[float, float, str]], paint: Paint) -> None:
+    """Names points beside their markers, at the first place that nothing else has taken."""
+    scale = axes.figure.dpi / 72
+    left, bottom, right, top = (edge / scale for edge in axes.get_window_extent().extents)
+    centres = [axes.transData.transform((x, y)) / scale for x, y, _ in points]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
+
+    def crowding(box: tuple[float, float, float, float]) -> float:
+        outside = box[0] < left or box[1] < bottom or box[2] > right + 12 or box[3] > top + 12
+        return 100 * outside + sum(
+            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+            for other in taken
+        )
+
+    for (x, y, label), (at_x, at_y) in zip(points, centres, strict=True):
+        width, height = len(_short(label)) * FONT * 0.6, FONT * 1.2
+        offsets = [(9.0, -height / 2), (-9 - width, -height / 2)]
+        offsets += [(shift * width, rise) for rise in (8, -8 - height, 20, -20 - height, 32)
+                    for shift in (-0.5, 0, -1)]  # fmt: skip
+        boxes = [
+            (at_x + dx, at_y + dy, at_x + dx + width, at_y + dy + height) for dx, dy in offsets
+        ]
+        best = min(range(len(boxes)), key=lambda index: crowding(boxes[index]))
+        taken.append(boxes[best])
+        dx, dy = offsets[best]
+        axes.annotate(
+            _short(label), (x, y), (dx + width / 2, dy + height / 2),
+            textcoords="offset points", ha="center",
+            va="center_baseline", fontsize=FONT, color=paint.ink, parse_math=False,
+        )  # fmt: skip
+
+
+def inline_svg(figure: "Figure", prefix: str, description: str, titles: dict[str, str]) -> str:
+    """An SVG element for an HTML page, drawn with PLACEHOLDERS, which become CSS variables.
+
+    `prefix` keeps ids apart between the figures of a page; `titles` maps the gid of a drawn thing
+    to the text shown when the pointer rests on it.
+    """
+    svg = _svg(figure)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # In HTML an inline SVG needs no namespaces, and a page without addresses is easy to check.
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    # Coordinates have six decimals; labels have at most three, and are kept.
+    svg = re.sub(r"(\.\d\d)\d{2,}", r"\1", svg)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    svg = re.sub(r"(font: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", svg)
+    for name in ("ink", "muted", "grid", "paper"):
+        svg = svg.replace(getattr(PLACEHOLDERS, name), f"var(--{name})")
+    for index, colour in enumerate(PLACEHOLDERS.series):
+        svg = svg.replace(colour, f"var(--series-{index})")
+    for gid, text in titles.items():
+        opening = f'<g id="{prefix}-{gid}">'
+        svg = svg.replace(opening, f"{opening}<title>{html.escape(text)}</title>")
+    size = r'<svg (?:width="[^"]*"|height="[^"]*"|\s)*'
+    return re.sub(
+        size, f'<svg role="img" aria-label="{html.escape(description, quote=True)}" ', svg, count=1
+    )
+
+
+def _svg(figure: "Figure") -> str:
+    import matplotlib
+
+    # A fixed salt and no date: the same runs give the same bytes.
+    buffer = io.StringIO()
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": ["DejaVu Sans"]}
+    ):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def swatch(style: int) -> str:
+    """A small SVG of a group's line and marker: the legend beside its name."""
+    colour = f"var(--series-{style % len(LIGHT_SERIES)})"
+    dash = " ".join(f"{1.7 * length:g}" for length in DASHES[style % len(DASHES)])
+    marker = {
+        "o": '<circle cx="15" cy="6" r="3.6"/>',
+        "s": '<rect x="11.6" y="2.6" width="6.8" height="6.8"/>',
+        "^": '<path d="M15 1.8 19 9.4H11z"/>',
+        "D": '<path d="M15 1.2 19.4 6 15 10.8 10.6 6z"/>',
+        "v": '<path d="M15 10.2 19 2.6H11z"/>',
+        "P": '<path d="M13.4 2h3.2v2.4H19v3.2h-2.4V10h-3.2V7.6H11V4.4h2.4z"/>',
+    }[MARKERS[style % len(MARKERS)]]
+    return (
+        f'<svg class="swatch" viewBox="0 0 30 12" aria-hidden="true" style="color:{colour}">'
+        f'<line x1="0" y1="6" x2="30" y2="6" stroke-dasharray="{dash}"/>{marker}</svg>'
+    )
+
+
+def write_plots(records: Sequence[RunRecord], folder: Path) -> list[Path]:
+    """Writes every figure of the ranked runs as PNG and SVG on white; returns the files.
+
+    Raises OSError if the folder can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison = compare_runs(records)
+    written = []
+    for name, figure in _file_figures(comparison):
+        svg = folder / f"{name}.svg"
+        svg.write_text(_svg(figure), encoding="utf-8")
+        png = folder / f"{name}.png"
+        figure.savefig(png, dpi=160, metadata={"Software": None})
+        written += [svg, png]
+    return written
+
+
+def _file_figures(comparison: Comparison) -> list[tuple[str, "Figure"]]:
+    groups = comparison.ranked
+    figures = []
+    for axis in CURVE_AXES:
+        series = validation_series(drawable(groups), axis)
+        if series:
+            title = "validation bits per byte"
+            figure = curves_figure(series, axis, title, ON_WHITE, WIDE)
+            figures.append((f"validation-over-{axis.name.lower()}", figure))
+    for cost in SCATTER_COSTS if groups else ():
+        figure = scatter_figure(groups, cost, ON_WHITE, SMALL)
+        figures.append((f"test-against-{cost.name.lower()}", figure))
+    return figures

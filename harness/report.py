@@ -1,0 +1,665 @@
+"""What a comparison says, in numbers and words, and the self-contained HTML page that shows it."""
+
+import html
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import plots
+from harness.plots import human
+from harness.runs import (
+    Comparison,
+    Group,
+    RunRecord,
+    Spread,
+    compare_runs,
+    lossy_score,
+    ranking_score,
+)
+
+SAMPLE_CHARACTERS = 700
+LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
+MEANS_NOTE = (
+    "Mean ± sample standard deviation over seeds; costs are means. "
+    "Test and validation scores are those of the best checkpoint's weights."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: its header, unit, and a group's text and number to sort by."""
+
+    header: str
+    unit: str
+    read: Callable[[Group], tuple[str, float | str]]
+    is_text: bool = False
+
+
+def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
+    """The columns for these groups; a tokenizer or data column only where there are several."""
+    names = [Column("model", "", lambda group: (_model_name(group), group.label), is_text=True)]
+    if len({group.tokenizer for group in groups}) > 1 or lossy:
+        names.append(_name_column("tokenizer", lambda group: group.tokenizer))
+    if len({group.data for group in groups}) > 1:
+        names.append(_name_column("data", lambda group: group.data))
+    seeds = Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted)))
+    if lossy:
+        test = _score_column("test", "nats/token", lossy_score)
+        val = _score_column(
+            "val", "nats/token", lambda run: run.val.nats_per_token if run.val else None
+        )
+    else:
+        test = _score_column("test", "bits/byte", ranking_score)
+        val = _score_column(
+            "val", "bits/byte", lambda run: run.val.bits_per_byte if run.val else None
+        )
+    return [
+        *names,
+        seeds,
+        test,
+        val,
+        _cost_column("parameters", "", lambda run: run.parameters),
+        _cost_column("FLOPs", "per token", lambda run: run.flops_per_token),
+        _cost_column("training", "tokens", lambda run: run.train.tokens),
+        _cost_column("training", "FLOPs", lambda run: run.train.flops),
+        _cost_column("training", "s", lambda run: run.train.seconds, seconds),
+        _cost_column("speed", "tokens/s", lambda run: run.train.tokens_per_second),
+        _cost_column("peak memory", "bytes", lambda run: run.train.peak_memory_bytes),
+    ]
+
+
+def _model_name(group: Group) -> str:
+    return f"{group.model} ({group.variant})" if group.variant else group.model
+
+
+def _name_column(header: str, read: Callable[[Group], str]) -> Column:
+    return Column(header, "", lambda group: (read(group), read(group)), is_text=True)
+
+
+def _score_column(header: str, unit: str, read: Callable[[RunRecord], float | None]) -> Column:
+    def cell(group: Group) -> tuple[str, float | str]:
+        spread = group.spread(read)
+        return (score(spread), spread.mean) if spread else ("–", "")
+
+    return Column(header, unit, cell)
+
+
+def _cost_column(
+    header: str,
+    unit: str,
+    read: Callable[[RunRecord], float | None],
+    write: Callable[[float], str] = human,
+) -> Column:
+    def cell(group: Group) -> tuple[str, float | str]:
+        spread = group.spread(read)
+        return (write(spread.mean), spread.mean) if spread else ("–", "")
+
+    return Column(header, unit, cell)
+
+
+def score(spread: Spread) -> str:
+    """`2.351 ± 0.004`; without ± for one seed, of which no spread is known."""
+    if spread.std is None:
+        return f"{spread.mean:.3f}"
+    std = "<0.001" if 0 < spread.std < 0.0005 else f"{spread.std:.3f}"
+    return f"{spread.mean:.3f} ± {std}"
+
+
+def seconds(value: float) -> str:
+    """Seconds with at least three digits, never with a prefix: 3.21, 45.6, 1,234."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def amount(value: float) -> str:
+    """A count in a sentence: 2,000 as it is, larger ones with a prefix."""
+    return f"{value:,.0f}" if 100 <= value < 100_000 else human(value)
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """Which is best, by how much, under which budget and over how many seeds: a line a data set."""
+    if not comparison.ranked:
+        return ["No finished run has test bits per byte, so there is nothing to rank."]
+    return [
+        _headline([group for group in comparison.ranked if group.data == data])
+        for data in dict.fromkeys(group.data for group in comparison.ranked)
+    ]
+
+
+def _headline(groups: Sequence[Group]) -> str:
+    best = groups[0]
+    own = best.spread(ranking_score)
+    assert own is not None  # a ranked group has this number
+    plural = "seeds" if own.n > 1 else "seed"
+    words = (
+        f"{best.label} reaches {score(own)} test bits per byte on {best.data} ({own.n} {plural})"
+    )
+    if len(groups) == 1:
+        return f"{words}, the only configuration with a score. {_budget_words(groups)}"
+    second = groups[1].spread(ranking_score)
+    assert second is not None
+    gap = second.mean - own.mean
+    words += f", {gap:.3f} ({gap / second.mean:.1%}) below {groups[1].label}, the next best. "
+    worst_of_best = max(filter(None, map(ranking_score, best.counted)))
+    best_of_second = min(filter(None, map(ranking_score, groups[1].counted)))
+    if own.n == 1 or second.n == 1:
+        words += "One seed: no spread known. "
+    elif worst_of_best < best_of_second:
+        words += "Each of its seeds is better than every seed of the next. "
+    else:
+        words += "Their seeds overlap: this order is not settled. "
+    return words + _budget_words(groups)
+
+
+def _budget_words(groups: Sequence[Group]) -> str:
+    equal, _ = _currencies(groups)
+    return f"Equal budget: {', '.join(equal)}." if equal else "No budget is equal between the runs."
+
+
+# What can be spent, and how far apart two amounts may be and still count as equal: steps and
+# tokens are counted, the others vary with the batches drawn and with the machine.
+CURRENCIES: tuple[tuple[str, float, Callable[[RunRecord], float | None]], ...] = (
+    ("steps", 0.0, lambda run: run.train.steps),
+    ("training tokens", 0.0, lambda run: run.train.tokens),
+    ("bytes of text", 0.01, lambda run: run.train.bytes),
+    ("FLOPs", 0.01, lambda run: run.train.flops),
+    ("seconds", 0.01, lambda run: run.train.seconds),
+)
+
+
+def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
+    """The currencies in which these groups' runs spent the same, and those in which not."""
+    equal, unequal = [], []
+    for name, tolerance, read in CURRENCIES:
+        spent = [read(run) for group in groups for run in group.counted]
+        known = [value for value in spent if value is not None]
+        if len(known) < len(spent):
+            unequal.append(f"{name} (unknown for some)")
+        elif max(known) - min(known) > tolerance * max(known):
+            unequal.append(f"{name} ({amount(min(known))} to {amount(max(known))})")
+        else:
+            equal.append(f"{amount(max(known))} {name}")
+    return equal, unequal
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader must know before trusting the order; the first is the unequal comparison."""
+    ranked = comparison.ranked
+    by_data = [
+        [group for group in ranked if group.data == data]
+        for data in dict.fromkeys(group.data for group in ranked)
+    ]
+    differing: list[str] = []
+    if len(by_data) > 1:
+        differing.append(f"data sets ({_listed(group.data for group in ranked)}), ranked apart")
+    for groups in by_data:
+        where = f" on {groups[0].data}" if len(by_data) > 1 else ""
+        differing += [f"{what}{where}" for what in _differences(groups)]
+    lines = [f"Not an equal comparison. These differ: {'; '.join(differing)}."] if differing else []
+    for group in comparison.groups:
+        if len(group.counted) < group.attempts:
+            lines.append(
+                f"{group.label}: {len(group.counted)} of {group.attempts} seeds have a score; "
+                "the mean is over those alone."
+            )
+    runs = [run for group in ranked for run in group.counted]
+    if len({(run.git.get("commit"), run.git.get("dirty")) for run in runs}) > 1:
+        lines.append("The ranked runs come from different versions of the code.")
+    if len({tuple(sorted(run.machine.items())) for run in runs}) > 1:
+        lines.append(
+            "The ranked runs ran on different machines or precisions: "
+            "their seconds, speeds and memory do not compare."
+        )
+    return lines
+
+
+def _differences(groups: Sequence[Group]) -> list[str]:
+    runs = [run for group in groups for run in group.counted]
+    _, unequal = _currencies(groups)
+    # FLOPs and seconds are what a comparison measures, unless they were the budget.
+    differing = [line for line in unequal if not line.startswith(("FLOPs", "seconds"))]
+    scored = [run.test.bytes for run in runs if run.test and run.test.bytes is not None]
+    # The first token of a split is not scored, so tokenizers differ by a few bytes.
+    if scored and max(scored) - min(scored) > 0.001 * max(scored):
+        differing.append(f"test split ({human(min(scored))} to {human(max(scored))} bytes scored)")
+    # A streaming pass (no stride) gives a model all the context it can use, as any stride tries to.
+    strides = {run.test.stride for run in runs if run.test and run.test.stride is not None}
+    if len(strides) > 1:
+        differing.append(f"evaluation stride ({_listed(f'{stride:g}' for stride in strides)})")
+    return differing
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(set(names), key=lambda name: (len(name), name)))
+
+
+def plain(text: str) -> str:
+    """One line without control characters, which could move a terminal's cursor."""
+    return "".join(
+        character if character.isprintable() else " " for character in " ".join(text.split())
+    )
+
+
+def run_name(run: RunRecord, records: Sequence[RunRecord]) -> str:
+    """The shortest tail of the run's folder that no other run shares."""
+    parts = run.folder.resolve().parts
+    others = [other.folder.resolve().parts for other in records if other.folder != run.folder]
+    for length in range(1, len(parts)):
+        if all(other[-length:] != parts[-length:] for other in others):
+            return "/".join(parts[-length:])
+    return "/".join(parts)
+
+
+def write_report(
+    records: Sequence[RunRecord], path: Path, sources: Sequence[Path] | None = None
+) -> None:
+    """Writes the comparison of these runs as one HTML file that needs nothing else.
+
+    `sources` are the paths to name in the command that regenerates it (default: the runs' common
+    folder). Raises OSError if the file can't be written.
+    """
+    comparison = compare_runs(records)
+    if sources is None:
+        parents = {run.folder.parent for run in records}
+        sources = list(parents) if len(parents) == 1 else [run.folder for run in records]
+    command = shlex.join(
+        ["python", "-m", "harness.compare", *map(str, sources), "--out", str(path)]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_page(comparison, command), encoding="utf-8")
+
+
+def _page(comparison: Comparison, command: str) -> str:
+    lead, *rest = headline(comparison)
+    parts = [
+        f"<header><h1>{_esc(_title(comparison))}</h1>",
+        *(f'<p class="lead">{_esc(line)}</p>' for line in (lead, *rest)),
+        *(f'<p class="note" role="note">{_esc(line)}</p>' for line in notes(comparison)),
+        "</header>",
+        _tables(comparison),
+        _curves(comparison),
+        _costs(comparison),
+        _training(comparison),
+        _samples(comparison),
+        _configuration(comparison),
+        _runs(comparison),
+        _provenance(comparison, command),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{_esc(_title(comparison))}</title>\n<style>{_style()}</style>\n</head>\n"
+        f"<body>\n<main>\n{chr(10).join(part for part in parts if part)}\n</main>\n"
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _esc(text: str) -> str:
+    shown = "".join(
+        character if character.isprintable() or character in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+    return html.escape(shown, quote=True)
+
+
+def _title(comparison: Comparison) -> str:
+    models = ", ".join(dict.fromkeys(group.model for group in comparison.groups))
+    data = ", ".join(dict.fromkeys(group.data for group in comparison.groups))
+    return f"{models} on {data}" if comparison.groups else "Language models compared"
+
+
+def _section(title: str, *content: str) -> str:
+    return f"<section><h2>{title}</h2>\n{chr(10).join(content)}\n</section>"
+
+
+def _tables(comparison: Comparison) -> str:
+    parts = []
+    if comparison.ranked:
+        table = _group_table(comparison.ranked, 0, lossy=False)
+        parts.append(_section("Ranking", table, f'<p class="caption">{MEANS_NOTE}</p>'))
+    if comparison.lossy:
+        caption = (
+            f'<p class="caption">Not ranked: {LOSSY_NOTE}. '
+            "Nats per token compare models on one tokenizer only.</p>"
+        )
+        table = _group_table(comparison.lossy, len(comparison.ranked), lossy=True)
+        parts.append(_section("Lossy tokenizers", table, caption))
+    return "\n".join(parts)
+
+
+def _group_table(groups: Sequence[Group], first_style: int, *, lossy: bool) -> str:
+    shown = columns(groups, lossy=lossy)
+    rank = "" if lossy else '<th scope="col" class="rank">#</th>'
+    heads = "".join(
+        f'<th scope="col"{_kind(column)}><button type="button">{column.header}'
+        f"{f'<small>{column.unit}</small>' if column.unit else ''}</button></th>"
+        for column in shown
+    )
+    rows = []
+    for index, group in enumerate(groups):
+        place = sum(other.data == group.data for other in groups[: index + 1])
+        cells = "" if lossy else f'<td class="rank">{place}</td>'
+        for column in shown:
+            text, key = column.read(group)
+            mark = _swatch(first_style + index) if column.header == "model" else ""
+            cells += f'<td{_kind(column)} data-key="{_esc(str(key))}">{mark}{_esc(text)}</td>'
+        rows.append(f"<tr>{cells}</tr>")
+    return (
+        f'<div class="scroll"><table class="sortable"><thead><tr>{rank}{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _kind(column: Column) -> str:
+    return ' class="text"' if column.is_text else ""
+
+
+def _swatch(style: int) -> str:
+    return plots.swatch(style) if style < plots.MOST_DRAWN else ""
+
+
+def _curves(comparison: Comparison) -> str:
+    styled = plots.drawable(comparison.ranked)
+    panels = [(axis, plots.validation_series(styled, axis)) for axis in plots.CURVE_AXES]
+    panels = [(axis, series) for axis, series in panels if series]
+    if not panels:
+        return ""
+    inputs, labels, bodies = "", "", ""
+    for index, (axis, series) in enumerate(panels):
+        checked = " checked" if index == 0 else ""
+        inputs += f'<input type="radio" name="axis" id="axis-{axis.key}"{checked}>'
+        labels += f'<label for="axis-{axis.key}">{axis.name}</label>'
+        title = "validation bits per byte"
+        bodies += f'<div class="panel">{_figure(series, axis, title, f"val-{axis.key}")}</div>'
+    caption = (
+        "Validation bits per byte, the whole split at each evaluation: mean over seeds, the band "
+        "from the lowest to the highest seed. Costs are training's alone. "
+    )
+    if any(max(line.x) <= 0 for axis, series in panels if axis.log for line in series):
+        caption += "A model whose counted cost is zero is drawn as a level line at its last value. "
+    return _section(
+        "Validation loss over",
+        f'<div class="tabs">{inputs}<div class="tablist">{labels}</div>'
+        f"{_legend(panels[0][1])}{bodies}</div>",
+        f'<p class="caption">{caption}{_left_out(comparison.ranked)}</p>',
+    )
+
+
+def _figure(series: Sequence[plots.Series], axis: plots.Axis, y_title: str, name: str) -> str:
+    """The same figure twice, for wide pages and for phones: text can't shrink with the drawing."""
+    wide = _drawing(series, axis, y_title, f"{name}-wide", plots.WIDE)
+    narrow = _drawing(series, axis, y_title, f"{name}-narrow", plots.NARROW)
+    return f'<figure><div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>'
+
+
+def _small_figure(series: Sequence[plots.Series], axis: plots.Axis, y_title: str, name: str) -> str:
+    return f"<figure>{_drawing(series, axis, y_title, name, plots.SMALL)}</figure>"
+
+
+def _drawing(
+    series: Sequence[plots.Series],
+    axis: plots.Axis,
+    y_title: str,
+    name: str,
+    size: tuple[float, float],
+) -> str:
+    ends = {f"curve-{line.style}": f"{line.label} ends at {line.y[-1]:.3f}" for line in series}
+    description = f"{y_title} over {axis.title}: {'; '.join(ends.values())}"
+    figure = plots.curves_figure(series, axis, y_title, plots.PLACEHOLDERS, size)
+    return plots.inline_svg(figure, name, description, ends)
+
+
+def _legend(series: Sequence[plots.Series]) -> str:
+    entries = "".join(f"<li>{plots.swatch(line.style)}{_esc(line.label)}</li>" for line in series)
+    return f'<ul class="legend">{entries}</ul>'
+
+
+def _left_out(groups: Sequence[Group]) -> str:
+    more = len(groups) - plots.MOST_DRAWN
+    return f"Only the first {plots.MOST_DRAWN} rows are drawn; {more} more are in the table." * (
+        more > 0
+    )
+
+
+def _costs(comparison: Comparison) -> str:
+    if not comparison.ranked:
+        return ""
+    drawn = ""
+    for cost in plots.SCATTER_COSTS:
+        figure = plots.scatter_figure(comparison.ranked, cost, plots.PLACEHOLDERS, plots.SMALL)
+        description = f"test bits per byte against {cost.title}"
+        drawn += (
+            f"<figure>{plots.inline_svg(figure, f'test-{cost.name}', description, {})}</figure>"
+        )
+    caption = (
+        "Test bits per byte against what it took; lower left is better. "
+        "Whiskers: one standard deviation over seeds. "
+    )
+    return _section(
+        "Quality against cost",
+        f'<div class="three">{drawn}</div>',
+        f'<p class="caption">{caption}{_left_out(comparison.ranked)}</p>',
+    )
+
+
+def _training(comparison: Comparison) -> str:
+    """Losses per token, so one figure for each tokenizer; lossy ones show validation too."""
+    styled = plots.drawable(comparison.groups)
+    steps = plots.CURVE_AXES[0]
+    pictures = []
+    for tokenizer in dict.fromkeys(group.tokenizer for _, group in styled):
+        own = [(style, group) for style, group in styled if group.tokenizer == tokenizer]
+        lossy = [(style, group) for style, group in own if group in comparison.lossy]
+        pictures.append((tokenizer, "training", plots.training_series(own)))
+        validation = plots.validation_series(lossy, steps, "val/nats_per_token")
+        pictures.append((tokenizer, "validation", validation))
+    pictures = [picture for picture in pictures if picture[2]]
+    if not pictures:
+        return ""
+    drawn = ""
+    for number, (tokenizer, split, series) in enumerate(pictures):
+        y_title = f"{split} loss, nats per token"
+        name = f"loss-{number}"
+        figure = (
+            _figure(series, steps, y_title, name)
+            if len(pictures) == 1
+            else _small_figure(series, steps, y_title, name)
+        )
+        drawn += (
+            f"<div><h3>{split.capitalize()} · {_esc(tokenizer)}</h3>{_legend(series)}{figure}</div>"
+        )
+    caption = (
+        '<p class="caption">Nats per token compare models on one tokenizer only. '
+        "Training losses are of random batches, averaged over neighbouring steps.</p>"
+    )
+    grid = "three" if len(pictures) > 1 else "one"
+    return _section("Losses per token", f'<div class="{grid}">{drawn}</div>', caption)
+
+
+def _samples(comparison: Comparison) -> str:
+    cards = ""
+    for style, group in enumerate(comparison.groups):
+        run = next((run for run in group.counted if run.sample), None)
+        if run and run.sample:
+            text = run.sample[:SAMPLE_CHARACTERS]
+            more = " …" if len(run.sample) > SAMPLE_CHARACTERS else ""
+            cards += (
+                f"<article><h3>{_swatch(style)}{_esc(group.label)}</h3>"
+                f'<p class="caption">seed {_seed(run)}, after step {run.sample_step}</p>'
+                f"<pre>{_esc(text)}{more}</pre></article>"
+            )
+    return _section("Sampled text", f'<div class="cards">{cards}</div>') if cards else ""
+
+
+def _seed(run: RunRecord) -> str:
+    return "?" if run.seed is None else f"{run.seed:g}"
+
+
+def _configuration(comparison: Comparison) -> str:
+    groups = comparison.groups + comparison.unscored
+    keys = sorted({key for group in groups for key in group.config})
+    differing = [key for key in keys if len({group.config.get(key) for group in groups}) > 1]
+    if not differing:
+        return ""
+    heads = "".join(f'<th scope="col" class="text">{_esc(group.label)}</th>' for group in groups)
+    rows = "".join(
+        f'<tr><th scope="row" class="text"><code>{_esc(key)}</code></th>'
+        + "".join(f'<td class="text">{_esc(group.config.get(key, "–"))}</td>' for group in groups)
+        + "</tr>"
+        for key in differing
+    )
+    return _section(
+        "What differs in the configurations",
+        f'<div class="scroll"><table><thead><tr><th class="text">key</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>",
+        '<p class="caption">Seeds and file locations are left out; every other key is equal.</p>',
+    )
+
+
+def _runs(comparison: Comparison) -> str:
+    reasons = {run.folder: reason for run, reason in comparison.uncounted}
+    rows = ""
+    for run in sorted(comparison.records, key=lambda run: (run.folder in reasons, run.folder)):
+        reason = reasons.get(run.folder)
+        own = lossy_score(run) if not run.lossless else ranking_score(run)
+        unit = "nats/token" if not run.lossless else "bits/byte"
+        result = f"{own:.3f} {unit}" if reason is None and own is not None else ""
+        kind = "ok" if reason is None else "not"
+        rows += (
+            f'<tr class="{kind}"><td class="text"><code>'
+            f"{_esc(run_name(run, comparison.records))}</code></td>"
+            f'<td class="text">{_esc(run.model)}</td><td class="text">{_esc(run.tokenizer)}</td>'
+            f'<td>{_seed(run)}</td><td class="text status">{_esc(run.status)}</td>'
+            f'<td>{result}</td><td class="text why">{_esc(plain(reason or ""))}</td></tr>'
+        )
+    heads = (
+        '<th class="text">run</th><th class="text">model</th><th class="text">tokenizer</th>'
+        '<th>seed</th><th class="text">status</th><th>test</th>'
+        '<th class="text">why it is not counted</th>'
+    )
+    return _section(
+        "Every run",
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div>",
+    )
+
+
+def _provenance(comparison: Comparison, command: str) -> str:
+    rows = ""
+    for title, read in (
+        ("git", lambda run: run.git),
+        ("machine", lambda run: run.machine),
+        ("versions", lambda run: run.versions),
+    ):
+        stated = dict.fromkeys(
+            ", ".join(f"{key} {value}" for key, value in sorted(read(run).items()))
+            for run in comparison.records
+            if read(run)
+        )
+        for text in stated:
+            rows += f"<dt>{title}</dt><dd>{_esc(text)}</dd>"
+    return _section(
+        "Made with",
+        f"<dl>{rows}</dl>" if rows else "",
+        f"<p>This page again:</p><pre>{_esc(command)}</pre>",
+    )
+
+
+def _style() -> str:
+    def variables(series: Sequence[str]) -> str:
+        return "".join(f"--series-{index}:{colour};" for index, colour in enumerate(series))
+
+    return STYLE.replace("/*light*/", variables(plots.LIGHT_SERIES)).replace(
+        "/*dark*/", variables(plots.DARK_SERIES)
+    )
+
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#fdfdfb;--ink:#1c1c1c;--muted:#63635f;--grid:#e4e3de;
+--tint:#f4f3ee;--warn:#8a4b00;--warn-paper:#fff6e3;/*light*/
+--sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
+--mono:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+@media(prefers-color-scheme:dark){:root{--paper:#141516;--ink:#e9e7e1;--muted:#a09f99;
+--grid:#303133;--tint:#1d1f20;--warn:#ffc76b;--warn-paper:#2b2314;/*dark*/}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 var(--sans)}
+main{max-width:1160px;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+h1{font-size:1.1rem;font-weight:600;color:var(--muted);margin:0 0 .6rem}
+h2{font-size:1.15rem;margin:3.2rem 0 .8rem;padding-top:.7rem;border-top:1px solid var(--grid)}
+h3{font-size:.95rem;margin:1.6rem 0 .4rem}
+.lead{font-size:1.35rem;line-height:1.4;max-width:46em;margin:0 0 1rem;text-wrap:pretty}
+.note{border-left:3px solid var(--warn);background:var(--warn-paper);color:var(--warn);
+padding:.5rem .8rem;margin:.5rem 0;max-width:62em}
+.caption{color:var(--muted);font-size:.85rem;margin:.5rem 0 0;max-width:72em;text-wrap:pretty}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;min-width:100%}
+th,td{padding:.4rem .6rem;text-align:right;white-space:nowrap;vertical-align:baseline;
+border-bottom:1px solid var(--grid)}
+thead th{vertical-align:bottom;font-weight:600;border-bottom:1px solid var(--muted)}
+th:first-child,td:first-child{padding-left:0}
+.text{text-align:left}
+.rank{color:var(--muted);font-weight:400;width:1.5rem}
+tbody th{font-weight:400}
+th button{all:unset;cursor:pointer;line-height:1.2}
+th button:focus-visible{outline:2px solid var(--series-0);outline-offset:3px}
+th small{display:block;font-weight:400;color:var(--muted);font-size:.8em;min-height:1.2em}
+th[aria-sort] button{text-decoration:underline;text-underline-offset:3px}
+.sortable tbody tr:hover{background:var(--tint)}
+.why{white-space:normal;min-width:16rem;color:var(--muted)}
+.not .status{color:var(--warn);font-weight:600}
+code,pre{font-family:var(--mono);font-size:.84em}
+pre{background:var(--tint);padding:.8rem;margin:.4rem 0 0;overflow-x:auto;white-space:pre-wrap;
+overflow-wrap:anywhere;line-height:1.45;max-height:24rem}
+.swatch{width:30px;height:12px;margin-right:.55em;vertical-align:-1px;fill:currentColor;
+stroke:none;overflow:visible}
+.swatch line{stroke:currentColor;stroke-width:2.2}
+figure{margin:.4rem 0 0}
+figure svg{display:block;width:100%;height:auto}
+.narrow,.tabs .legend,.one .legend{display:none}
+.tablist{display:inline-flex;flex-wrap:wrap;border-bottom:1px solid var(--grid)}
+.tablist label{padding:.3rem .9rem;cursor:pointer;color:var(--muted);margin-bottom:-1px;
+border-bottom:2px solid transparent}
+.panel{display:none}
+.tabs input:nth-of-type(1):checked~.panel:nth-of-type(2),
+.tabs input:nth-of-type(2):checked~.panel:nth-of-type(3),
+.tabs input:nth-of-type(3):checked~.panel:nth-of-type(4),
+.tabs input:nth-of-type(4):checked~.panel:nth-of-type(5){display:block}
+.tabs input:nth-of-type(1):checked~.tablist label:nth-of-type(1),
+.tabs input:nth-of-type(2):checked~.tablist label:nth-of-type(2),
+.tabs input:nth-of-type(3):checked~.tablist label:nth-of-type(3),
+.tabs input:nth-of-type(4):checked~.tablist label:nth-of-type(4){color:var(--ink);
+font-weight:600;border-bottom-color:var(--ink)}
+.tabs input{position:absolute;opacity:0}
+.tabs input:focus-visible~.tablist{outline:2px solid var(--series-0);outline-offset:3px}
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;margin:.6rem 0 0;list-style:none;
+font-size:.9rem}
+.three{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:1rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:1.2rem}
+.cards h3{margin:0}.cards .caption{margin:0}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.3rem 1.2rem;font-size:.9rem;margin:0}
+dt{color:var(--muted)}dd{margin:0;overflow-wrap:anywhere}
+@media(max-width:760px){main{padding-top:1.4rem}.lead{font-size:1.12rem}
+.wide{display:none}.narrow{display:block}.tabs .legend,.one .legend{display:flex}
+.sortable .rank{display:none}th,td{padding:.4rem .5rem}
+.sortable .rank+*,.sortable tr>:first-child:not(.rank){position:sticky;left:0;padding-left:0;
+background:var(--paper)}}
+@media print{.panel{display:block}.tablist{display:none}}
+"""
+
+SCRIPT = """
+for (const button of document.querySelectorAll(".sortable th button")) {
+  button.addEventListener("click", () => {
+    const head = button.parentElement, table = head.closest("table");
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = (row) => row.cells[head.cellIndex].dataset.key;
+    const number = (text) => (text === "" ? Infinity : Number(text));
+    const order = (a, b) => head.classList.contains("text")
+      ? key(a).localeCompare(key(b)) : number(key(a)) - number(key(b)) || 0;
+    const body = table.tBodies[0];
+    body.append(...[...body.rows].sort((a, b) => (up ? order(a, b) : order(b, a))));
+  });
+}
+"""

@@ -1,0 +1,128 @@
+"""A run's folder: what is written where, and read back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from harness.assets import REPOSITORY, placed
+from harness.errors import RunFailure, UsageError
+from harness.loggers import strict_json
+
+Summary = dict[str, Any]
+
+
+class RunFolder:
+    """Its configuration, numbers, checkpoints, tokenizer, samples and log."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.tokenizer = path / "tokenizer"
+        self.samples = path / "samples.txt"
+        self.log = path / "train.log"
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Raises UsageError if there is no run."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise UsageError(f"{path} is not a run's folder: it has no {folder.config.name}")
+        return folder
+
+    def create(self, config: str) -> None:
+        """Raises UsageError if something is there already: nothing is ever overwritten."""
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise UsageError(self.taken) from None
+        except OSError as error:
+            raise RunFailure(f"{self.path} can't be made: {error.strerror}") from error
+        self.checkpoints.mkdir()
+        self.write_config(config)
+
+    @property
+    def taken(self) -> str:
+        """What to say when the folder is in the way."""
+        return (
+            f"run_dir={self.path} exists already; go on with it by resume=true, "
+            "or choose another run_dir"
+        )
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """The harness's log, and Python's warnings, on stderr and in train.log."""
+        screen = logging.StreamHandler()
+        file = logging.FileHandler(self.log, encoding="utf-8")
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        loggers = [logging.getLogger("harness"), logging.getLogger("py.warnings")]
+        logging.captureWarnings(True)
+        for logger in loggers:
+            logger.setLevel(logging.INFO)
+            logger.handlers[:] = [screen, file]
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            for logger in loggers:
+                logger.handlers.clear()
+            file.close()
+
+    def write_config(self, config: str) -> None:
+        with placed(self.config) as file:
+            file.write(config.encode())
+
+    def write_summary(self, summary: Summary) -> None:
+        with placed(self.path / "summary.json") as file:
+            file.write((strict_json(summary, indent=2) + "\n").encode())
+
+    def read_summary(self) -> Summary:
+        """Empty if there is none, or none that can be read."""
+        try:
+            return dict(json.loads((self.path / "summary.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def append(self, path: Path, text: str) -> None:
+        with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and of every package that a number can depend on."""
+    import platform
+
+    found = {"python": platform.python_version()}
+    for package in ("language-model-zoo", "torch", "numpy", "hydra-core", "omegaconf"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@cache
+def git() -> dict[str, Any]:
+    """The code's commit, and whether it differs from it; nulls outside a repository."""
+
+    def ask(*command: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, timeout=5
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    changes = ask("status", "--porcelain")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

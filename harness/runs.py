@@ -1,0 +1,454 @@
+"""Run folders on disk: finding them, reading each into a record, and grouping the records.
+
+Reading never fails because of what a run left behind: a run that was killed or damaged becomes a
+record that says so, because a comparison that hides its losses is not one.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+
+STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
+DAMAGED = "damaged"
+# What may differ between two runs of one configuration: the seed, and where files lie.
+NOT_CONFIGURATION = ("seed", "run_dir", "resume", "hydra", "assets", "cache")
+SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
+
+
+class _DamageError(Exception):
+    """A run's file holds what no run writes."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss over a whole split, measured with the best checkpoint's weights.
+
+    `bytes` are the bytes of text that were scored, `stride` the evaluation stride in tokens (None:
+    one streaming pass). `bits_per_byte` is None where the tokenizer is lossy.
+    """
+
+    nats_per_token: float | None
+    bits_per_byte: float | None
+    bytes: float | None
+    stride: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training took: totals over the run, `tokens_per_second` and `peak_memory_bytes`."""
+
+    steps: float | None = None
+    tokens: float | None = None
+    bytes: float | None = None
+    flops: float | None = None
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run folder as read. Unknown numbers are None, unknown names "?".
+
+    `status` is one of STATUSES or DAMAGED; `error` is the run's own error, or what is damaged.
+    `config` is flat (dotted keys, values as text); `rows` are the lines of metrics.jsonl.
+    """
+
+    folder: Path
+    status: str
+    error: str | None = None
+    model: str = "?"
+    tokenizer: str = "?"
+    data: str = "?"
+    seed: float | None = None
+    lossless: bool = True
+    parameters: float | None = None
+    flops_per_token: float | None = None
+    train: Cost = Cost()
+    val: Score | None = None
+    test: Score | None = None
+    config: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+    sample: str | None = None
+    sample_step: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
+    """Every run in the given folders, searched recursively, each once, ordered by folder.
+
+    Raises UsageError for a path that does not exist or holds no run.
+    """
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such folder; give a run's folder or one that holds runs")
+        found = list(_run_folders(path))
+        if not found:
+            raise UsageError(
+                f"{path}: no run here (no summary.json at any depth); "
+                "give a run's folder or one that holds runs"
+            )
+        for folder in found:
+            folders.setdefault(folder.resolve(), folder)
+    return [read_run(folders[resolved]) for resolved in sorted(folders)]
+
+
+def _run_folders(path: Path) -> Iterable[Path]:
+    for folder, subfolders, files in os.walk(path):
+        # A run that lost its summary still left metrics: it must be listed, not overlooked.
+        if "summary.json" in files or "metrics.jsonl" in files:
+            yield Path(folder)
+            subfolders.clear()
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Reads one run folder; whatever is wrong with its content ends up in `status` and `error`."""
+    summary: dict[str, Any] = {}
+    damage: list[str] = []
+
+    def attempt(read: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            return read()
+        except FileNotFoundError as error:
+            damage.append(f"{Path(error.filename).name} is missing")
+        except (_DamageError, OSError) as error:
+            damage.append(str(error))
+        return otherwise
+
+    summary = attempt(lambda: _read_summary(folder / "summary.json"), {})
+    status = summary.get("status", DAMAGED)
+    config_path, metrics_path = folder / "config.yaml", folder / "metrics.jsonl"
+    # A run that did not finish may have been killed before it wrote these.
+    finished = status == "finished"
+    config = attempt(lambda: _read_config(config_path), {}) if _due(config_path, finished) else {}
+    rows = attempt(lambda: _read_rows(metrics_path), []) if _due(metrics_path, finished) else []
+    sample_step, sample = _last_sample(folder / "samples.txt")
+    known = attempt(lambda: _known_fields(summary), {})
+    return RunRecord(
+        folder=folder,
+        status=DAMAGED if damage else status,
+        error="; ".join(damage) or summary.get("error"),
+        config=config,
+        rows=rows,
+        sample=sample,
+        sample_step=sample_step,
+        **known,
+    )
+
+
+def _due(path: Path, finished: bool) -> bool:
+    return finished or path.exists()
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    summary = _parse_json(path.read_text(encoding="utf-8", errors="replace"), path.name)
+    if summary.get("status") not in STATUSES:
+        raise _DamageError(f"{path.name} has no known status ({summary.get('status')!r})")
+    if not isinstance(summary.get("error"), str | None):
+        raise _DamageError(f"{path.name}: error is not text")
+    return summary
+
+
+def _parse_json(text: str, where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise _DamageError(f"{where} is not strict JSON") from None
+    if not isinstance(value, dict):
+        raise _DamageError(f"{where} is not a JSON object")
+    return value
+
+
+def _known_fields(summary: dict[str, Any]) -> dict[str, Any]:
+    lossless = summary.get("lossless")
+    train = _section(summary, "train")
+    names = ("model", "tokenizer", "data")
+    if not all(isinstance(summary.get(name), str | None) for name in names):
+        raise _DamageError("summary.json: model, tokenizer or data is not a name")
+    return {
+        **{name: summary.get(name) or "?" for name in names},
+        "seed": _number(summary, "seed"),
+        "lossless": lossless is not False,
+        "parameters": _number(_section(summary, "parameters"), "total"),
+        "flops_per_token": _number(summary, "flops_per_token"),
+        "train": Cost(**{name: _number(train, name) for name in Cost.__dataclass_fields__}),
+        "val": _score(summary, "val"),
+        "test": _score(summary, "test"),
+        "versions": _texts(summary, "versions"),
+        "git": _texts(summary, "git"),
+        "machine": _texts(summary, "machine"),
+    }
+
+
+def _section(summary: dict[str, Any], name: str) -> dict[str, Any]:
+    section = summary.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise _DamageError(f"summary.json: {name} is not an object")
+    return section
+
+
+def _texts(summary: dict[str, Any], name: str) -> dict[str, str]:
+    return {key: _text(value) for key, value in _section(summary, name).items()}
+
+
+def _score(summary: dict[str, Any], split: str) -> Score | None:
+    if summary.get(split) is None:
+        return None
+    section = _section(summary, split)
+    return Score(**{name: _number(section, name) for name in Score.__dataclass_fields__})
+
+
+def _number(section: Mapping[str, Any], key: str) -> float | None:
+    value = section.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _DamageError(f"{key} is not a finite number: {value!r:.40}")
+    return value
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for index, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = _parse_json(line, f"{path.name} line {index + 1}")
+        except _DamageError:
+            # The writer ends each line with a line break, so what follows the last one is a line
+            # that a kill tore. A bad line anywhere else is damage.
+            if index == len(lines) - 1:
+                break
+            raise
+        if _number(row, "step") is None:
+            raise _DamageError(f"{path.name} line {index + 1} has no step")
+        rows.append(row)
+    return rows
+
+
+def _read_config(path: Path) -> dict[str, str]:
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+    except (yaml.YAMLError, RecursionError):
+        raise _DamageError(f"{path.name} is not plain YAML") from None
+    if not isinstance(config, dict):
+        raise _DamageError(f"{path.name} is not a mapping")
+    return {
+        key: text for key, text in _flatten(config) if key.split(".")[0] not in NOT_CONFIGURATION
+    }
+
+
+def _flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+
+
+def _last_sample(path: Path) -> tuple[int | None, str | None]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None, None
+    headings = list(SAMPLE_HEADING.finditer(text))
+    if not headings:
+        return None, None
+    return int(headings[-1].group(1)), text[headings[-1].end() :].strip("\n")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over n seeds, with their sample standard deviation (None for n = 1)."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration that differ in the seed alone.
+
+    `counted` are its finished runs with a test score, one a seed; `attempts` counts every run of
+    this configuration. `variant` names what tells it from its siblings with the same model.
+    """
+
+    model: str
+    tokenizer: str
+    data: str
+    variant: str
+    label: str
+    config: Mapping[str, str]
+    counted: tuple[RunRecord, ...]
+    attempts: int
+
+    def spread(self, read: Callable[[RunRecord], float | None]) -> Spread | None:
+        """Mean and standard deviation of a number over the seeds; None where a run lacks it."""
+        values = [read(run) for run in self.counted]
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        std = statistics.stdev(known) if len(known) > 1 else None
+        return Spread(statistics.fmean(known), std, len(known))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Records sorted into what can be ranked and what can't.
+
+    `ranked`: groups by data set, then by mean test bits per byte, lowest first. `lossy`: groups
+    whose tokenizer is lossy, unranked. `uncounted`: every other run, with the reason.
+    """
+
+    records: tuple[RunRecord, ...]
+    ranked: tuple[Group, ...]
+    lossy: tuple[Group, ...]
+    unscored: tuple[Group, ...]
+    uncounted: tuple[tuple[RunRecord, str], ...]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups that have a score, in the order in which they are shown."""
+        return self.ranked + self.lossy
+
+
+def ranking_score(run: RunRecord) -> float | None:
+    """The number that ranks."""
+    return run.test.bits_per_byte if run.test else None
+
+
+def lossy_score(run: RunRecord) -> float | None:
+    """The number of a run whose tokenizer is lossy."""
+    return run.test.nats_per_token if run.test else None
+
+
+def compare_runs(records: Sequence[RunRecord]) -> Comparison:
+    """Groups runs over their seeds and sorts the groups."""
+    families: dict[tuple[Any, ...], list[RunRecord]] = {}
+    uncounted: list[tuple[RunRecord, str]] = []
+    for run in records:
+        key = (run.model, run.tokenizer, run.data, run.lossless, tuple(sorted(run.config.items())))
+        if run.config:
+            families.setdefault(key, []).append(run)
+        else:
+            uncounted.append((run, why_uncounted(run) or "no configuration"))
+    groups = []
+    for runs, variant, label in zip(
+        families.values(), _variants(list(families)), _labels(list(families)), strict=True
+    ):
+        counted, others = _one_run_a_seed(runs)
+        uncounted.extend(others)
+        first = runs[0]
+        groups.append(
+            Group(
+                model=first.model,
+                tokenizer=first.tokenizer,
+                data=first.data,
+                variant=variant,
+                label=f"{label} · {variant}" if variant else label,
+                config=first.config,
+                counted=tuple(counted),
+                attempts=len({run.seed for run in runs}),
+            )
+        )
+    lossless = [group for group in groups if group.counted and group.counted[0].lossless]
+    lossy = [group for group in groups if group.counted and not group.counted[0].lossless]
+    return Comparison(
+        records=tuple(records),
+        ranked=tuple(sorted(lossless, key=_rank_key)),
+        lossy=tuple(sorted(lossy, key=lambda group: group.label)),
+        unscored=tuple(group for group in groups if not group.counted),
+        uncounted=tuple(sorted(uncounted, key=lambda entry: str(entry[0].folder))),
+    )
+
+
+def _rank_key(group: Group) -> tuple[str, float, str]:
+    spread = group.spread(ranking_score)
+    assert spread is not None  # a counted lossless run has this number
+    return group.data, spread.mean, group.label
+
+
+def why_uncounted(run: RunRecord) -> str | None:
+    """Why a run has no place in a ranking, in one line; None where it has one."""
+    if run.status != "finished":
+        reached = f"at step {run.rows[-1]['step']}" if run.rows else "no step recorded"
+        state = {"running": "still running, or killed", "stopped": "stopped before its end"}
+        return run.error or f"{state.get(run.status, 'no error recorded')}, {reached}"
+    if (ranking_score(run) if run.lossless else lossy_score(run)) is None:
+        return "finished without a test score"
+    return None
+
+
+def _one_run_a_seed(
+    runs: Sequence[RunRecord],
+) -> tuple[list[RunRecord], list[tuple[RunRecord, str]]]:
+    """A repeat of a seed is the same run again: counting it would feign a spread."""
+    by_seed: dict[float | None, RunRecord] = {}
+    others = []
+    for run in runs:
+        reason = why_uncounted(run)
+        if reason is None and run.seed in by_seed:
+            reason = f"repeats seed {run.seed} of {by_seed[run.seed].folder.name}: counted once"
+        if reason is None:
+            by_seed[run.seed] = run
+        else:
+            others.append((run, reason))
+    return sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed)), others
+
+
+def _labels(families: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The model's name, and the tokenizer's and the data set's where there are several."""
+    several_tokenizers = len({family[1] for family in families}) > 1
+    several_data = len({family[2] for family in families}) > 1
+    return [
+        " · ".join([model] + [tokenizer] * several_tokenizers + [data] * several_data)
+        for model, tokenizer, data, *_ in families
+    ]
+
+
+def _variants(families: Sequence[tuple[Any, ...]]) -> list[str]:
+    """For each family the settings that tell it from those of the same model; "" if it is alone."""
+    variants: list[str] = []
+    for family in families:
+        siblings = [dict(other[4]) for other in families if other[:4] == family[:4]]
+        own = dict(family[4])
+        differing = sorted(
+            key
+            for key in {key for sibling in siblings for key in sibling}
+            if len({sibling.get(key) for sibling in siblings}) > 1
+        )
+        short = [key.rpartition(".")[2] for key in differing]
+        named = [
+            f"{last if short.count(last) == 1 else key}={own.get(key, '–')}"
+            for key, last in zip(differing, short, strict=True)
+        ]
+        variant = ", ".join(named[:3])
+        if len(named) > 3:
+            # Three settings may not be unique; the number among the siblings is.
+            variant += f", … (#{siblings.index(own) + 1})"
+        variants.append(variant)
+    return variants

@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from hydra.experimental.callback import Callback
+
+
+class SweepReport(Callback):
+    """placeholder"""

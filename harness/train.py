@@ -1,0 +1,389 @@
+"""Train one model, or many.
+
+    python -m harness.train model=gpt tokenizer=char
+    python -m harness.train -m model=bigram,gpt seed=0,1,2
+
+What is imported here at the top is light: a mistake in the configuration is answered before torch
+is loaded. The loop itself is `harness.loop.train`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from harness import config
+from harness.cli import INTERRUPTED, TERMINATED, fail, run_hydra
+from harness.config import Settings
+from harness.errors import RunFailure, UsageError
+from harness.run_folder import RunFolder, Summary, git, versions
+
+if TYPE_CHECKING:
+    from harness.data import Dataset
+    from harness.device import Compute
+    from harness.loggers import Logger, Row
+
+LOG = logging.getLogger("harness")
+# What may change when a run is resumed; all else decides the numbers that are there already.
+RESUMABLE = {"train.steps", "eval", "checkpoint", "logger", "assets", "cache", "trust", "device"}
+
+
+def task(cfg: DictConfig) -> int:
+    """What Hydra runs for each composed configuration; returns the exit code."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return _sweep_job(cfg, Path(hydra_config.sweep.dir), int(hydra_config.job.num), overrides)
+    return run(_resumed(cfg, overrides) if cfg.resume else config.read(cfg))
+
+
+def run(settings: Settings) -> int:
+    """One training, from its settings to its folder; returns the exit code.
+
+    All that can be wrong with the settings is found before data are read, and all that can be wrong
+    with the data before the folder is made.
+    """
+    from harness import checkpoint
+    from harness.device import Compute, make_deterministic
+
+    path = Path(settings.run_dir or _default_folder(settings))
+    folder = RunFolder.existing(path) if settings.resume else RunFolder(path)
+    if not settings.resume and path.exists():
+        raise UsageError(folder.taken)
+    if settings.resume and _is_finished(folder, settings):
+        print(f"{path} is finished already: nothing to do", file=sys.stderr)
+        return 0
+    make_deterministic()
+    compute = Compute.choose(settings.device, settings.precision)
+    check(settings)
+    dataset = _dataset(settings)
+    saved = None
+    if settings.resume:
+        saved = checkpoint.load(folder.checkpoints, "step")
+        _require_same_data(saved, dataset, settings)
+        folder.write_config(settings.dump())
+    else:
+        folder.create(settings.dump())
+        dataset.tokenizer.save(folder.tokenizer)
+    return _train(settings, dataset, compute, folder, saved)
+
+
+def check(settings: Settings) -> None:
+    """Build what can be built without data. Raises UsageError for what could not be trained."""
+    import torch
+
+    from harness.data import Corpus
+    from harness.loggers import Logger
+    from harness.loop import build_optimizer
+    from harness.metrics import resolve_stride
+    from harness.schedule import Schedule
+    from zoo.language_model import LanguageModel
+    from zoo_tokenizers import Tokenizer
+
+    with torch.device("meta"):
+        model = settings.build("model", LanguageModel, vocab_size=256)
+    if model.block_size is not None:
+        if settings.train.seq_len > model.block_size:
+            raise UsageError(
+                f"train.seq_len={settings.train.seq_len} exceeds the model's "
+                f"block_size={model.block_size}"
+            )
+        try:
+            resolve_stride(model.block_size, settings.eval.stride)
+        except ValueError as error:
+            raise UsageError(f"eval.{error}") from error
+    build_optimizer(settings, [{"params": [torch.zeros(1, requires_grad=True)]}])
+    settings.build("schedule", Schedule, steps=settings.train.steps)
+    settings.build("data", Corpus)
+    settings.build("tokenizer", Tokenizer)
+    _build_loggers(settings, Logger)
+
+
+def _dataset(settings: Settings) -> Dataset:
+    from harness.assets import Assets
+    from harness.data import Corpus, prepare, require_length
+    from zoo_tokenizers import Tokenizer, TokenizerError
+
+    corpus = settings.build("data", Corpus)
+    tokenizer = settings.build("tokenizer", Tokenizer)
+    dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+    require_length(dataset, settings.train.seq_len)
+    settings.names.data = corpus.stand_in or settings.names.data
+    try:
+        tokenizer.encode(settings.eval.prompt or "")
+    except TokenizerError as error:
+        raise UsageError(f"eval.prompt: {error}") from error
+    return dataset
+
+
+def _train(
+    settings: Settings,
+    dataset: Dataset,
+    compute: Compute,
+    folder: RunFolder,
+    saved: dict[str, Any] | None,
+) -> int:
+    """The loop, and what a run leaves behind however it ends."""
+    from harness.interrupt import Interrupt, Stopped
+    from harness.loggers import Logger
+    from harness.loop import NonFinite, train
+
+    summary = _first_summary(settings, dataset, compute)
+    loggers = _build_loggers(settings, Logger)
+    interrupt = Interrupt()
+    with folder.logging(), interrupt.listening(), _progress_bar(settings) as on_step:
+        LOG.info(f"run folder: {folder.path}")
+        _report_unknown(dataset)
+        folder.write_summary(summary)
+        try:
+            train(
+                settings, dataset, compute, folder, loggers, summary, interrupt, LOG.info, on_step,
+                saved,
+            )  # fmt: skip
+            summary["status"], code = "finished", 0
+        except Stopped as stop:
+            summary["status"] = "stopped"
+            code = TERMINATED if stop.signum == signal.SIGTERM else INTERRUPTED
+            LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
+        except NonFinite as error:
+            code = _record(summary, "non_finite", error)
+        except RunFailure as error:
+            code = _record(summary, "failed", error)
+        except Exception as error:
+            code = _record(summary, "failed", _out_of_memory(error, settings) or error)
+        finally:
+            for logger in loggers:
+                logger.close(summary)
+            folder.write_summary(summary)
+    if code == 0:
+        print(_result(summary, folder))
+    return code
+
+
+def _record(summary: Summary, status: str, error: Exception) -> int:
+    """Say in the summary and the log how the run failed; a bug with its traceback."""
+    clear = isinstance(error, RunFailure)
+    summary["status"] = status
+    summary["error"] = str(error) if clear else f"{type(error).__name__}: {error}"
+    LOG.error(f"error: {summary['error']}", exc_info=None if clear else error)
+    return 1
+
+
+def _out_of_memory(error: Exception, settings: Settings) -> RunFailure | None:
+    """What to lower, if memory ran out: the batch size never changes by itself."""
+    text = str(error)
+    if "out of memory" not in text.lower() and "can't allocate memory" not in text:
+        return None
+    return RunFailure(
+        f"out of memory ({text.splitlines()[0]}); lower train.batch_size="
+        f"{settings.train.batch_size} (and raise train.accumulate by as much for the same batch), "
+        "train.seq_len or the model's size"
+    )
+
+
+def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Summary:
+    unknown_yet = (
+        "receptive_field",
+        "parameters",
+        "flops_per_token",
+        "train",
+        "val",
+        "test",
+        "best",
+    )
+    return {
+        "status": "running",
+        **vars(settings.names),
+        "seed": settings.seed,
+        "lossless": dataset.tokenizer.lossless,
+        "vocab_size": dataset.tokenizer.vocab_size,
+        **dict.fromkeys(unknown_yet),
+        "machine": compute.describe(),
+        "versions": versions(),
+        "git": git(),
+    }
+
+
+def _result(summary: Summary, folder: RunFolder) -> str:
+    """The one line on stdout: what the run came to."""
+    scores = [
+        f"{name} {score['bits_per_byte']:.4f} bits/byte"
+        if score["bits_per_byte"] is not None
+        else f"{name} {score['nats_per_token']:.4f} nats/token"
+        for name in ("val", "test")
+        if (score := summary[name]) is not None
+    ]
+    return "  ".join([*scores, str(folder.path)])
+
+
+def _report_unknown(dataset: Dataset) -> None:
+    for name in ("val", "test"):
+        part = getattr(dataset, name)
+        if part is not None and part.unknown:
+            count = sum(part.unknown.values())
+            shown = ", ".join(repr(character) for character in list(part.unknown)[:5])
+            LOG.warning(
+                f"the {name} split has {count} characters that train never showed ({shown}"
+                f"{', …' if len(part.unknown) > 5 else ''}); they are paid for in bits per byte, "
+                "but the model does not see them"
+            )
+
+
+@contextmanager
+def _progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
+    """A bar on stderr with loss, rate and time left; nothing where that is no terminal."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    names = settings.names
+    description = f"{names.model} {names.tokenizer} s{settings.seed}"
+    with (
+        logging_redirect_tqdm([LOG]),
+        tqdm(
+            total=settings.train.steps,
+            desc=description,
+            unit="step",
+            disable=None,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+
+        def on_step(row: Row) -> None:
+            if "train/loss" in row:
+                bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
+                if not bar.n:
+                    bar.initial = bar.n = row["step"]
+                bar.update()
+
+        yield on_step if not bar.disable else lambda row: None
+
+
+def _build_loggers(settings: Settings, interface: type[Logger]) -> list[Logger]:
+    return [
+        config.build(node, interface, f"logger.{name}", settings.trust)
+        for name, node in settings.logger.items()
+    ]
+
+
+def _default_folder(settings: Settings) -> Path:
+    now, names = datetime.now(), settings.names
+    name = f"{now:%H-%M-%S}-{names.model}-{names.tokenizer}-s{settings.seed}"
+    path = Path("runs") / f"{now:%Y-%m-%d}" / name
+    for number in itertools.count(2):  # another run of the same second
+        if not path.exists():
+            return path
+        path = path.with_name(f"{name}-{number}")
+    raise AssertionError("unreachable")
+
+
+# Going on with a run
+
+
+def _is_finished(folder: RunFolder, settings: Settings) -> bool:
+    summary = folder.read_summary()
+    done = (summary.get("train") or {}).get("steps", 0)
+    return summary.get("status") == "finished" and bool(done >= settings.train.steps)
+
+
+def _resumed(cfg: DictConfig, overrides: list[str]) -> Settings:
+    """The settings saved with the run, and over them what the command line says.
+
+    Raises UsageError naming every field that may not differ from the run's.
+    """
+    if not cfg.run_dir:
+        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
+    asked = config.read(cfg)
+    folder = RunFolder.existing(Path(cfg.run_dir))
+    saved = config.load(folder.config)
+    before, after = (OmegaConf.structured(settings) for settings in (saved, asked))
+    if not any(override.startswith("experiment=") for override in overrides):
+        named = [override.lstrip("+~").partition("=")[0] for override in overrides]
+        after = OmegaConf.create(OmegaConf.to_container(before))
+        for key in named:
+            value = OmegaConf.select(OmegaConf.structured(asked), key)
+            OmegaConf.update(after, key, value, merge=False, force_add=True)
+    differing = _differences(OmegaConf.to_container(before), OmegaConf.to_container(after))
+    if differing:
+        raise UsageError(
+            f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
+        )
+    settings = config.read(after)
+    settings.resume, settings.run_dir, settings.trust = True, cfg.run_dir, asked.trust
+    return settings
+
+
+def _differences(before: Any, after: Any, key: str = "") -> list[str]:
+    """`key: before → after` for all that differs and decides the run's numbers."""
+    if key in RESUMABLE | {"resume", "run_dir"}:
+        return []
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            line
+            for name in sorted({*before, *after})
+            for line in _differences(
+                before.get(name), after.get(name), f"{key}.{name}" if key else str(name)
+            )
+        ]
+    return [] if before == after else [f"{key}: {before} → {after}"]
+
+
+def _require_same_data(saved: dict[str, Any] | None, dataset: Dataset, settings: Settings) -> None:
+    if saved is None:
+        print("the run has no checkpoint yet: it begins anew", file=sys.stderr)
+        return
+    for name, digest in (("corpus", dataset.digest), ("tokenizer", dataset.tokenizer.digest)):
+        if saved[name] != digest:
+            raise UsageError(
+                f"{settings.run_dir} can't be resumed: its {name} has changed "
+                f"(SHA-256 {saved[name]} → {digest})"
+            )
+
+
+# One job of a sweep
+
+
+def _sweep_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
+    """Run a job in a folder of its own in the sweep's. However it fails, the others go on."""
+    print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
+    names = cfg.names
+    path = sweep / f"{number}-{names.model}-{names.tokenizer}-s{cfg.seed}"
+    try:
+        if cfg.run_dir:
+            raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
+        cfg.run_dir = str(path)
+        cfg.resume = cfg.resume and (path / "config.yaml").exists()
+        code = run(_resumed(cfg, overrides) if cfg.resume else config.read(cfg))
+    except Exception as error:
+        return _record_failed_job(path, cfg, error)
+    if code in (TERMINATED, INTERRUPTED):
+        sys.exit(code)  # the whole sweep was told to stop, not this job
+    return code
+
+
+def _record_failed_job(path: Path, cfg: DictConfig, error: Exception) -> int:
+    """A job that failed before it had a folder gets one, so that the sweep's table shows it."""
+    folder = RunFolder(path)
+    summary: Summary = {"status": "failed", **dict(cfg.names), "seed": cfg.seed}
+    if not path.exists():
+        folder.create(OmegaConf.to_yaml(cfg))
+        with folder.logging():
+            code = _record(summary, "failed", error)
+        folder.write_summary(summary)
+        return code
+    return fail(error, 1)
+
+
+if __name__ == "__main__":
+    run_hydra(task)

@@ -1,0 +1,82 @@
+"""The interface every architecture implements, and the one law above the others:
+training is decoding with an empty past.
+
+Shape suffixes used in the whole zoo: B batch, T time, C channels, V vocabulary, H heads,
+D channels of a head, S keys (past and present), P patch, K patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Cache:
+    """What a model remembers of the tokens it has seen; made by `init_cache`, owned by the caller.
+
+    pos: how many tokens have been seen.
+    tensors: what the model keeps, by name. Every tensor has the batch first, so that a search can
+        reorder its hypotheses without knowing the architecture.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor] | None = None, pos: int = 0) -> None:
+        self.tensors = tensors or {}
+        self.pos = pos
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def select(self, rows: Sequence[int] | Tensor) -> Cache:
+        """A new cache that continues the given rows of the batch, in that order."""
+        index = torch.as_tensor(rows)
+        tensors = {
+            name: tensor.index_select(0, index.to(tensor.device))
+            for name, tensor in self.tensors.items()
+        }
+        return Cache(tensors, self.pos)
+
+
+class LanguageModel(nn.Module):
+    """A causal language model: ids (B, T) in, logits (B, T, V) out; logits[:, t] predict token t+1.
+
+    There is one forward path. Given a cache, the ids continue the tokens the cache has seen, and
+    joined outputs equal those of one call over all the ids.
+    """
+
+    vocab_size: int
+    block_size: int | None
+    """The most tokens, past and present, that a call can hold. None: unbounded."""
+    receptive_field: int | None
+    """logits[:, t] depend on at most this many last tokens. None: unbounded."""
+    head: nn.Module
+    """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
+    few positions at a time. An `nn.Linear` where the last layer is a linear map."""
+
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits (B, T, V) for ids (B, T), T >= 1.
+
+        Raises ValueError when past and present tokens exceed `block_size`.
+        """
+        return self.head(self.features(ids_BT, cache))
+
+    def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        """What the head reads: (B, T, C). An implementation's first line calls `advance`."""
+        raise NotImplementedError(f"{type(self).__name__} has no features")
+
+    def init_cache(self, batch_size: int) -> Cache:
+        """The cache of a model that has seen nothing yet."""
+        return Cache()
+
+    def advance(self, ids_BT: Tensor, cache: Cache | None) -> int:
+        """Account for the tokens of this call; returns how many came before them."""
+        past, present = cache.pos if cache is not None else 0, ids_BT.shape[1]
+        if self.block_size is not None and past + present > self.block_size:
+            raise ValueError(
+                f"{past} past and {present} present tokens exceed block_size={self.block_size}"
+            )
+        if cache is not None:
+            cache.pos = past + present
+        return past
