@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from harness.report import Column
 
-# Wide enough for every column: output that is piped or saved must lose nothing.
+# The least width of output that is piped or saved, which must lose no column.
 PLAIN_WIDTH = 160
 
 
@@ -81,10 +81,12 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
             width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
         )  # fmt: skip
     comparison = compare_runs(records)
+    # In a file or a pipe each of these stays one line, to be found by grep.
+    whole = not console.is_terminal
     for line in headline(comparison):
-        console.print(line, style="bold")
+        console.print(line, style="bold", soft_wrap=whole)
     for line in notes(comparison):
-        console.print(f"! {line}", style="yellow")
+        console.print(f"! {line}", style="yellow", soft_wrap=whole)
     if comparison.ranked:
         _print_groups(console, comparison.ranked, lossy=False)
         console.print(MEANS_NOTE, style="dim")
@@ -97,19 +99,24 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
 
 
 def _print_groups(console: "Console", groups: Sequence[Group], *, lossy: bool) -> None:
-    """One table where it fits; on a narrow terminal quality and cost in two."""
+    """One table where it fits; on a narrow terminal several, each with the names in front."""
     from harness.report import columns
 
-    shown = columns(groups, lossy=lossy)
-    table = _table(groups, shown, lossy)
-    if console.measure(table).minimum <= console.width:
-        console.print(table)
-        return
-    names = [column for column in shown if column.is_text]
-    quality = [column for column in shown if column.header in ("seeds", "test", "val")]
-    cost = [column for column in shown if column not in names + quality]
-    console.print(_table(groups, names + quality, lossy))
-    console.print(_table(groups, names[:1] + cost, lossy))
+    def width(shown: "Sequence[Column]") -> int:
+        unlimited = console.options.update(max_width=10_000)
+        return console.measure(_table(groups, shown, lossy), options=unlimited).maximum
+
+    every = columns(groups, lossy=lossy)
+    if not console.is_terminal:
+        console.width = max(PLAIN_WIDTH, width(every))
+    names = [column for column in every if column.is_text]
+    shown = names
+    for column in every[len(names) :]:
+        if shown != names and width([*shown, column]) > console.width:
+            console.print(_table(groups, shown, lossy))
+            shown = names
+        shown = [*shown, column]
+    console.print(_table(groups, shown, lossy))
 
 
 def _table(groups: Sequence[Group], shown: "Sequence[Column]", lossy: bool) -> "Table":

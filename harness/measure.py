@@ -36,12 +36,23 @@ def flops_per_token(build: Callable[[], LanguageModel], seq_len: int) -> float:
     the causal half would do), a multiplication and an addition as two. Look-ups, norms and
     activations count as nothing. On the meta device, so that nothing is computed.
     """
+    return _count(build, seq_len, backward=True) / seq_len
+
+
+def forward_flops(build: Callable[[], LanguageModel], seq_len: int) -> float:
+    """Those of a forward pass over one whole sequence."""
+    return _count(build, seq_len, backward=False)
+
+
+def _count(build: Callable[[], LanguageModel], seq_len: int, backward: bool) -> float:
     with torch.device("meta"):
         model = build()
         ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        model(ids_BT).sum().backward()
-    return counter.get_total_flops() / seq_len
+        logits_BTV = model(ids_BT)
+        if backward:
+            logits_BTV.sum().backward()
+    return counter.get_total_flops()
 
 
 class PeakMemory:

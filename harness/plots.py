@@ -103,12 +103,12 @@ def human(number: float) -> str:
     """Three significant digits with an SI prefix: 1.53 M, 892 k, 4.1 G is written 4.10 G."""
     if number == 0:
         return "0"
-    if abs(number) < 1000:
+    if abs(number) < 999.5:
         return f"{number:.0f}" if float(number).is_integer() else f"{number:.3g}"
     power = 0
     while abs(number) >= 999.5 and power < len(PREFIXES) - 1:
         number, power = number / 1000, power + 1
-    digits = 2 - math.floor(math.log10(abs(number)) + 1e-9)
+    digits = 2 - math.floor(math.log10(abs(float(f"{number:.3g}"))))
     return f"{number:.{max(0, digits)}f} {PREFIXES[power]}"
 
 
@@ -225,9 +225,8 @@ def scatter_figure(
     zero_at = _zero_slot(axes, positive, len(points) > len(positive), paint)
     for x, y, std, style, _ in points:
         look = _look(style, paint) | {"linestyle": "", "markersize": 7}
-        axes.errorbar(
-            x or zero_at, y, yerr=std, capsize=3, elinewidth=1, gid=f"point-{style}", **look
-        )
+        drawn = axes.errorbar(x or zero_at, y, yerr=std, capsize=3, elinewidth=1, **look)
+        drawn[0].set_gid(f"point-{style}")
     axes.margins(y=0.18)
     axes.autoscale_view(scalex=False)
     _name_points(axes, [(x or zero_at, y, label) for x, y, _, _, label in points], paint)

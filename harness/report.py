@@ -153,7 +153,9 @@ def _headline(groups: Sequence[Group]) -> str:
 
 def _budget_words(groups: Sequence[Group]) -> str:
     equal, _ = _currencies(groups)
-    return f"Equal budget: {', '.join(equal)}." if equal else "No budget is equal between the runs."
+    if not equal:
+        return "No budget is equal between the runs."
+    return f"{'Equal budget' if len(groups) > 1 else 'Budget'}: {', '.join(equal)}."
 
 
 # What can be spent, and how far apart two amounts may be and still count as equal: steps and
@@ -428,10 +430,16 @@ def _costs(comparison: Comparison) -> str:
     drawn = ""
     for cost in plots.SCATTER_COSTS:
         figure = plots.scatter_figure(comparison.ranked, cost, plots.PLACEHOLDERS, plots.SMALL)
-        description = f"test bits per byte against {cost.title}"
-        drawn += (
-            f"<figure>{plots.inline_svg(figure, f'test-{cost.name}', description, {})}</figure>"
-        )
+        titles = {
+            f"point-{style}": (
+                f"{group.label}: {score(own)} bits per byte, {human(spent.mean)} {cost.title}"
+            )
+            for style, group in plots.drawable(comparison.ranked)
+            if (own := group.spread(ranking_score)) and (spent := group.spread(cost.read))
+        }
+        description = f"test bits per byte against {cost.title}: {'; '.join(titles.values())}"
+        svg = plots.inline_svg(figure, f"test-{cost.name}", description, titles)
+        drawn += f"<figure>{svg}</figure>"
     caption = (
         "Test bits per byte against what it took; lower left is better. "
         "Whiskers: one standard deviation over seeds. "

@@ -18,6 +18,7 @@ from harness.errors import UsageError
 
 STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
 DAMAGED = "damaged"
+UNKNOWN = "?"
 # What may differ between two runs of one configuration: the seed, and where files lie.
 NOT_CONFIGURATION = ("seed", "run_dir", "resume", "hydra", "assets", "cache")
 SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
@@ -56,7 +57,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run folder as read. Unknown numbers are None, unknown names "?".
+    """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
     `status` is one of STATUSES or DAMAGED; `error` is the run's own error, or what is damaged.
     `config` is flat (dotted keys, values as text); `rows` are the lines of metrics.jsonl.
@@ -65,9 +66,9 @@ class RunRecord:
     folder: Path
     status: str
     error: str | None = None
-    model: str = "?"
-    tokenizer: str = "?"
-    data: str = "?"
+    model: str = UNKNOWN
+    tokenizer: str = UNKNOWN
+    data: str = UNKNOWN
     seed: float | None = None
     lossless: bool = True
     parameters: float | None = None
@@ -180,7 +181,7 @@ def _known_fields(summary: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(summary.get(name), str | None) for name in names):
         raise _DamageError("summary.json: model, tokenizer or data is not a name")
     return {
-        **{name: summary.get(name) or "?" for name in names},
+        **{name: summary.get(name) or UNKNOWN for name in names},
         "seed": _number(summary, "seed"),
         "lossless": lossless is not False,
         "parameters": _number(_section(summary, "parameters"), "total"),
@@ -352,10 +353,10 @@ def compare_runs(records: Sequence[RunRecord]) -> Comparison:
     uncounted: list[tuple[RunRecord, str]] = []
     for run in records:
         key = (run.model, run.tokenizer, run.data, run.lossless, tuple(sorted(run.config.items())))
-        if run.config:
+        if run.config and run.model != UNKNOWN:
             families.setdefault(key, []).append(run)
         else:
-            uncounted.append((run, why_uncounted(run) or "no configuration"))
+            uncounted.append((run, why_uncounted(run) or "configuration or model unknown"))
     groups = []
     for runs, variant, label in zip(
         families.values(), _variants(list(families)), _labels(list(families)), strict=True

@@ -1,0 +1,76 @@
+"""Every architecture, small and in float64, from the files in conf/model/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from harness import cli, config
+from zoo.language_model import LanguageModel
+
+VOCAB = 23
+NAMES = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+Make = Callable[..., LanguageModel]
+"""make() has random weights of unit gain; make(random=False) those that training begins with."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A seeded error: `apply` breaks the model, and the named law must notice.
+
+    apply(model, monkeypatch) changes the instance, or, by monkeypatch, the module it uses.
+    """
+
+    name: str
+    law: str
+    model: str
+    apply: Callable[[LanguageModel, pytest.MonkeyPatch], None]
+    overrides: tuple[str, ...] = ()
+
+
+def node(name: str, *overrides: str) -> dict[str, Any]:
+    """The resolved configuration of conf/model/NAME.yaml."""
+    return config.read(cli.compose([f"model={name}", *overrides])).model
+
+
+def maker(name: str, *overrides: str) -> Make:
+    """Makes the model of conf/model/NAME.yaml, in float64 and evaluation mode."""
+    model_node = node(name, *overrides)
+
+    def make(random: bool = True) -> LanguageModel:
+        torch.manual_seed(0)
+        model = fresh(model_node).double().eval()
+        return randomize(model) if random else model
+
+    return make
+
+
+def fresh(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
+    """As training begins with it."""
+    return config.build(model_node, LanguageModel, "model", vocab_size=vocab_size)
+
+
+def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
+    """Weights of unit gain everywhere, so that no path is too faint, or zero, to be seen."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
+            parameter.copy_(noise / fan_in**0.5 + (1.0 if parameter.dim() == 1 else 0.0))
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
+    return model
+
+
+def random_ids(rows: int, time: int, seed: int = 1, vocab_size: int = VOCAB) -> torch.Tensor:
+    return torch.randint(vocab_size, (rows, time), generator=torch.Generator().manual_seed(seed))
+
+
+def length(model: LanguageModel, wanted: int = 24) -> int:
+    return min(wanted, model.block_size or wanted)
