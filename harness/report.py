@@ -140,8 +140,7 @@ def _headline(groups: Sequence[Group]) -> str:
     assert second is not None
     gap = second.mean - own.mean
     words += f", {gap:.3f} ({gap / second.mean:.1%}) below {groups[1].label}, the next best. "
-    worst_of_best = max(filter(None, map(ranking_score, best.counted)))
-    best_of_second = min(filter(None, map(ranking_score, groups[1].counted)))
+    worst_of_best, best_of_second = max(_scores(best)), min(_scores(groups[1]))
     if own.n == 1 or second.n == 1:
         words += "One seed: no spread known. "
     elif worst_of_best < best_of_second:
@@ -149,6 +148,10 @@ def _headline(groups: Sequence[Group]) -> str:
     else:
         words += "Their seeds overlap: this order is not settled. "
     return words + _budget_words(groups)
+
+
+def _scores(group: Group) -> list[float]:
+    return [own for run in group.counted if (own := ranking_score(run)) is not None]
 
 
 def _budget_words(groups: Sequence[Group]) -> str:

@@ -29,6 +29,8 @@ def write_run(
     steps: int = 100,
     flops_per_token: float = 1000.0,
     stride: int | None = 32,
+    text_bytes: int = 6400,
+    test_bytes: int = 1000,
     sample: str = "To be",
     **summary: Any,
 ) -> Path:
@@ -48,15 +50,16 @@ def write_run(
         )  # fmt: skip
     scores = {
         "nats_per_token": nats, "bits_per_byte": test if lossless else None,
-        "bytes": 1000, "tokens": 1000, "stride": stride,
+        "bytes": test_bytes, "tokens": 1000, "stride": stride,
     }  # fmt: skip
     document = {
         "status": "finished", "model": model, "tokenizer": "char", "data": "text", "seed": seed,
         "lossless": lossless, "parameters": {"total": 1_530_000},
         "flops_per_token": flops_per_token,
         "train": {
-            "steps": steps, "tokens": tokens, "bytes": tokens, "flops": tokens * flops_per_token,
-            "seconds": steps / 10, "tokens_per_second": 640, "peak_memory_bytes": 2_000_000,
+            "steps": steps, "tokens": tokens, "bytes": text_bytes,
+            "flops": tokens * flops_per_token, "seconds": steps / 10,
+            "tokens_per_second": 640, "peak_memory_bytes": 2_000_000,
         },
         "val": scores, "test": None if test is None else scores,
         "versions": {"torch": "2"}, "git": {"commit": "abc", "dirty": False},
@@ -235,6 +238,8 @@ def test_a_torn_last_line_costs_that_line_alone(tmp_path: Path) -> None:
     ("change", "note"),
     [
         ({"steps": 200}, "steps (100 to 200); training tokens"),
+        ({"text_bytes": 6500}, "bytes of text (6,400 to 6,500)"),
+        ({"test_bytes": 990}, "test split (990 to 1.00 k bytes scored)"),
         ({"stride": 64}, "evaluation stride (32, 64)"),
         ({"data": "other"}, "data sets (text, other), ranked apart"),
     ],
@@ -248,6 +253,23 @@ def test_an_unequal_comparison_says_so(tmp_path: Path, change: dict[str, Any], n
     assert line.startswith("! Not an equal comparison. These differ: ")
     assert note in line
     assert note in page(tmp_path, tmp_path / "report.html")
+
+
+def test_what_varies_by_nature_is_no_inequality(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    # A streaming pass has no stride, and batches of another tokenizer hold a few bytes more.
+    write_run(tmp_path / "b", "rnn", stride=None, text_bytes=6440, flops_per_token=7)
+    assert notes(compare_runs(find_runs([tmp_path]))) == []
+
+
+def test_other_code_and_other_machines_are_noted(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(
+        tmp_path / "b", "mlp", git={"commit": "def", "dirty": False}, machine={"device": "cuda"}
+    )
+    code, machine = notes(compare_runs(find_runs([tmp_path])))
+    assert "different versions of the code" in code
+    assert "different machines" in machine
 
 
 def test_other_data_has_a_ranking_of_its_own(tmp_path: Path) -> None:
@@ -353,6 +375,8 @@ def test_plots_are_written(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFi
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert {"validation-over-flops.svg", "test-against-parameters.png"} <= names
     assert len(names) == 14
+    # A date or a random id would change the file with every call.
+    assert "date>" not in (tmp_path / "plots" / "validation-over-flops.svg").read_text()
     assert "14 files written" in capsys.readouterr().out
 
 
@@ -361,6 +385,7 @@ def test_output_that_is_not_a_terminal_is_plain_and_whole(sweep: Path) -> None:
     assert "\x1b" not in text
     assert "…" not in text
     assert "peak memory" in text
+    assert headline(compare_runs(find_runs([sweep])))[0] in text.splitlines()
 
 
 def test_a_path_without_runs_is_named(tmp_path: Path) -> None:
@@ -374,7 +399,8 @@ def test_a_path_without_runs_is_named(tmp_path: Path) -> None:
 
 def test_runs_are_found_once_at_any_depth(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a" / "b" / "run", "gpt")
-    assert [record.folder for record in find_runs([tmp_path, run])] == [run]
+    around = tmp_path / "a" / ".." / "a"
+    assert [record.folder for record in find_runs([run, around])] == [run]
 
 
 def test_a_wrong_path_ends_in_one_line_and_code_2_without_torch(tmp_path: Path) -> None:
