@@ -8,13 +8,14 @@ from typing import IO, TYPE_CHECKING
 
 from harness.cli import run_tool
 from harness.errors import UsageError
-from harness.runs import Comparison, Group, RunRecord, compare_runs, find_runs
+from harness.ranking import Comparison, Group, compare_runs
+from harness.runs import RunRecord, find_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.report import Column
+    from harness.verdict import Column
 
 # The least width of output that is piped or saved, which must lose no column.
 PLAIN_WIDTH = 160
@@ -72,7 +73,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     """
     from rich.console import Console
 
-    from harness.report import LOSSY_NOTE, MEANS_NOTE, headline, notes
+    from harness.verdict import LOSSY_NOTE, MEANS_NOTE, headline, notes
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or not file.isatty():
@@ -100,7 +101,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
 
 def _print_groups(console: "Console", groups: Sequence[Group], *, lossy: bool) -> None:
     """One table where it fits; on a narrow terminal several, each with the names in front."""
-    from harness.report import columns
+    from harness.verdict import columns
 
     def width(shown: "Sequence[Column]") -> int:
         unlimited = console.options.update(max_width=10_000)
@@ -146,7 +147,7 @@ def _uncounted_table(comparison: Comparison) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from harness.report import plain, run_name
+    from harness.verdict import plain, run_name
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("run", overflow="fold")

@@ -5,18 +5,17 @@ SVG serves light and dark) and for files (real colours on white). matplotlib is 
 slow, and errors and --help must not wait for it.
 """
 
-import html
-import io
 import itertools
 import math
-import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.runs import Comparison, Group, RunRecord, compare_runs, ranking_score
+from harness.ranking import Comparison, Group, compare_runs, ranking_score
+from harness.runs import RunRecord
+from harness.svg import DASHES, MARKERS, ON_WHITE, PLACEHOLDERS, Paint, draw_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,29 +27,7 @@ MOST_POINTS = 200
 TRAINING_BINS = 80
 FONT = 9.0
 WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (4.1, 3.3)
-# Okabe & Ito's colours without their yellow, which white swallows; the dark ones keep the hues.
-LIGHT_SERIES = ("#0072b2", "#d55e00", "#009e73", "#b3558c", "#c98a00", "#3d9fd6", "#6b6b6b")
-DARK_SERIES = ("#4ba3e3", "#f3803a", "#2fc196", "#e59fc6", "#f0b840", "#94d3f7", "#a8a8a8")
-DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.3, 1.5), (7, 1.8, 1.3, 1.8))
 PREFIXES = " kMGTPEZ"
-MARKERS = ("o", "s", "^", "D", "v", "P")
-
-
-@dataclass(frozen=True)
-class Paint:
-    """Colours to draw with."""
-
-    ink: str
-    muted: str
-    grid: str
-    paper: str
-    series: tuple[str, ...]
-
-
-ON_WHITE = Paint("#1c1c1c", "#666666", "#e3e3e0", "#ffffff", LIGHT_SERIES)
-PLACEHOLDERS = Paint(
-    "#010101", "#010102", "#010103", "#010104", tuple(f"#0102{k:02x}" for k in range(7))
-)
 
 
 @dataclass(frozen=True)
@@ -421,65 +398,6 @@ def _name_points(axes: "Axes", points: Sequence[tuple[float, float, str]], paint
         )  # fmt: skip
 
 
-def inline_svg(figure: "Figure", prefix: str, description: str, titles: dict[str, str]) -> str:
-    """An SVG element for an HTML page, drawn with PLACEHOLDERS, which become CSS variables.
-
-    `prefix` keeps ids apart between the figures of a page; `titles` maps the gid of a drawn thing
-    to the text shown when the pointer rests on it.
-    """
-    svg = _svg(figure)
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # In HTML an inline SVG needs no namespaces, and a page without addresses is easy to check.
-    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
-    # Coordinates have six decimals; labels have at most three, and are kept.
-    svg = re.sub(r"(\.\d\d)\d{2,}", r"\1", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    svg = re.sub(r"(font: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", svg)
-    for name in ("ink", "muted", "grid", "paper"):
-        svg = svg.replace(getattr(PLACEHOLDERS, name), f"var(--{name})")
-    for index, colour in enumerate(PLACEHOLDERS.series):
-        svg = svg.replace(colour, f"var(--series-{index})")
-    for gid, text in titles.items():
-        opening = f'<g id="{prefix}-{gid}">'
-        svg = svg.replace(opening, f"{opening}<title>{html.escape(text)}</title>")
-    size = r'<svg (?:width="[^"]*"|height="[^"]*"|\s)*'
-    return re.sub(
-        size, f'<svg role="img" aria-label="{html.escape(description, quote=True)}" ', svg, count=1
-    )
-
-
-def _svg(figure: "Figure") -> str:
-    import matplotlib
-
-    # A fixed salt and no date: the same runs give the same bytes.
-    buffer = io.StringIO()
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": ["DejaVu Sans"]}
-    ):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
-def swatch(style: int) -> str:
-    """A small SVG of a group's line and marker: the legend beside its name."""
-    colour = f"var(--series-{style % len(LIGHT_SERIES)})"
-    dash = " ".join(f"{1.7 * length:g}" for length in DASHES[style % len(DASHES)])
-    marker = {
-        "o": '<circle cx="15" cy="6" r="3.6"/>',
-        "s": '<rect x="11.6" y="2.6" width="6.8" height="6.8"/>',
-        "^": '<path d="M15 1.8 19 9.4H11z"/>',
-        "D": '<path d="M15 1.2 19.4 6 15 10.8 10.6 6z"/>',
-        "v": '<path d="M15 10.2 19 2.6H11z"/>',
-        "P": '<path d="M13.4 2h3.2v2.4H19v3.2h-2.4V10h-3.2V7.6H11V4.4h2.4z"/>',
-    }[MARKERS[style % len(MARKERS)]]
-    return (
-        f'<svg class="swatch" viewBox="0 0 30 12" aria-hidden="true" style="color:{colour}">'
-        f'<line x1="0" y1="6" x2="30" y2="6" stroke-dasharray="{dash}"/>{marker}</svg>'
-    )
-
-
 def write_plots(records: Sequence[RunRecord], folder: Path) -> list[Path]:
     """Writes every figure of the ranked runs as PNG and SVG on white; returns the files.
 
@@ -490,7 +408,7 @@ def write_plots(records: Sequence[RunRecord], folder: Path) -> list[Path]:
     written = []
     for name, figure in _file_figures(comparison):
         svg = folder / f"{name}.svg"
-        svg.write_text(_svg(figure), encoding="utf-8")
+        svg.write_text(draw_svg(figure), encoding="utf-8")
         png = folder / f"{name}.png"
         figure.savefig(png, dpi=160, metadata={"Software": None})
         written += [svg, png]

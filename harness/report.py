@@ -1,258 +1,27 @@
-"""What a comparison says, in numbers and words, and the self-contained HTML page that shows it."""
+"""The self-contained HTML page that shows a comparison."""
 
 import html
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness import plots
+from harness import plots, svg
 from harness.plots import human
-from harness.runs import (
-    Comparison,
-    Group,
-    RunRecord,
-    Spread,
-    compare_runs,
-    lossy_score,
-    ranking_score,
+from harness.ranking import Comparison, Group, compare_runs, lossy_score, ranking_score
+from harness.runs import RunRecord
+from harness.verdict import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    Column,
+    columns,
+    headline,
+    notes,
+    plain,
+    run_name,
+    score,
 )
 
 SAMPLE_CHARACTERS = 700
-LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
-MEANS_NOTE = (
-    "Mean ± sample standard deviation over seeds; costs are means. "
-    "Test and validation scores are those of the best checkpoint's weights."
-)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the table: its header, unit, and a group's text and number to sort by."""
-
-    header: str
-    unit: str
-    read: Callable[[Group], tuple[str, float | str]]
-    is_text: bool = False
-
-
-def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
-    """The columns for these groups; a tokenizer or data column only where there are several."""
-    names = [Column("model", "", lambda group: (_model_name(group), group.label), is_text=True)]
-    if len({group.tokenizer for group in groups}) > 1 or lossy:
-        names.append(_name_column("tokenizer", lambda group: group.tokenizer))
-    if len({group.data for group in groups}) > 1:
-        names.append(_name_column("data", lambda group: group.data))
-    seeds = Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted)))
-    if lossy:
-        test = _score_column("test", "nats/token", lossy_score)
-        val = _score_column(
-            "val", "nats/token", lambda run: run.val.nats_per_token if run.val else None
-        )
-    else:
-        test = _score_column("test", "bits/byte", ranking_score)
-        val = _score_column(
-            "val", "bits/byte", lambda run: run.val.bits_per_byte if run.val else None
-        )
-    return [
-        *names,
-        seeds,
-        test,
-        val,
-        _cost_column("parameters", "", lambda run: run.parameters),
-        _cost_column("FLOPs", "per token", lambda run: run.flops_per_token),
-        _cost_column("training", "tokens", lambda run: run.train.tokens),
-        _cost_column("training", "FLOPs", lambda run: run.train.flops),
-        _cost_column("training", "s", lambda run: run.train.seconds, seconds),
-        _cost_column("speed", "tokens/s", lambda run: run.train.tokens_per_second),
-        _cost_column("peak memory", "bytes", lambda run: run.train.peak_memory_bytes),
-    ]
-
-
-def _model_name(group: Group) -> str:
-    return f"{group.model} ({group.variant})" if group.variant else group.model
-
-
-def _name_column(header: str, read: Callable[[Group], str]) -> Column:
-    return Column(header, "", lambda group: (read(group), read(group)), is_text=True)
-
-
-def _score_column(header: str, unit: str, read: Callable[[RunRecord], float | None]) -> Column:
-    def cell(group: Group) -> tuple[str, float | str]:
-        spread = group.spread(read)
-        return (score(spread), spread.mean) if spread else ("–", "")
-
-    return Column(header, unit, cell)
-
-
-def _cost_column(
-    header: str,
-    unit: str,
-    read: Callable[[RunRecord], float | None],
-    write: Callable[[float], str] = human,
-) -> Column:
-    def cell(group: Group) -> tuple[str, float | str]:
-        spread = group.spread(read)
-        return (write(spread.mean), spread.mean) if spread else ("–", "")
-
-    return Column(header, unit, cell)
-
-
-def score(spread: Spread) -> str:
-    """`2.351 ± 0.004`; without ± for one seed, of which no spread is known."""
-    if spread.std is None:
-        return f"{spread.mean:.3f}"
-    std = "<0.001" if 0 < spread.std < 0.0005 else f"{spread.std:.3f}"
-    return f"{spread.mean:.3f} ± {std}"
-
-
-def seconds(value: float) -> str:
-    """Seconds with at least three digits, never with a prefix: 3.21, 45.6, 1,234."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def amount(value: float) -> str:
-    """A count in a sentence: 2,000 as it is, larger ones with a prefix."""
-    return f"{value:,.0f}" if 100 <= value < 100_000 else human(value)
-
-
-def headline(comparison: Comparison) -> list[str]:
-    """Which is best, by how much, under which budget and over how many seeds: a line a data set."""
-    if not comparison.ranked:
-        return ["No finished run has test bits per byte, so there is nothing to rank."]
-    return [
-        _headline([group for group in comparison.ranked if group.data == data])
-        for data in dict.fromkeys(group.data for group in comparison.ranked)
-    ]
-
-
-def _headline(groups: Sequence[Group]) -> str:
-    best = groups[0]
-    own = best.spread(ranking_score)
-    assert own is not None  # a ranked group has this number
-    plural = "seeds" if own.n > 1 else "seed"
-    words = (
-        f"{best.label} reaches {score(own)} test bits per byte on {best.data} ({own.n} {plural})"
-    )
-    if len(groups) == 1:
-        return f"{words}, the only configuration with a score. {_budget_words(groups)}"
-    second = groups[1].spread(ranking_score)
-    assert second is not None
-    gap = second.mean - own.mean
-    words += f", {gap:.3f} ({gap / second.mean:.1%}) below {groups[1].label}, the next best. "
-    worst_of_best, best_of_second = max(_scores(best)), min(_scores(groups[1]))
-    if own.n == 1 or second.n == 1:
-        words += "One seed: no spread known. "
-    elif worst_of_best < best_of_second:
-        words += "Each of its seeds is better than every seed of the next. "
-    else:
-        words += "Their seeds overlap: this order is not settled. "
-    return words + _budget_words(groups)
-
-
-def _scores(group: Group) -> list[float]:
-    return [own for run in group.counted if (own := ranking_score(run)) is not None]
-
-
-def _budget_words(groups: Sequence[Group]) -> str:
-    equal, _ = _currencies(groups)
-    if not equal:
-        return "No budget is equal between the runs."
-    return f"{'Equal budget' if len(groups) > 1 else 'Budget'}: {', '.join(equal)}."
-
-
-# What can be spent, and how far apart two amounts may be and still count as equal: steps and
-# tokens are counted, the others vary with the batches drawn and with the machine.
-CURRENCIES: tuple[tuple[str, float, Callable[[RunRecord], float | None]], ...] = (
-    ("steps", 0.0, lambda run: run.train.steps),
-    ("training tokens", 0.0, lambda run: run.train.tokens),
-    ("bytes of text", 0.01, lambda run: run.train.bytes),
-    ("FLOPs", 0.01, lambda run: run.train.flops),
-    ("seconds", 0.01, lambda run: run.train.seconds),
-)
-
-
-def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
-    """The currencies in which these groups' runs spent the same, and those in which not."""
-    equal, unequal = [], []
-    for name, tolerance, read in CURRENCIES:
-        spent = [read(run) for group in groups for run in group.counted]
-        known = [value for value in spent if value is not None]
-        if len(known) < len(spent):
-            unequal.append(f"{name} (unknown for some)")
-        elif max(known) - min(known) > tolerance * max(known):
-            unequal.append(f"{name} ({amount(min(known))} to {amount(max(known))})")
-        else:
-            equal.append(f"{amount(max(known))} {name}")
-    return equal, unequal
-
-
-def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know before trusting the order; the first is the unequal comparison."""
-    ranked = comparison.ranked
-    by_data = [
-        [group for group in ranked if group.data == data]
-        for data in dict.fromkeys(group.data for group in ranked)
-    ]
-    differing: list[str] = []
-    if len(by_data) > 1:
-        differing.append(f"data sets ({_listed(group.data for group in ranked)}), ranked apart")
-    for groups in by_data:
-        where = f" on {groups[0].data}" if len(by_data) > 1 else ""
-        differing += [f"{what}{where}" for what in _differences(groups)]
-    lines = [f"Not an equal comparison. These differ: {'; '.join(differing)}."] if differing else []
-    for group in comparison.groups:
-        if len(group.counted) < group.attempts:
-            lines.append(
-                f"{group.label}: {len(group.counted)} of {group.attempts} seeds have a score; "
-                "the mean is over those alone."
-            )
-    runs = [run for group in ranked for run in group.counted]
-    if len({(run.git.get("commit"), run.git.get("dirty")) for run in runs}) > 1:
-        lines.append("The ranked runs come from different versions of the code.")
-    if len({tuple(sorted(run.machine.items())) for run in runs}) > 1:
-        lines.append(
-            "The ranked runs ran on different machines or precisions: "
-            "their seconds, speeds and memory do not compare."
-        )
-    return lines
-
-
-def _differences(groups: Sequence[Group]) -> list[str]:
-    runs = [run for group in groups for run in group.counted]
-    _, unequal = _currencies(groups)
-    # FLOPs and seconds are what a comparison measures, unless they were the budget.
-    differing = [line for line in unequal if not line.startswith(("FLOPs", "seconds"))]
-    scored = [run.test.bytes for run in runs if run.test and run.test.bytes is not None]
-    # The first token of a split is not scored, so tokenizers differ by a few bytes.
-    if scored and max(scored) - min(scored) > 0.001 * max(scored):
-        differing.append(f"test split ({human(min(scored))} to {human(max(scored))} bytes scored)")
-    # A streaming pass (no stride) gives a model all the context it can use, as any stride tries to.
-    strides = {run.test.stride for run in runs if run.test and run.test.stride is not None}
-    if len(strides) > 1:
-        differing.append(f"evaluation stride ({_listed(f'{stride:g}' for stride in strides)})")
-    return differing
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(set(names), key=lambda name: (len(name), name)))
-
-
-def plain(text: str) -> str:
-    """One line without control characters, which could move a terminal's cursor."""
-    return "".join(
-        character if character.isprintable() else " " for character in " ".join(text.split())
-    )
-
-
-def run_name(run: RunRecord, records: Sequence[RunRecord]) -> str:
-    """The shortest tail of the run's folder that no other run shares."""
-    parts = run.folder.resolve().parts
-    others = [other.folder.resolve().parts for other in records if other.folder != run.folder]
-    for length in range(1, len(parts)):
-        if all(other[-length:] != parts[-length:] for other in others):
-            return "/".join(parts[-length:])
-    return "/".join(parts)
 
 
 def write_report(
@@ -361,7 +130,7 @@ def _kind(column: Column) -> str:
 
 
 def _swatch(style: int) -> str:
-    return plots.swatch(style) if style < plots.MOST_DRAWN else ""
+    return svg.swatch(style) if style < plots.MOST_DRAWN else ""
 
 
 def _curves(comparison: Comparison) -> str:
@@ -411,12 +180,12 @@ def _drawing(
 ) -> str:
     ends = {f"curve-{line.style}": f"{line.label} ends at {line.y[-1]:.3f}" for line in series}
     description = f"{y_title} over {axis.title}: {'; '.join(ends.values())}"
-    figure = plots.curves_figure(series, axis, y_title, plots.PLACEHOLDERS, size)
-    return plots.inline_svg(figure, name, description, ends)
+    figure = plots.curves_figure(series, axis, y_title, svg.PLACEHOLDERS, size)
+    return svg.inline_svg(figure, name, description, ends)
 
 
 def _legend(series: Sequence[plots.Series]) -> str:
-    entries = "".join(f"<li>{plots.swatch(line.style)}{_esc(line.label)}</li>" for line in series)
+    entries = "".join(f"<li>{svg.swatch(line.style)}{_esc(line.label)}</li>" for line in series)
     return f'<ul class="legend">{entries}</ul>'
 
 
@@ -432,7 +201,7 @@ def _costs(comparison: Comparison) -> str:
         return ""
     drawn = ""
     for cost in plots.SCATTER_COSTS:
-        figure = plots.scatter_figure(comparison.ranked, cost, plots.PLACEHOLDERS, plots.SMALL)
+        figure = plots.scatter_figure(comparison.ranked, cost, svg.PLACEHOLDERS, plots.SMALL)
         titles = {
             f"point-{style}": (
                 f"{group.label}: {score(own)} bits per byte, {human(spent.mean)} {cost.title}"
@@ -441,8 +210,8 @@ def _costs(comparison: Comparison) -> str:
             if (own := group.spread(ranking_score)) and (spent := group.spread(cost.read))
         }
         description = f"test bits per byte against {cost.title}: {'; '.join(titles.values())}"
-        svg = plots.inline_svg(figure, f"test-{cost.name}", description, titles)
-        drawn += f"<figure>{svg}</figure>"
+        drawing = svg.inline_svg(figure, f"test-{cost.name}", description, titles)
+        drawn += f"<figure>{drawing}</figure>"
     caption = (
         "Test bits per byte against what it took; lower left is better. "
         "Whiskers: one standard deviation over seeds. "
@@ -581,8 +350,8 @@ def _style() -> str:
     def variables(series: Sequence[str]) -> str:
         return "".join(f"--series-{index}:{colour};" for index, colour in enumerate(series))
 
-    return STYLE.replace("/*light*/", variables(plots.LIGHT_SERIES)).replace(
-        "/*dark*/", variables(plots.DARK_SERIES)
+    return STYLE.replace("/*light*/", variables(svg.LIGHT_SERIES)).replace(
+        "/*dark*/", variables(svg.DARK_SERIES)
     )
 
 

@@ -13,9 +13,12 @@ import pytest
 
 from harness.compare import main, print_comparison
 from harness.errors import UsageError
-from harness.plots import PLACEHOLDERS, human
-from harness.report import headline, notes, score, write_report
-from harness.runs import compare_runs, find_runs, ranking_score, read_run
+from harness.plots import human
+from harness.ranking import compare_runs, ranking_score
+from harness.report import write_report
+from harness.runs import find_runs, read_run
+from harness.svg import PLACEHOLDERS
+from harness.verdict import headline, notes, score
 
 
 def write_run(

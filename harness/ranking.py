@@ -1,0 +1,182 @@
+"""Runs grouped over their seeds, and ranked by test bits per byte."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.runs import UNKNOWN, RunRecord
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over n seeds, with their sample standard deviation (None for n = 1)."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration that differ in the seed alone.
+
+    `counted` are its finished runs with a test score, one a seed; `attempts` counts every run of
+    this configuration. `variant` names what tells it from its siblings with the same model.
+    """
+
+    model: str
+    tokenizer: str
+    data: str
+    variant: str
+    label: str
+    config: Mapping[str, str]
+    counted: tuple[RunRecord, ...]
+    attempts: int
+
+    def spread(self, read: Callable[[RunRecord], float | None]) -> Spread | None:
+        """Mean and standard deviation of a number over the seeds; None where a run lacks it."""
+        values = [read(run) for run in self.counted]
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        std = statistics.stdev(known) if len(known) > 1 else None
+        return Spread(statistics.fmean(known), std, len(known))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Records sorted into what can be ranked and what can't.
+
+    `ranked`: groups by data set, then by mean test bits per byte, lowest first. `lossy`: groups
+    whose tokenizer is lossy, unranked. `uncounted`: every other run, with the reason.
+    """
+
+    records: tuple[RunRecord, ...]
+    ranked: tuple[Group, ...]
+    lossy: tuple[Group, ...]
+    unscored: tuple[Group, ...]
+    uncounted: tuple[tuple[RunRecord, str], ...]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups that have a score, in the order in which they are shown."""
+        return self.ranked + self.lossy
+
+
+def ranking_score(run: RunRecord) -> float | None:
+    """The number that ranks."""
+    return run.test.bits_per_byte if run.test else None
+
+
+def lossy_score(run: RunRecord) -> float | None:
+    """The number of a run whose tokenizer is lossy."""
+    return run.test.nats_per_token if run.test else None
+
+
+def compare_runs(records: Sequence[RunRecord]) -> Comparison:
+    """Groups runs over their seeds and sorts the groups."""
+    families: dict[tuple[Any, ...], list[RunRecord]] = {}
+    uncounted: list[tuple[RunRecord, str]] = []
+    for run in records:
+        key = (run.model, run.tokenizer, run.data, run.lossless, tuple(sorted(run.config.items())))
+        if run.config and run.model != UNKNOWN:
+            families.setdefault(key, []).append(run)
+        else:
+            uncounted.append((run, why_uncounted(run) or "configuration or model unknown"))
+    groups = []
+    for runs, variant, label in zip(
+        families.values(), _variants(list(families)), _labels(list(families)), strict=True
+    ):
+        counted, others = _one_run_a_seed(runs)
+        uncounted.extend(others)
+        first = runs[0]
+        groups.append(
+            Group(
+                model=first.model,
+                tokenizer=first.tokenizer,
+                data=first.data,
+                variant=variant,
+                label=f"{label} · {variant}" if variant else label,
+                config=first.config,
+                counted=tuple(counted),
+                attempts=len({run.seed for run in runs}),
+            )
+        )
+    lossless = [group for group in groups if group.counted and group.counted[0].lossless]
+    lossy = [group for group in groups if group.counted and not group.counted[0].lossless]
+    return Comparison(
+        records=tuple(records),
+        ranked=tuple(sorted(lossless, key=_rank_key)),
+        lossy=tuple(sorted(lossy, key=lambda group: group.label)),
+        unscored=tuple(group for group in groups if not group.counted),
+        uncounted=tuple(sorted(uncounted, key=lambda entry: str(entry[0].folder))),
+    )
+
+
+def _rank_key(group: Group) -> tuple[str, float, str]:
+    spread = group.spread(ranking_score)
+    assert spread is not None  # a counted lossless run has this number
+    return group.data, spread.mean, group.label
+
+
+def why_uncounted(run: RunRecord) -> str | None:
+    """Why a run has no place in a ranking, in one line; None where it has one."""
+    if run.status != "finished":
+        reached = f"at step {run.rows[-1]['step']}" if run.rows else "no step recorded"
+        state = {"running": "still running, or killed", "stopped": "stopped before its end"}
+        return run.error or f"{state.get(run.status, 'no error recorded')}, {reached}"
+    if (ranking_score(run) if run.lossless else lossy_score(run)) is None:
+        return "finished without a test score"
+    return None
+
+
+def _one_run_a_seed(
+    runs: Sequence[RunRecord],
+) -> tuple[list[RunRecord], list[tuple[RunRecord, str]]]:
+    """A repeat of a seed is the same run again: counting it would feign a spread."""
+    by_seed: dict[float | None, RunRecord] = {}
+    others = []
+    for run in runs:
+        reason = why_uncounted(run)
+        if reason is None and run.seed in by_seed:
+            reason = f"repeats seed {run.seed} of {by_seed[run.seed].folder.name}: counted once"
+        if reason is None:
+            by_seed[run.seed] = run
+        else:
+            others.append((run, reason))
+    return sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed)), others
+
+
+def _labels(families: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The model's name, and the tokenizer's and the data set's where there are several."""
+    several_tokenizers = len({family[1] for family in families}) > 1
+    several_data = len({family[2] for family in families}) > 1
+    return [
+        " · ".join([model] + [tokenizer] * several_tokenizers + [data] * several_data)
+        for model, tokenizer, data, *_ in families
+    ]
+
+
+def _variants(families: Sequence[tuple[Any, ...]]) -> list[str]:
+    """For each family the settings that tell it from those of the same model; "" if it is alone."""
+    variants: list[str] = []
+    for family in families:
+        siblings = [dict(other[4]) for other in families if other[:4] == family[:4]]
+        own = dict(family[4])
+        differing = sorted(
+            key
+            for key in {key for sibling in siblings for key in sibling}
+            if len({sibling.get(key) for sibling in siblings}) > 1
+        )
+        short = [key.rpartition(".")[2] for key in differing]
+        named = [
+            f"{last if short.count(last) == 1 else key}={own.get(key, '–')}"
+            for key, last in zip(differing, short, strict=True)
+        ]
+        variant = ", ".join(named[:3])
+        if len(named) > 3:
+            # Three settings may not be unique; the number among the siblings is.
+            variant += f", … (#{siblings.index(own) + 1})"
+        variants.append(variant)
+    return variants
