@@ -32,7 +32,7 @@ def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
 def _softmax_over_queries(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The study notes' leak: `softmax(dim=1)` of (B, T, T) weights."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, *options: object) -> Tensor:
         weights = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         mask = torch.ones(weights.shape[-2:], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
         return weights.masked_fill(~mask, -torch.inf).softmax(-2) @ v
@@ -42,7 +42,7 @@ def _softmax_over_queries(model: LanguageModel, monkeypatch: pytest.MonkeyPatch)
 
 def _no_mask(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        attention, "attend", lambda q, k, v, dropout=0.0: F.scaled_dot_product_attention(q, k, v)
+        attention, "attend", lambda q, k, v, *options: F.scaled_dot_product_attention(q, k, v)
     )
 
 
@@ -51,7 +51,7 @@ def _mask_of_the_top_left(model: LanguageModel, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         attention,
         "attend",
-        lambda q, k, v, dropout=0.0: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        lambda q, k, v, *options: F.scaled_dot_product_attention(q, k, v, is_causal=True),
     )
 
 

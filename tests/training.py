@@ -1,0 +1,63 @@
+"""Small real trainings, in this process, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness import cli, config
+from harness.config import Settings
+from harness.train import run
+
+TEXT = "".join(
+    f"{number} green bottles, hanging on the wall; and if {number % 7} should fall… \n"
+    for number in range(400)
+)
+SMALL = (
+    "data=text",
+    "device=cpu",
+    "precision=fp32",
+    "train.steps=8",
+    "train.batch_size=2",
+    "train.seq_len=16",
+    "eval.every=4",
+    "eval.sample_tokens=5",
+    "checkpoint.every=3",
+)
+
+
+def settings(folder: Path, *overrides: str) -> Settings:
+    """Of a training of a second or two, whose corpus, cache and run lie in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = folder.parent / "corpus.txt"
+    if not corpus.exists():
+        corpus.write_text(TEXT)
+    own = (f"data.path={corpus}", f"cache={folder.parent / 'cache'}", f"run_dir={folder / 'run'}")
+    return config.read(cli.compose([*SMALL, *own, *overrides]))
+
+
+def train(folder: Path, *overrides: str) -> int:
+    """Train; returns the exit code. The run's folder is `folder`/run."""
+    return run(settings(folder, *overrides))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def trace(folder: Path) -> list[dict[str, Any]]:
+    """Every row but for its seconds; equal traces are equal bit for bit."""
+    return [
+        {name: value for name, value in row.items() if name != "seconds"} for row in rows(folder)
+    ]
+
+
+def losses(folder: Path) -> list[tuple[float, float, float]]:
+    """Of each optimizer step: loss, learning rate, gradient norm."""
+    return [(row["train/loss"], row["lr"], row["grad_norm"]) for row in rows(folder) if "lr" in row]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "summary.json").read_text())
