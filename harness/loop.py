@@ -150,7 +150,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             # Dropout, too, depends on (seed, step) alone: no generator's state need be kept.
-            torch.manual_seed(_mix(settings.seed, step))
+            compute.seed(_mix(settings.seed, step))
             inputs_BT, targets_BT = draw_batch(
                 dataset.train.ids, settings.seed, step, rows, plan.seq_len
             )

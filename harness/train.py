@@ -68,7 +68,7 @@ def run(settings: Settings) -> int:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision)
     check(settings)
-    dataset = _dataset(settings)
+    dataset = load_dataset(settings)
     saved = None
     if settings.resume:
         saved = checkpoint.load(folder.checkpoints, "step")
@@ -111,7 +111,8 @@ def check(settings: Settings) -> None:
     _build_loggers(settings, Logger)
 
 
-def _dataset(settings: Settings) -> Dataset:
+def load_dataset(settings: Settings) -> Dataset:
+    """The encoded corpus. Raises UsageError if it can't be had or is too short to train on."""
     from harness.assets import Assets
     from harness.data import Corpus, prepare, require_length
     from zoo_tokenizers import Tokenizer, TokenizerError

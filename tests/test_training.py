@@ -54,9 +54,9 @@ def test_every_row_describes_the_weights_it_names(tmp_path: Path) -> None:
     """The loss of row k is that of the model after k updates on batch k, found again by hand."""
     train(tmp_path / "a", *GPT_SMALL, "checkpoint.every=4")
     chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
-    from harness.train import _dataset
+    from harness.train import load_dataset
 
-    dataset = _dataset(chosen)
+    dataset = load_dataset(chosen)
     saved = torch.load(tmp_path / "a/run/checkpoints/step-00000004.pt", weights_only=True)
     model = GPT(dataset.tokenizer.vocab_size, 16, 2, 2, 16)
     model.load_state_dict(saved["model"])

@@ -1,0 +1,196 @@
+"""Speed and memory of one configuration; nothing is learnt, nothing is kept.
+
+python -m harness.bench model=gpt train.batch_size=12
+
+The harness's own cost is a ratio: each step of the real loop over a bare step (forward, backward,
+optimizer) right after it, so that a machine whose speed drifts does not decide it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from harness import config
+from harness.cli import run_hydra
+
+if TYPE_CHECKING:
+    from harness.config import Settings
+    from harness.data import Dataset
+    from harness.device import Compute
+    from zoo.language_model import LanguageModel
+
+WARM_UP = 10  # steps not counted
+STEPS = 100
+SAMPLED = 200  # tokens
+
+
+def task(cfg: DictConfig) -> int:
+    """Measure, and print a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = config.read(cfg)
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in measure(settings).items():
+        table.add_row(name, value)
+    Console(file=sys.stdout, highlight=False).print(table)
+    return 0
+
+
+def measure(settings: Settings) -> dict[str, str]:
+    """What a training of these settings costs, by name, with units."""
+    import torch
+
+    from harness import train
+    from harness.device import Compute, make_deterministic
+    from harness.measure import flops_per_token, parameters
+    from harness.metrics import score_split
+    from zoo.language_model import LanguageModel
+
+    make_deterministic()
+    compute = Compute.choose(settings.device, settings.precision)
+    train.check(settings)
+    dataset = train.load_dataset(settings)
+
+    def build() -> LanguageModel:
+        return settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
+
+    torch.manual_seed(settings.seed)
+    model = build().to(compute.device)
+    peak_memory, _ = _train(settings, dataset, compute, lambda: None)
+    _, harness = _train(settings, dataset, compute, bare := _BareStep(settings, dataset, model))
+    plan = settings.train
+    tokens = plan.batch_size * plan.accumulate * plan.seq_len
+    flops = flops_per_token(build, plan.seq_len)
+    step = statistics.median(harness)
+    speed, rate = tokens / step, flops * tokens / step / 1e9
+    ratios = [one / other for one, other in zip(harness, bare.seconds[WARM_UP:], strict=True)]
+    result = {
+        "machine": ", ".join(f"{name} {value}" for name, value in compute.describe().items()),
+        "parameters": f"{parameters(model)['total']:,}",
+        "training FLOPs": f"{flops:,.0f} per token",
+        "training step": f"{1e3 * step:.2f} ms for {tokens} tokens",
+        "training speed": f"{speed:,.0f} tokens/s, {rate:,.1f} GFLOP/s",
+        "peak memory": f"{peak_memory / 1e6:,.0f} MB",
+        "harness / bare step": _quartiles(ratios),
+    }
+    if dataset.val is not None:
+        started = perf_counter()
+        stride, windows = settings.eval.stride, settings.eval.batch_size
+        score = score_split(model, dataset.val, dataset.tokenizer, compute, stride, windows)
+        took = perf_counter() - started
+        result["validation split"] = f"{took:.2f} s for {score.tokens:,} tokens"
+    return result | _sampling(model, compute)
+
+
+def _train(
+    settings: Settings, dataset: Dataset, compute: Compute, between: Callable[[], None]
+) -> tuple[int, list[float]]:
+    """The real loop for a few steps, `between` called after each.
+
+    Returns the peak memory in bytes, and the seconds of each step after the warm-up, from the end
+    of one `between` to the start of the next.
+    """
+    from harness.interrupt import Interrupt
+    from harness.loggers import Local, Row
+    from harness.loop import train
+    from harness.run_folder import RunFolder, Summary
+
+    settings = copy.deepcopy(settings)
+    settings.train.steps = WARM_UP + STEPS
+    settings.schedule = {"_target_": "harness.schedule.Constant"}
+    settings.eval.sample_tokens = 0
+    dataset = dataclasses.replace(dataset, val=None, test=None)
+    seconds: list[float] = []
+    started = 0.0
+
+    def on_step(row: Row) -> None:
+        nonlocal started
+        if "train/loss" in row:
+            seconds.append(perf_counter() - started)
+            between()
+            started = perf_counter()
+
+    summary: Summary = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = RunFolder(Path(temporary) / "run")
+        folder.create(settings.dump())
+        local = Local()
+        started = perf_counter()
+        train(
+            settings, dataset, compute, folder, [local], summary, Interrupt(), lambda line: None,
+            on_step,
+        )  # fmt: skip
+        local.close(summary)
+    return summary["train"]["peak_memory_bytes"], seconds[WARM_UP:]
+
+
+class _BareStep:
+    """Forward, backward and optimizer step on one fixed batch, and nothing else; timed."""
+
+    def __init__(self, settings: Settings, dataset: Dataset, model: LanguageModel) -> None:
+        from harness.data import draw_batch
+        from harness.device import Compute
+        from harness.loop import build_optimizer
+        from harness.optim import parameter_groups
+
+        plan = settings.train
+        rows = plan.batch_size * plan.accumulate
+        batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)
+        self._compute = Compute.choose(settings.device, settings.precision)
+        self._micro_batches = [
+            tuple(part.to(self._compute.device) for part in micro)
+            for micro in zip(*(part.split(plan.batch_size) for part in batch), strict=True)
+        ]
+        self._model = model.train()
+        decay = settings.optimizer.get("weight_decay")
+        self._optimizer = build_optimizer(settings, parameter_groups(model, decay))
+        self.seconds: list[float] = []
+
+    def __call__(self) -> None:
+        import torch.nn.functional as F
+
+        started = perf_counter()
+        for inputs_BT, targets_BT in self._micro_batches:
+            with self._compute.autocast():
+                logits_BTV = self._model(inputs_BT)
+            F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten()).backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._compute.synchronize()
+        self.seconds.append(perf_counter() - started)
+
+
+def _sampling(model: LanguageModel, compute: Compute) -> dict[str, str]:
+    import torch
+
+    from harness.decode import Choice, generate
+
+    prompt_BT = torch.zeros(1, 1, dtype=torch.int64, device=compute.device)
+    started = perf_counter()
+    generate(model, prompt_BT, SAMPLED, Choice())
+    speed = SAMPLED / (perf_counter() - started)
+    size = model.init_cache(1).nbytes
+    per_token = f", {size / model.block_size:,.0f} per token" if model.block_size else ""
+    return {"sampling": f"{speed:,.0f} tokens/s", "cache": f"{size:,} bytes{per_token}"}
+
+
+def _quartiles(values: list[float]) -> str:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.3f} (half of {len(values)} pairs from {low:.3f} to {high:.3f})"
+
+
+if __name__ == "__main__":
+    run_hydra(task)
