@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness import checkpoint
 from harness.config import Settings
@@ -25,8 +25,9 @@ from harness.errors import RunFailure
 from harness.interrupt import Interrupt, Stopped
 from harness.load import printable
 from harness.loggers import Logger, Row
+from harness.loss import add_gradients
 from harness.measure import PeakMemory, flops_per_token, parameters
-from harness.metrics import Score, nats_BT, score_split
+from harness.metrics import Score, score_split
 from harness.optim import parameter_groups
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
@@ -74,7 +75,7 @@ def train(
 
     torch.manual_seed(settings.seed)
     model = build_model().to(compute.device)
-    forward = torch.compile(model) if settings.compile else model
+    features = torch.compile(model.features) if settings.compile else model.features
     optimizer = build_optimizer(
         settings, parameter_groups(model, settings.optimizer.get("weight_decay"))
     )
@@ -90,6 +91,10 @@ def train(
         report(f"going on from step {progress.step}")
     saved_step = progress.step if saved is not None else None
     digests = {"tokenizer": tokenizer.digest, "corpus": dataset.digest}
+
+    def mean(nats: Tensor) -> Tensor:
+        """Of all targets of the step, whatever micro-batch they are in."""
+        return scaler.scale(nats / tokens_per_step)
 
     def save_checkpoint() -> None:
         nonlocal saved_step
@@ -159,13 +164,17 @@ def train(
                 inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
             ):
                 with compute.autocast():
-                    logits_BTV = forward(inputs.to(compute.device))
-                nats = nats_BT(logits_BTV, targets.to(compute.device)).sum() / tokens_per_step
-                scaler.scale(nats).backward()
-                loss += nats.detach()
+                    features_BTC = features(inputs.to(compute.device))
+                loss += add_gradients(
+                    model, features_BTC, targets.to(compute.device), compute, mean
+                )
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip or math.inf)
-            row |= {"train/loss": loss.item(), "lr": learning_rate, "grad_norm": norm.item()}
+            row |= {
+                "train/loss": loss.item() / tokens_per_step,
+                "lr": learning_rate,
+                "grad_norm": norm.item(),
+            }
             _require_finite(row, model, scaler.is_enabled())
             scaler.step(optimizer)
             scaler.update()

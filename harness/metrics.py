@@ -1,4 +1,4 @@
-"""The loss that trains and the score that compares.
+"""The score that compares.
 
 A score covers a whole split: each token after the first once, in nats, and all the bytes those
 tokens stand for. B batch, T time, V vocabulary, N tokens of a split.
@@ -13,24 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from harness.data import Split
 from harness.device import Compute
+from harness.loss import score_nats
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
 STREAM_CHUNK = 4096  # tokens a streaming pass takes at a time; no effect on the score
-
-
-def nats_BT(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """-ln p(target) of every position, computed in fp32 (or better, if the logits are)."""
-    logits_BTV = logits_BTV.float() if logits_BTV.dtype.itemsize < 4 else logits_BTV
-    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view(
-        targets_BT.shape
-    )
 
 
 @dataclass(frozen=True)
@@ -158,8 +149,8 @@ def _slide(
         batch = plan[first : first + batch_size]
         index = np.array([start for start, _ in batch])[:, None] + np.arange(length + 1)
         window = torch.from_numpy(ids[index].astype(np.int64)).to(compute.device)
-        nats = nats_BT(model(window[:, :-1]), window[:, 1:]).cpu().numpy()
-        for row, (_, new) in zip(nats, batch, strict=True):
+        nats_BT = score_nats(model, model.features(window[:, :-1]), window[:, 1:])
+        for row, (_, new) in zip(nats_BT.cpu().numpy(), batch, strict=True):
             yield row[length - new :]
         on_batch(sum(new for _, new in batch))
 
@@ -175,5 +166,5 @@ def _stream(
     for start in range(0, len(ids) - 1, STREAM_CHUNK):
         chunk = ids[start : start + STREAM_CHUNK + 1].astype(np.int64)
         row = torch.from_numpy(chunk)[None].to(compute.device)
-        yield nats_BT(model(row[:, :-1], cache), row[:, 1:])[0].cpu().numpy()
+        yield score_nats(model, model.features(row[:, :-1], cache), row[:, 1:])[0].cpu().numpy()
         on_batch(row.shape[1] - 1)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness import measure
 from harness.data import UNICODE_SCALARS, Split
-from harness.metrics import nats_BT, resolve_stride, score_split, token_nats, windows
+from harness.loss import nats_N
+from harness.metrics import resolve_stride, score_split, token_nats, windows
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import Cache, LanguageModel
@@ -111,7 +112,7 @@ def test_streaming_equals_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Bigram(11).double()
     ids = np.random.default_rng(0).integers(0, 11, 50)
     whole = model(torch.from_numpy(ids[:-1])[None])
-    expected = nats_BT(whole, torch.from_numpy(ids[1:])[None])[0].detach().numpy()
+    expected = nats_N(whole[0], torch.from_numpy(ids[1:])).detach().numpy()
     np.testing.assert_allclose(token_nats(model, ids, CPU), expected, atol=1e-12)
 
 
@@ -130,10 +131,10 @@ def test_a_shorter_stride_gives_more_context_and_each_token_once() -> None:
 
 
 def test_the_loss_of_half_precision_logits_is_computed_in_fp32() -> None:
-    logits = torch.randn(1, 4, 50_000).bfloat16()
-    targets = torch.tensor([[1, 2, 3, 4]])
-    assert nats_BT(logits, targets).dtype == torch.float32
-    assert nats_BT(logits.double(), targets).dtype == torch.float64
+    logits = torch.randn(4, 50_000).bfloat16()
+    targets = torch.tensor([1, 2, 3, 4])
+    assert nats_N(logits, targets).dtype == torch.float32
+    assert nats_N(logits.double(), targets).dtype == torch.float64
 
 
 def test_training_costs_three_forward_passes() -> None:

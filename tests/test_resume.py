@@ -43,10 +43,11 @@ def cut_off(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides
 def test_every_model_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    train(tmp_path / "whole", f"model={name}")
-    assert cut_off(tmp_path / "cut", 4, monkeypatch, f"model={name}") == TERMINATED
+    chosen = (f"model={name}", "train.seq_len=32")
+    train(tmp_path / "whole", *chosen)
+    assert cut_off(tmp_path / "cut", 4, monkeypatch, *chosen) == TERMINATED
     assert summary(tmp_path / "cut")["status"] == "stopped"
-    assert train(tmp_path / "cut", f"model={name}", "resume=true") == 0
+    assert train(tmp_path / "cut", *chosen, "resume=true") == 0
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
     for key in ("val", "test", "best"):
         assert summary(tmp_path / "cut")[key] == summary(tmp_path / "whole")[key]

@@ -1,0 +1,67 @@
+"""The loss, computed without holding the logits of a whole batch: with a vocabulary of 50,000 they
+would take more memory than all else together.
+
+B batch, T time, C channels, V vocabulary, N positions in one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.device import Compute
+from zoo.language_model import LanguageModel
+
+CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32
+
+
+def nats_N(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """-ln p(target) of every position, in fp32 (or better, if the logits are)."""
+    logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
+    return F.cross_entropy(logits_NV, targets_N, reduction="none")
+
+
+def score_nats(model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor) -> Tensor:
+    """The nats of every target, (B, T)."""
+    chunks = zip(*_chunks(model, features_BTC, targets_BT), strict=True)
+    return torch.cat([nats_N(model.head(chunk), targets) for chunk, targets in chunks]).view(
+        targets_BT.shape
+    )
+
+
+def add_gradients(
+    model: LanguageModel,
+    features_BTC: Tensor,
+    targets_BT: Tensor,
+    compute: Compute,
+    scale: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Add the gradients of `scale(sum of nats)` to every parameter; returns the plain sum.
+
+    Each chunk goes back through the head as soon as it is computed, and what they all give the
+    features goes back through the rest of the model at once.
+    """
+    total = torch.zeros((), device=features_BTC.device)
+    gradients: list[Tensor] = []
+    for chunk_NC, targets_N in zip(*_chunks(model, features_BTC, targets_BT), strict=True):
+        leaf_NC = chunk_NC.detach().requires_grad_()
+        with compute.autocast():
+            logits_NV = model.head(leaf_NC)
+        nats = nats_N(logits_NV, targets_N).sum()
+        scale(nats).backward()
+        assert leaf_NC.grad is not None, "the head did not use the features"
+        gradients.append(leaf_NC.grad)
+        total += nats.detach()
+    features_BTC.backward(torch.cat(gradients).view(features_BTC.shape))
+    return total
+
+
+def _chunks(
+    model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Features and targets of all positions, in pieces with at most CHUNK_LOGITS logits each."""
+    rows = max(1, CHUNK_LOGITS // model.vocab_size)
+    return features_BTC.flatten(0, 1).split(rows), targets_BT.flatten().split(rows)
