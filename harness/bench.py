@@ -1,6 +1,7 @@
 """Speed and memory of one configuration; nothing is learnt, nothing is kept.
 
 python -m harness.bench model=gpt train.batch_size=12
+python -m harness.bench --list                             what every model of the zoo costs
 
 The harness's own cost is a ratio: each step of the real loop over a bare step (forward, backward,
 optimizer) right after it, so that a machine whose speed drifts does not decide it.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from harness import config
-from harness.cli import run_hydra
+from harness.cli import compose, run_hydra, run_tool
 
 if TYPE_CHECKING:
     from harness.config import Settings
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 WARM_UP = 10  # steps not counted
 STEPS = 100
 SAMPLED = 200  # tokens
+LISTED_VOCABULARY = 65  # that of tiny_shakespeare
 
 
 def task(cfg: DictConfig) -> int:
@@ -192,5 +194,52 @@ def _quartiles(values: list[float]) -> str:
     return f"{middle:.3f} (half of {len(values)} pairs from {low:.3f} to {high:.3f})"
 
 
+def list_zoo() -> int:
+    """What every file of conf/model/ costs, by counting: no step is run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("model")
+    for header in ("parameters", "FLOPs/token", "receptive field", "cache, bytes", "per token"):
+        table.add_column(header, justify="right")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--list"]
+    for path in sorted((config.CONF / "model").glob("*.yaml")):
+        settings = config.read(compose([f"model={path.stem}", *arguments]))
+        table.add_row(path.stem, *_costs(settings))
+    width = None if sys.stdout.isatty() else 120
+    Console(file=sys.stdout, highlight=False, width=width).print(table)
+    print(
+        f"Vocabulary of {LISTED_VOCABULARY}. FLOPs of training. Cache of one sequence in fp32; per "
+        "token of the window where there is one, else of fixed size."
+    )
+    return 0
+
+
+def _costs(settings: Settings) -> list[str]:
+    import torch
+
+    from harness.measure import flops_per_token, parameters
+    from zoo.language_model import LanguageModel
+
+    def build() -> LanguageModel:
+        return settings.build("model", LanguageModel, vocab_size=LISTED_VOCABULARY)
+
+    model = build().eval()
+    field, window = model.receptive_field, model.block_size
+    cache = model.init_cache(1)
+    with torch.no_grad():
+        model(torch.zeros(1, 1, dtype=torch.int64), cache)
+    return [
+        f"{parameters(model)['total']:,}",
+        f"{flops_per_token(build, settings.train.seq_len):,.0f}",
+        "unbounded" if field is None else f"{field:,}",
+        f"{cache.nbytes:,}",
+        f"{cache.nbytes / window:,.0f}" if window else "–",
+    ]
+
+
 if __name__ == "__main__":
+    if "--list" in sys.argv:
+        run_tool(list_zoo)
     run_hydra(task)
