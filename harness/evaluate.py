@@ -1,32 +1,32 @@
 """The exact score of a finished run on a split.
 
-python -m harness.evaluate RUN --split test [--stride N]
+python -m harness.evaluate RUN --split test [--stride N] [--strided-inference]
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from harness.cli import run_tool
+from harness.cli import Parser, run_tool
+from harness.config import PRECISIONS
 from harness.errors import UsageError
 
 
 def main() -> int:
     """Print the score on stdout, as a table or as JSON."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m harness.evaluate", description="Score a run on a whole split, exactly."
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_run()
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--stride", type=int, help="tokens the window moves (half a window)")
+    parser.add_argument(
+        "--strided-inference",
+        action="store_true",
+        help="for models with patches: two passes half a patch apart, the better half of each",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="windows at a time (64)")
-    parser.add_argument("--checkpoint", choices=("best", "latest"), default="best")
-    parser.add_argument("--precision", help="fp32 or bf16 instead of the run's own")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
-    parser.add_argument("--trust", action="append", default=[], help="a package of your own models")
+    parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    arguments = parser.parse_args()
+    arguments = parser.parse({"batch_size": 1})
 
     from tqdm import tqdm
 
@@ -43,9 +43,14 @@ def main() -> int:
             f"--stride has no meaning for {run.settings.names.model}: it is scored in one "
             "streaming pass"
         )
+    strided = arguments.strided_inference
+    if strided and run.model.patch_size is None:
+        raise UsageError(
+            f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"
+        )
     try:
         if run.model.block_size is not None:
-            resolve_stride(run.model.block_size, stride)
+            resolve_stride(run.model.block_size, stride, run.model.patch_size if strided else None)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
     split = getattr(run.dataset(), arguments.split)
@@ -57,7 +62,8 @@ def main() -> int:
     def on_batch(tokens: int) -> None:
         bar.update(tokens)
 
-    with tqdm(total=len(split.ids) - 1, unit=" tokens", unit_scale=True, disable=None) as bar:
+    total = (len(split.ids) - 1) * (2 if strided else 1)
+    with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:
         score = score_split(
             run.model,
             split,
@@ -66,14 +72,16 @@ def main() -> int:
             stride,
             arguments.batch_size,
             on_batch,
+            strided,
         )
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
-    result |= score.summary() | {"precision": run.compute.precision}
+    result |= score.summary() | {"strided_inference": strided}
+    result |= {"precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))
     else:
         for name, value in result.items():
-            print(f"{name:16} {value if value is not None else '–'}")
+            print(f"{name:18} {value if value is not None else '–'}")
     return 0
 
 

@@ -16,7 +16,10 @@ from zoo.language_model import LanguageModel
 from .laws import LAWS
 from .zoo_models import NAMES, VOCAB, Mutant, fresh, maker, node
 
-OURS = {"bigram", "gpt"}
+OURS = {
+    "bigram", "mlp", "wavenet", "bow", "rnn", "gru", "lstm", "ladder", "gpt", "gpt1", "gpt3",
+    "gpt_modern", "llama", "mistral", "megabyte", "perceiver_ar", "hf",
+}  # fmt: skip
 
 
 def architecture(name: str) -> ModuleType | None:

@@ -1,7 +1,9 @@
-"""GPT-2: a pre-norm transformer with learned positions and a tied head.
+"""GPT: a causal transformer. As it stands it is GPT-2; options make its relatives of it.
 
-Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3.
-B batch, T time, C channels, V vocabulary.
+Radford et al., "Language Models are Unsupervised Multitask Learners" (2019, GPT-2), section 2.3.
+Options: Radford et al. 2018 (GPT-1), Brown et al. 2020 (GPT-3, arXiv 2005.14165, section 2.1),
+Touvron et al. 2023 (Llama 2, arXiv 2307.09288, section 2.2), Jiang et al. 2023 (Mistral, arXiv
+2310.06825, section 2); conf/model/ has a file for each. B batch, T time, C channels, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,15 +15,26 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues
+from zoo.layers.checks import require_positive
+from zoo.layers.feed_forward import Activation
+from zoo.layers.norms import Norm, make_norm
 from zoo.layers.transformer import Block
 
 
 class GPT(LanguageModel):
     """n_layer blocks of width n_embd over at most block_size tokens.
 
-    dropout is applied where GPT-2 applies it: after the embeddings, on the attention weights and
-    after each projection into the residual stream. bias: in the linear maps and layer norms.
+    dropout: where GPT-2 has it: after the embeddings, on the attention weights and after each
+    projection into the residual stream; attention_dropout, if given, is that of the weights.
+    bias: in the linear maps and layer norms. tie_weights: the head is the embedding's transpose.
+    bands: how many positions each layer sees, repeated over the layers; null: all. [null, 128] is
+    dense and locally banded by turns, as in GPT-3; [128] is Mistral's sliding window.
+    rotary_theta: the base of rotary positions; null: learned positions.
+    logit_cap: logits are bent into ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
+    The others are explained in Block and CausalSelfAttention.
     """
+
+    block_size: int
 
     def __init__(
         self,
@@ -33,21 +46,43 @@ class GPT(LanguageModel):
         dropout: float = 0.0,
         bias: bool = True,
         tie_weights: bool = True,
+        attention_dropout: float | None = None,
+        norm: Norm = "layer_norm",
+        post_norm: bool = False,
+        activation: Activation = "gelu",
+        n_inner: int | None = None,
+        bands: tuple[int | None, ...] = (None,),
+        rotary_theta: float | None = None,
+        n_kv_head: int | None = None,
+        qk_norm: bool = False,
+        logit_cap: float | None = None,
     ) -> None:
         super().__init__()
+        require_positive(block_size=block_size, n_layer=n_layer, n_embd=n_embd, bands=len(bands))
+        layer_bands = [bands[layer % len(bands)] for layer in range(n_layer)]
         self.vocab_size = vocab_size
         self.block_size = block_size
-        self.receptive_field = block_size
-        self.n_head = n_head
+        self.receptive_field = min(
+            block_size, 1 + sum(block_size if band is None else band - 1 for band in layer_bands)
+        )
+        learned = rotary_theta is None
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        self.position_embedding = nn.Embedding(block_size, n_embd)
+        self.position_embedding = nn.Embedding(block_size, n_embd) if learned else None
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(n_embd, n_head, dropout, bias) for _ in range(n_layer))
-        self.norm = nn.LayerNorm(n_embd, bias=bias)
-        self.head = nn.Linear(n_embd, vocab_size, bias=False)
+        self.blocks = nn.ModuleList(
+            Block(
+                n_embd, n_head, dropout, bias, attention_dropout=attention_dropout, norm=norm,
+                post_norm=post_norm, activation=activation, n_inner=n_inner, band=band,
+                rotary_theta=rotary_theta, n_kv_head=n_kv_head, qk_norm=qk_norm,
+            )
+            for band in layer_bands
+        )  # fmt: skip
+        self.norm = nn.Identity() if post_norm else make_norm(norm, n_embd, bias)
+        head = nn.Linear(n_embd, vocab_size, bias=False)
+        self.head = head if logit_cap is None else nn.Sequential(head, SoftCap(logit_cap))
         self._initialize()
         if tie_weights:
-            self.head.weight = self.token_embedding.weight
+            head.weight = self.token_embedding.weight
 
     def _initialize(self) -> None:
         """GPT-2's: normal with 0.02, and projections into the residual stream scaled by
@@ -62,20 +97,33 @@ class GPT(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
-        x_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        x_BTC = self.token_embedding(ids_BT)
+        if self.position_embedding is not None:
+            positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+            x_BTC = x_BTC + self.position_embedding(positions_T)
         x_BTC = self.dropout(x_BTC)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, KeyValues.of(cache, layer, past))
         return self.norm(x_BTC)
 
     def init_cache(self, batch_size: int) -> Cache:
-        n_embd = self.token_embedding.embedding_dim
         like = self.token_embedding.weight
-        shape = (
-            batch_size,
-            self.n_head,
-            self.position_embedding.num_embeddings,
-            n_embd // self.n_head,
-        )
-        return Cache(KeyValues.empty(len(self.blocks), shape, like))
+        tensors: dict[str, Tensor] = {}
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            shape = block.attention.past_shape(batch_size, self.block_size)
+            tensors |= KeyValues.buffers(layer, shape, like)
+        return Cache(tensors)
+
+
+class SoftCap(nn.Module):
+    """Bends numbers smoothly into ±cap: cap·tanh(x / cap)."""
+
+    def __init__(self, cap: float) -> None:
+        super().__init__()
+        if cap <= 0:
+            raise ValueError(f"logit_cap={cap:g} must be above 0")
+        self.cap = cap
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cap * torch.tanh(x / self.cap)

@@ -51,6 +51,9 @@ class LanguageModel(nn.Module):
     """The most tokens, past and present, that a call can hold. None: unbounded."""
     receptive_field: int | None
     """logits[:, t] depend on at most this many last tokens. None: unbounded."""
+    patch_size: int | None = None
+    """How many tokens are taken in together, as a patch, counted from the first the model sees.
+    Where in its patch a token lies matters to its prediction; None: there are no patches."""
     head: nn.Module
     """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
     few positions at a time. An `nn.Linear` where the last layer is a linear map."""

@@ -17,16 +17,37 @@ from zoo.layers import attention
 
 def parameters(node: dict[str, Any], V: int) -> int:
     C, L, T, bias = node["n_embd"], node["n_layer"], node["block_size"], int(node["bias"])
-    attend = 4 * C * C + 4 * C * bias
-    feed_forward = 8 * C * C + 5 * C * bias
-    norm = C + C * bias
+    D, kv = C // node["n_head"], _kv_width(node)
+    expanded, inner = _inner_widths(node)
+    attend = C * (C + 2 * kv) + (C + 2 * kv) * bias + C * C + C * bias
+    attend += 2 * D * node["qk_norm"]
+    feed_forward = C * expanded + expanded * bias + inner * C + C * bias
+    norm = C if node["norm"] == "rms_norm" else C + C * bias
+    norms = 2 * L + (not node["post_norm"])
+    positions = T * C * (node["rotary_theta"] is None)
     head = 0 if node["tie_weights"] else V * C
-    return V * C + T * C + L * (attend + feed_forward + 2 * norm) + norm + head
+    return V * C + positions + L * (attend + feed_forward) + norms * norm + head
 
 
 def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
+    """Banded attention computes all T·T weights, too, and masks them."""
     C, L = node["n_embd"], node["n_layer"]
-    return 2 * T * (12 * L * C * C + V * C) + 4 * L * T * T * C
+    expanded, inner = _inner_widths(node)
+    weights = C * (C + 2 * _kv_width(node)) + C * C + C * expanded + inner * C
+    return 2 * T * (L * weights + V * C) + 4 * L * T * T * C
+
+
+def _kv_width(node: dict[str, Any]) -> int:
+    return node["n_embd"] // node["n_head"] * (node["n_kv_head"] or node["n_head"])
+
+
+def _inner_widths(node: dict[str, Any]) -> tuple[int, int]:
+    """Out of the feed-forward's first map, and into its second."""
+    C, inner = node["n_embd"], node["n_inner"]
+    if node["activation"] == "swiglu":
+        inner = inner or -(-8 * C // 3 // 8) * 8
+        return 2 * inner, inner
+    return inner or 4 * C, inner or 4 * C
 
 
 def _softmax_over_queries(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,14 +106,44 @@ def _windows_overlap(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _scores_the_input(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    nats = metrics.nats_BT
+    score = metrics.score_nats
     monkeypatch.setattr(
-        metrics, "nats_BT", lambda logits, targets: nats(logits, targets.roll(1, 1))
+        metrics, "score_nats", lambda model, x, targets: score(model, x, targets.roll(1, 1))
     )
 
 
 def _dead_layer(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.blocks[1].feed_forward.forward = lambda x: torch.zeros_like(x)
+
+
+def _rotation_forgets_the_past(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotate = attention.rotate
+    monkeypatch.setattr(
+        attention,
+        "rotate",
+        lambda x, positions, theta: rotate(x, positions - positions[0], theta),
+    )
+
+
+def _band_one_too_wide(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in model.blocks:
+        block.attention.band += 1
+
+
+def _keeps_the_oldest(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A banded layer's buffer is full: what comes then is seen once and forgotten."""
+
+    def append(past: attention.KeyValues, buffer: Tensor, present: Tensor) -> Tensor:
+        room = max(0, min(present.shape[2], buffer.shape[2] - past.pos))
+        buffer[:, :, past.pos : past.pos + room] = present[:, :, :room]
+        return torch.cat([buffer[:, :, : past.pos], present], dim=2)
+
+    monkeypatch.setattr(attention.KeyValues, "_append", append)
+
+
+def _cap_over_time(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cap that depends on the largest logit of the text."""
+    model.head[1].forward = lambda x: x / x.abs().max()
 
 
 MUTANTS = [
@@ -105,4 +156,8 @@ MUTANTS = [
     Mutant("windows score tokens twice", "score", "gpt", _windows_overlap),
     Mutant("targets not shifted", "score", "gpt", _scores_the_input),
     Mutant("a layer left out", "gradient", "gpt", _dead_layer),
+    Mutant("rotation forgets the past", "split", "llama", _rotation_forgets_the_past),
+    Mutant("a band one too wide", "receptive_field", "mistral", _band_one_too_wide),
+    Mutant("a band's cache keeps the oldest", "split", "gpt3", _keeps_the_oldest),
+    Mutant("a cap that looks ahead", "causality", "gpt_modern", _cap_over_time),
 ]

@@ -1,6 +1,7 @@
 """Causal self-attention (Vaswani et al. 2017, arXiv 1706.03762, section 3.2) with an explicit past.
 
-B batch, T time (queries), S keys past and present, C channels, H heads, D channels of a head.
+B batch, T time (queries), S keys past and present, C channels, H heads, G heads of keys and values,
+D channels of a head.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.language_model import Cache
+from zoo.layers.checks import require_positive
+from zoo.layers.norms import make_norm
+from zoo.layers.rotary import rotate
 
 
 @dataclass
 class KeyValues:
-    """One layer's keys and values: buffers (B, H, block_size, D), filled up to `pos`."""
+    """One layer's keys and values of the `pos` tokens before: buffers (B, G, size, D).
+
+    A buffer that is too short for all of them, a banded layer's, keeps the latest.
+    """
 
     keys: Tensor
     values: Tensor
@@ -29,52 +36,118 @@ class KeyValues:
         return cls(cache.tensors[f"{layer}.keys"], cache.tensors[f"{layer}.values"], pos)
 
     @staticmethod
-    def empty(n_layer: int, shape: tuple[int, int, int, int], like: Tensor) -> dict[str, Tensor]:
-        """Buffers of shape (B, H, block_size, D) for every layer, by the names `of` looks up."""
-        return {
-            f"{layer}.{kind}": like.new_zeros(shape)
-            for layer in range(n_layer)
-            for kind in ("keys", "values")
-        }
+    def buffers(layer: int, shape: tuple[int, int, int, int], like: Tensor) -> dict[str, Tensor]:
+        """One layer's buffers, (B, G, size, D), by the names `of` looks up."""
+        return {f"{layer}.keys": like.new_zeros(shape), f"{layer}.values": like.new_zeros(shape)}
 
-    def extend(self, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the present; returns all keys and values so far, (B, H, S, D)."""
-        end = self.pos + k_BHTD.shape[2]
-        self.keys[:, :, self.pos : end] = k_BHTD
-        self.values[:, :, self.pos : end] = v_BHTD
-        return self.keys[:, :, :end], self.values[:, :, :end]
+    def extend(self, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the present; returns the keys and values kept and present, (B, G, S, D)."""
+        return self._append(self.keys, k_BGTD), self._append(self.values, v_BGTD)
+
+    def _append(self, buffer: Tensor, present: Tensor) -> Tensor:
+        size, end = buffer.shape[2], self.pos + present.shape[2]
+        if end <= size:
+            buffer[:, :, self.pos : end] = present
+            return buffer[:, :, :end]
+        joined = torch.cat([buffer[:, :, : self.pos], present], dim=2)
+        buffer.copy_(joined[:, :, joined.shape[2] - size :])
+        return joined
 
 
 class CausalSelfAttention(nn.Module):
-    """Each position attends to itself and everything before it."""
+    """Each position attends to itself and to what came before it.
 
-    def __init__(self, n_embd: int, n_head: int, dropout: float, bias: bool) -> None:
+    dropout: on the attention weights.
+    band: only the last `band` positions are seen, the present one among them (local attention:
+        Child et al. 2019, arXiv 1904.10509, and GPT-3). None: all.
+    rotary_theta: queries and keys are turned by their position, with this base. None: they aren't.
+    n_kv_head: heads of keys and values; n_head / n_kv_head neighbouring heads of queries share one
+        (grouped-query attention: Ainslie et al. 2023, arXiv 2305.13245, section 2.2). None: n_head.
+    qk_norm: RMS norm of each head's queries and keys (Henry et al. 2020, arXiv 2010.04245, in the
+        form of Qwen 3, arXiv 2505.09388, section 2).
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        dropout: float,
+        bias: bool,
+        *,
+        band: int | None = None,
+        rotary_theta: float | None = None,
+        n_kv_head: int | None = None,
+        qk_norm: bool = False,
+    ) -> None:
         super().__init__()
+        n_kv_head = n_head if n_kv_head is None else n_kv_head
+        require_positive(n_embd=n_embd, n_head=n_head, n_kv_head=n_kv_head)
         if n_embd % n_head:
             raise ValueError(f"n_embd={n_embd} is not a multiple of n_head={n_head}")
-        self.n_head = n_head
+        if n_head % n_kv_head:
+            raise ValueError(f"n_head={n_head} is not a multiple of n_kv_head={n_kv_head}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout:g} on the attention weights must be in [0, 1)")
+        if band is not None and band < 1:
+            raise ValueError(f"a band of {band} must be at least 1: a position sees itself")
+        n_channels = n_embd // n_head
+        if rotary_theta is not None and (rotary_theta <= 0 or n_channels % 2):
+            raise ValueError(
+                f"rotary positions need rotary_theta={rotary_theta:g} above 0 and "
+                f"n_embd/n_head={n_channels} even: they turn pairs of channels"
+            )
+        self.n_channels = n_channels
+        self.n_kv_head = n_kv_head
         self.dropout = dropout
-        self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=bias)
+        self.band = band
+        self.rotary_theta = rotary_theta
+        self.widths = [n_embd, n_kv_head * n_channels, n_kv_head * n_channels]
+        self.qkv = nn.Linear(n_embd, sum(self.widths), bias=bias)
+        self.q_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
+        self.k_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
 
+    def past_shape(self, batch_size: int, block_size: int) -> tuple[int, int, int, int]:
+        """What this layer keeps of the past, (B, G, size, D): of a band all but the present."""
+        size = block_size if self.band is None else min(self.band - 1, block_size)
+        return batch_size, self.n_kv_head, size, self.n_channels
+
     def forward(self, x_BTC: Tensor, past: KeyValues | None = None) -> Tensor:
-        q_BHTD, k_BHSD, v_BHSD = (
-            part.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
-            for part in self.qkv(x_BTC).chunk(3, dim=-1)
+        q_BHTD, k_BGSD, v_BGSD = (
+            part.unflatten(-1, (-1, self.n_channels)).transpose(1, 2)
+            for part in self.qkv(x_BTC).split(self.widths, dim=-1)
         )
+        q_BHTD, k_BGSD = self.q_norm(q_BHTD), self.k_norm(k_BGSD)
+        if self.rotary_theta is not None:
+            start = past.pos if past is not None else 0
+            positions_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
+            q_BHTD = rotate(q_BHTD, positions_T, self.rotary_theta)
+            k_BGSD = rotate(k_BGSD, positions_T, self.rotary_theta)
         if past is not None:
-            k_BHSD, v_BHSD = past.extend(k_BHSD, v_BHSD)
-        y_BHTD = attend(q_BHTD, k_BHSD, v_BHSD, self.dropout if self.training else 0.0)
+            k_BGSD, v_BGSD = past.extend(k_BGSD, v_BGSD)
+        y_BHTD = attend(q_BHTD, k_BGSD, v_BGSD, self.dropout if self.training else 0.0, self.band)
         return self.projection(y_BHTD.transpose(1, 2).flatten(-2))
 
 
-def attend(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, dropout: float = 0.0) -> Tensor:
-    """Softmax attention of the last T of S positions, each over itself and all before it."""
-    time, keys = q_BHTD.shape[2], k_BHSD.shape[2]
-    mask = None
-    if 1 < time < keys:
-        mask = torch.ones(time, keys, dtype=torch.bool, device=q_BHTD.device).tril(keys - time)
+def attend(
+    q_BHTD: Tensor,
+    k_BGSD: Tensor,
+    v_BGSD: Tensor,
+    dropout: float = 0.0,
+    band: int | None = None,
+) -> Tensor:
+    """Softmax attention of the last T of S positions, each over itself and all before it, or over
+    the `band` last of those. Where there are fewer heads of keys than of queries, neighbours share.
+    """
+    time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
+    band = keys if band is None else min(band, keys)
+    mask_TS = None
+    if band < keys or 1 < time < keys:
+        ones = torch.ones(time, keys, dtype=torch.bool, device=q_BHTD.device)
+        mask_TS = ones.tril(keys - time).triu(keys - time - band + 1)
     # A single query may see every key; with no past, torch's own causal path is the fast one.
+    causal = mask_TS is None and time > 1
     return F.scaled_dot_product_attention(
-        q_BHTD, k_BHSD, v_BHSD, mask, dropout, is_causal=time == keys > 1
-    )
+        q_BHTD, k_BGSD, v_BGSD, mask_TS, dropout, is_causal=causal,
+        enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1],
+    )  # fmt: skip

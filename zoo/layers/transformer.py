@@ -1,36 +1,50 @@
-"""The pre-norm transformer block (Radford et al. 2019, GPT-2, section 2.3)."""
+"""The transformer block (Vaswani et al. 2017, arXiv 1706.03762; Radford et al. 2019, GPT-2)."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from typing import Any
+
 from torch import Tensor, nn
 
 from zoo.layers.attention import CausalSelfAttention, KeyValues
-
-
-class FeedForward(nn.Module):
-    """Two linear maps around a GELU (the tanh form, as in GPT-2), four times as wide inside."""
-
-    def __init__(self, n_embd: int, bias: bool) -> None:
-        super().__init__()
-        self.expand = nn.Linear(n_embd, 4 * n_embd, bias=bias)
-        self.projection = nn.Linear(4 * n_embd, n_embd, bias=bias)
-
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        return self.projection(F.gelu(self.expand(x_BTC), approximate="tanh"))
+from zoo.layers.feed_forward import Activation, FeedForward
+from zoo.layers.norms import Norm, make_norm
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalized before and added to the residual stream."""
+    """Attention, then feed-forward, each added to the residual stream.
 
-    def __init__(self, n_embd: int, n_head: int, dropout: float, bias: bool) -> None:
+    Each is normalized before (pre-norm, GPT-2), or the sum is normalized after it (post_norm:
+    Vaswani et al. and GPT-1). dropout is on the attention weights and on both sums' new terms;
+    attention_dropout, if given, is that of the weights. `attention`: see CausalSelfAttention.
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        dropout: float,
+        bias: bool,
+        *,
+        activation: Activation = "gelu",
+        n_inner: int | None = None,
+        norm: Norm = "layer_norm",
+        post_norm: bool = False,
+        attention_dropout: float | None = None,
+        **attention: Any,
+    ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(n_embd, bias=bias)
-        self.attention = CausalSelfAttention(n_embd, n_head, dropout, bias)
-        self.feed_forward_norm = nn.LayerNorm(n_embd, bias=bias)
-        self.feed_forward = FeedForward(n_embd, bias)
+        attention_dropout = dropout if attention_dropout is None else attention_dropout
+        self.post_norm = post_norm
+        self.attention_norm = make_norm(norm, n_embd, bias)
+        self.attention = CausalSelfAttention(n_embd, n_head, attention_dropout, bias, **attention)
+        self.feed_forward_norm = make_norm(norm, n_embd, bias)
+        self.feed_forward = FeedForward(n_embd, bias, activation, n_inner)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, past: KeyValues | None = None) -> Tensor:
+        if self.post_norm:
+            x_BTC = self.attention_norm(x_BTC + self.dropout(self.attention(x_BTC, past)))
+            return self.feed_forward_norm(x_BTC + self.dropout(self.feed_forward(x_BTC)))
         x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), past))
         return x_BTC + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTC)))

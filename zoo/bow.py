@@ -1,0 +1,49 @@
+"""The causal bag of words: the average of all embeddings so far.
+
+Karpathy's makemore (2022), model `bow`: one block, like a transformer's with uniform attention.
+B batch, T time, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.language_model import Cache, LanguageModel
+from zoo.layers.checks import require_positive
+
+
+class BoW(LanguageModel):
+    """Averages token and position embeddings over the past, then one hidden layer of n_hidden
+    tanh units; both are added to the residual stream."""
+
+    def __init__(self, vocab_size: int, block_size: int, n_embd: int, n_hidden: int) -> None:
+        super().__init__()
+        require_positive(block_size=block_size, n_embd=n_embd, n_hidden=n_hidden)
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.receptive_field = block_size
+        self.token_embedding = nn.Embedding(vocab_size, n_embd)
+        self.position_embedding = nn.Embedding(block_size, n_embd)
+        self.expand = nn.Linear(n_embd, n_hidden)
+        self.projection = nn.Linear(n_hidden, n_embd)
+        self.head = nn.Linear(n_embd, vocab_size)
+        # Small, so that the first loss is ln V.
+        nn.init.normal_(self.head.weight, std=0.1 / n_embd**0.5)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        past = self.advance(ids_BT, cache)
+        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+        x_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        sum_BTC = x_BTC.cumsum(dim=1)
+        if cache is not None:
+            sum_BTC = sum_BTC + cache.tensors["sum"][:, None]
+            cache.tensors["sum"] = sum_BTC[:, -1]
+        x_BTC = x_BTC + sum_BTC / (positions_T[:, None] + 1)
+        return x_BTC + self.projection(torch.tanh(self.expand(x_BTC)))
+
+    def init_cache(self, batch_size: int) -> Cache:
+        """The sum of all embeddings so far, (B, C)."""
+        width = self.token_embedding.embedding_dim
+        return Cache({"sum": self.token_embedding.weight.new_zeros(batch_size, width)})

@@ -1,0 +1,86 @@
+"""The dilated causal convolution (van den Oord et al. 2016, arXiv 1609.03499, section 2.1) with an
+explicit past.
+
+B batch, T time, S time past and present, C channels, N inputs kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.language_model import Cache
+from zoo.layers.checks import require_positive
+
+
+@dataclass
+class LastInputs:
+    """A convolution's last N = (kernel_size - 1)·dilation inputs, (B, N, C), before position `pos`.
+
+    A ring: the input of position p lies in slot p mod N, so a new token writes one slot and reads
+    kernel_size - 1, however far apart (Paine et al. 2016, arXiv 1611.09482). Inputs before the
+    text are zero.
+    """
+
+    ring: Tensor
+    pos: int
+
+    @classmethod
+    def of(cls, cache: Cache | None, name: str, pos: int) -> LastInputs | None:
+        return None if cache is None else cls(cache.tensors[f"{name}.inputs"], pos)
+
+    def read(self, distances: Iterable[int]) -> Tensor:
+        """The inputs so many positions (1 to N) before `pos`, (B, len(distances), C)."""
+        return self.ring[:, self._slots(-distance for distance in distances)]
+
+    def write(self, x_BTC: Tensor) -> None:
+        """Append the present."""
+        present = x_BTC.shape[1]
+        begin = max(0, present - self.ring.shape[1])
+        self.ring[:, self._slots(range(begin, present))] = x_BTC[:, begin:].to(self.ring.dtype)
+
+    def _slots(self, offsets: Iterable[int]) -> list[int]:
+        size = self.ring.shape[1]
+        return [(self.pos + offset) % size for offset in offsets]
+
+
+class CausalConv1d(nn.Module):
+    """y[t] = bias + Σ_j weight[:, :, kernel_size - 1 - j] · x[t - j·dilation], j from 0.
+
+    Maps (B, T, in_channels) to (B, T, out_channels). Inputs before the text are zero.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        require_positive(kernel_size=kernel_size, dilation=dilation)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size)
+
+    def forward(self, x_BTC: Tensor, past: LastInputs | None = None) -> Tensor:
+        # Of the past, T positions see at most T inputs through each tap. With just these in front,
+        # the taps lie `step` apart.
+        step = min(self.dilation, x_BTC.shape[1])
+        before = self.kernel_size - 1
+        if past is None:
+            x_BSC = F.pad(x_BTC, (0, 0, before * step, 0))
+        else:
+            taps = range(before * self.dilation, 0, -self.dilation)
+            earlier_BSC = past.read(tap - i for tap in taps for i in range(step))
+            x_BSC = torch.cat([earlier_BSC, x_BTC], dim=1)
+            past.write(x_BTC)
+        y_BCT = F.conv1d(x_BSC.mT, self.conv.weight, self.conv.bias, dilation=step)
+        return y_BCT.mT.contiguous()  # what follows works position by position
+
+    def empty(self, batch_size: int) -> Tensor:
+        """The ring of `LastInputs` for a convolution that has seen nothing yet, (B, N, C)."""
+        kept = (self.kernel_size - 1) * self.dilation
+        return self.conv.weight.new_zeros(batch_size, kept, self.in_channels)

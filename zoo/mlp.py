@@ -1,0 +1,111 @@
+"""The flattened MLP: the last `context` embeddings side by side, through hidden layers.
+
+Bengio et al., "A Neural Probabilistic Language Model" (JMLR 3, 2003), section 2.
+B batch, T time, S time past and present, C channels, H hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.language_model import Cache, LanguageModel
+from zoo.layers.batch_norm import AnyNorm, make_any_norm
+from zoo.layers.checks import require_positive
+
+Activation = Literal["tanh", "relu", "leaky_relu", "gelu"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "gelu": F.gelu,
+}
+
+
+class MLP(LanguageModel):
+    """n_layer hidden layers of n_hidden units over the last `context` tokens, at every position.
+
+    What lies before the text has zero embeddings. bias: of the hidden layers; the output has one.
+    norm: before each activation. direct: also a linear map from the embeddings to the logits
+    (Bengio's W, in equation 1).
+    """
+
+    block_size = None
+    head: nn.Linear
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int,
+        n_layer: int,
+        n_embd: int,
+        n_hidden: int,
+        activation: Activation = "tanh",
+        bias: bool = True,
+        norm: AnyNorm | None = None,
+        direct: bool = False,
+    ) -> None:
+        super().__init__()
+        require_positive(context=context, n_layer=n_layer, n_embd=n_embd, n_hidden=n_hidden)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        if norm == "batch_norm" and bias:
+            raise ValueError("norm=batch_norm takes away what a bias adds: set bias=false")
+        self.vocab_size = vocab_size
+        self.receptive_field = context
+        self.context = context
+        self.activation = ACTIVATIONS[activation]
+        self.direct = direct
+        self.token_embedding = nn.Embedding(vocab_size, n_embd)
+        # A linear map of the flattened windows is a convolution over the embeddings, which need not
+        # be copied once for each of the `context` windows they are in.
+        self.window = nn.Conv1d(n_embd, n_hidden, context, bias=bias)
+        self.hidden = nn.ModuleList(
+            nn.Linear(n_hidden, n_hidden, bias=bias) for _ in range(n_layer - 1)
+        )
+        self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
+        self.head = nn.Linear(n_hidden + direct * context * n_embd, vocab_size)
+        self._initialize("relu" if activation == "gelu" else activation)
+
+    def _initialize(self, gain: Literal["tanh", "relu", "leaky_relu"]) -> None:
+        """Kaiming normal (He et al. 2015, arXiv 1502.01852); biases zero."""
+        for layer in (self.window, *self.hidden):
+            nn.init.kaiming_normal_(layer.weight, a=0.01, nonlinearity=gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        # A tenth of Kaiming's, so that the first loss is ln V.
+        nn.init.normal_(self.head.weight, std=0.1 / self.head.in_features**0.5)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+        past = self.advance(ids_BT, cache)
+        x_BSC = self._embed(ids_BT, past, cache)
+        h_BTH = self.window(x_BSC.mT).mT.contiguous()
+        h_BTH = self.activation(self.norms[0](h_BTH))
+        for layer, norm in zip(self.hidden, self.norms[1:], strict=True):
+            h_BTH = self.activation(norm(layer(h_BTH)))
+        if not self.direct:
+            return h_BTH
+        windows_BTC = x_BSC.unfold(1, self.context, 1).flatten(-2)
+        return torch.cat([h_BTH, windows_BTC], dim=-1)
+
+    def _embed(self, ids_BT: Tensor, past: int, cache: Cache | None) -> Tensor:
+        """The embeddings of the present and of the context - 1 tokens before it, (B, S, C)."""
+        before, seen = self.context - 1, 0
+        if cache is not None:
+            ids_BS = torch.cat([cache.tensors["ids"], ids_BT], dim=1)
+            cache.tensors["ids"] = ids_BS[:, ids_BT.shape[1] :]
+            seen = min(past, before)
+            ids_BT = ids_BS[:, before - seen :]
+        return F.pad(self.token_embedding(ids_BT), (0, 0, before - seen, 0))
+
+    def init_cache(self, batch_size: int) -> Cache:
+        """The last context - 1 ids, zeros where there was none yet."""
+        device = self.token_embedding.weight.device
+        ids = torch.zeros(batch_size, self.context - 1, dtype=torch.int64, device=device)
+        return Cache({"ids": ids})
