@@ -33,39 +33,53 @@ class Assets:
         path = tuple(REPOSITORY / Path(folder).expanduser() for folder in folders if folder)
         return cls(path, Path(cache).expanduser())
 
-    def find(self, file: str, url: str, sha256: str) -> Path:
+    def locate(self, name: str) -> Path | None:
+        """The file or folder of that name, if the asset path or the cache has one."""
+        for folder in (*self.path, self._downloads):
+            if (folder / name).exists():
+                return folder / name
+        return None
+
+    def find(self, file: str, url: str, sha256: str | None) -> Path:
         """The file's path, downloaded into the cache if no folder has it.
 
-        Raises UsageError naming file, address, digest and folder when it can't be had, and when a
-        file of that name is not the one wanted.
+        sha256: of the file wanted; None if it is not known. Raises UsageError naming file, address,
+        digest and folder when it can't be had, and when a file of that name is not the one wanted.
         """
-        downloads = self.cache / "assets"
-        for folder in (*self.path, downloads):
-            candidate = folder / file
-            if candidate.is_file():
-                found = digest_of(candidate)
-                if found != sha256:
-                    raise UsageError(
-                        f"{candidate} is not the file wanted: its SHA-256 is {found}, not {sha256};"
-                        " remove it or put the right one there"
-                    )
-                return candidate
-        return self._download(downloads / file, url, sha256)
+        path = self.locate(file)
+        if path is None:
+            return self._download(file, url, sha256)
+        try:
+            found = digest_of(path)
+        except OSError as error:
+            raise UsageError(f"{path} can't be read: {error.strerror}") from error
+        if sha256 not in (None, found):
+            raise UsageError(
+                f"{path} is not the file wanted: its SHA-256 is {found}, not {sha256};"
+                " remove it or put the right one there"
+            )
+        return path
 
-    def _download(self, target: Path, url: str, sha256: str) -> Path:
+    @property
+    def _downloads(self) -> Path:
+        return self.cache / "assets"
+
+    def _download(self, file: str, url: str, sha256: str | None) -> Path:
+        target = self._downloads / file
         try:
             with _connect(url) as response, placed(target) as temporary:
                 for chunk in _chunks(response):
                     temporary.write(chunk)
                 temporary.flush()
                 found = digest_of(Path(temporary.name))
-                if found != sha256:
+                if sha256 not in (None, found):
                     raise OSError(f"the download's SHA-256 is {found}")
         except OSError as error:
-            folder = self.path[0] if self.path else target.parent
+            wanted = (self.path[0] if self.path else self._downloads) / file
+            digest = f" (SHA-256 {sha256})" if sha256 else ""
             raise UsageError(
-                f"{target.name} is not in the asset path and could not be downloaded ({error}); "
-                f"get it from {url} (SHA-256 {sha256}) and put it into {folder}"
+                f"{wanted.name} is not in the asset path and could not be downloaded ({error}); "
+                f"get it from {url}{digest} and put it into {wanted.parent}"
             ) from error
         return target
 
@@ -107,12 +121,16 @@ def placed(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """The body. Its failures carry no errno, which `placed` takes for the disk's."""
+    """The body, whole. Its failures carry no errno, which `placed` takes for the disk's."""
+    expected, size = response.length, 0  # read in chunks, a short body would pass for a whole one
     try:
         while chunk := response.read(1 << 20):
+            size += len(chunk)
             yield chunk
     except (OSError, HTTPException) as error:
         raise OSError(f"the transfer broke off: {error}") from error
+    if expected not in (None, size):
+        raise OSError(f"the transfer broke off after {size} of {expected} bytes")
 
 
 def _connect(url: str) -> HTTPResponse:

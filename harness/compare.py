@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from harness.cli import run_tool
+from harness.cli import Parser, run_tool
 from harness.errors import UsageError
 from harness.ranking import Comparison, Group, compare_runs
 from harness.runs import RunRecord, find_runs
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m harness.compare",
         description="Compare runs: quality in test bits per byte beside what it cost, over seeds.",
     )

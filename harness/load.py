@@ -29,22 +29,17 @@ class Run:
     corpus_digest: str
 
     def dataset(self) -> Dataset:
-        """The text the run was trained on, encoded by its tokenizer.
+        """The text the run was trained on, encoded by its own tokenizer.
 
-        Raises UsageError if the text or what would be learnt from it is no longer the same.
+        Raises UsageError if the text is no longer the same.
         """
         settings = self.settings
-        corpus = settings.build("data", Corpus)
-        tokenizer = settings.build("tokenizer", Tokenizer)
-        dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+        assets = Assets.of(settings.assets, settings.cache)
+        dataset = prepare(settings.build("data", Corpus), self.tokenizer, assets, ready=True)
         if dataset.digest != self.corpus_digest:
             raise UsageError(
                 f"the text of data={settings.names.data} is not the one this run was trained on "
                 f"(SHA-256 {dataset.digest}, the run's {self.corpus_digest})"
-            )
-        if tokenizer.digest != self.tokenizer.digest:
-            raise UsageError(
-                f"the tokenizer learnt from the text is not the one of {self.folder.path}"
             )
         return dataset
 

@@ -276,8 +276,9 @@ def _sample(
     """A block for samples.txt: text that goes on from the prompt or the corpus's start."""
     if not settings.eval.sample_tokens:
         return ""
-    prompt = settings.eval.prompt
-    ids = dataset.tokenizer.encode(prompt) if prompt else dataset.train.ids[:1]
+    ids = dataset.tokenizer.encode(settings.eval.prompt or "")
+    if not len(ids):  # no prompt, or one of which a lossy tokenizer leaves nothing
+        ids = dataset.train.ids[:1]
     prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
     ids_BT = generate(model, prompt_BT, settings.eval.sample_tokens, Choice(), settings.seed)
     return f"=== step {step} ===\n{printable(dataset.tokenizer.decode(ids_BT[0].tolist()))}\n\n"

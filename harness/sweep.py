@@ -5,44 +5,170 @@ from __future__ import annotations
 import atexit
 import shutil
 import sys
+import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import fail
+from harness import config
+from harness.cli import fail, run_tool
+from harness.errors import UsageError
+from harness.values import show
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+    from harness.config import Settings
 
 
 class SweepReport(Callback):
-    """Refuses a folder that is taken; at the end prints the table and writes report.html.
+    """Refuses a sweep that can't be; at the end prints the table and writes report.html.
 
     Hydra turns a callback's exceptions into warnings, so these end the process themselves.
     """
 
+    def __init__(self) -> None:
+        self._failed = False
+
+    # Hydra passes these by name, so `config` hides the module here.
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        if folder.exists() and any(folder.iterdir()) and not config.resume:
-            message = f"hydra.sweep.dir={folder} exists already; go on with it by resume=true"
-            sys.exit(fail(message, 2))
-        atexit.register(_remove_if_empty, folder)
+        try:
+            folder = _folder(config)
+            _require_folder(folder, config.get("resume") is True)
+            _require_any_sound(_jobs(config))
+            made = _make(folder)
+        except UsageError as error:
+            sys.exit(fail(error, 2))
+        atexit.register(_remove_if_empty, made)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        self._failed |= job_return._return_value != 0
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            run_tool(lambda: self._report(_folder(config)))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
+
+    def _report(self, folder: Path) -> int:
         from harness.compare import print_comparison
         from harness.report import write_report
         from harness.runs import find_runs
 
-        folder = Path(config.hydra.sweep.dir)
+        if not any(folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
+            return int(self._failed)
         records = find_runs([folder])
         print_comparison(records, sys.stdout)
         write_report(records, folder / "report.html", [folder])
         print(f"{folder}/report.html written", file=sys.stderr)
-        if any(record.status != "finished" for record in records):
-            sys.exit(1)
+        return int(self._failed or any(record.status != "finished" for record in records))
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """Take away the folder of a sweep that was refused before its first job: Hydra had made it."""
-    left = {path.name for path in folder.iterdir()} if folder.is_dir() else None
+def _folder(config: DictConfig) -> Path:
+    try:
+        folder = config.hydra.sweep.dir
+    except OmegaConfBaseException as error:
+        raise UsageError(f"hydra.sweep.dir: {error}") from error
+    if not folder or not isinstance(folder, str):
+        raise UsageError(f"hydra.sweep.dir={show(folder)} should name a folder")
+    return Path(folder)
+
+
+def _require_folder(folder: Path, resume: bool) -> None:
+    try:
+        is_sweep, is_taken = (folder / "multirun.yaml").exists(), folder.exists()
+        is_taken = is_taken and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UsageError(f"hydra.sweep.dir={folder}: {error.strerror}") from error
+    if resume and not is_sweep:
+        raise UsageError(
+            "resume=true needs hydra.sweep.dir=…: the folder of the sweep to go on with "
+            f"({folder} is none)"
+        )
+    if is_taken and not resume:
+        raise UsageError(f"hydra.sweep.dir={folder} exists already; go on with it by resume=true")
+
+
+def _jobs(master: DictConfig) -> list[DictConfig]:
+    """The configuration of each job that Hydra's sweeper is about to run."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    loader = GlobalHydra.instance().config_loader()
+    typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+    typed += master.hydra.overrides.task
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return [loader.load_sweep_config(master, job) for job in batch]
+
+
+def _require_any_sound(jobs: list[DictConfig]) -> None:
+    """Raises the first job's UsageError if no job can run; one that can't fails in its turn."""
+    from harness.train import load_dataset
+
+    checked = [_check(job) for job in jobs]
+    sound = [each for each in checked if not isinstance(each, UsageError)]
+    for number, each in enumerate(checked):
+        if isinstance(each, UsageError):
+            if not sound:
+                raise each
+            print(f"job {number} will fail: {each}", file=sys.stderr)
+    refusal = None
+    for settings in sound:
+        try:
+            if not settings.resume:
+                load_dataset(settings)
+            return
+        except UsageError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def _check(job: DictConfig) -> Settings | UsageError:
+    """The job's settings, or what is wrong with them."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from harness import train
+
+    hydra_config = HydraConfig.instance()
+    before = hydra_config.cfg
+    hydra_config.set_config(job)  # for ${hydra:…}
+    try:
+        settings = config.read(job)
+        if settings.run_dir:
+            raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
+        config.require_trusted(settings)
+        train.check(settings)
+    except UsageError as error:
+        return error
+    finally:
+        hydra_config.cfg = before
+    return settings
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make the folder; returns it and those of its parents that were not there, innermost first."""
+    folder = folder.absolute()
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"hydra.sweep.dir={folder} can't be made: {error.strerror}") from error
+    return missing
+
+
+def _remove_if_empty(made: list[Path]) -> None:
+    """Take away the folder of a sweep that came to nothing, and the parents made for it."""
+    left = {path.name for path in made[0].iterdir()} if made and made[0].is_dir() else None
     if left is not None and left <= {"multirun.yaml"}:
-        shutil.rmtree(folder)
+        shutil.rmtree(made[0])
+        with suppress(OSError):  # a parent that others use by now
+            for parent in made[1:]:
+                parent.rmdir()

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from harness import config
-from harness.cli import INTERRUPTED, TERMINATED, fail, run_hydra
+from harness.cli import INTERRUPTED, TERMINATED, run_hydra
 from harness.config import Settings
 from harness.errors import RunFailure, UsageError
 from harness.run_folder import RunFolder, Summary, git, versions
+from harness.values import show
 
 if TYPE_CHECKING:
     from harness.data import Dataset
@@ -43,10 +47,12 @@ def task(cfg: DictConfig) -> int:
     from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+    typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    overrides: list[str] = typed
     if hydra_config.mode == RunMode.MULTIRUN:
         return _sweep_job(cfg, Path(hydra_config.sweep.dir), int(hydra_config.job.num), overrides)
-    return run(_resumed(cfg, overrides) if cfg.resume else config.read(cfg))
+    settings = config.read(cfg)
+    return run(_resumed(cfg, overrides) if settings.resume else settings)
 
 
 def run(settings: Settings) -> int:
@@ -55,27 +61,30 @@ def run(settings: Settings) -> int:
     All that can be wrong with the settings is found before data are read, and all that can be wrong
     with the data before the folder is made.
     """
+    config.require_trusted(settings)
+    if settings.resume:
+        folder = RunFolder.existing(Path(settings.run_dir or ""))
+        if _is_finished(folder, settings):
+            print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
+            return 0
+    elif settings.run_dir:
+        _require_free(RunFolder(Path(settings.run_dir)))
+
     from harness import checkpoint
     from harness.device import Compute, make_deterministic
 
-    path = Path(settings.run_dir or _default_folder(settings))
-    folder = RunFolder.existing(path) if settings.resume else RunFolder(path)
-    if not settings.resume and path.exists():
-        raise UsageError(folder.taken)
-    if settings.resume and _is_finished(folder, settings):
-        print(f"{path} is finished already: nothing to do", file=sys.stderr)
-        return 0
-    make_deterministic()
     compute = Compute.choose(settings.device, settings.precision)
     check(settings)
     dataset = load_dataset(settings)
+    make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
     saved = None
     if settings.resume:
         saved = checkpoint.load(folder.checkpoints, "step")
         _require_same_data(saved, dataset, settings)
         folder.write_config(settings.dump())
     else:
-        folder.create(settings.dump())
+        folder = _create_folder(settings)
+    if saved is None:
         dataset.tokenizer.save(folder.tokenizer)
     return _train(settings, dataset, compute, folder, saved)
 
@@ -92,8 +101,20 @@ def check(settings: Settings) -> None:
     from zoo.language_model import LanguageModel
     from zoo_tokenizers import Tokenizer
 
-    with torch.device("meta"):
-        model = settings.build("model", LanguageModel, vocab_size=256)
+    # First what is answered at once; building a model or an optimizer loads torch's compiler.
+    settings.check("model", LanguageModel, vocab_size=256)
+    settings.check("optimizer", torch.optim.Optimizer, params=[])
+    settings.build("schedule", Schedule, steps=settings.train.steps)
+    settings.build("data", Corpus)
+    settings.build("tokenizer", Tokenizer)
+    _build_loggers(settings, Logger)
+    try:
+        with torch.device("meta"):
+            model = settings.build("model", LanguageModel, vocab_size=256)
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise UsageError(f"model: too large for any memory ({error})") from error
     if model.block_size is not None:
         if settings.train.seq_len > model.block_size:
             raise UsageError(
@@ -105,10 +126,6 @@ def check(settings: Settings) -> None:
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
     build_optimizer(settings, [{"params": [torch.zeros(1, requires_grad=True)]}])
-    settings.build("schedule", Schedule, steps=settings.train.steps)
-    settings.build("data", Corpus)
-    settings.build("tokenizer", Tokenizer)
-    _build_loggers(settings, Logger)
 
 
 def load_dataset(settings: Settings) -> Dataset:
@@ -146,7 +163,8 @@ def _train(
     interrupt = Interrupt()
     with folder.logging(), interrupt.listening(), _progress_bar(settings) as on_step:
         LOG.info(f"run folder: {folder.path}")
-        _report_unknown(dataset)
+        for note in dataset.notes():
+            LOG.warning(note)
         folder.write_summary(summary)
         try:
             train(
@@ -175,7 +193,7 @@ def _train(
 
 def _record(summary: Summary, status: str, error: Exception) -> int:
     """Say in the summary and the log how the run failed; a bug with its traceback."""
-    clear = isinstance(error, RunFailure)
+    clear = isinstance(error, (RunFailure, UsageError))
     summary["status"] = status
     summary["error"] = str(error) if clear else f"{type(error).__name__}: {error}"
     LOG.error(f"error: {summary['error']}", exc_info=None if clear else error)
@@ -209,6 +227,8 @@ def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Su
         **vars(settings.names),
         "seed": settings.seed,
         "lossless": dataset.tokenizer.lossless,
+        "lost": dataset.loss and asdict(dataset.loss),
+        "leaks": dataset.tokenizer.leaks,
         "vocab_size": dataset.tokenizer.vocab_size,
         **dict.fromkeys(unknown_yet),
         "machine": compute.describe(),
@@ -227,19 +247,6 @@ def _result(summary: Summary, folder: RunFolder) -> str:
         if (score := summary[name]) is not None
     ]
     return "  ".join([*scores, str(folder.path)])
-
-
-def _report_unknown(dataset: Dataset) -> None:
-    for name in ("val", "test"):
-        part = getattr(dataset, name)
-        if part is not None and part.unknown:
-            count = sum(part.unknown.values())
-            shown = ", ".join(repr(character) for character in list(part.unknown)[:5])
-            LOG.warning(
-                f"the {name} split has {count} characters that train never showed ({shown}"
-                f"{', …' if len(part.unknown) > 5 else ''}); they are paid for in bits per byte, "
-                "but the model does not see them"
-            )
 
 
 @contextmanager
@@ -278,14 +285,33 @@ def _build_loggers(settings: Settings, interface: type[Logger]) -> list[Logger]:
     ]
 
 
-def _default_folder(settings: Settings) -> Path:
+def _require_free(folder: RunFolder) -> None:
+    """Raises UsageError if the folder is there already or can't be made."""
+    try:
+        if folder.path.exists():
+            raise UsageError(folder.taken)
+        base = next(parent for parent in folder.path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise UsageError(f"run_dir={show(folder.path)}: {error.strerror}") from error
+    if not (base.is_dir() and os.access(base, os.W_OK)):
+        raise UsageError(f"run_dir={show(folder.path)}: {base} is no folder that can be written to")
+
+
+def _create_folder(settings: Settings) -> RunFolder:
+    """The folder of a fresh run: run_dir, or else the first free name of this second."""
+    if settings.run_dir:
+        folder = RunFolder(Path(settings.run_dir))
+        folder.create(settings.dump())
+        return folder
     now, names = datetime.now(), settings.names
     name = f"{now:%H-%M-%S}-{names.model}-{names.tokenizer}-s{settings.seed}"
-    path = Path("runs") / f"{now:%Y-%m-%d}" / name
-    for number in itertools.count(2):  # another run of the same second
-        if not path.exists():
-            return path
-        path = path.with_name(f"{name}-{number}")
+    for number in itertools.count(1):
+        folder = RunFolder(
+            Path("runs") / f"{now:%Y-%m-%d}" / (name if number == 1 else f"{name}-{number}")
+        )
+        with suppress(UsageError):  # another process's, perhaps made this very moment
+            folder.create(settings.dump())
+            return folder
     raise AssertionError("unreachable")
 
 
@@ -303,10 +329,10 @@ def _resumed(cfg: DictConfig, overrides: list[str]) -> Settings:
 
     Raises UsageError naming every field that may not differ from the run's.
     """
-    if not cfg.run_dir:
-        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
     asked = config.read(cfg)
-    folder = RunFolder.existing(Path(cfg.run_dir))
+    if not asked.run_dir:
+        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
+    folder = RunFolder.existing(Path(asked.run_dir))
     saved = config.load(folder.config)
     before, after = (OmegaConf.structured(settings) for settings in (saved, asked))
     if not any(override.startswith("experiment=") for override in overrides):
@@ -321,13 +347,14 @@ def _resumed(cfg: DictConfig, overrides: list[str]) -> Settings:
             f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
         )
     settings = config.read(after)
-    settings.resume, settings.run_dir, settings.trust = True, cfg.run_dir, asked.trust
+    settings.resume, settings.run_dir, settings.trust = True, asked.run_dir, asked.trust
     return settings
 
 
 def _differences(before: Any, after: Any, key: str = "") -> list[str]:
     """`key: before → after` for all that differs and decides the run's numbers."""
-    if key in RESUMABLE | {"resume", "run_dir"}:
+    # names.data is that of a stand-in where the corpus could not be had; `data` itself is compared.
+    if key in RESUMABLE | {"resume", "run_dir", "names.data"}:
         return []
     if isinstance(before, dict) and isinstance(after, dict):
         return [
@@ -358,32 +385,43 @@ def _require_same_data(saved: dict[str, Any] | None, dataset: Dataset, settings:
 def _sweep_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
     """Run a job in a folder of its own in the sweep's. However it fails, the others go on."""
     print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
-    names = cfg.names
-    path = sweep / f"{number}-{names.model}-{names.tokenizer}-s{cfg.seed}"
     try:
-        if cfg.run_dir:
-            raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
-        cfg.run_dir = str(path)
-        cfg.resume = cfg.resume and (path / "config.yaml").exists()
-        code = run(_resumed(cfg, overrides) if cfg.resume else config.read(cfg))
+        settings = config.read(cfg)
+    except UsageError as error:
+        from hydra.core.hydra_config import HydraConfig
+
+        chosen = HydraConfig.get().runtime.choices
+        names = {name: chosen[name] for name in ("data", "tokenizer", "model")}
+        path = sweep / f"{number}-{names['model']}-{names['tokenizer']}"
+        return _record_failed_job(path, OmegaConf.to_yaml(cfg), names, error)
+    path = sweep / f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
+    try:
+        cfg.run_dir = settings.run_dir = str(path)
+        settings.resume = settings.resume and (path / "config.yaml").exists()
+        code = run(_resumed(cfg, overrides) if settings.resume else settings)
     except Exception as error:
-        return _record_failed_job(path, cfg, error)
-    if code in (TERMINATED, INTERRUPTED):
-        sys.exit(code)  # the whole sweep was told to stop, not this job
+        names = {**vars(settings.names), "seed": settings.seed}
+        return _record_failed_job(path, settings.dump(), names, error)
+    if code in (TERMINATED, INTERRUPTED):  # the whole sweep was told to stop, not this job
+        print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
+        sys.exit(code)
     return code
 
 
-def _record_failed_job(path: Path, cfg: DictConfig, error: Exception) -> int:
+def _record_failed_job(path: Path, config: str, names: Summary, error: Exception) -> int:
     """A job that failed before it had a folder gets one, so that the sweep's table shows it."""
     folder = RunFolder(path)
-    summary: Summary = {"status": "failed", **dict(cfg.names), "seed": cfg.seed}
-    if not path.exists():
-        folder.create(OmegaConf.to_yaml(cfg))
-        with folder.logging():
-            code = _record(summary, "failed", error)
+    summary = {"status": "failed", **names}
+    is_new = not path.exists()
+    if is_new:
+        folder.create(config)
+    with folder.logging():
+        _record(summary, "failed", error)
+    if isinstance(error, UsageError):
+        folder.append(folder.log, "".join(traceback.format_exception(error)))
+    if is_new:
         folder.write_summary(summary)
-        return code
-    return fail(error, 1)
+    return 1
 
 
 if __name__ == "__main__":

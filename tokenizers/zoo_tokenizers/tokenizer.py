@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -28,36 +29,74 @@ class UnknownCharacter(TokenizerError):
     """The text holds a character that the vocabulary lacks."""
 
 
+class NotUnicode(TokenizerError):
+    """The text holds a byte that is no UTF-8, and the tokenizer takes only characters.
+
+    offset: where, in bytes from the start of the text.
+    """
+
+    def __init__(self, byte: int, offset: int) -> None:
+        super().__init__(
+            f"byte 0x{byte:02x} at byte offset {offset} is not UTF-8: it is no character; "
+            "use tokenizer=bytes"
+        )
+        self.byte, self.offset = byte, offset
+
+
+class Vocabularies(Protocol):
+    """Where a tokenizer looks for what others published; harness.assets.Assets is one."""
+
+    def locate(self, name: str) -> Path | None:
+        """The file or folder of that name, if it is on this machine."""
+
+    def find(self, file: str, url: str, sha256: str | None) -> Path:
+        """The file's path, downloaded from `url` if it is not on this machine, and checked."""
+
+
 class Tokenizer(ABC):
     """Turns text into token ids and back.
 
-    A tokenizer is made from its settings, learns what it learns from the train split (`fit`), and
-    is rebuilt elsewhere from its settings and its files, without the corpus.
+    A tokenizer is made from its settings, takes up a published vocabulary (`fetch`) or learns one
+    from the train split (`fit`), and is rebuilt elsewhere from its settings and its files, without
+    the corpus.
     """
 
     lossless: bool = True
     """Whether decode(encode(text)) == text for every text it accepts."""
 
-    @property
-    @abstractmethod
-    def vocab_size(self) -> int:
-        """How many ids there are; ids are below it."""
+    leaks: bool = False
+    """Whether `fit` wants the whole text, validation and test included, instead of train alone."""
+
+    recipe: str | None = None
+    """All that decides what `fit` learns from a text, so that it need be learnt once only; None:
+    it learns nothing, or learns it every time."""
+
+    pieces: Sequence[bytes] = ()
+    """(V,): the bytes that each id stands for. If lossless, the pieces of a text's ids joined are
+    the text; if not, they are what the ids look like. Ids that no text is encoded to (special
+    tokens, gaps in a published vocabulary) have their names."""
 
     @property
-    @abstractmethod
+    def vocab_size(self) -> int:
+        """How many ids there are; ids are below it."""
+        return len(self.pieces)
+
+    @property
     def token_bytes(self) -> NDArray[np.int64]:
-        """(V,): how many bytes of UTF-8 text each id stands for. Meaningful when lossless."""
+        """(V,): how many bytes of UTF-8 text each id stands for. Exact when lossless."""
+        return np.fromiter(map(len, self.pieces), dtype=np.int64, count=len(self.pieces))
 
     @abstractmethod
     def encode(self, text: str) -> Ids:
         """Ids (N,) in the smallest unsigned type that holds the vocabulary.
 
-        Raises UnknownCharacter naming the character and its place.
+        Raises UnknownCharacter naming the character and its place, and NotUnicode.
         """
 
-    @abstractmethod
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """The text that the ids stand for."""
+        """The text that the ids stand for; any id of the vocabulary may occur anywhere."""
+        joined = b"".join([self.pieces[id_] for id_ in np.asarray(ids, dtype=np.int64).tolist()])
+        return joined.decode("utf-8", "surrogateescape")
 
     def encode_known(self, text: str) -> tuple[Ids, Counter[str]]:
         """Encode what the vocabulary holds, and count the characters that it lacks.
@@ -66,18 +105,49 @@ class Tokenizer(ABC):
         """
         return self.encode(text), Counter()
 
-    def fit(self, train_text: str) -> None:  # noqa: B027 - most tokenizers learn nothing
-        """Learn the vocabulary from the train split, the only text it may be learnt from."""
+    def last_cut(self, text: str) -> int:
+        """The last place where the text can be cut, whatever follows it: what comes before, encoded
+        by itself, and what comes after, encoded by itself, give together the ids of the whole. 0
+        if there is none. `text` starts where the whole does, or at such a place.
+
+        This is how a text that does not fit in memory is encoded.
+        """
+        return len(text)
+
+    def recut(self, texts: Iterable[str]) -> Iterator[str]:
+        """A text that comes in pieces, cut again at the places of `last_cut`."""
+        held = ""
+        for text in texts:
+            held += text
+            cut = self.last_cut(held)
+            if cut:
+                yield held[:cut]
+                held = held[cut:]
+        if held:
+            yield held
+
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know about the vocabulary, a sentence each."""
+        return []
+
+    def fetch(self, vocabularies: Vocabularies) -> None:  # noqa: B027 - most fetch nothing
+        """Take up a published vocabulary. Raises TokenizerError if it can't be used."""
+
+    def fit(self, train: Iterable[str]) -> None:  # noqa: B027 - most learn nothing
+        """Learn the vocabulary from the train split, the only text it may be learnt from.
+
+        train: the split in pieces, cut anywhere between characters.
+        """
 
     def files(self) -> dict[str, bytes]:
-        """What was learnt, as files by name; with the settings, all that `restore` needs."""
+        """What was fetched or learnt, by name; with the settings, all that `restore` needs."""
         return {}
 
     def restore(self, files: Mapping[str, bytes]) -> None:  # noqa: B027 - as for fit
         """Take up what `files` returned in another process."""
 
     def save(self, folder: Path) -> None:
-        """Write the learnt files and, last, the digest they must have when read back."""
+        """Write the files and, last, the digest they must have when read back."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files().items():
             (folder / name).write_bytes(content)
@@ -103,7 +173,7 @@ class Tokenizer(ABC):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the class and the learnt files: equal digests encode equally."""
+        """SHA-256 over the class and its files: equal digests encode equally."""
         digest = hashlib.sha256(type(self).__qualname__.encode())
         for name, content in sorted(self.files().items()):
             digest.update(f"\0{name}\0{len(content)}\0".encode())

@@ -1,0 +1,71 @@
+"""Hydra's way from a command line to a configuration: its errors in one line, and nothing in its
+own settings that would run foreign code or make folders of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig, OmegaConf
+
+from harness import explain
+from harness.errors import UsageError
+from harness.values import fits, show
+
+_PLUGINS = "hydra._internal.core_plugins"
+_NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
+# What Hydra would build, call or make before anything of ours could refuse it, as conf/config.yaml
+# leaves it, and what to use instead.
+FIXED: dict[str, tuple[object, str]] = {
+    "callbacks": ({"sweep": {"_target_": "harness.sweep.SweepReport"}}, ""),
+    "launcher": ({"_target_": f"{_PLUGINS}.basic_launcher.BasicLauncher"}, ""),
+    "sweeper._target_": (f"{_PLUGINS}.basic_sweeper.BasicSweeper", ""),
+    "hydra_logging": (_NO_LOGGING, ""),
+    "job_logging": (_NO_LOGGING, ""),
+    "job.chdir": (False, ""),
+    "job.env_set": ({}, "; set variables before the command"),
+    "output_subdir": (None, ""),
+    "run.dir": (".", "; name the run's folder by run_dir=…"),
+    "sweep.subdir": (".", "; name the sweep's folder by hydra.sweep.dir=…"),
+}
+
+
+class Loader(ConfigLoaderImpl):
+    """Composes as Hydra does. Raises UsageError for what can't be composed."""
+
+    def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
+        overrides = named["overrides"]
+        for override in overrides:
+            if complaint := explain.wrong_choice(override, self._choices):
+                raise UsageError(complaint)
+        try:
+            config = super().load_configuration(*arguments, **named)
+        # What Hydra raises for a mistake may be a plain ValueError or AttributeError; composing
+        # depends on nothing but what was typed and the files in conf/.
+        except Exception as error:
+            raise UsageError(explain.composition(error, overrides)) from error
+        _require_fixed(config)
+        return config
+
+    def _choices(self, group: str) -> list[str]:
+        return self.get_group_options(group, ObjectType.CONFIG)
+
+
+def _require_fixed(config: DictConfig) -> None:
+    plain: Any = OmegaConf.to_container(config.hydra, resolve=False)
+    for key, (expected, instead) in FIXED.items():
+        value = plain
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value != expected:
+            raise UsageError(f"hydra.{key} can't be changed{instead}")
+    if not fits(plain.get("verbose"), bool | str | list):
+        raise UsageError(f"hydra.verbose={show(plain.get('verbose'))} should be true or false")
+    # A sweeper's parameters are built like a callback: plain text, and no reference to a class.
+    params = plain["sweeper"].get("params") or {}
+    if not isinstance(params, dict):
+        raise UsageError("hydra.sweeper.params should be a group of settings")
+    for name, value in params.items():
+        if str(name).startswith("_") or isinstance(value, (dict, list)) or "${" in str(value):
+            raise UsageError(f"hydra.sweeper.params.{name} should be plain text, such as 0,1,2")

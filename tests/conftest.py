@@ -1,0 +1,131 @@
+"""What every test may use, and what none may touch: the network and the user's cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+# Before anything imports transformers, which would else retry every look-up for a minute.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+from harness import bench, cli, compare, evaluate, sample
+from harness import train as training_command
+from harness.assets import REPOSITORY
+
+from .training import TEXT, train
+
+CORPUS = "tiny_shakespeare.txt"
+TOOLS: dict[str, Callable[[], object]] = {
+    "train": lambda: cli.run_hydra(training_command.task),
+    "bench": lambda: cli.run_hydra(bench.task),
+    "evaluate": lambda: cli.run_tool(evaluate.main),
+    "sample": lambda: cli.run_tool(sample.main),
+    "compare": lambda: cli.run_tool(compare.main),
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread_and_a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    torch.set_num_threads(1)
+    # What the configuration's `cache` starts from, here and in every process that a test starts.
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder that holds the real corpus. Where $ZOO_ASSETS is set it may not be missing."""
+    named = os.environ.get("ZOO_ASSETS")
+    folders = [Path(named)] if named else [REPOSITORY / "../shared/assets", REPOSITORY / "assets"]
+    for folder in folders:
+        if (folder / CORPUS).is_file():
+            return folder.resolve()
+    if named:
+        pytest.fail(f"ZOO_ASSETS={named} does not hold {CORPUS}")
+    pytest.skip(f"{CORPUS} is in none of: {', '.join(map(str, folders))}; set ZOO_ASSETS")
+
+
+@pytest.fixture
+def small_text(tmp_path: Path) -> Path:
+    """A text file of a few kilobytes, not all ASCII."""
+    path = tmp_path / "small.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train_run(tmp_path: Path) -> Callable[..., Path]:
+    """train_run(*overrides) trains for a second in this process; returns the run's folder."""
+    count = 0
+
+    def make(*overrides: str, code: int = 0) -> Path:
+        nonlocal count
+        count += 1
+        folder = tmp_path / f"trained-{count}"
+        assert train(folder, *overrides) == code
+        return folder / "run"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small GPT that was trained; for reading only."""
+    folder = tmp_path_factory.mktemp("finished") / "gpt"
+    small = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
+    assert train(folder, *small, "train.steps=30", "optimizer.lr=1e-2") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """command("train", "model=gpt", …) runs `python -m harness.train model=gpt …` in this process,
+    in the empty folder tmp_path/here."""
+    here = tmp_path / "here"
+    here.mkdir()
+
+    def run(tool: str, *arguments: object) -> Ended:
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(here)
+            patch.setattr(sys, "argv", [f"{tool}.py", *map(str, arguments)])
+            patch.setenv("HYDRA_FULL_ERROR", "1")  # as run_hydra sets it, but undone afterwards
+            with pytest.raises(SystemExit) as ended:
+                TOOLS[tool]()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        return Ended(code if isinstance(code, int) else 0 if code is None else 1, *printed)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """process("train", …) runs the real command, in the folder tmp_path/here."""
+    here = tmp_path / "here"
+
+    def run(tool: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        here.mkdir(exist_ok=True)
+        return subprocess.run(
+            [sys.executable, "-m", f"harness.{tool}", *map(str, arguments)],
+            cwd=here, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    return run
