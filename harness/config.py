@@ -23,6 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.errors import UsageError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+CURRENCIES = ("steps", "tokens", "bytes", "flops", "seconds")
+DEFAULT_STEPS = 2000
+POSITIONS = ("all", "last")
 TRUSTED = ("zoo", "zoo_tokenizers", "harness", "torch.optim")
 
 T = TypeVar("T")
@@ -40,11 +43,28 @@ class Names:
 
 @dataclass
 class TrainSettings:
-    steps: int
+    """The budget is the one of steps, tokens, bytes, flops and seconds that is given."""
+
     batch_size: int
     seq_len: int
     accumulate: int
     clip: float | None
+    positions: str
+    label_smoothing: float
+    max_norm: float | None
+    ema: float | None
+    patience: int | None
+    steps: int | None = None
+    tokens: int | None = None
+    bytes: int | None = None
+    flops: float | None = None
+    seconds: float | None = None
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """Its currency and its amount."""
+        given = [(name, getattr(self, name)) for name in CURRENCIES]
+        return next((name, amount) for name, amount in given if amount is not None)
 
 
 @dataclass
@@ -208,7 +228,6 @@ def _check_ranges(settings: Settings) -> None:
 
     train, evaluation = settings.train, settings.eval
     for key, number in {
-        "train.steps": train.steps,
         "train.batch_size": train.batch_size,
         "train.seq_len": train.seq_len,
         "train.accumulate": train.accumulate,
@@ -217,6 +236,25 @@ def _check_ranges(settings: Settings) -> None:
         "checkpoint.every": settings.checkpoint.every,
     }.items():
         require(number >= 1, key, number, "at least 1")
+    for name, limits in {"label_smoothing": (0, 1), "ema": (0, 1)}.items():
+        value = getattr(train, name)
+        holds = value is None or limits[0] <= value < limits[1]
+        require(holds, f"train.{name}", value, f"at least {limits[0]} and below {limits[1]}")
+    require(
+        train.max_norm is None or train.max_norm > 0, "train.max_norm", train.max_norm, "above 0"
+    )
+    require(train.patience is None or train.patience >= 1, "train.patience", train.patience, ">= 1")
+    if train.positions not in POSITIONS:
+        raise UsageError(f"train.positions={train.positions} must be one of {', '.join(POSITIONS)}")
+    given = [name for name in CURRENCIES if getattr(train, name) is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"the budget is given twice, by train.{given[0]} and train.{given[1]}: give one"
+        )
+    if not given:
+        train.steps = DEFAULT_STEPS
+    currency, total = train.budget
+    require(total > 0, f"train.{currency}", total, "above 0")
     require(evaluation.sample_tokens >= 0, "eval.sample_tokens", evaluation.sample_tokens, ">= 0")
     require(train.clip is None or train.clip > 0, "train.clip", train.clip, "above 0, or null")
     require(0 <= settings.seed < 2**63, "seed", settings.seed, "a whole number from 0 to 2^63 - 1")

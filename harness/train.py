@@ -34,7 +34,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("harness")
 # What may change when a run is resumed; all else decides the numbers that are there already.
-RESUMABLE = {"train.steps", "eval", "checkpoint", "logger", "assets", "cache", "trust", "device"}
+RESUMABLE = {
+    *(f"train.{name}" for name in config.CURRENCIES),
+    "train.patience",
+    "eval",
+    "checkpoint",
+    "logger",
+    "assets",
+    "cache",
+    "trust",
+    "device",
+}
 
 
 def task(cfg: DictConfig) -> int:
@@ -86,8 +96,8 @@ def check(settings: Settings) -> None:
 
     from harness.data import Corpus
     from harness.loggers import Logger
-    from harness.loop import build_optimizer
     from harness.metrics import resolve_stride
+    from harness.optim import check_optimizer
     from harness.schedule import Schedule
     from zoo.language_model import LanguageModel
     from zoo_tokenizers import Tokenizer
@@ -104,8 +114,8 @@ def check(settings: Settings) -> None:
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
-    build_optimizer(settings, [{"params": [torch.zeros(1, requires_grad=True)]}])
-    settings.build("schedule", Schedule, steps=settings.train.steps)
+    check_optimizer(settings, model)
+    settings.build("schedule", Schedule, total=settings.train.budget[1])
     settings.build("data", Corpus)
     settings.build("tokenizer", Tokenizer)
     _build_loggers(settings, Logger)
@@ -249,24 +259,27 @@ def _progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     names = settings.names
+    currency, total = settings.train.budget
     description = f"{names.model} {names.tokenizer} s{settings.seed}"
     with (
         logging_redirect_tqdm([LOG]),
         tqdm(
-            total=settings.train.steps,
+            total=total,
             desc=description,
-            unit="step",
+            unit=" " + currency,
+            unit_scale=currency != "steps",
             disable=None,
             dynamic_ncols=True,
         ) as bar,
     ):
 
         def on_step(row: Row) -> None:
+            spent = min(row["step"] if currency == "steps" else row[currency], total)
+            if not bar.n:
+                bar.initial = bar.n = spent  # a resumed run: its rate is that of this session
             if "train/loss" in row:
                 bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
-                if not bar.n:
-                    bar.initial = bar.n = row["step"]
-                bar.update()
+            bar.update(spent - bar.n)
 
         yield on_step if not bar.disable else lambda row: None
 
@@ -294,8 +307,12 @@ def _default_folder(settings: Settings) -> Path:
 
 def _is_finished(folder: RunFolder, settings: Settings) -> bool:
     summary = folder.read_summary()
-    done = (summary.get("train") or {}).get("steps", 0)
-    return summary.get("status") == "finished" and bool(done >= settings.train.steps)
+    if summary.get("status") != "finished":
+        return False
+    currency, total = settings.train.budget
+    # Early stopping finishes below the budget: then only a larger one is more to do.
+    same_budget = config.load(folder.config).train.budget == (currency, total)
+    return same_budget or bool(summary["train"][currency] >= total)
 
 
 def _resumed(cfg: DictConfig, overrides: list[str]) -> Settings:
