@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_rates_rise_in_equal_ratios() -> None:
     factors = rising(8)
     assert factors[0] == pytest.approx(lr_range.LOWEST)
     assert factors[-1] == pytest.approx(lr_range.HIGHEST)
-    assert [b / a for a, b in zip(factors, factors[1:], strict=False)] == pytest.approx([10.0] * 7)
+    assert [b / a for a, b in itertools.pairwise(factors)] == pytest.approx([10.0] * 7)
     assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0] * 3)
     assert smooth([1.0, math.nan])[1] == math.inf
 
