@@ -26,6 +26,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 CURRENCIES = ("steps", "tokens", "bytes", "flops", "seconds")
 DEFAULT_STEPS = 2000
 POSITIONS = ("all", "last")
+BATCH_NORMS = ("moving", "precise", "frozen", "batch")
 TRUSTED = ("zoo", "zoo_tokenizers", "harness", "torch.optim")
 
 T = TypeVar("T")
@@ -54,6 +55,9 @@ class TrainSettings:
     max_norm: float | None
     ema: float | None
     patience: int | None
+    batch_norm: str
+    batch_norm_samples: int
+    batch_norm_frozen: float
     steps: int | None = None
     tokens: int | None = None
     bytes: int | None = None
@@ -244,8 +248,17 @@ def _check_ranges(settings: Settings) -> None:
         train.max_norm is None or train.max_norm > 0, "train.max_norm", train.max_norm, "above 0"
     )
     require(train.patience is None or train.patience >= 1, "train.patience", train.patience, ">= 1")
-    if train.positions not in POSITIONS:
-        raise UsageError(f"train.positions={train.positions} must be one of {', '.join(POSITIONS)}")
+    for key, word, words in (
+        ("train.positions", train.positions, POSITIONS),
+        ("train.batch_norm", train.batch_norm, BATCH_NORMS),
+    ):
+        if word not in words:
+            raise UsageError(
+                f"{key}={word} is not one of {', '.join(words)}.{nearest(word, words)}"
+            )
+    share, samples = train.batch_norm_frozen, train.batch_norm_samples
+    require(0 < share <= 1, "train.batch_norm_frozen", share, "above 0 and at most 1")
+    require(samples >= 2, "train.batch_norm_samples", samples, "at least 2")
     given = [name for name in CURRENCIES if getattr(train, name) is not None]
     if len(given) > 1:
         raise UsageError(

@@ -6,6 +6,7 @@ At the top of an iteration the model has had `step` updates, and everything that
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from harness import checkpoint
+from harness import batch_norm, checkpoint
 from harness.config import Settings
 from harness.data import Dataset, Split, draw_batch
 from harness.decode import Choice, generate
@@ -43,6 +44,8 @@ class Progress:
     bytes: int = 0
     seconds: float = 0.0
     best: dict[str, Any] | None = None
+    frozen: bool = False
+    """Whether batch normalization's statistics are frozen by now."""
 
 
 class NonFinite(RunFailure):
@@ -117,8 +120,17 @@ def train(
         evaluation = settings.eval
         return score_split(
             evaluated, split, tokenizer, compute, evaluation.stride, evaluation.batch_size,
-            on_batch=lambda tokens: interrupt.check(),
+            lambda tokens: interrupt.check(), plan.batch_norm == "batch",
         )  # fmt: skip
+
+    def recompute_statistics(of: LanguageModel) -> None:
+        """From batches that no step draws: steps are counted from 0."""
+        inputs = (
+            draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)[0]
+            for step in itertools.count(2**63)
+        )
+        inputs = (inputs_BT.to(compute.device) for inputs_BT in inputs)
+        batch_norm.recompute(of, inputs, plan.batch_norm_samples)
 
     flops_per_step = step_flops(build_model, plan.seq_len, trained) * rows
     summary |= {"receptive_field": model.receptive_field, "parameters": parameters(model)}
@@ -144,6 +156,8 @@ def train(
             if step and step % settings.checkpoint.every == 0:
                 save_checkpoint()
             if step % settings.eval.every == 0 or finished:
+                if plan.batch_norm == "precise":
+                    recompute_statistics(evaluated)
                 if dataset.val is not None:
                     result = score(dataset.val)
                     row |= _prefixed("val/", result)
@@ -166,6 +180,11 @@ def train(
             factor = schedule(spent)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
+            if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                if not progress.frozen:
+                    recompute_statistics(model)
+                    progress.frozen = True
+                batch_norm.freeze(model)
             # Dropout, too, depends on (seed, step) alone: no generator's state need be kept.
             compute.seed(_mix(settings.seed, step))
             inputs_BT, targets_BT = draw_batch(

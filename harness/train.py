@@ -94,6 +94,7 @@ def check(settings: Settings) -> None:
     """Build what can be built without data. Raises UsageError for what could not be trained."""
     import torch
 
+    from harness import batch_norm
     from harness.data import Corpus
     from harness.loggers import Logger
     from harness.metrics import resolve_stride
@@ -115,6 +116,7 @@ def check(settings: Settings) -> None:
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
     check_optimizer(settings, model)
+    batch_norm.require_some(model, settings.train.batch_norm)
     settings.build("schedule", Schedule, total=settings.train.budget[1])
     settings.build("data", Corpus)
     settings.build("tokenizer", Tokenizer)
@@ -219,6 +221,7 @@ def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Su
         **vars(settings.names),
         "seed": settings.seed,
         "lossless": dataset.tokenizer.lossless,
+        "causal": settings.train.batch_norm != "batch",
         "vocab_size": dataset.tokenizer.vocab_size,
         **dict.fromkeys(unknown_yet),
         "machine": compute.describe(),
