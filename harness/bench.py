@@ -57,7 +57,7 @@ def measure(settings: Settings) -> dict[str, str]:
 
     from harness import train
     from harness.device import Compute, make_deterministic
-    from harness.measure import flops_per_token, parameters
+    from harness.measure import parameters, step_flops
     from harness.metrics import score_split
     from zoo.language_model import LanguageModel
 
@@ -75,7 +75,7 @@ def measure(settings: Settings) -> dict[str, str]:
     _, harness = _train(settings, dataset, compute, bare := _BareStep(settings, dataset, model))
     plan = settings.train
     tokens = plan.batch_size * plan.accumulate * plan.seq_len
-    flops = flops_per_token(build, plan.seq_len)
+    flops = step_flops(build, plan.seq_len) / plan.seq_len
     step = statistics.median(harness)
     speed, rate = tokens / step, flops * tokens / step / 1e9
     ratios = [one / other for one, other in zip(harness, bare.seconds[WARM_UP:], strict=True)]
@@ -145,8 +145,7 @@ class _BareStep:
     def __init__(self, settings: Settings, dataset: Dataset, model: LanguageModel) -> None:
         from harness.data import draw_batch
         from harness.device import Compute
-        from harness.loop import build_optimizer
-        from harness.optim import parameter_groups
+        from harness.optim import build_optimizer
 
         plan = settings.train
         rows = plan.batch_size * plan.accumulate
@@ -157,8 +156,7 @@ class _BareStep:
             for micro in zip(*(part.split(plan.batch_size) for part in batch), strict=True)
         ]
         self._model = model.train()
-        decay = settings.optimizer.get("weight_decay")
-        self._optimizer = build_optimizer(settings, parameter_groups(model, decay))
+        self._optimizer = build_optimizer(settings, model)
         self.seconds: list[float] = []
 
     def __call__(self) -> None:
@@ -219,20 +217,21 @@ def list_zoo() -> int:
 def _costs(settings: Settings) -> list[str]:
     import torch
 
-    from harness.measure import flops_per_token, parameters
+    from harness.measure import parameters, step_flops
     from zoo.language_model import LanguageModel
 
     def build() -> LanguageModel:
         return settings.build("model", LanguageModel, vocab_size=LISTED_VOCABULARY)
 
     model = build().eval()
+    seq_len = settings.train.seq_len
     field, window = model.receptive_field, model.block_size
     cache = model.init_cache(1)
     with torch.no_grad():
         model(torch.zeros(1, 1, dtype=torch.int64), cache)
     return [
         f"{parameters(model)['total']:,}",
-        f"{flops_per_token(build, settings.train.seq_len):,.0f}",
+        f"{step_flops(build, seq_len) / seq_len:,.0f}",
         "unbounded" if field is None else f"{field:,}",
         f"{cache.nbytes:,}",
         f"{cache.nbytes / window:,.0f}" if window else "–",

@@ -25,6 +25,10 @@ from harness.errors import UsageError
 from harness.values import closest, describe, fits, nearest, show
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+CURRENCIES = ("steps", "tokens", "bytes", "flops", "seconds")
+DEFAULT_STEPS = 2000
+POSITIONS = ("all", "last")
+BATCH_NORMS = ("moving", "precise", "frozen", "batch")
 TRUSTED = ("zoo", "zoo_tokenizers", "harness", "torch.optim")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -44,11 +48,31 @@ class Names:
 
 @dataclass
 class TrainSettings:
-    steps: int
+    """The budget is the one of steps, tokens, bytes, flops and seconds that is given."""
+
     batch_size: int
     seq_len: int
     accumulate: int
     clip: float | None
+    positions: str
+    label_smoothing: float
+    max_norm: float | None
+    ema: float | None
+    patience: int | None
+    batch_norm: str
+    batch_norm_samples: int
+    batch_norm_frozen: float
+    steps: int | None = None
+    tokens: int | None = None
+    bytes: int | None = None
+    flops: float | None = None
+    seconds: float | None = None
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """Its currency and its amount."""
+        given = [(name, getattr(self, name)) for name in CURRENCIES]
+        return next((name, amount) for name, amount in given if amount is not None)
 
 
 @dataclass
@@ -342,7 +366,6 @@ def _check_ranges(settings: Settings) -> None:
 
     train, evaluation = settings.train, settings.eval
     for key, number in {
-        "train.steps": train.steps,
         "train.batch_size": train.batch_size,
         "train.seq_len": train.seq_len,
         "train.accumulate": train.accumulate,
@@ -351,6 +374,34 @@ def _check_ranges(settings: Settings) -> None:
         "checkpoint.every": settings.checkpoint.every,
     }.items():
         require(number >= 1, key, number, "at least 1")
+    for name, limits in {"label_smoothing": (0, 1), "ema": (0, 1)}.items():
+        value = getattr(train, name)
+        holds = value is None or limits[0] <= value < limits[1]
+        require(holds, f"train.{name}", value, f"at least {limits[0]} and below {limits[1]}")
+    require(
+        train.max_norm is None or train.max_norm > 0, "train.max_norm", train.max_norm, "above 0"
+    )
+    require(train.patience is None or train.patience >= 1, "train.patience", train.patience, ">= 1")
+    for key, word, words in (
+        ("train.positions", train.positions, POSITIONS),
+        ("train.batch_norm", train.batch_norm, BATCH_NORMS),
+    ):
+        if word not in words:
+            raise UsageError(
+                f"{key}={word} is not one of {', '.join(words)}.{nearest(word, words)}"
+            )
+    share, samples = train.batch_norm_frozen, train.batch_norm_samples
+    require(0 < share <= 1, "train.batch_norm_frozen", share, "above 0 and at most 1")
+    require(samples >= 2, "train.batch_norm_samples", samples, "at least 2")
+    given = [name for name in CURRENCIES if getattr(train, name) is not None]
+    if len(given) > 1:
+        raise UsageError(
+            f"the budget is given twice, by train.{given[0]} and train.{given[1]}: give one"
+        )
+    if not given:
+        train.steps = DEFAULT_STEPS
+    currency, total = train.budget
+    require(total > 0, f"train.{currency}", total, "above 0")
     require(evaluation.sample_tokens >= 0, "eval.sample_tokens", evaluation.sample_tokens, ">= 0")
     require(train.clip is None or train.clip > 0, "train.clip", train.clip, "above 0, or null")
     require(settings.seed >= 0, "seed", settings.seed, "a whole number from 0 to 2^63 - 1")

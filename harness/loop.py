@@ -6,17 +6,19 @@ At the top of an iteration the model has had `step` updates, and everything that
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from harness import checkpoint
+from harness import batch_norm, checkpoint
 from harness.config import Settings
 from harness.data import Dataset, Split, draw_batch
 from harness.decode import Choice, generate
@@ -26,9 +28,9 @@ from harness.interrupt import Interrupt, Stopped
 from harness.load import printable
 from harness.loggers import Logger, Row
 from harness.loss import add_gradients
-from harness.measure import PeakMemory, flops_per_token, parameters
+from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.optim import parameter_groups
+from harness.optim import build_optimizer, limit_norms, matrices
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from zoo.language_model import LanguageModel
@@ -42,6 +44,8 @@ class Progress:
     bytes: int = 0
     seconds: float = 0.0
     best: dict[str, Any] | None = None
+    frozen: bool = False
+    """Whether batch normalization's statistics are frozen by now."""
 
 
 class NonFinite(RunFailure):
@@ -60,7 +64,7 @@ def train(
     on_step: Callable[[Row], None],
     saved: dict[str, Any] | None = None,
 ) -> None:
-    """Train until `train.steps`, going on from the checkpoint `saved` if there is one.
+    """Train until the budget is spent, going on from the checkpoint `saved` if there is one.
 
     Fills in `summary` as it goes. report: told of every evaluation; on_step: of every row.
     Raises Stopped, its work saved, after a signal, and NonFinite.
@@ -68,7 +72,10 @@ def train(
     plan, tokenizer = settings.train, dataset.tokenizer
     token_bytes = tokenizer.token_bytes
     rows = plan.batch_size * plan.accumulate
-    tokens_per_step = rows * plan.seq_len
+    # The positions of a sequence that have a loss: all of them, or the last alone.
+    trained = slice(-1, None) if plan.positions == "last" else slice(None)
+    tokens_per_step = rows * len(range(plan.seq_len)[trained])
+    currency, total = plan.budget
 
     def build_model() -> LanguageModel:
         return settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
@@ -76,10 +83,10 @@ def train(
     torch.manual_seed(settings.seed)
     model = build_model().to(compute.device)
     features = torch.compile(model.features) if settings.compile else model.features
-    optimizer = build_optimizer(
-        settings, parameter_groups(model, settings.optimizer.get("weight_decay"))
-    )
-    schedule = settings.build("schedule", Schedule, steps=plan.steps)
+    average = moving_average(model, plan.ema) if plan.ema is not None else None
+    evaluated = cast(LanguageModel, average.module) if average is not None else model
+    optimizer = build_optimizer(settings, model)
+    schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress = Progress()
 
@@ -88,6 +95,8 @@ def train(
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
         progress = Progress(**saved["progress"])
+        if average is not None:
+            average.load_state_dict(saved["average"])
         report(f"going on from step {progress.step}")
     saved_step = progress.step if saved is not None else None
     digests = {"tokenizer": tokenizer.digest, "corpus": dataset.digest}
@@ -102,17 +111,28 @@ def train(
             return
         state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         state |= {"scaler": scaler.state_dict(), "progress": asdict(progress), **digests}
+        if average is not None:
+            state["average"] = average.state_dict()
         checkpoint.save(folder.checkpoints, "step", progress.step, state)
         saved_step = progress.step
 
     def score(split: Split) -> Score:
         evaluation = settings.eval
         return score_split(
-            model, split, tokenizer, compute, evaluation.stride, evaluation.batch_size,
-            on_batch=lambda tokens: interrupt.check(),
+            evaluated, split, tokenizer, compute, evaluation.stride, evaluation.batch_size,
+            lambda tokens: interrupt.check(), plan.batch_norm == "batch",
         )  # fmt: skip
 
-    flops_per_step = flops_per_token(build_model, plan.seq_len) * tokens_per_step
+    def recompute_statistics(of: LanguageModel) -> None:
+        """From batches that no step draws: steps are counted from 0."""
+        inputs = (
+            draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)[0]
+            for step in itertools.count(2**63)
+        )
+        inputs = (inputs_BT.to(compute.device) for inputs_BT in inputs)
+        batch_norm.recompute(of, inputs, plan.batch_norm_samples)
+
+    flops_per_step = step_flops(build_model, plan.seq_len, trained) * rows
     summary |= {"receptive_field": model.receptive_field, "parameters": parameters(model)}
     summary |= {"flops_per_token": flops_per_step / tokens_per_step, "vocab_size": model.vocab_size}
     memory = PeakMemory(compute.device)
@@ -131,29 +151,40 @@ def train(
                 "flops": step * flops_per_step,
                 "seconds": progress.seconds,
             }
-            if step and (step % settings.checkpoint.every == 0 or step >= plan.steps):
+            spent = step if currency == "steps" else row[currency]
+            finished = spent >= total
+            if step and step % settings.checkpoint.every == 0:
                 save_checkpoint()
-            if step % settings.eval.every == 0 or step >= plan.steps:
+            if step % settings.eval.every == 0 or finished:
+                if plan.batch_norm == "precise":
+                    recompute_statistics(evaluated)
                 if dataset.val is not None:
                     result = score(dataset.val)
                     row |= _prefixed("val/", result)
                     if progress.best is None or result.nats < progress.best["nats"]:
                         progress.best = {"step": step, "nats": result.nats, **result.summary()}
-                        weights = {"model": model.state_dict(), **digests}
+                        weights = {"model": evaluated.state_dict(), **digests}
                         checkpoint.save(folder.checkpoints, "best", step, weights)
-                report(_line(row, plan.steps))
-                folder.append(folder.samples, _sample(model, dataset, settings, compute, step))
+                    finished |= _out_of_patience(progress, settings)
+                report(_line(row, spent / total))
+                folder.append(folder.samples, _sample(evaluated, dataset, settings, compute, step))
                 summary["train"] = _cost(row, memory)
                 summary |= {"best": _best(progress), "val": _val(progress)}
                 folder.write_summary(summary)
-            if step >= plan.steps:
+            if finished:
+                save_checkpoint()
                 _log(row, loggers, on_step)
                 break
 
             started = perf_counter()
-            learning_rate = settings.optimizer["lr"] * schedule(step)
+            factor = schedule(spent)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = group["peak_lr"] * factor
+            if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                if not progress.frozen:
+                    recompute_statistics(model)
+                    progress.frozen = True
+                batch_norm.freeze(model)
             # Dropout, too, depends on (seed, step) alone: no generator's state need be kept.
             compute.seed(_mix(settings.seed, step))
             inputs_BT, targets_BT = draw_batch(
@@ -166,21 +197,33 @@ def train(
                 with compute.autocast():
                     features_BTC = features(inputs.to(compute.device))
                 loss += add_gradients(
-                    model, features_BTC, targets.to(compute.device), compute, mean
+                    model,
+                    features_BTC[:, trained],
+                    targets[:, trained].to(compute.device),
+                    compute,
+                    mean,
+                    plan.label_smoothing,
                 )
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip or math.inf)
             row |= {
                 "train/loss": loss.item() / tokens_per_step,
-                "lr": learning_rate,
+                "lr": settings.optimizer["lr"] * factor,
                 "grad_norm": norm.item(),
+                "grad_norm_clipped": min(norm.item(), plan.clip or math.inf),
             }
             _require_finite(row, model, scaler.is_enabled())
+            if step == 0:
+                report(_first_loss(row["train/loss"], model.vocab_size))
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
+            if plan.max_norm is not None:
+                limit_norms(matrices(model), plan.max_norm)
+            if average is not None:
+                average.update_parameters(model)
             progress.step += 1
-            progress.bytes += int(token_bytes[targets_BT.numpy()].sum())
+            progress.bytes += int(token_bytes[targets_BT[:, trained].numpy()].sum())
             _log(row, loggers, on_step)
             progress.seconds += perf_counter() - started
     except Stopped:
@@ -191,14 +234,29 @@ def train(
     if dataset.test is not None:
         best = checkpoint.load(folder.checkpoints, "best")
         if best is not None:
-            model.load_state_dict(best["model"])
+            evaluated.load_state_dict(best["model"])
         summary["test"] = score(dataset.test).summary()
 
 
-def build_optimizer(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The configured optimizer over these parameter groups."""
-    # torch's classes annotate their base with a plain name, so the argument goes by `params`.
-    return settings.build("optimizer", torch.optim.Optimizer, params=groups)
+def moving_average(model: LanguageModel, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers (Polyak & Juditsky 1992)."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _out_of_patience(progress: Progress, settings: Settings) -> bool:
+    patience = settings.train.patience
+    if patience is None or progress.best is None:
+        return False
+    return progress.step - progress.best["step"] >= patience * settings.eval.every
+
+
+def _first_loss(loss: float, vocab_size: int) -> str:
+    """An untrained model knows nothing: its loss should be that of a uniform guess."""
+    uniform = math.log(vocab_size)
+    line = f"first loss {loss:.3f}, ln V {uniform:.3f}"
+    if abs(loss / uniform - 1) > 0.1:
+        line += ": more than 10 % off, the initialization is not what it should be"
+    return line
 
 
 def _mix(seed: int, step: int) -> int:
@@ -261,8 +319,8 @@ def _val(progress: Progress) -> dict[str, Any] | None:
     return {name: value for name, value in progress.best.items() if name not in ("step", "nats")}
 
 
-def _line(row: Row, steps: int) -> str:
-    line = f"step {row['step']:>{len(str(steps))}}/{steps}"
+def _line(row: Row, spent: float) -> str:
+    line = f"step {row['step']:>6} {spent:>4.0%}"
     if "val/nats_per_token" in row:
         line += f"  val {row['val/nats_per_token']:.4f} nats/token"
         if row["val/bits_per_byte"] is not None:

@@ -38,8 +38,12 @@ def add_gradients(
     targets_BT: Tensor,
     compute: Compute,
     scale: Callable[[Tensor], Tensor],
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Add the gradients of `scale(sum of nats)` to every parameter; returns the plain sum.
+
+    label_smoothing: the share of the target's probability that the gradient spreads evenly over
+    the vocabulary (Szegedy et al. 2016, section 7). The sum returned is without it.
 
     Each chunk goes back through the head as soon as it is computed, and what they all give the
     features goes back through the rest of the model at once.
@@ -51,7 +55,13 @@ def add_gradients(
         with compute.autocast():
             logits_NV = model.head(leaf_NC)
         nats = nats_N(logits_NV, targets_N).sum()
-        scale(nats).backward()
+        aim = nats
+        if label_smoothing:
+            # The mean over the vocabulary of -ln p is the log-sum-exp less the mean logit.
+            logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
+            uniform = (logits_NV.logsumexp(-1) - logits_NV.mean(-1)).sum()
+            aim = (1 - label_smoothing) * nats + label_smoothing * uniform
+        scale(aim).backward()
         assert leaf_NC.grad is not None, "the head did not use the features"
         gradients.append(leaf_NC.grad)
         total += nats.detach()

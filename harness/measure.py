@@ -29,27 +29,35 @@ def parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
-def flops_per_token(build: Callable[[], LanguageModel], seq_len: int) -> float:
-    """Floating-point operations of a forward and a backward pass over a sequence, per token.
+def step_flops(
+    build: Callable[[], LanguageModel], seq_len: int, trained: slice = slice(None)
+) -> float:
+    """Floating-point operations of a forward and a backward pass over one sequence, of which the
+    `trained` positions go through the head.
 
     Counted by torch's FlopCounterMode: matrix products, convolutions and attention (in full, though
     the causal half would do), a multiplication and an addition as two. Look-ups, norms and
     activations count as nothing. On the meta device, so that nothing is computed.
     """
-    return _count(build, seq_len, backward=True) / seq_len
+    return _count(build, seq_len, trained, backward=True)
 
 
 def forward_flops(build: Callable[[], LanguageModel], seq_len: int) -> float:
     """Those of a forward pass over one whole sequence."""
-    return _count(build, seq_len, backward=False)
+    return _count(build, seq_len, slice(None), backward=False)
 
 
-def _count(build: Callable[[], LanguageModel], seq_len: int, backward: bool) -> float:
+def _count(
+    build: Callable[[], LanguageModel],
+    seq_len: int,
+    positions: slice,
+    backward: bool,
+) -> float:
     with torch.device("meta"):
         model = build()
         ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        logits_BTV = model(ids_BT)
+        logits_BTV = model.head(model.features(ids_BT)[:, positions])
         if backward:
             logits_BTV.sum().backward()
     return counter.get_total_flops()

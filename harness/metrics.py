@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness import batch_norm
 from harness.data import Split
 from harness.device import Compute
 from harness.loss import score_nats
@@ -69,15 +70,17 @@ def score_split(
     batch_size: int = 64,
     on_batch: Callable[[int], None] = lambda tokens: None,
     strided: bool = False,
+    batch_statistics: bool = False,
 ) -> Score:
     """Score every token of a split after its first.
 
     stride: how far the window of a bounded model moves; None: half of its block_size.
     on_batch: told how many more tokens were scored; may raise to stop.
     strided: by strided inference, see `token_nats`.
+    batch_statistics: let batch normalization use the batch at hand, which is not causal.
     """
     ids = np.asarray(split.ids)
-    nats = token_nats(model, ids, compute, stride, batch_size, on_batch, strided)
+    nats = token_nats(model, ids, compute, stride, batch_size, on_batch, strided, batch_statistics)
     return Score(
         nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
         tokens=len(nats),
@@ -99,6 +102,7 @@ def token_nats(
     batch_size: int = 64,
     on_batch: Callable[[int], None] = lambda tokens: None,
     strided: bool = False,
+    batch_statistics: bool = False,
 ) -> NDArray[np.floating]:
     """(N - 1,): the nats of each token after the first, in order.
 
@@ -125,7 +129,11 @@ def token_nats(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), compute.autocast():
+        with (
+            torch.inference_mode(),
+            compute.autocast(),
+            batch_norm.batch_statistics(model, batch_statistics),
+        ):
             return one_pass(ids) if patch_size is None else _two_passes(one_pass, ids, patch_size)
     finally:
         model.train(was_training)

@@ -1,28 +1,186 @@
-"""Which parameters are decayed."""
+"""Which parameters are decayed, at which rate they learn, and Muon for the matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
+from harness import config
+from harness.config import Node, Settings
+from harness.errors import UsageError
+from harness.values import nearest
 
-def parameter_groups(model: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
-    """Two groups: weight matrices and convolution kernels, which are decayed, and the rest
-    (embeddings and what is tied to them, norms, biases), which is not. Each parameter once.
+Group = dict[str, Any]
+
+
+def build_optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    """The configured optimizer over the model's parameter groups. Each group's `peak_lr` is the
+    rate that the schedule's factor applies to."""
+    return _build(settings, _groups(settings, model))
+
+
+def check_arguments(settings: Settings) -> None:
+    """Raises UsageError for an optimizer that is none, or a setting it does not have. At once:
+    building one loads torch's compiler."""
+    config.check(_node(settings), torch.optim.Optimizer, "optimizer", settings.trust, params=[])
+
+
+def check_optimizer(settings: Settings, model: nn.Module) -> None:
+    """Raises UsageError for what `build_optimizer` would refuse; the model may be without data."""
+    groups = _groups(settings, model)
+    _build(settings, [g | {"params": [torch.zeros(2, 2, requires_grad=True)]} for g in groups])
+
+
+def _groups(settings: Settings, model: nn.Module) -> list[Group]:
+    node = settings.optimizer
+    return parameter_groups(
+        model,
+        lr=node["lr"],
+        lr_of=node.get("lr_of") or {},
+        weight_decay=node.get("weight_decay", 0.0),
+        decay_embeddings=node.get("decay_embeddings", False),
+    )
+
+
+def _build(settings: Settings, groups: list[Group]) -> torch.optim.Optimizer:
+    return config.build(
+        _node(settings), torch.optim.Optimizer, "optimizer", settings.trust, params=groups
+    )
+
+
+def _node(settings: Settings) -> Node:
+    """What the optimizer's own class takes: the rules for the groups are not for it."""
+    rules = ("lr_of", "decay_embeddings")
+    return {key: value for key, value in settings.optimizer.items() if key not in rules}
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    lr_of: dict[str, float],
+    weight_decay: float,
+    decay_embeddings: bool = False,
+) -> list[Group]:
+    """Every trainable parameter in exactly one group.
+
+    Decayed are weight matrices and convolution kernels; embeddings, and what is tied to them, only
+    if `decay_embeddings`; norms and biases never. `lr_of` gives parts of the model, by the start of
+    their parameters' names, a rate of their own; of several that fit, the longest.
+    Raises UsageError for a part that the model does not have.
     """
-    embeddings = {
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    embedded = _embeddings(model)
+    for part in lr_of:
+        if not any(_lies_in(name, part) for name, _ in named):
+            parts = sorted({name.split(".")[0] for name, _ in named})
+            raise UsageError(
+                f"optimizer.lr_of.{part}: the model has no such part.{nearest(part, parts)} "
+                f"Parts: {', '.join(parts)}"
+            )
+    groups: dict[tuple[Any, ...], Group] = {}
+    for name, parameter in named:
+        matrix = parameter.dim() >= 2
+        hidden = matrix and id(parameter) not in embedded
+        decayed = hidden or (matrix and decay_embeddings)
+        part = max((part for part in lr_of if _lies_in(name, part)), key=len, default="")
+        rate = lr_of.get(part, lr)
+        group = groups.setdefault(
+            (rate, decayed, hidden),
+            {
+                "params": [],
+                "lr": rate,
+                "peak_lr": rate,
+                "weight_decay": weight_decay if decayed else 0.0,
+                "hidden": hidden,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Weight matrices and convolution kernels that are not embeddings; rows are units."""
+    embedded = _embeddings(model)
+    return [p for p in model.parameters() if p.dim() >= 2 and id(p) not in embedded]
+
+
+@torch.no_grad()
+def limit_norms(weights: Iterable[nn.Parameter], limit: float) -> None:
+    """Scale each unit's incoming weights down to at most this norm (Srivastava et al. 2014,
+    "Dropout", section 5.1)."""
+    for weight in weights:
+        flat = weight.flatten(1)
+        flat.copy_(flat.renorm(2, 0, limit))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the hidden layers' matrices, convolution kernels reshaped to (out, in · width), and
+    AdamW for embeddings, norms and biases (Jordan et al. 2024, "Muon").
+
+    Muon's updates are scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982, section 2.2), so
+    that one learning rate serves both.
+    """
+
+    def __init__(
+        self,
+        params: list[Group],
+        lr: float,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        hidden = [group for group in self.param_groups if group["hidden"]]
+        rest = [group for group in self.param_groups if not group["hidden"]]
+        self._flat = [(p, p.detach().flatten(1)) for group in hidden for p in group["params"]]
+        flat = {id(parameter): matrix for parameter, matrix in self._flat}
+        self._parts: list[torch.optim.Optimizer] = []
+        if hidden:
+            reshaped = [
+                {**group, "params": [flat[id(p)] for p in group["params"]]} for group in hidden
+            ]
+            self._parts.append(
+                torch.optim.Muon(
+                    reshaped, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+        if rest:
+            copies = [dict(group) for group in rest]
+            self._parts.append(
+                torch.optim.AdamW(copies, lr, betas, weight_decay=weight_decay, fused=True)
+            )
+        self._outer = hidden + rest
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        for parameter, matrix in self._flat:
+            matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
+        inner = [group for part in self._parts for group in part.param_groups]
+        for group, own in zip(self._outer, inner, strict=True):
+            own["lr"] = group["lr"]
+        for part in self._parts:
+            part.step()
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+
+
+def _embeddings(model: nn.Module) -> set[int]:
+    return {
         id(parameter)
         for module in model.modules()
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trainable if p.dim() >= 2 and id(p) not in embeddings]
-    chosen = {id(parameter) for parameter in decayed}
-    rest = [parameter for parameter in trainable if id(parameter) not in chosen]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest}]
-    if weight_decay is not None:
-        groups[0]["weight_decay"] = weight_decay
-        groups[1]["weight_decay"] = 0.0
-    return [group for group in groups if group["params"]]
+
+
+def _lies_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(part + ".")

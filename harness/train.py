@@ -38,7 +38,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("harness")
 # What may change when a run is resumed; all else decides the numbers that are there already.
-RESUMABLE = {"train.steps", "eval", "checkpoint", "logger", "assets", "cache", "trust", "device"}
+RESUMABLE = {
+    *(f"train.{name}" for name in config.CURRENCIES),
+    "train.patience",
+    "eval",
+    "checkpoint",
+    "logger",
+    "assets",
+    "cache",
+    "trust",
+    "device",
+}
 
 
 def task(cfg: DictConfig) -> int:
@@ -93,18 +103,19 @@ def check(settings: Settings) -> None:
     """Build what can be built without data. Raises UsageError for what could not be trained."""
     import torch
 
+    from harness import batch_norm
     from harness.data import Corpus
     from harness.loggers import Logger
-    from harness.loop import build_optimizer
     from harness.metrics import resolve_stride
+    from harness.optim import check_arguments, check_optimizer
     from harness.schedule import Schedule
     from zoo.language_model import LanguageModel
     from zoo_tokenizers import Tokenizer
 
     # First what is answered at once; building a model or an optimizer loads torch's compiler.
     settings.check("model", LanguageModel, vocab_size=256)
-    settings.check("optimizer", torch.optim.Optimizer, params=[])
-    settings.build("schedule", Schedule, steps=settings.train.steps)
+    check_arguments(settings)
+    settings.build("schedule", Schedule, total=settings.train.budget[1])
     settings.build("data", Corpus)
     settings.build("tokenizer", Tokenizer)
     _build_loggers(settings, Logger)
@@ -125,7 +136,8 @@ def check(settings: Settings) -> None:
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
-    build_optimizer(settings, [{"params": [torch.zeros(1, requires_grad=True)]}])
+    check_optimizer(settings, model)
+    batch_norm.require_some(model, settings.train.batch_norm)
 
 
 def load_dataset(settings: Settings) -> Dataset:
@@ -229,6 +241,7 @@ def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Su
         "lossless": dataset.tokenizer.lossless,
         "lost": dataset.loss and asdict(dataset.loss),
         "leaks": dataset.tokenizer.leaks,
+        "causal": settings.train.batch_norm != "batch",
         "vocab_size": dataset.tokenizer.vocab_size,
         **dict.fromkeys(unknown_yet),
         "machine": compute.describe(),
@@ -256,24 +269,27 @@ def _progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     names = settings.names
+    currency, total = settings.train.budget
     description = f"{names.model} {names.tokenizer} s{settings.seed}"
     with (
         logging_redirect_tqdm([LOG]),
         tqdm(
-            total=settings.train.steps,
+            total=total,
             desc=description,
-            unit="step",
+            unit=" " + currency,
+            unit_scale=currency != "steps",
             disable=None,
             dynamic_ncols=True,
         ) as bar,
     ):
 
         def on_step(row: Row) -> None:
+            spent = min(row["step"] if currency == "steps" else row[currency], total)
+            if not bar.n:
+                bar.initial = bar.n = spent  # a resumed run: its rate is that of this session
             if "train/loss" in row:
                 bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
-                if not bar.n:
-                    bar.initial = bar.n = row["step"]
-                bar.update()
+            bar.update(spent - bar.n)
 
         yield on_step if not bar.disable else lambda row: None
 
@@ -320,8 +336,12 @@ def _create_folder(settings: Settings) -> RunFolder:
 
 def _is_finished(folder: RunFolder, settings: Settings) -> bool:
     summary = folder.read_summary()
-    done = (summary.get("train") or {}).get("steps", 0)
-    return summary.get("status") == "finished" and bool(done >= settings.train.steps)
+    if summary.get("status") != "finished":
+        return False
+    currency, total = settings.train.budget
+    # Early stopping finishes below the budget: then only a larger one is more to do.
+    same_budget = config.load(folder.config).train.budget == (currency, total)
+    return same_budget or bool(summary["train"][currency] >= total)
 
 
 def _resumed(cfg: DictConfig, overrides: list[str]) -> Settings:

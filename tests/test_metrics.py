@@ -143,8 +143,8 @@ def test_training_costs_three_forward_passes() -> None:
     def build() -> GPT:
         return GPT(vocab_size=65, block_size=64, n_layer=4, n_head=4, n_embd=128)
 
-    assert measure.flops_per_token(build, 64) == pytest.approx(
-        3 * measure.forward_flops(build, 64) / 64, rel=1e-9
+    assert measure.step_flops(build, 64) == pytest.approx(
+        3 * measure.forward_flops(build, 64), rel=1e-9
     )
 
 

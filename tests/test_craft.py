@@ -1,0 +1,338 @@
+"""Optimizers, schedules, budgets and regularizers do what their names say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness import cli, config, loop, loss
+from harness.draw import draw
+from harness.errors import UsageError
+from harness.optim import Muon, limit_norms, matrices, parameter_groups
+from harness.schedule import Constant, Cosine, InverseSqrt, Linear, StableDecay, Step
+from zoo.gpt import GPT
+
+from .laws import CPU
+from .training import losses, rows, settings, summary, trace, train
+
+GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
+OPTIMIZERS = sorted(path.stem for path in (config.CONF / "optimizer").glob("*.yaml"))
+SCHEDULES = sorted(path.stem for path in (config.CONF / "schedule").glob("*.yaml"))
+
+
+def small_gpt(**options: bool) -> GPT:
+    torch.manual_seed(0)
+    return GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8, **options)
+
+
+# Schedules
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Constant(10), [1.0] * 10),
+        (Constant(10, warmup=4, warmup_start=0.0), [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]),
+        (Constant(10, warmup=0.4, warmup_start=0.2), [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1]),
+        (Linear(10, floor=0.5), [1 - 0.05 * s for s in range(10)]),
+        (Cosine(10, floor=0.1), [0.1 + 0.45 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]),
+        (Step(10, at=[3, 0.7]), [1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]),
+        (StableDecay(10, decay=4), [1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
+        (StableDecay(10, decay=0.5, floor=0.5), [1] * 6 + [0.9, 0.8, 0.7, 0.6]),
+        (InverseSqrt(10, warmup=1), [0.01] + [1 / math.sqrt(s) for s in range(1, 10)]),
+    ],
+)
+def test_schedule_equals_its_formula(schedule, expected: list[float]) -> None:  # noqa: ANN001
+    assert [schedule(step) for step in range(10)] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_schedule_of_the_study_notes() -> None:
+    """1e-3·(0.01 + 0.99·187/1500): what their warm-up reached, and took for its peak."""
+    assert 1e-3 * Cosine(3000, warmup=1500)(187) == pytest.approx(1.334e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong"),
+    [
+        (Cosine, {"warmup": 11}),
+        (Cosine, {"warmup": -1}),
+        (Cosine, {"floor": 1.5}),
+        (Constant, {"warmup_start": 2}),
+        (StableDecay, {"warmup": 5, "decay": 6}),
+        (Step, {"at": [11]}),
+        (Step, {"at": [1], "factor": 0}),
+        (InverseSqrt, {"warmup": 0}),
+    ],
+)
+def test_schedules_refuse_what_they_cannot_do(cls, wrong: dict) -> None:  # noqa: ANN001
+    with pytest.raises(ValueError, match=r"must|exceed"):
+        cls(10, **wrong)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_trains_and_resumes(tmp_path: Path, name: str) -> None:
+    chosen = (*GPT_SMALL, f"schedule={name}", "checkpoint.every=4", "schedule.warmup=2")
+    train(tmp_path / "a", *chosen)
+    (tmp_path / "a/run/checkpoints/step-00000008.pt").unlink()
+    before = trace(tmp_path / "a")
+    path = tmp_path / "a/run/summary.json"
+    path.write_text(path.read_text().replace("finished", "running"))
+    train(tmp_path / "a", *chosen, "resume=true")
+    assert trace(tmp_path / "a") == before
+
+
+def test_a_schedule_can_be_looked_at() -> None:
+    schedule = Linear(100, warmup=0.1, warmup_start=0.0)
+    drawing = draw([0.02 * schedule(spent) for spent in range(0, 101, 5)], "0", "100 steps")
+    assert "0.02 ┤" in drawing
+    columns = [line[11:] for line in drawing.splitlines()[:10]]
+    heights = [sum(line[c] == "█" for line in columns) for c in range(21)]
+    assert heights[:3] == [0, 5, 10]
+    assert heights[2:] == sorted(heights[2:], reverse=True)
+    assert heights[-1] == 0
+
+
+# Optimizers
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_learns_and_resumes(tmp_path: Path, name: str) -> None:
+    chosen = (*GPT_SMALL, f"optimizer={name}", "train.steps=30", "checkpoint.every=10")
+    train(tmp_path / "a", *chosen, "eval.every=30")
+    scores = [row["val/nats_per_token"] for row in rows(tmp_path / "a") if "val/perplexity" in row]
+    assert scores[-1] < scores[0] - 0.1
+    (tmp_path / "a/run/checkpoints/step-00000030.pt").unlink()
+    before = trace(tmp_path / "a")
+    path = tmp_path / "a/run/summary.json"
+    path.write_text(path.read_text().replace("finished", "running"))
+    train(tmp_path / "a", *chosen, "eval.every=30", "resume=true")
+    assert trace(tmp_path / "a") == before
+
+
+def test_every_parameter_is_in_one_group_with_its_rate() -> None:
+    model = small_gpt()
+    parts = {"blocks": 0.5, "blocks.0.attention": 0.25, "token_embedding": 2.0}
+    groups = parameter_groups(model, lr=0.01, lr_of=parts, weight_decay=0.1)
+    found = {id(p): group for group in groups for p in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in groups)
+    for name, parameter in model.named_parameters():
+        group = found[id(parameter)]
+        expected = 0.01
+        if name.startswith("blocks."):
+            expected = 0.25 if ".attention." in name else 0.5
+        if name == "token_embedding.weight":
+            expected = 2.0
+        assert group["lr"] == group["peak_lr"] == expected, name
+        is_matrix = name.endswith(("qkv.weight", "projection.weight", "expand.weight"))
+        assert group["weight_decay"] == (0.1 if is_matrix else 0.0), name
+    decayed = parameter_groups(model, 0.01, {}, 0.1, decay_embeddings=True)
+    names = {id(p): name for name, p in model.named_parameters()}
+    with_decay = {names[id(p)] for g in decayed if g["weight_decay"] for p in g["params"]}
+    assert {"token_embedding.weight", "position_embedding.weight"} < with_decay
+    with pytest.raises(UsageError, match="Did you mean blocks"):
+        parameter_groups(model, 0.01, {"block": 1.0}, 0.0)
+
+
+def test_the_rates_of_parts_follow_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    step = torch.optim.SGD.step
+
+    def watched(self, *rest):  # noqa: ANN001, ANN002, ANN202
+        seen.append(sorted(group["lr"] for group in self.param_groups))
+        return step(self, *rest)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    train(
+        tmp_path / "a", *GPT_SMALL, "optimizer=sgd", "optimizer.lr=0.1", "train.steps=4",
+        "schedule=step", "schedule.at=[2]", "optimizer.lr_of={token_embedding: 0.4, blocks: 0.1}",
+    )  # fmt: skip
+    assert [max(rates) for rates in seen] == pytest.approx([0.4, 0.4, 0.04, 0.04])
+    assert [min(rates) for rates in seen] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01]
+    )
+
+
+def test_muon_orthogonalizes_matrices_and_kernels_and_leaves_the_rest_to_adamw() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"conv": nn.Conv1d(4, 6, 3), "embedding": nn.Embedding(5, 4)})
+    groups = parameter_groups(model, lr=0.1, lr_of={}, weight_decay=0.0)
+    optimizer = Muon(groups, lr=0.1, weight_decay=0.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    gradient = {name: p.grad.clone() for name, p in model.named_parameters()}
+    optimizer.step()
+    update = (before["conv.weight"] - model["conv"].weight.detach()).flatten(1)
+    reference = torch.nn.Parameter(before["conv.weight"].flatten(1).clone())
+    reference.grad = gradient["conv.weight"].flatten(1)
+    torch.optim.Muon([reference], 0.1, 0.0, 0.95, adjust_lr_fn="match_rms_adamw").step()
+    torch.testing.assert_close(update, before["conv.weight"].flatten(1) - reference.detach())
+    singular = torch.linalg.svdvals(update)
+    assert singular.max() / singular.min() < 2.5  # Newton-Schulz brings them all near one
+    for name in ("conv.bias", "embedding.weight"):
+        moved = before[name] - dict(model.named_parameters())[name].detach()
+        torch.testing.assert_close(moved, 0.1 * gradient[name].sign(), rtol=1e-3, atol=1e-4)
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+
+
+# Budgets
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"),
+    [("tokens=100", 4), ("tokens=128", 4), ("bytes=100", 4), ("flops=1e6", None), ("steps=5", 5)],
+)
+def test_training_ends_with_its_budget(tmp_path: Path, budget: str, steps: int | None) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "train.steps=null", f"train.{budget}")
+    cost = summary(tmp_path / "a")["train"]
+    name, _, amount = budget.partition("=")
+    before, last = rows(tmp_path / "a")[-2:]
+    key = "step" if name == "steps" else name
+    assert before[key] < float(amount) <= last[key]
+    assert cost[name] == last[key]
+    assert steps is None or cost["steps"] == steps
+
+
+def test_a_budget_of_seconds_ends_by_the_clock(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "train.steps=null", "train.seconds=0.3", "eval.every=1000")
+    before, last = rows(tmp_path / "a")[-2:]
+    assert before["seconds"] < 0.3 <= last["seconds"]
+    assert (
+        last["lr"]
+        if "lr" in last
+        else before["lr"] < rows(tmp_path / "a")[len(rows(tmp_path / "a")) // 2]["lr"]
+    )
+
+
+def test_schedules_follow_the_budget(tmp_path: Path) -> None:
+    """Half of the tokens, half of the way down: as with half of the steps."""
+    chosen = (*GPT_SMALL, "schedule=linear", "schedule.warmup=0.25")
+    train(tmp_path / "a", *chosen, "train.steps=8")
+    train(tmp_path / "b", *chosen, "train.steps=null", "train.tokens=256")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("train.steps=5", "train.tokens=9"), "given twice"),
+        (("train.steps=0",), "train.steps=0 must be above 0"),
+        (("train.tokens=-1", "train.steps=null"), "must be above 0"),
+        (("train.positions=first",), "all, last"),
+        (("train.ema=1",), "train.ema"),
+        (("train.label_smoothing=1.0",), "label_smoothing"),
+        (("train.max_norm=0",), "max_norm"),
+        (("optimizer.lr_of={nothing: 1.0}",), "no such part"),
+    ],
+)
+def test_contradictions_are_refused(
+    tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(tmp_path / "a", *GPT_SMALL, *overrides)
+
+
+def test_without_a_budget_it_is_2000_steps() -> None:
+    assert config.read(cli.compose([])).train.budget == ("steps", 2000)
+
+
+def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
+    ruin = ("optimizer=sgd", "optimizer.lr=1.0", "schedule=constant", "train.clip=1")
+    train(tmp_path / "a", *GPT_SMALL, *ruin, "train.steps=40", "eval.every=2", "train.patience=3")
+    found = summary(tmp_path / "a")
+    assert found["status"] == "finished"
+    assert found["train"]["steps"] == found["best"]["step"] + 6 < 40
+    assert train(tmp_path / "a", *GPT_SMALL, *ruin, "train.steps=40", "resume=true") == 0
+    assert summary(tmp_path / "a") == found
+
+
+# Regularizers
+
+
+def test_label_smoothing_shapes_the_gradient_and_not_the_report() -> None:
+    model = small_gpt().double()
+    ids = torch.randint(11, (3, 5))
+    aim = F.cross_entropy(
+        model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), label_smoothing=0.05
+    )
+    aim.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    plain = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+    total = loss.add_gradients(
+        model, model.features(ids[:, :-1]), ids[:, 1:], CPU, lambda nats: nats / 12, 0.05
+    )
+    assert total.item() / 12 == pytest.approx(plain.item(), rel=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-12, rtol=0)
+
+
+def test_max_norm_bounds_what_comes_into_each_unit(tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+    kernel = nn.Parameter(torch.full((2, 2, 3), 1.0))
+    limit_norms([weight, kernel], 1.0)
+    torch.testing.assert_close(weight.detach(), torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
+    torch.testing.assert_close(kernel.detach().flatten(1).norm(dim=1), torch.ones(2))
+    train(tmp_path / "a", *GPT_SMALL, "train.max_norm=0.05")
+    saved = torch.load(tmp_path / "a/run/checkpoints/step-00000008.pt", weights_only=True)
+    model = GPT(summary(tmp_path / "a")["vocab_size"], 16, 2, 2, 16)
+    model.load_state_dict(saved["model"])
+    assert all(weight.norm(dim=1).max() < 0.0501 for weight in matrices(model))
+    assert model.token_embedding.weight.norm(dim=1).max() > 0.06  # an embedding is no unit's input
+
+
+def test_the_moving_average_is_what_is_evaluated(tmp_path: Path) -> None:
+    chosen = (*GPT_SMALL, "train.ema=0.5", "checkpoint.every=1", "train.steps=2", "eval.every=1")
+    train(tmp_path / "a", *chosen)
+    folder = tmp_path / "a/run/checkpoints"
+    steps = [
+        torch.load(folder / f"step-{step:08d}.pt", weights_only=True)["model"] for step in (1, 2)
+    ]
+    best = torch.load(folder / "best-00000002.pt", weights_only=True)["model"]
+    # The first update starts the average; the second moves it half of the way.
+    for name, value in best.items():
+        torch.testing.assert_close(value, (steps[0][name] + steps[1][name]) / 2)
+
+
+def test_the_moving_average_survives_a_resume(tmp_path: Path) -> None:
+    chosen = (*GPT_SMALL, "train.ema=0.9", "checkpoint.every=4")
+    train(tmp_path / "a", *chosen)
+    before = trace(tmp_path / "a")
+    (tmp_path / "a/run/checkpoints/step-00000008.pt").unlink()
+    path = tmp_path / "a/run/summary.json"
+    path.write_text(path.read_text().replace("finished", "running"))
+    train(tmp_path / "a", *chosen, "resume=true")
+    assert trace(tmp_path / "a") == before
+
+
+def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "train.positions=last", "train.steps=1", "schedule=constant")
+    train(tmp_path / "b", *GPT_SMALL, "train.steps=1", "schedule=constant")
+    chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
+    from harness.data import draw_batch
+    from harness.train import load_dataset
+
+    dataset = load_dataset(chosen)
+    inputs, targets = draw_batch(dataset.train.ids, 0, 0, 2, 16)
+    torch.manual_seed(0)
+    model = GPT(dataset.tokenizer.vocab_size, 16, 2, 2, 16)
+    expected = F.cross_entropy(model(inputs)[:, -1], targets[:, -1]).item()
+    assert rows(tmp_path / "a")[0]["train/loss"] == pytest.approx(expected, rel=1e-6)
+    assert summary(tmp_path / "a")["train"]["tokens"] == 2
+    assert summary(tmp_path / "b")["train"]["tokens"] == 32
+    cost = [summary(tmp_path / name)["train"]["flops"] for name in "ab"]
+    assert 0.8 * cost[1] < cost[0] < cost[1]  # the head alone is spared
+
+
+def test_a_bad_initialization_is_noticed() -> None:
+    assert "more than 10 %" not in loop._first_loss(math.log(65) * 1.05, 65)
+    assert "more than 10 %" in loop._first_loss(math.log(65) * 1.2, 65)
