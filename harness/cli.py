@@ -162,13 +162,20 @@ def compose(overrides: list[str], config_dir: Path = config.CONF) -> DictConfig:
 
 
 def prepare_hydra() -> None:
-    """Teach Hydra `${unique:}`, a few letters that no other process has, and make it compose
-    through our loader. Hydra offers no place to put a loader, hence the assignment."""
+    """Teach Hydra what conf/ uses in `${…}` beside OmegaConf's own, and to compose through our
+    loader. Hydra offers no place to put a loader, hence the assignment.
+
+    `${unique:}`: a few letters that no other process has, the same wherever one run reads it.
+    `${by_model:{gpt: 1e-3, …}}`: the value for the model that was chosen.
+    """
     from hydra._internal import hydra as internals
 
     from harness.loader import Loader
 
     OmegaConf.register_new_resolver(
         "unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "by_model", lambda values, _root_: values[_root_.names.model], replace=True
     )
     vars(internals)["ConfigLoaderImpl"] = Loader

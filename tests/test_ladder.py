@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from harness import cli, config, measure
 from harness.config import Settings
+from harness.optim import build_optimizer
 from zoo.language_model import LanguageModel
 
 from .architectures import bigram, gpt, ladder
@@ -103,7 +104,7 @@ def test_a_rung_learns(name: str) -> None:
     settings = recipe(name)
     torch.manual_seed(0)
     model = fresh(settings.model, V)
-    optimizer = settings.build("optimizer", torch.optim.Optimizer, params=model.parameters())
+    optimizer = build_optimizer(settings, model)
     ids = torch.randint(V, (settings.train.batch_size, T + 1))
     losses = []
     for _ in range(20):

@@ -55,6 +55,7 @@ class HuggingFace(LanguageModel):
     `head` maps hidden states to logits; where more follows them than a linear map (a soft cap, a
     scale), the features are the logits. A type whose cache does not hold what it promises keeps the
     ids instead and computes every token from all before it, which is slow, and the log says so.
+    What a type would add to the loss, such as the balance of its experts, is left out.
 
     Raises ValueError for a type or a setting that transformers does not have, and for a model that
     is not causal.
@@ -122,7 +123,7 @@ class HuggingFace(LanguageModel):
         options = {"use_cache": False} if self.past_name else {}
         try:
             logits_BTV = model(input_ids=ids_BT, **options).logits
-        except Exception as error:  # their mistakes in a configuration show as any kind
+        except Exception as error:  # as in _build
             raise ValueError(f"this {model_type} can't run: {_one_line(error)}") from error
         if logits_BTV.shape != (2, time, self.vocab_size):
             raise ValueError(f"{model_type} gives no logits for each token of the vocabulary")
@@ -220,7 +221,7 @@ def _build(
         if field in ("vocab_size", limit):
             source = "the data decide it" if field == "vocab_size" else "block_size decides it"
             raise ValueError(f"config.{name} can't be set: {source}")
-        if field not in (*fields, "attn_implementation", "model_type"):
+        if field not in fields and field != "model_type":
             hint = _nearest(name, (*fields, *aliases))
             raise ValueError(f"config.{name}: {model_type} has no such setting.{hint}")
         settings[field] = value
@@ -230,7 +231,7 @@ def _build(
         settings["experts_implementation"] = "batched_mm"
     try:
         return AutoModelForCausalLM.from_config(config_class(**settings))
-    except Exception as error:  # as above
+    except Exception as error:  # mistakes in a configuration show as any kind of exception
         raise ValueError(f"this {model_type} can't be built: {_one_line(error)}") from error
 
 
