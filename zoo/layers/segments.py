@@ -8,12 +8,11 @@ B batch, T time (queries), S keys past and present, C channels, H heads, D chann
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from zoo.layers.attention import CausalSelfAttention, KeyValues, attend
+from zoo.layers.feed_forward import Activation
 from zoo.layers.rotary import rotate
 from zoo.layers.transformer import Block
 
@@ -55,7 +54,7 @@ class SegmentedSelfAttention(CausalSelfAttention):
 
 
 class SegmentedBlock(Block):
-    """The transformer block with attention in segments. options: see Block."""
+    """The pre-norm transformer block with attention in segments."""
 
     def __init__(
         self,
@@ -65,9 +64,10 @@ class SegmentedBlock(Block):
         bias: bool,
         segment: int,
         overlap: int = 0,
-        **options: Any,
+        *,
+        activation: Activation = "gelu",
     ) -> None:
-        super().__init__(n_embd, n_head, dropout, bias, **options)
+        super().__init__(n_embd, n_head, dropout, bias, activation=activation)
         self.attention = SegmentedSelfAttention(n_embd, n_head, dropout, bias, segment, overlap)
 
 
