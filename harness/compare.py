@@ -26,10 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises UsageError for a path without runs, or for one that can't be written.
     """
+    from harness import export
+
     options = _parse(arguments)
     records = find_runs(options.paths)
     print_comparison(records, sys.stdout)
     try:
+        for path, write in ((options.markdown, export.markdown), (options.csv, export.csv_text)):
+            if path is not None:
+                path.write_text(write(records), encoding="utf-8")
+                print(f"{path} written")
         if options.out is not None:
             from harness.report import write_report
 
@@ -63,6 +69,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--plots", type=Path, metavar="DIR", help="write the figures there, as PNG and SVG"
     )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write one line a run there, with full precision"
+    )
     return parser.parse_args(arguments)
 
 
@@ -73,7 +83,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     """
     from rich.console import Console
 
-    from harness.verdict import LOSSY_NOTE, MEANS_NOTE, headline, notes
+    from harness.verdict import LOSSY_NOTE, MEANS_NOTE, by_tokenizer, headline, losses, notes
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or not file.isatty():
@@ -91,9 +101,13 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     if comparison.ranked:
         _print_groups(console, comparison.ranked, lossy=False)
         console.print(MEANS_NOTE, style="dim")
+        if best := by_tokenizer(comparison):
+            console.print(best, soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
+        for line in losses(comparison):
+            console.print(line, style="dim", soft_wrap=whole)
     if comparison.uncounted:
         console.print("\nNot counted", style="bold")
         console.print(_uncounted_table(comparison))

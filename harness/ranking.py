@@ -126,6 +126,10 @@ def why_uncounted(run: RunRecord) -> str | None:
         reached = f"at step {run.rows[-1]['step']}" if run.rows else "no step recorded"
         state = {"running": "still running, or killed", "stopped": "stopped before its end"}
         return run.error or f"{state.get(run.status, 'no error recorded')}, {reached}"
+    if run.leaks:
+        return "leaks: its tokenizer was learnt from the validation and test text, too"
+    if not run.causal:
+        return "not causal: evaluated with the statistics of the batch at hand"
     if (ranking_score(run) if run.lossless else lossy_score(run)) is None:
         return "finished without a test score"
     return None

@@ -13,8 +13,10 @@ from harness.verdict import (
     LOSSY_NOTE,
     MEANS_NOTE,
     Column,
+    by_tokenizer,
     columns,
     headline,
+    losses,
     notes,
     plain,
     run_name,
@@ -91,11 +93,13 @@ def _tables(comparison: Comparison) -> str:
     parts = []
     if comparison.ranked:
         table = _group_table(comparison.ranked, 0, lossy=False)
-        parts.append(_section("Ranking", table, f'<p class="caption">{MEANS_NOTE}</p>'))
+        caption = " ".join(filter(None, (by_tokenizer(comparison), MEANS_NOTE)))
+        parts.append(_section("Ranking", table, f'<p class="caption">{_esc(caption)}</p>'))
     if comparison.lossy:
         caption = (
             f'<p class="caption">Not ranked: {LOSSY_NOTE}. '
-            "Nats per token compare models on one tokenizer only.</p>"
+            "Nats per token compare models on one tokenizer only. "
+            f"{_esc(' '.join(losses(comparison)))}</p>"
         )
         table = _group_table(comparison.lossy, len(comparison.ranked), lossy=True)
         parts.append(_section("Lossy tokenizers", table, caption))

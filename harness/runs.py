@@ -70,6 +70,9 @@ class RunRecord:
     data: str = UNKNOWN
     seed: float | None = None
     lossless: bool = True
+    lost: Mapping[str, Any] = field(default_factory=dict)
+    leaks: bool = False
+    causal: bool = True
     parameters: float | None = None
     flops_per_token: float | None = None
     train: Cost = Cost()
@@ -183,6 +186,9 @@ def _known_fields(summary: dict[str, Any]) -> dict[str, Any]:
         **{name: summary.get(name) or UNKNOWN for name in names},
         "seed": _number(summary, "seed"),
         "lossless": lossless is not False,
+        "lost": _section(summary, "lost"),
+        "leaks": summary.get("leaks") is True,
+        "causal": summary.get("causal") is not False,
         "parameters": _number(_section(summary, "parameters"), "total"),
         "flops_per_token": _number(summary, "flops_per_token"),
         "train": Cost(**{name: _number(train, name) for name in Cost.__dataclass_fields__}),

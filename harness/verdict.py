@@ -175,6 +175,32 @@ def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     return equal, unequal
 
 
+def by_tokenizer(comparison: Comparison) -> str | None:
+    """The best of each tokenizer, where there are several: the ranking goes across them."""
+    best: dict[str, Group] = {}
+    for group in comparison.ranked:
+        best.setdefault(group.tokenizer, group)
+    if len(best) < 2:
+        return None
+    scores = ((name, group, group.spread(ranking_score)) for name, group in best.items())
+    lines = [f"{name}: {group.model}, {score(own)}" for name, group, own in scores if own]
+    return f"Best with each tokenizer, in test bits per byte: {'; '.join(lines)}."
+
+
+def losses(comparison: Comparison) -> list[str]:
+    """What each lossy tokenizer does not give back, with an example: a line a tokenizer."""
+    lines = []
+    for name, run in {group.tokenizer: group.counted[0] for group in comparison.lossy}.items():
+        lost = run.lost
+        if lost.get("characters"):
+            before, after = (lost.get("examples") or [["", ""]])[0]
+            lines.append(
+                f"{name} changes {lost['changed'] / lost['characters']:.1%} of the characters: "
+                f"{plain(str(before))!r} comes back as {plain(str(after))!r}."
+            )
+    return lines
+
+
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before trusting the order; the first is the unequal comparison."""
     ranked = comparison.ranked

@@ -1,5 +1,6 @@
 """Comparing finished runs: what is ranked, what is kept apart, and the page that says so."""
 
+import csv
 import io
 import json
 import re
@@ -18,7 +19,7 @@ from harness.ranking import compare_runs, ranking_score
 from harness.report import write_report
 from harness.runs import find_runs, read_run
 from harness.svg import PLACEHOLDERS
-from harness.verdict import headline, notes, score
+from harness.verdict import by_tokenizer, headline, notes, score
 
 
 def write_run(
@@ -433,3 +434,44 @@ def test_a_report_that_can_not_be_written_is_a_usage_error(
 )  # fmt: skip
 def test_numbers_are_written_with_three_digits(number: float, text: str) -> None:
     assert human(number) == text
+
+
+def test_leaking_and_non_causal_runs_are_not_ranked(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(tmp_path / "b", "mlp", test=1.0, leaks=True)
+    write_run(tmp_path / "c", "wavenet", test=0.5, causal=False)
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert [group.model for group in comparison.ranked] == ["gpt"]
+    assert [reason.split(":")[0] for _, reason in comparison.uncounted] == ["leaks", "not causal"]
+
+
+def test_the_best_with_each_tokenizer_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    assert by_tokenizer(compare_runs(find_runs([tmp_path]))) is None
+    write_run(tmp_path / "b", "mlp", test=1.5)
+    write_run(tmp_path / "c", "gpt", test=2.5, tokenizer="p50k")
+    found = by_tokenizer(compare_runs(find_runs([tmp_path])))
+    assert found is not None
+    assert "char: mlp, 1.500; p50k: gpt, 2.500" in found
+
+
+def test_what_a_lossy_tokenizer_loses_is_said(tmp_path: Path) -> None:
+    lost = {"characters": 200, "changed": 25, "examples": [["To Be,\n", "to be, "]]}
+    write_run(tmp_path / "a", "gpt", test=1.1, lossless=False, tokenizer="bert", lost=lost)
+    out = io.StringIO()
+    print_comparison(find_runs([tmp_path]), out)
+    assert "bert changes 12.5% of the characters: 'To Be,' comes back as 'to be,'" in out.getvalue()
+
+
+def test_markdown_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "r" / "a", "gpt", 0, test=2.0)
+    write_run(tmp_path / "r" / "b", "gpt", 1, test=2.2)
+    write_run(tmp_path / "r" / "c", "mlp", 0, test=None, status="failed", error="no, really")
+    arguments = [str(tmp_path / "r"), "--markdown", str(tmp_path / "t.md")]
+    assert main([*arguments, "--csv", str(tmp_path / "t.csv")]) == 0
+    table = [line for line in (tmp_path / "t.md").read_text().splitlines() if line[:1] == "|"]
+    assert len({line.count("|") for line in table}) == 1
+    assert "2.100 ± 0.141" in table[2]
+    lines = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert [line["test bits_per_byte"] for line in lines] == ["2.0", "2.2", ""]
+    assert lines[2]["not counted because"] == "no, really"
