@@ -72,7 +72,7 @@ def _batch_statistics(model: nn.Module, keep: bool) -> Iterator[None]:
     """keep: leave the last batch's statistics in running_mean and running_var."""
     norms = layers(model)
     momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms]  # type: ignore[union-attr]
+    counts = [int(norm.num_batches_tracked or 0) for norm in norms]
     model.eval()
     for norm in norms:
         norm.train()
@@ -83,7 +83,8 @@ def _batch_statistics(model: nn.Module, keep: bool) -> Iterator[None]:
         for norm, momentum, count in zip(norms, momenta, counts, strict=True):
             norm.eval()
             norm.momentum = momentum
-            norm.num_batches_tracked = count
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(count)
 
 
 def _population(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

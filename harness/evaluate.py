@@ -72,7 +72,7 @@ def main() -> int:
             stride,
             arguments.batch_size,
             on_batch,
-            strided,
+            strided=strided,
         )
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
     result |= score.summary() | {"strided_inference": strided}

@@ -120,7 +120,7 @@ def train(
         evaluation = settings.eval
         return score_split(
             evaluated, split, tokenizer, compute, evaluation.stride, evaluation.batch_size,
-            lambda tokens: interrupt.check(), plan.batch_norm == "batch",
+            lambda tokens: interrupt.check(), batch_statistics=plan.batch_norm == "batch",
         )  # fmt: skip
 
     def recompute_statistics(of: LanguageModel) -> None:

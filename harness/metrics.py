@@ -69,6 +69,7 @@ def score_split(
     stride: int | None = None,
     batch_size: int = 64,
     on_batch: Callable[[int], None] = lambda tokens: None,
+    *,
     strided: bool = False,
     batch_statistics: bool = False,
 ) -> Score:
@@ -80,7 +81,16 @@ def score_split(
     batch_statistics: let batch normalization use the batch at hand, which is not causal.
     """
     ids = np.asarray(split.ids)
-    nats = token_nats(model, ids, compute, stride, batch_size, on_batch, strided, batch_statistics)
+    nats = token_nats(
+        model,
+        ids,
+        compute,
+        stride,
+        batch_size,
+        on_batch,
+        strided=strided,
+        batch_statistics=batch_statistics,
+    )
     return Score(
         nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
         tokens=len(nats),
@@ -101,6 +111,7 @@ def token_nats(
     stride: int | None = None,
     batch_size: int = 64,
     on_batch: Callable[[int], None] = lambda tokens: None,
+    *,
     strided: bool = False,
     batch_statistics: bool = False,
 ) -> NDArray[np.floating]:
