@@ -4,7 +4,9 @@ PYTHON ?= python3
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 # A comparison gets a folder of its own, so that no earlier one is overwritten.
-SWEEP  ?= runs/compare-$(shell date +%Y%m%d-%H%M%S)
+ifndef SWEEP
+SWEEP  := runs/compare-$(shell date +%Y%m%d-%H%M%S)
+endif
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: install compare test test-long check clean

@@ -79,7 +79,7 @@ class Assets:
             digest = f" (SHA-256 {sha256})" if sha256 else ""
             raise UsageError(
                 f"{wanted.name} is not in the asset path and could not be downloaded ({error}); "
-                f"get it from {url}{digest} and put it into {wanted.parent}"
+                f"get it from {url}{digest} and save it as {wanted}"
             ) from error
         return target
 

@@ -69,13 +69,14 @@ def measure(settings: Settings) -> dict[str, str]:
     def build() -> LanguageModel:
         return settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
 
+    peak_memory, _ = _train(settings, dataset, compute, lambda: None)
     torch.manual_seed(settings.seed)
     model = build().to(compute.device)
-    peak_memory, _ = _train(settings, dataset, compute, lambda: None)
     _, harness = _train(settings, dataset, compute, bare := _BareStep(settings, dataset, model))
     plan = settings.train
-    tokens = plan.batch_size * plan.accumulate * plan.seq_len
-    flops = step_flops(build, plan.seq_len) / plan.seq_len
+    rows, targets = plan.batch_size * plan.accumulate, len(range(plan.seq_len)[plan.trained])
+    tokens = rows * targets
+    flops = step_flops(build, plan.seq_len, plan.trained) / targets
     step = statistics.median(harness)
     speed, rate = tokens / step, flops * tokens / step / 1e9
     ratios = [one / other for one, other in zip(harness, bare.seconds[WARM_UP:], strict=True)]
@@ -121,6 +122,7 @@ def _train(
     def on_step(row: Row) -> None:
         nonlocal started
         if "train/loss" in row:
+            compute.synchronize()
             seconds.append(perf_counter() - started)
             between()
             started = perf_counter()
@@ -143,6 +145,8 @@ class _BareStep:
     """Forward, backward and optimizer step on one fixed batch, and nothing else; timed."""
 
     def __init__(self, settings: Settings, dataset: Dataset, model: LanguageModel) -> None:
+        import torch
+
         from harness.data import draw_batch
         from harness.device import Compute
         from harness.optim import build_optimizer
@@ -156,6 +160,8 @@ class _BareStep:
             for micro in zip(*(part.split(plan.batch_size) for part in batch), strict=True)
         ]
         self._model = model.train()
+        self._trained = plan.trained
+        self._features = torch.compile(model.features) if settings.compile else model.features
         self._optimizer = build_optimizer(settings, model)
         self.seconds: list[float] = []
 
@@ -165,8 +171,11 @@ class _BareStep:
         started = perf_counter()
         for inputs_BT, targets_BT in self._micro_batches:
             with self._compute.autocast():
-                logits_BTV = self._model(inputs_BT)
-            F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten()).backward()
+                features_BTC = self._features(inputs_BT)[:, self._trained]
+                logits_BTV = self._model.head(features_BTC)
+            F.cross_entropy(
+                logits_BTV.flatten(0, 1).float(), targets_BT[:, self._trained].flatten()
+            ).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._compute.synchronize()
@@ -182,7 +191,10 @@ def _sampling(model: LanguageModel, compute: Compute) -> dict[str, str]:
     started = perf_counter()
     generate(model, prompt_BT, SAMPLED, Choice())
     speed = SAMPLED / (perf_counter() - started)
-    size = model.init_cache(1).nbytes
+    cache = model.init_cache(1)
+    with torch.inference_mode():
+        model(prompt_BT.expand(1, model.block_size or 1), cache)
+    size = cache.nbytes
     per_token = f", {size / model.block_size:,.0f} per token" if model.block_size else ""
     return {"sampling": f"{speed:,.0f} tokens/s", "cache": f"{size:,} bytes{per_token}"}
 
@@ -228,7 +240,7 @@ def _costs(settings: Settings) -> list[str]:
     field, window = model.receptive_field, model.block_size
     cache = model.init_cache(1)
     with torch.no_grad():
-        model(torch.zeros(1, 1, dtype=torch.int64), cache)
+        model(torch.zeros(1, window or 1, dtype=torch.int64), cache)
     return [
         f"{parameters(model)['total']:,}",
         f"{step_flops(build, seq_len) / seq_len:,.0f}",

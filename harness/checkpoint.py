@@ -36,10 +36,18 @@ def save(folder: Path, kind: str, step: int, state: dict[str, Any]) -> Path:
             digest_file.write(f"{digest}  {path.name}\n".encode())
     if not is_whole(path):
         raise RunFailure(f"{path} does not read back as it was written: check the disk")
+    # Those above are of a past that a resumed run has left: they must never pass for the newest.
+    remove_above(folder, kind, step)
     for old in list_steps(folder, kind)[KEPT[kind] :]:
-        _path(folder, kind, old).unlink()
-        _digest_path(_path(folder, kind, old)).unlink(missing_ok=True)
+        _remove(folder, kind, old)
     return path
+
+
+def remove_above(folder: Path, kind: str, step: int) -> None:
+    """Remove the checkpoints of this kind that are of a later step."""
+    for later in list_steps(folder, kind):
+        if later > step:
+            _remove(folder, kind, later)
 
 
 def load(folder: Path, kind: str) -> dict[str, Any] | None:
@@ -78,6 +86,12 @@ def is_whole(path: Path) -> bool:
         return _digest_path(path).read_text().split()[0] == digest_of(path)
     except (OSError, IndexError, UnicodeDecodeError):
         return False
+
+
+def _remove(folder: Path, kind: str, step: int) -> None:
+    path = _path(folder, kind, step)
+    path.unlink()
+    _digest_path(path).unlink(missing_ok=True)
 
 
 def _path(folder: Path, kind: str, step: int) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from harness import config
 from harness.errors import RunFailure, UsageError
@@ -107,7 +108,7 @@ def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
             hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(
                 _exiting(task)
             )()
-        except HydraException as error:
+        except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(str(error)) from error
         return 0
 

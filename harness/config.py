@@ -69,6 +69,11 @@ class TrainSettings:
     seconds: float | None = None
 
     @property
+    def trained(self) -> slice:
+        """The positions of a sequence that have a loss."""
+        return slice(-1, None) if self.positions == "last" else slice(None)
+
+    @property
     def budget(self) -> tuple[str, float]:
         """Its currency and its amount."""
         given = [(name, getattr(self, name)) for name in CURRENCIES]
@@ -329,6 +334,8 @@ def _typed(kind: type[T], plain: Mapping[Any, Any], prefix: str) -> T:
     values: dict[str, Any] = {}
     for name, value in plain.items():
         key, hint = prefix + name, hints[name]
+        if value == "???":
+            raise UsageError(_no_value(key))
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             values[name] = _typed(typing.cast(type, hint), value, f"{key}.")
             continue

@@ -134,7 +134,7 @@ def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:
     nearest start of a character."""
     cuts = [0]
     for share in (shares[0], shares[0] + shares[1]):
-        # Rounded first: 0.8 + 0.1 is a hair below 0.9 in floating point, a whole byte in the cut.
+        # Rounded first: 0.7 + 0.1 is a hair below 0.8 in floating point, a whole byte in the cut.
         cuts.append(max(cuts[-1], _character_start(text, int(round(share * text.size, 6)))))
     return list(itertools.pairwise([*cuts, text.size]))
 

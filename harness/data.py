@@ -20,7 +20,7 @@ from harness.corpus import (
     split_bytes,
     split_points,
 )
-from harness.encoded import PARTS, UNICODE_SCALARS, Loss, Split, encode_parts, learn
+from harness.encoded import PARTS, UNICODE_SCALARS, Lost, Split, encode_parts, learn
 from harness.errors import UsageError
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -30,7 +30,7 @@ __all__ = [
     "Corpus",
     "Dataset",
     "Download",
-    "Loss",
+    "Lost",
     "PythonDocs",
     "Split",
     "Text",
@@ -48,7 +48,7 @@ COUNTED = 1 << 22  # ids counted at a time
 class Dataset:
     """The three parts, the tokenizer that encoded them, and the digest of the text they are of.
 
-    A part whose share is 0 is None; train never is. text: what was encoded, from its start. loss:
+    A part whose share is 0 is None; train never is. text: what was encoded, from its start. lost:
     what a lossy tokenizer loses; None for one that loses nothing.
     """
 
@@ -58,7 +58,7 @@ class Dataset:
     tokenizer: Tokenizer
     digest: str
     text: Text
-    loss: Loss | None = None
+    lost: Lost | None = None
 
     def counts(self) -> NDArray[np.int64]:
         """(V,): how often each id occurs in the train split. An id at 0 was never learnt from: what
@@ -72,11 +72,11 @@ class Dataset:
     def notes(self) -> list[str]:
         """What a reader of the numbers must know of the data, a sentence each."""
         notes = self.tokenizer.notes()
-        if self.loss is not None:
-            before, after = self.loss.examples[0] if self.loss.examples else ("", "")
+        if self.lost is not None:
+            before, after = self.lost.examples[0] if self.lost.examples else ("", "")
             notes.append(
-                f"the tokenizer is lossy: of {self.loss.characters} characters it does not give "
-                f"back {self.loss.changed} ({before!r} → {after!r}); no bits per byte"
+                f"the tokenizer is lossy: of {self.lost.characters} characters it does not give "
+                f"back {self.lost.changed} ({before!r} → {after!r}); no bits per byte"
             )
         for name in PARTS[1:]:
             part = getattr(self, name)
@@ -108,11 +108,11 @@ def prepare(corpus: Corpus, tokenizer: Tokenizer, assets: Assets, ready: bool = 
         if not ready:
             learn(tokenizer, text, parts[0], assets.cache)
         digest = text.digest(0, text.size)
-        splits, loss = encode_parts(text, parts, digest, tokenizer, assets.cache)
+        splits, lost = encode_parts(text, parts, digest, tokenizer, assets.cache)
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error
     present = [split if share else None for split, share in zip(splits, corpus.split, strict=True)]
-    return Dataset(splits[0], present[1], present[2], tokenizer, digest, text, loss)
+    return Dataset(splits[0], present[1], present[2], tokenizer, digest, text, lost)
 
 
 def require_length(dataset: Dataset, seq_len: int) -> None:

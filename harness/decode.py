@@ -37,7 +37,10 @@ class Choice:
         """One id for each row, (B, 1)."""
         if self.temperature == 0:
             return logits_BV.argmax(-1, keepdim=True)
-        logits_BV = logits_BV.float() / self.temperature
+        # On the CPU, where the generator lives, so that a seed gives the same text on any device.
+        device, logits_BV = logits_BV.device, logits_BV.cpu().double()
+        # Relative to the largest, which the lowest temperature then leaves at 0.
+        logits_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None:
             kth_B1 = logits_BV.topk(min(self.top_k, logits_BV.shape[-1])).values[:, -1:]
             logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)
@@ -49,10 +52,7 @@ class Choice:
             logits_BV = logits_BV.masked_fill(
                 beyond_BV.scatter(-1, order_BV, beyond_BV), -torch.inf
             )
-        # On the CPU, where the generator lives, so that a seed gives the same text on any device.
-        return torch.multinomial(logits_BV.softmax(-1).cpu(), 1, generator=generator).to(
-            logits_BV.device
-        )
+        return torch.multinomial(logits_BV.softmax(-1), 1, generator=generator).to(device)
 
 
 @torch.inference_mode()
@@ -67,10 +67,11 @@ def generate(
     with _evaluating(model):
         window = Window(model, prompt_BT)
         ids_BT = prompt_BT
-        for _ in range(tokens):
+        for made in range(1, tokens + 1):
             next_B1 = choice.draw(window.logits_BV, generator)
             ids_BT = torch.cat([ids_BT, next_B1], dim=1)
-            window.extend(ids_BT)
+            if made < tokens:
+                window.extend(ids_BT)
         return ids_BT
 
 

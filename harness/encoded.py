@@ -57,7 +57,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Lost:
     """What decode(encode(text)) does not give back of a text's first `characters` characters, line
     by line. changed: how many of them; examples: three lines, before and after."""
 
@@ -68,7 +68,7 @@ class Loss:
 
 def encode_parts(
     text: Text, parts: list[tuple[int, int]], digest: str, tokenizer: Tokenizer, cache: Path
-) -> tuple[list[Split], Loss | None]:
+) -> tuple[list[Split], Lost | None]:
     """Each part encoded by itself and memory-mapped, and what is lost if the tokenizer is lossy.
 
     digest: of the text. Raises TokenizerError for text that the tokenizer can't take.
@@ -111,9 +111,9 @@ def _write(folder: Path, text: Text, parts: list[tuple[int, int]], tokenizer: To
         with placed(folder / f"{name}.ids") as file:
             described[name] = _encode(file, text, start, stop, tokenizer)
     text.require_unchanged()
-    loss = None if tokenizer.lossless else asdict(_loss(text, tokenizer))
+    lost = None if tokenizer.lossless else asdict(_what_is_lost(text, tokenizer))
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size)).name
-    meta = {"type": kind, "parts": described, "loss": loss}
+    meta = {"type": kind, "parts": described, "lost": lost}
     with placed(folder / "meta.json") as file:
         file.write(json.dumps(meta | {"sha256": _digest(meta)}).encode())
 
@@ -148,7 +148,7 @@ def _encode(file: Any, text: Text, start: int, stop: int, tokenizer: Tokenizer) 
     return {"bytes": stop - start, "unknown": unknown, "sha256": digest.hexdigest()}
 
 
-def _read(folder: Path) -> tuple[list[Split], Loss | None] | None:
+def _read(folder: Path) -> tuple[list[Split], Lost | None] | None:
     """What `_write` wrote, or None if it is not there whole."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
@@ -162,7 +162,7 @@ def _read(folder: Path) -> tuple[list[Split], Loss | None] | None:
             empty = path.stat().st_size == 0  # which can't be mapped
             ids = np.empty(0, meta["type"]) if empty else np.memmap(path, meta["type"], mode="r")
             splits.append(Split(ids, described["bytes"], described["unknown"]))
-        return splits, Loss(**meta["loss"]) if meta["loss"] else None
+        return splits, Lost(**meta["lost"]) if meta["lost"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -171,7 +171,7 @@ def _digest(meta: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
 
 
-def _loss(text: Text, tokenizer: Tokenizer) -> Loss:
+def _what_is_lost(text: Text, tokenizer: Tokenizer) -> Lost:
     characters, changed, examples = 0, 0, dict[str, str]()
     for piece in text.strings(0, text.size):
         for line in piece.splitlines(keepends=True):
@@ -182,4 +182,4 @@ def _loss(text: Text, tokenizer: Tokenizer) -> Loss:
         characters += len(piece)
         if characters >= SAMPLED_CHARACTERS:
             break
-    return Loss(characters, changed, [[line, back] for line, back in examples.items()])
+    return Lost(characters, changed, [[line, back] for line, back in examples.items()])

@@ -73,6 +73,7 @@ def main() -> int:
             arguments.batch_size,
             on_batch,
             strided=strided,
+            batch_statistics=run.settings.train.batch_norm == "batch",
         )
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
     result |= score.summary() | {"strided_inference": strided}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import checkpoint, config
 from harness.assets import Assets
@@ -14,6 +15,8 @@ from harness.errors import UsageError
 from harness.run_folder import RunFolder
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
+
+_AVERAGED = "module."  # how torch's AveragedModel names what it averages
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,20 @@ def load_run(
         raise UsageError(f"{path} has no checkpoint yet")
     tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
-    model.load_state_dict(state["model"])
+    try:
+        model.load_state_dict(_evaluated_weights(state))
+    except RuntimeError as error:
+        raise UsageError(f"{folder.config} is not what the weights were trained with") from error
     model.to(compute.device).eval()
     return Run(folder, settings, tokenizer, model, compute, state["step"], state["corpus"])
+
+
+def _evaluated_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights that are scored: their moving average, where the run keeps one."""
+    if "average" not in state:
+        return dict(state["model"])
+    average = state["average"].items()
+    return {name[len(_AVERAGED) :]: value for name, value in average if name.startswith(_AVERAGED)}
 
 
 def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokenizer:

@@ -3,6 +3,7 @@ own settings that would run foreign code or make folders of its own."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -34,6 +35,12 @@ FIXED: dict[str, tuple[object, str]] = {
 class Loader(ConfigLoaderImpl):
     """Composes as Hydra does. Raises UsageError for what can't be composed."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._choices = functools.cache(
+            lambda group: self.get_group_options(group, ObjectType.CONFIG)
+        )
+
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         overrides = named["overrides"]
         for override in overrides:
@@ -48,9 +55,6 @@ class Loader(ConfigLoaderImpl):
         _require_fixed(config)
         return config
 
-    def _choices(self, group: str) -> list[str]:
-        return self.get_group_options(group, ObjectType.CONFIG)
-
 
 def _require_fixed(config: DictConfig) -> None:
     plain: Any = OmegaConf.to_container(config.hydra, resolve=False)
@@ -62,10 +66,10 @@ def _require_fixed(config: DictConfig) -> None:
             raise UsageError(f"hydra.{key} can't be changed{instead}")
     if not fits(plain.get("verbose"), bool | str | list):
         raise UsageError(f"hydra.verbose={show(plain.get('verbose'))} should be true or false")
-    # A sweeper's parameters are built like a callback: plain text, and no reference to a class.
+    # Hydra holds a sweeper's parameters to be text, but builds them like a callback.
     params = plain["sweeper"].get("params") or {}
     if not isinstance(params, dict):
         raise UsageError("hydra.sweeper.params should be a group of settings")
-    for name, value in params.items():
-        if str(name).startswith("_") or isinstance(value, (dict, list)) or "${" in str(value):
-            raise UsageError(f"hydra.sweeper.params.{name} should be plain text, such as 0,1,2")
+    for name in params:
+        if str(name).startswith("_"):
+            raise UsageError(f"hydra.sweeper.params.{name} is no setting")

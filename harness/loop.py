@@ -72,8 +72,7 @@ def train(
     plan, tokenizer = settings.train, dataset.tokenizer
     token_bytes = tokenizer.token_bytes
     rows = plan.batch_size * plan.accumulate
-    # The positions of a sequence that have a loss: all of them, or the last alone.
-    trained = slice(-1, None) if plan.positions == "last" else slice(None)
+    trained = plan.trained
     tokens_per_step = rows * len(range(plan.seq_len)[trained])
     currency, total = plan.budget
 
@@ -98,6 +97,10 @@ def train(
         if average is not None:
             average.load_state_dict(saved["average"])
         report(f"going on from step {progress.step}")
+    # A best one of later steps belongs to a past that this run does not share.
+    checkpoint.remove_above(
+        folder.checkpoints, "best", progress.best["step"] if progress.best else -1
+    )
     saved_step = progress.step if saved is not None else None
     digests = {"tokenizer": tokenizer.digest, "corpus": dataset.digest}
 
@@ -140,17 +143,21 @@ def train(
         logger.open(folder.path, settings, progress.step)
     model.train()
 
+    def spent_so_far() -> Row:
+        """The start of the row of the step at hand: what all that came before has cost."""
+        return {
+            "step": progress.step,
+            "tokens": progress.step * tokens_per_step,
+            "bytes": progress.bytes,
+            "flops": progress.step * flops_per_step,
+            "seconds": progress.seconds,
+        }
+
     try:
         while True:
             interrupt.check()
             step = progress.step
-            row: Row = {
-                "step": step,
-                "tokens": step * tokens_per_step,
-                "bytes": progress.bytes,
-                "flops": step * flops_per_step,
-                "seconds": progress.seconds,
-            }
+            row = spent_so_far()
             spent = step if currency == "steps" else row[currency]
             finished = spent >= total
             if step and step % settings.checkpoint.every == 0:
@@ -168,8 +175,7 @@ def train(
                     finished |= _out_of_patience(progress, settings)
                 report(_line(row, spent / total))
                 folder.append(folder.samples, _sample(evaluated, dataset, settings, compute, step))
-                summary["train"] = _cost(row, memory)
-                summary |= {"best": _best(progress), "val": _val(progress)}
+                summary |= _reached(row, memory, progress)
                 folder.write_summary(summary)
             if finished:
                 save_checkpoint()
@@ -229,11 +235,14 @@ def train(
     except Stopped:
         save_checkpoint()
         raise
+    finally:
+        summary |= _reached(spent_so_far(), memory, progress)
 
-    summary["train"] = _cost(row, memory)
     if dataset.test is not None:
-        best = checkpoint.load(folder.checkpoints, "best")
-        if best is not None:
+        if progress.best is not None:
+            best = checkpoint.load(folder.checkpoints, "best")
+            if best is None or best["step"] != progress.best["step"]:
+                raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
             evaluated.load_state_dict(best["model"])
         summary["test"] = score(dataset.test).summary()
 
@@ -296,27 +305,19 @@ def _prefixed(prefix: str, score: Score) -> Row:
     }
 
 
-def _cost(row: Row, memory: PeakMemory) -> dict[str, Any]:
-    """What the training took so far, as summary.json has it."""
-    return {
+def _reached(row: Row, memory: PeakMemory, progress: Progress) -> dict[str, Any]:
+    """What the training took so far, and its best score: the weights that count have it."""
+    train = {
         "steps": row["step"],
         **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
         "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None,
         "peak_memory_bytes": memory.read(),
     }
-
-
-def _best(progress: Progress) -> dict[str, Any] | None:
     if progress.best is None:
-        return None
-    return {name: progress.best[name] for name in ("step", "nats_per_token", "bits_per_byte")}
-
-
-def _val(progress: Progress) -> dict[str, Any] | None:
-    """The score of the best weights, which are the ones that count."""
-    if progress.best is None:
-        return None
-    return {name: value for name, value in progress.best.items() if name not in ("step", "nats")}
+        return {"train": train, "best": None, "val": None}
+    best = {name: progress.best[name] for name in ("step", "nats_per_token", "bits_per_byte")}
+    val = {name: value for name, value in progress.best.items() if name not in ("step", "nats")}
+    return {"train": train, "best": best, "val": val}
 
 
 def _line(row: Row, spent: float) -> str:

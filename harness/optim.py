@@ -11,9 +11,15 @@ from torch import nn
 from harness import config
 from harness.config import Node, Settings
 from harness.errors import UsageError
-from harness.values import nearest
+from harness.values import describe, fits, nearest, show
 
 Group = dict[str, Any]
+# What is ours to check, because the optimizer's class does not take it, or need not.
+RULES: dict[str, Any] = {
+    "lr": float,
+    "lr_of": dict[str, float] | None,
+    "decay_embeddings": bool | None,
+}
 
 
 def build_optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
@@ -26,6 +32,10 @@ def check_arguments(settings: Settings) -> None:
     """Raises UsageError for an optimizer that is none, or a setting it does not have. At once:
     building one loads torch's compiler."""
     config.check(_node(settings), torch.optim.Optimizer, "optimizer", settings.trust, params=[])
+    for name, hint in RULES.items():
+        value = settings.optimizer.get(name)
+        if not fits(value, hint):
+            raise UsageError(f"optimizer.{name}={show(value)} should be {describe(hint)}")
 
 
 def check_optimizer(settings: Settings, model: nn.Module) -> None:
@@ -73,6 +83,8 @@ def parameter_groups(
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     embedded = _embeddings(model)
+    head = model.get_submodule("head") if hasattr(model, "head") else nn.Identity()
+    output = {id(parameter) for parameter in head.parameters()}
     for part in lr_of:
         if not any(_lies_in(name, part) for name, _ in named):
             parts = sorted({name.split(".")[0] for name, _ in named})
@@ -83,8 +95,8 @@ def parameter_groups(
     groups: dict[tuple[Any, ...], Group] = {}
     for name, parameter in named:
         matrix = parameter.dim() >= 2
-        hidden = matrix and id(parameter) not in embedded
-        decayed = hidden or (matrix and decay_embeddings)
+        decayed = matrix and (id(parameter) not in embedded or decay_embeddings)
+        hidden = matrix and id(parameter) not in embedded | output
         part = max((part for part in lr_of if _lies_in(name, part)), key=len, default="")
         rate = lr_of.get(part, lr)
         group = groups.setdefault(

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.runs import UNKNOWN, RunRecord
@@ -76,6 +76,7 @@ def lossy_score(run: RunRecord) -> float | None:
 
 def compare_runs(records: Sequence[RunRecord]) -> Comparison:
     """Groups runs over their seeds and sorts the groups."""
+    records = _tell_corpora_apart(records)
     families: dict[tuple[Any, ...], list[RunRecord]] = {}
     uncounted: list[tuple[RunRecord, str]] = []
     for run in records:
@@ -112,6 +113,20 @@ def compare_runs(records: Sequence[RunRecord]) -> Comparison:
         unscored=tuple(group for group in groups if not group.counted),
         uncounted=tuple(sorted(uncounted, key=lambda entry: str(entry[0].folder))),
     )
+
+
+def _tell_corpora_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Different texts under one name get their digest's first letters behind it: `text·1a2b3c`."""
+    texts: dict[str, set[str]] = {}
+    for run in records:
+        if run.corpus != UNKNOWN:
+            texts.setdefault(run.data, set()).add(run.corpus)
+    return [
+        replace(run, data=f"{run.data}·{run.corpus[:6]}")
+        if len(texts.get(run.data, ())) > 1 and run.corpus != UNKNOWN
+        else run
+        for run in records
+    ]
 
 
 def _rank_key(group: Group) -> tuple[str, float, str]:

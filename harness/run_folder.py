@@ -103,7 +103,10 @@ def versions() -> dict[str, str]:
     import platform
 
     found = {"python": platform.python_version()}
-    for package in ("language-model-zoo", "torch", "numpy", "hydra-core", "omegaconf"):
+    for package in (
+        *("language-model-zoo", "torch", "numpy", "hydra-core", "omegaconf"),
+        *("sentencepiece", "tiktoken", "tokenizers"),
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -18,8 +18,12 @@ from harness.errors import UsageError
 STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
 DAMAGED = "damaged"
 UNKNOWN = "?"
-# What may differ between two runs of one configuration: the seed, and where files lie.
-NOT_CONFIGURATION = ("seed", "run_dir", "resume", "hydra", "assets", "cache")
+# What may differ between two runs of one configuration: the seed, where files lie, and what is
+# watched or kept. A corpus is told by its digest, not by its path.
+NOT_CONFIGURATION = (
+    "seed", "run_dir", "resume", "hydra", "assets", "cache", "trust", "logger", "checkpoint",
+    "device", "data.path", "eval.batch_size", "eval.sample_tokens", "eval.prompt",
+)  # fmt: skip
 SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
 
 
@@ -59,7 +63,8 @@ class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
     `status` is one of STATUSES or DAMAGED; `error` is the run's own error, or what is damaged.
-    `config` is flat (dotted keys, values as text); `rows` are the lines of metrics.jsonl.
+    `corpus` is the SHA-256 of the text. `config` is flat (dotted keys, values as text); `rows` are
+    the lines of metrics.jsonl.
     """
 
     folder: Path
@@ -69,6 +74,7 @@ class RunRecord:
     tokenizer: str = UNKNOWN
     data: str = UNKNOWN
     seed: float | None = None
+    corpus: str = UNKNOWN
     lossless: bool = True
     lost: Mapping[str, Any] = field(default_factory=dict)
     leaks: bool = False
@@ -185,6 +191,7 @@ def _known_fields(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: summary.get(name) or UNKNOWN for name in names},
         "seed": _number(summary, "seed"),
+        "corpus": _texts(summary, "corpus").get("sha256", UNKNOWN),
         "lossless": lossless is not False,
         "lost": _section(summary, "lost"),
         "leaks": summary.get("leaks") is True,
@@ -259,7 +266,9 @@ def _read_config(path: Path) -> dict[str, str]:
     if not isinstance(config, dict):
         raise _DamageError(f"{path.name} is not a mapping")
     return {
-        key: text for key, text in _flatten(config) if key.split(".")[0] not in NOT_CONFIGURATION
+        key: text
+        for key, text in _flatten(config)
+        if not any(key == name or key.startswith(name + ".") for name in NOT_CONFIGURATION)
     }
 
 

@@ -41,7 +41,7 @@ class SweepReport(Callback):
             _require_folder(folder, config.get("resume") is True)
             _require_any_sound(_jobs(config))
             made = _make(folder)
-        except UsageError as error:
+        except (UsageError, OmegaConfBaseException) as error:
             sys.exit(fail(error, 2))
         atexit.register(_remove_if_empty, made)
 

@@ -41,7 +41,7 @@ LOG = logging.getLogger("harness")
 RESUMABLE = {
     *(f"train.{name}" for name in config.CURRENCIES),
     "train.patience",
-    "eval",
+    *(f"eval.{name}" for name in ("every", "batch_size", "sample_tokens", "prompt")),
     "checkpoint",
     "logger",
     "assets",
@@ -84,6 +84,7 @@ def run(settings: Settings) -> int:
     from harness.device import Compute, make_deterministic
 
     compute = Compute.choose(settings.device, settings.precision)
+    settings.precision = compute.precision  # resolved: a resumed run keeps it
     check(settings)
     dataset = load_dataset(settings)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
@@ -103,7 +104,7 @@ def check(settings: Settings) -> None:
     """Build what can be built without data. Raises UsageError for what could not be trained."""
     import torch
 
-    from harness import batch_norm
+    from harness import batch_norm, measure
     from harness.data import Corpus
     from harness.loggers import Logger
     from harness.metrics import resolve_stride
@@ -136,6 +137,10 @@ def check(settings: Settings) -> None:
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
+    if settings.train.budget[0] == "flops" and not measure.step_flops(lambda: model, 1):
+        raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
+    if settings.train.patience is not None and not settings.data["split"][1]:
+        raise UsageError("train.patience needs a validation split; data.split leaves none")
     check_optimizer(settings, model)
     batch_norm.require_some(model, settings.train.batch_norm)
 
@@ -238,8 +243,9 @@ def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Su
         "status": "running",
         **vars(settings.names),
         "seed": settings.seed,
+        "corpus": {"sha256": dataset.digest, "split": settings.data["split"]},
         "lossless": dataset.tokenizer.lossless,
-        "lost": dataset.loss and asdict(dataset.loss),
+        "lost": dataset.lost and asdict(dataset.lost),
         "leaks": dataset.tokenizer.leaks,
         "causal": settings.train.batch_norm != "batch",
         "vocab_size": dataset.tokenizer.vocab_size,

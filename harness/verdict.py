@@ -7,10 +7,12 @@ from harness.plots import human
 from harness.ranking import Comparison, Group, Spread, lossy_score, ranking_score
 from harness.runs import RunRecord
 
+NOT_GIVEN = ("None", "null", "–", "")
 LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
 MEANS_NOTE = (
     "Mean ± sample standard deviation over seeds; costs are means. "
-    "Test and validation scores are those of the best checkpoint's weights."
+    "Test and validation scores are those of the best checkpoint's weights, "
+    "or of the last where there is no validation split."
 )
 
 
@@ -235,8 +237,18 @@ def notes(comparison: Comparison) -> list[str]:
 def _differences(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.counted]
     _, unequal = _currencies(groups)
-    # FLOPs and seconds are what a comparison measures, unless they were the budget.
-    differing = [line for line in unequal if not line.startswith(("FLOPs", "seconds"))]
+    budgets = {_stated_budget(run) for run in runs}
+    if None in budgets or len(budgets) > 1:
+        # FLOPs and seconds are what a comparison measures, unless they are the budget.
+        differing = [line for line in unequal if not line.startswith(("FLOPs", "seconds"))]
+        stated = sorted(budget for budget in budgets if budget is not None)
+        if len(stated) > 1:
+            differing.append(f"budgets ({_listed(stated)})")
+    else:
+        differing = []  # the same amount of the same currency, whatever it came to in the others
+    splits = {run.config.get("data.split", "") for run in runs}
+    if len(splits) > 1:
+        differing.append(f"splits of the text ({_listed(splits)})")
     scored = [run.test.bytes for run in runs if run.test and run.test.bytes is not None]
     # The first token of a split is not scored, so tokenizers differ by a few bytes.
     if scored and max(scored) - min(scored) > 0.001 * max(scored):
@@ -246,6 +258,15 @@ def _differences(groups: Sequence[Group]) -> list[str]:
     if len(strides) > 1:
         differing.append(f"evaluation stride ({_listed(f'{stride:g}' for stride in strides)})")
     return differing
+
+
+def _stated_budget(run: RunRecord) -> str | None:
+    """The one `train.*` of the configuration that ends the training; None if it names none."""
+    names = ("steps", "tokens", "bytes", "flops", "seconds")
+    stated = {name: run.config.get(f"train.{name}", "None") for name in names}
+    given = [f"{name}={value}" for name, value in stated.items() if value not in NOT_GIVEN]
+    # Steps and tokens are one budget only where a step is as large.
+    return ", ".join(given) if given and given[0].partition("=")[0] != "steps" else None
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before anything imports transformers, which would else retry every look-up for a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from harness import bench, cli, compare, evaluate, sample
 from harness import train as training_command
@@ -21,6 +23,7 @@ from harness.assets import REPOSITORY
 
 from .training import TEXT, train
 
+GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule")
 CORPUS = "tiny_shakespeare.txt"
 TOOLS: dict[str, Callable[[], object]] = {
     "train": lambda: cli.run_hydra(training_command.task),
@@ -29,6 +32,15 @@ TOOLS: dict[str, Callable[[], object]] = {
     "sample": lambda: cli.run_tool(sample.main),
     "compare": lambda: cli.run_tool(compare.main),
 }
+
+
+def plain(*overrides: str) -> dict[str, Any]:
+    """A composed configuration as plain values."""
+    cfg = cli.compose(list(overrides))
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra")
+    found: Any = OmegaConf.to_container(cfg, resolve=True)
+    return found
 
 
 @dataclass(frozen=True)

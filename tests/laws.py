@@ -37,7 +37,7 @@ def shape_and_dtype(make: Make) -> None:
 def causality(make: Make) -> None:
     """2. Changing token t + 1 leaves logits up to t bit-equal (and moves those from t + 1 on)."""
     model = make()
-    time = length(model)
+    time = model.block_size or length(model)
     ids = random_ids(2, time)
     logits = model(ids)
     for position in range(1, time):

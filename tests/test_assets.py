@@ -123,7 +123,7 @@ def test_a_bad_download_leaves_nothing(server: str, tmp_path: Path, page: str, r
         Assets((mirror,), tmp_path / "cache").find("sub/corpus.txt", f"{server}/{page}", SHA)
     message = str(error.value)
     assert reason in message
-    for named in ("corpus.txt", f"{server}/{page}", SHA, str(mirror / "sub")):
+    for named in ("corpus.txt", f"{server}/{page}", SHA, str(mirror / "sub/corpus.txt")):
         assert named in message
     assert "\n" not in message
     assert files_below(tmp_path) == []

@@ -475,3 +475,27 @@ def test_markdown_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
     lines = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert [line["test bits_per_byte"] for line in lines] == ["2.0", "2.2", ""]
     assert lines[2]["not counted because"] == "no, really"
+
+
+def test_different_texts_under_one_name_are_ranked_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0, corpus={"sha256": "aaaaaaaa"})
+    write_run(tmp_path / "b", "mlp", test=1.0, corpus={"sha256": "bbbbbbbb"})
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert [group.data for group in comparison.ranked] == ["text·aaaaaa", "text·bbbbbb"]
+    assert any("data sets" in note for note in notes(comparison))
+
+
+def test_an_equal_budget_in_flops_is_an_equal_comparison(tmp_path: Path) -> None:
+    budget = {"train": {"flops": 1e12, "steps": None}}
+    write_run(tmp_path / "a", "gpt", test=2.0, steps=100, config=budget)
+    write_run(tmp_path / "b", "mlp", test=1.0, steps=300, config=budget)
+    assert notes(compare_runs(find_runs([tmp_path]))) == []
+    other = {"train": {"flops": 2e12, "steps": None}}
+    write_run(tmp_path / "c", "rnn", test=1.0, steps=300, config=other)
+    assert "budgets (flops=" in notes(compare_runs(find_runs([tmp_path])))[0]
+
+
+def test_what_is_only_watched_does_not_split_a_group(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", 0, test=2.0, config={"checkpoint": {"every": 500}})
+    write_run(tmp_path / "b", "gpt", 1, test=1.0, config={"checkpoint": {"every": 100}})
+    assert len(compare_runs(find_runs([tmp_path])).ranked) == 1

@@ -255,3 +255,28 @@ def test_a_failed_write_leaves_the_previous_checkpoint(
     assert checkpoint.list_steps(folder, "step") == [3]
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     assert train(tmp_path / "a", *GPT_SMALL, "resume=true") == 0
+
+
+def test_a_best_checkpoint_of_a_past_that_is_gone_never_counts(tmp_path: Path) -> None:
+    """Killed after a later best was saved, resumed with a smaller budget: test is scored with the
+    best weights of this run, not with those of the later step."""
+    from harness.load import load_run
+
+    train(tmp_path / "a", *GPT_SMALL, "optimizer.lr=0.01")
+    assert checkpoint.list_steps(tmp_path / "a/run/checkpoints", "best") == [8]
+    (tmp_path / "a/run/checkpoints/step-00000008.pt").unlink()
+    path = tmp_path / "a/run/summary.json"
+    path.write_text(path.read_text().replace("finished", "running"))
+    assert resume(tmp_path / "a", "train.steps=7") == 0
+    assert summary(tmp_path / "a")["best"]["step"] == 7
+    assert load_run(tmp_path / "a/run", "best", "cpu", []).step == 7
+
+
+def test_the_summary_of_a_stopped_run_says_how_far_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(tmp_path / "cut", 6, monkeypatch, *GPT_SMALL)
+    found = summary(tmp_path / "cut")
+    assert found["train"]["steps"] == 7
+    assert found["train"]["tokens"] == 7 * 32
+    assert found["best"]["step"] == 4

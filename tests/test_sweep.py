@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import cli, config, loop, sweep
+from harness import cli, config, loop, sweep, train
 from zoo.bigram import Bigram
 
 from .conftest import Ended
@@ -135,7 +136,7 @@ def test_a_job_whose_settings_can_not_be_read_leaves_the_others_alone(
     assert ended.code == 1
     assert folders(folder) == ["0-gpt-char", "1-gpt-char-s5", "2-gpt-char"]
     assert [status(folder / name) for name in folders(folder)] == ["failed", "finished", "failed"]
-    assert "train.steps=0 must be at least 1" in (folder / "0-gpt-char" / "train.log").read_text()
+    assert "train.steps=0 must be above 0" in (folder / "0-gpt-char" / "train.log").read_text()
     assert "failed" in ended.out
 
 
@@ -167,6 +168,23 @@ def test_two_sweeps_of_the_same_second_get_different_folders() -> None:
             break
     assert first != second
     assert first == found[0].hydra.sweep.dir  # and one sweep stays in its own
+
+
+def test_two_runs_of_the_same_second_get_different_folders(
+    command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that begin together each see the name free, and one makes the folder first."""
+
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Stopped:
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(train, "datetime", Stopped)
+    for _ in range(3):
+        assert command("train", *small, "train.steps=1").code == 0
+    names = [f"03-04-05-gpt-char-s0{number}" for number in ("", "-2", "-3")]
+    assert folders(tmp_path / "here" / "runs" / "2026-01-02") == names
 
 
 def test_a_taken_folder_is_refused_and_left_as_it_was(
@@ -230,9 +248,6 @@ def test_a_sweep_that_was_cut_off_goes_on_where_it_stopped(
     for name in folders(whole):
         assert trace(folder / name) == trace(whole / name)
         assert status(folder / name) == "finished"
-    again = command(*line, "resume=true", f"hydra.sweep.dir={folder}")
-    assert again.code == 0
-    assert again.err.count("nothing to do") == 3
 
 
 def test_a_job_that_failed_is_tried_again(

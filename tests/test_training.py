@@ -140,9 +140,12 @@ def test_weight_decay_touches_exactly_the_matrices() -> None:
     assert decayed | rest == set(names.values())
     assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(names)
     untied = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8, tie_weights=False)
-    assert any(
-        p is untied.head.weight for p in parameter_groups(untied, 0.01, {}, 0.1)[1]["params"]
+    group = next(
+        group
+        for group in parameter_groups(untied, 0.01, {}, 0.1)
+        if any(p is untied.head.weight for p in group["params"])
     )
+    assert group["weight_decay"] == 0.1
 
 
 def test_clipping_bounds_the_update_and_logs_the_norm_before(tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ class HuggingFace(_FromJson):
     def __init__(self, name: str, revision: str = "main", sha256: str | None = None) -> None:
         if not name.strip("/. "):
             raise ValueError(f"name={name!r} must be a folder or a name on the Hugging Face Hub")
+        if not re.fullmatch(r"\w[\w-]*([./]\w[\w-]*)*", revision):
+            raise ValueError(f"revision={revision!r} is no branch or commit")
         self._name, self._revision, self._sha256 = name, revision, sha256
 
     def fetch(self, vocabularies: Vocabularies) -> None:
@@ -213,7 +215,8 @@ def _converted(folder: Path) -> bytes:
     command = [sys.executable, "-c", _CONVERT, str(folder)]
     done = subprocess.run(command, capture_output=True, env=environment)
     if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1]
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1] if said else f"exit code {done.returncode}"
         raise TokenizerError(f"AutoTokenizer makes no tokenizer from {folder}: {reason}")
     return done.stdout
 

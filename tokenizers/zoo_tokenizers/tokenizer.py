@@ -116,10 +116,14 @@ class Tokenizer(ABC):
 
     def recut(self, texts: Iterable[str]) -> Iterator[str]:
         """A text that comes in pieces, cut again at the places of `last_cut`."""
-        held = ""
+        held, enough = "", 0
         for text in texts:
             held += text
+            if len(held) < enough:
+                continue
             cut = self.last_cut(held)
+            # Where there is no place, the next look is at twice as much: each time from the end.
+            enough = 0 if cut else 2 * len(held)
             if cut:
                 yield held[:cut]
                 held = held[cut:]
