@@ -6,9 +6,11 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.language_model import LanguageModel
@@ -61,6 +63,30 @@ def _count(
         if backward:
             logits_BTV.sum().backward()
     return counter.get_total_flops()
+
+
+class Undrawn(TorchFunctionMode):
+    """Inside it no random number is drawn into a tensor. On the meta device, where a model has no
+    weights to draw, torch would load its compiler for it, which takes a second."""
+
+    DRAWS = frozenset(
+        {
+            *("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_"),
+            *("xavier_normal_", "xavier_uniform_", "orthogonal_"),
+        }
+    )
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", None) in self.DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class PeakMemory:

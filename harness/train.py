@@ -113,7 +113,7 @@ def check(settings: Settings) -> None:
     from zoo.language_model import LanguageModel
     from zoo_tokenizers import Tokenizer
 
-    # First what is answered at once; building a model or an optimizer loads torch's compiler.
+    # First what is answered at once; building an optimizer loads torch's compiler.
     settings.check("model", LanguageModel, vocab_size=256)
     check_arguments(settings)
     settings.build("schedule", Schedule, total=settings.train.budget[1])
@@ -121,7 +121,7 @@ def check(settings: Settings) -> None:
     settings.build("tokenizer", Tokenizer)
     _build_loggers(settings, Logger)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), measure.Undrawn():
             model = settings.build("model", LanguageModel, vocab_size=256)
     except RuntimeError as error:
         if "overflow" not in str(error):
