@@ -45,6 +45,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
         running.daemon_threads = True
+        # A client that gave up is no news, least of all on the stderr of a later test.
+        running.handle_error = lambda request, address: None  # type: ignore[method-assign]
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
