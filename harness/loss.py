@@ -50,8 +50,11 @@ def add_gradients(
     """
     total = torch.zeros((), device=features_BTC.device)
     gradients: list[Tensor] = []
-    for chunk_NC, targets_N in zip(*_chunks(model, features_BTC, targets_BT), strict=True):
-        leaf_NC = chunk_NC.detach().requires_grad_()
+    chunks = list(zip(*_chunks(model, features_BTC, targets_BT), strict=True))
+    several = len(chunks) > 1
+    for chunk_NC, targets_N in chunks:
+        # One chunk alone needs no detour: its gradients flow through the whole model at once.
+        leaf_NC = chunk_NC.detach().requires_grad_() if several else chunk_NC
         with compute.autocast():
             logits_NV = model.head(leaf_NC)
         nats = nats_N(logits_NV, targets_N).sum()
@@ -62,10 +65,12 @@ def add_gradients(
             uniform = (logits_NV.logsumexp(-1) - logits_NV.mean(-1)).sum()
             aim = (1 - label_smoothing) * nats + label_smoothing * uniform
         scale(aim).backward()
-        assert leaf_NC.grad is not None, "the head did not use the features"
-        gradients.append(leaf_NC.grad)
+        if several:
+            assert leaf_NC.grad is not None, "the head did not use the features"
+            gradients.append(leaf_NC.grad)
         total += nats.detach()
-    features_BTC.backward(torch.cat(gradients).view(features_BTC.shape))
+    if several:
+        features_BTC.backward(torch.cat(gradients).view(features_BTC.shape))
     return total
 
 
