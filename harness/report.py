@@ -9,6 +9,7 @@ from harness import plots, svg
 from harness.plots import human
 from harness.ranking import Comparison, Group, compare_runs, lossy_score, ranking_score
 from harness.runs import RunRecord
+from harness.style import style_sheet
 from harness.verdict import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -65,7 +66,7 @@ def _page(comparison: Comparison, command: str) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_esc(_title(comparison))}</title>\n<style>{_style()}</style>\n</head>\n"
+        f"<title>{_esc(_title(comparison))}</title>\n<style>{style_sheet(STYLE)}</style>\n</head>\n"
         f"<body>\n<main>\n{chr(10).join(part for part in parts if part)}\n</main>\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
@@ -350,56 +351,16 @@ def _provenance(comparison: Comparison, command: str) -> str:
     )
 
 
-def _style() -> str:
-    def variables(series: Sequence[str]) -> str:
-        return "".join(f"--series-{index}:{colour};" for index, colour in enumerate(series))
-
-    return STYLE.replace("/*light*/", variables(svg.LIGHT_SERIES)).replace(
-        "/*dark*/", variables(svg.DARK_SERIES)
-    )
-
-
 STYLE = """
-:root{color-scheme:light dark;--paper:#fdfdfb;--ink:#1c1c1c;--muted:#63635f;--grid:#e4e3de;
---tint:#f4f3ee;--warn:#8a4b00;--warn-paper:#fff6e3;/*light*/
---sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
---mono:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
-@media(prefers-color-scheme:dark){:root{--paper:#141516;--ink:#e9e7e1;--muted:#a09f99;
---grid:#303133;--tint:#1d1f20;--warn:#ffc76b;--warn-paper:#2b2314;/*dark*/}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 var(--sans)}
 main{max-width:1160px;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:1.1rem;font-weight:600;color:var(--muted);margin:0 0 .6rem}
-h2{font-size:1.15rem;margin:3.2rem 0 .8rem;padding-top:.7rem;border-top:1px solid var(--grid)}
-h3{font-size:.95rem;margin:1.6rem 0 .4rem}
 .lead{font-size:1.35rem;line-height:1.4;max-width:46em;margin:0 0 1rem;text-wrap:pretty}
-.note{border-left:3px solid var(--warn);background:var(--warn-paper);color:var(--warn);
-padding:.5rem .8rem;margin:.5rem 0;max-width:62em}
-.caption{color:var(--muted);font-size:.85rem;margin:.5rem 0 0;max-width:72em;text-wrap:pretty}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;min-width:100%}
-th,td{padding:.4rem .6rem;text-align:right;white-space:nowrap;vertical-align:baseline;
-border-bottom:1px solid var(--grid)}
-thead th{vertical-align:bottom;font-weight:600;border-bottom:1px solid var(--muted)}
-th:first-child,td:first-child{padding-left:0}
-.text{text-align:left}
 .rank{color:var(--muted);font-weight:400;width:1.5rem}
-tbody th{font-weight:400}
 th button{all:unset;cursor:pointer;line-height:1.2}
-th button:focus-visible{outline:2px solid var(--series-0);outline-offset:3px}
 th small{display:block;font-weight:400;color:var(--muted);font-size:.8em;min-height:1.2em}
 th[aria-sort] button{text-decoration:underline;text-underline-offset:3px}
 .sortable tbody tr:hover{background:var(--tint)}
 .why{white-space:normal;min-width:16rem;color:var(--muted)}
 .not .status{color:var(--warn);font-weight:600}
-code,pre{font-family:var(--mono);font-size:.84em}
-pre{background:var(--tint);padding:.8rem;margin:.4rem 0 0;overflow-x:auto;white-space:pre-wrap;
-overflow-wrap:anywhere;line-height:1.45;max-height:24rem}
-.swatch{width:30px;height:12px;margin-right:.55em;vertical-align:-1px;fill:currentColor;
-stroke:none;overflow:visible}
-.swatch line{stroke:currentColor;stroke-width:2.2}
-figure{margin:.4rem 0 0}
-figure svg{display:block;width:100%;height:auto}
 .narrow,.tabs .legend,.one .legend{display:none}
 .tablist{display:inline-flex;flex-wrap:wrap;border-bottom:1px solid var(--grid)}
 .tablist label{padding:.3rem .9rem;cursor:pointer;color:var(--muted);margin-bottom:-1px;
@@ -416,8 +377,6 @@ border-bottom:2px solid transparent}
 font-weight:600;border-bottom-color:var(--ink)}
 .tabs input{position:absolute;opacity:0}
 .tabs input:focus-visible~.tablist{outline:2px solid var(--series-0);outline-offset:3px}
-.legend{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;margin:.6rem 0 0;list-style:none;
-font-size:.9rem}
 .three{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:1rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:1.2rem}
 .cards h3{margin:0}.cards .caption{margin:0}

@@ -7,12 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.style import LIGHT_SERIES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours without their yellow, which white swallows; the dark ones keep the hues.
-LIGHT_SERIES = ("#0072b2", "#d55e00", "#009e73", "#b3558c", "#c98a00", "#3d9fd6", "#6b6b6b")
-DARK_SERIES = ("#4ba3e3", "#f3803a", "#2fc196", "#e59fc6", "#f0b840", "#94d3f7", "#a8a8a8")
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.3, 1.5), (7, 1.8, 1.3, 1.8))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
