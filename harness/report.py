@@ -1,15 +1,16 @@
 """The self-contained HTML page that shows a comparison."""
 
-import html
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness import plots, svg
+from harness.page import document
+from harness.page import escape as _esc
+from harness.page import section as _section
 from harness.plots import human
 from harness.ranking import Comparison, Group, compare_runs, lossy_score, ranking_score
 from harness.runs import RunRecord
-from harness.style import style_sheet
 from harness.verdict import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -62,32 +63,14 @@ def _page(comparison: Comparison, command: str) -> str:
         _runs(comparison),
         _provenance(comparison, command),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{_esc(_title(comparison))}</title>\n<style>{style_sheet(STYLE)}</style>\n</head>\n"
-        f"<body>\n<main>\n{chr(10).join(part for part in parts if part)}\n</main>\n"
-        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
-
-
-def _esc(text: str) -> str:
-    shown = "".join(
-        character if character.isprintable() or character in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
-    return html.escape(shown, quote=True)
+    body = "\n".join(part for part in parts if part)
+    return document(_title(comparison), body, STYLE, SCRIPT)
 
 
 def _title(comparison: Comparison) -> str:
     models = ", ".join(dict.fromkeys(group.model for group in comparison.groups))
     data = ", ".join(dict.fromkeys(group.data for group in comparison.groups))
     return f"{models} on {data}" if comparison.groups else "Language models compared"
-
-
-def _section(title: str, *content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{chr(10).join(content)}\n</section>"
 
 
 def _tables(comparison: Comparison) -> str:
