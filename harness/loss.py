@@ -17,6 +17,9 @@ from zoo.language_model import LanguageModel
 
 CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32
 
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""What is found of each position, (N, …), from its logits (N, V) and its target (N,)."""
+
 
 def nats_N(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """-ln p(target) of every position, in fp32 (or better, if the logits are)."""
@@ -24,12 +27,13 @@ def nats_N(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV, targets_N, reduction="none")
 
 
-def score_nats(model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor) -> Tensor:
-    """The nats of every target, (B, T)."""
+def score_nats(
+    model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor, measure: Measure = nats_N
+) -> Tensor:
+    """The nats of every target, (B, T); or what else `measure` finds of it, (B, T, …)."""
     chunks = zip(*_chunks(model, features_BTC, targets_BT), strict=True)
-    return torch.cat([nats_N(model.head(chunk), targets) for chunk, targets in chunks]).view(
-        targets_BT.shape
-    )
+    found = torch.cat([measure(model.head(chunk), targets) for chunk, targets in chunks])
+    return found.unflatten(0, targets_BT.shape)
 
 
 def add_gradients(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness import batch_norm
 from harness.data import Split
 from harness.device import Compute
-from harness.loss import score_nats
+from harness.loss import Measure, nats_N, score_nats
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -114,8 +114,10 @@ def token_nats(
     *,
     strided: bool = False,
     batch_statistics: bool = False,
+    measure: Measure = nats_N,
 ) -> NDArray[np.floating]:
-    """(N - 1,): the nats of each token after the first, in order.
+    """(N - 1,): the nats of each token after the first, in order; or what else `measure` finds of
+    it, (N - 1, …).
 
     Leaves the model as it was: evaluation never disturbs training.
     strided: in two passes half a patch apart, each token taken from the one in which it lies in the
@@ -130,11 +132,11 @@ def token_nats(
 
     def one_pass(ids: NDArray[np.integer]) -> NDArray[np.floating]:
         if model.block_size is None or stride is None:
-            pieces = _stream(model, ids, compute, on_batch)
+            pieces = _stream(model, ids, compute, on_batch, measure)
         else:
             if patch_size is not None:
                 ids = _pad(ids, model.block_size, stride)
-            pieces = _slide(model, ids, compute, stride, batch_size, on_batch)
+            pieces = _slide(model, ids, compute, stride, batch_size, on_batch, measure)
         return np.concatenate(list(pieces))
 
     was_training = model.training
@@ -209,6 +211,7 @@ def _slide(
     stride: int,
     batch_size: int,
     on_batch: Callable[[int], None],
+    measure: Measure,
 ) -> Iterator[NDArray[np.floating]]:
     """A bounded model: overlapping windows, a batch of them at a time."""
     targets = len(ids) - 1
@@ -218,9 +221,9 @@ def _slide(
         batch = plan[first : first + batch_size]
         index = np.array([start for start, _ in batch])[:, None] + np.arange(length + 1)
         window = torch.from_numpy(ids[index].astype(np.int64)).to(compute.device)
-        nats_BT = score_nats(model, model.features(window[:, :-1]), window[:, 1:])
-        for row, (_, new) in zip(nats_BT.cpu().numpy(), batch, strict=True):
-            yield row[length - new :]
+        found_BT = score_nats(model, model.features(window[:, :-1]), window[:, 1:], measure)
+        for row, (_, new) in zip(found_BT.cpu().numpy(), batch, strict=True):
+            yield row[length - new :].copy()  # a view would keep the whole batch
         on_batch(sum(new for _, new in batch))
 
 
@@ -229,11 +232,13 @@ def _stream(
     ids: NDArray[np.integer],
     compute: Compute,
     on_batch: Callable[[int], None],
+    measure: Measure,
 ) -> Iterator[NDArray[np.floating]]:
     """An unbounded model: one pass over the whole split, its cache carried along."""
     cache = model.init_cache(1)
     for start in range(0, len(ids) - 1, STREAM_CHUNK):
         chunk = ids[start : start + STREAM_CHUNK + 1].astype(np.int64)
         row = torch.from_numpy(chunk)[None].to(compute.device)
-        yield score_nats(model, model.features(row[:, :-1], cache), row[:, 1:])[0].cpu().numpy()
+        found_BT = score_nats(model, model.features(row[:, :-1], cache), row[:, 1:], measure)
+        yield found_BT[0].cpu().numpy()
         on_batch(row.shape[1] - 1)

@@ -108,7 +108,9 @@ def _windows_overlap(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> N
 def _scores_the_input(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     score = metrics.score_nats
     monkeypatch.setattr(
-        metrics, "score_nats", lambda model, x, targets: score(model, x, targets.roll(1, 1))
+        metrics,
+        "score_nats",
+        lambda model, x, targets, measure: score(model, x, targets.roll(1, 1), measure),
     )
 
 
