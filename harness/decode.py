@@ -1,10 +1,12 @@
-"""Going on from a prompt, through the model's cache: drawing, greedy, beam search.
+"""Going on from a prompt, through the model's cache, token by token.
 
 B batch (samples or beams), T time, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,28 +19,63 @@ from zoo.language_model import Cache, LanguageModel
 class Choice:
     """How the next token is chosen from its logits. temperature 0: always the likeliest.
 
-    top_k: among the k likeliest only. top_p: among the likeliest that together reach probability p
-    (Holtzman et al. 2020, arXiv 1904.09751).
+    In this order, which is that of transformers' `generate`:
+    repetition_penalty: the logits of ids that the text has already, prompt included, divided by it
+        where positive and multiplied where negative (Keskar et al. 2019, arXiv 1909.05858,
+        section 4.1).
+    temperature: what the logits are divided by.
+    top_k: among the k likeliest only.
+    top_p: among the likeliest that together reach probability p (Holtzman et al. 2020, arXiv
+        1904.09751).
+    min_p: among those at least min_p times as likely as the likeliest (Nguyen et al. 2024, arXiv
+        2407.01082).
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature:g} must be 0 (greedy) or above")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p:g} must be above 0 and at most 1")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p={self.min_p:g} must lie between 0 and 1")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"repetition_penalty={self.repetition_penalty:g} must be above 0")
 
-    def draw(self, logits_BV: Tensor, generator: torch.Generator) -> Tensor:
-        """One id for each row, (B, 1)."""
-        if self.temperature == 0:
-            return logits_BV.argmax(-1, keepdim=True)
+    def draw(
+        self,
+        logits_BV: Tensor,
+        ids_BT: Tensor,
+        generator: torch.Generator,
+        allowed_V: Tensor | None = None,
+    ) -> Tensor:
+        """One id for each row, (B, 1), to go on after `ids_BT`. allowed_V: see `allow_only`."""
         # On the CPU, where the generator lives, so that a seed gives the same text on any device.
         device, logits_BV = logits_BV.device, logits_BV.cpu().double()
+        logits_BV = allow_only(allowed_V, self.penalize(logits_BV, ids_BT.cpu()))
+        if self.temperature == 0:
+            return logits_BV.argmax(-1, keepdim=True).to(device)
+        probabilities_BV = self.truncate(logits_BV).softmax(-1)
+        return torch.multinomial(probabilities_BV, 1, generator=generator).to(device)
+
+    def penalize(self, logits_BV: Tensor, ids_BT: Tensor) -> Tensor:
+        """The logits, those of the ids that are there already by the repetition penalty."""
+        if self.repetition_penalty == 1:
+            return logits_BV
+        found_BT = logits_BV.gather(-1, ids_BT)
+        penalty = self.repetition_penalty
+        penalized_BT = torch.where(found_BT < 0, found_BT * penalty, found_BT / penalty)
+        return logits_BV.scatter(-1, ids_BT, penalized_BT)
+
+    def truncate(self, logits_BV: Tensor) -> Tensor:
+        """The logits at this temperature, less their largest; -inf for what is not drawn from."""
         # Relative to the largest, which the lowest temperature then leaves at 0.
         logits_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None:
@@ -52,46 +89,52 @@ class Choice:
             logits_BV = logits_BV.masked_fill(
                 beyond_BV.scatter(-1, order_BV, beyond_BV), -torch.inf
             )
-        return torch.multinomial(logits_BV.softmax(-1), 1, generator=generator).to(device)
+        if self.min_p:
+            logits_BV = logits_BV.masked_fill(logits_BV < math.log(self.min_p), -torch.inf)
+        return logits_BV
+
+
+def allow_only(allowed_V: Tensor | None, logits_BV: Tensor) -> Tensor:
+    """-inf for every id that is not among the allowed. None: all are."""
+    return logits_BV if allowed_V is None else logits_BV.masked_fill(~allowed_V, -torch.inf)
 
 
 @torch.inference_mode()
-def generate(
-    model: LanguageModel, prompt_BT: Tensor, tokens: int, choice: Choice, seed: int = 0
-) -> Tensor:
-    """The prompt and `tokens` more, (B, T + tokens). Leaves the model and torch's generator alone.
+def stream(
+    model: LanguageModel,
+    prompt_BT: Tensor,
+    tokens: int,
+    choice: Choice,
+    seed: int = 0,
+    allowed_V: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """The next token of every row, (B, 1), `tokens` times, each as soon as it is chosen.
 
-    A bounded model that runs full goes on from the last half of its window, as it is evaluated.
+    Leaves the model and torch's generator alone. A bounded model that runs full goes on from the
+    last half of its window, as it is evaluated.
     """
     generator = torch.Generator().manual_seed(seed)
-    with _evaluating(model):
+    with evaluating(model):
         window = Window(model, prompt_BT)
         ids_BT = prompt_BT
         for made in range(1, tokens + 1):
-            next_B1 = choice.draw(window.logits_BV, generator)
-            ids_BT = torch.cat([ids_BT, next_B1], dim=1)
+            next_B1 = choice.draw(window.logits_BV, ids_BT, generator, allowed_V)
+            yield next_B1
             if made < tokens:
+                ids_BT = torch.cat([ids_BT, next_B1], dim=1)
                 window.extend(ids_BT)
-        return ids_BT
 
 
-@torch.inference_mode()
-def beam_search(model: LanguageModel, prompt_T: Tensor, tokens: int, beams: int) -> Tensor:
-    """The likeliest continuations found keeping the `beams` best at each step, best first:
-    (beams, T + tokens). All have the same length, so none needs a length penalty."""
-    with _evaluating(model):
-        window = Window(model, prompt_T[None])
-        ids_BT = prompt_T[None]
-        score_B = torch.zeros(1, device=prompt_T.device)
-        for _ in range(tokens):
-            joint_BV = score_B[:, None] + window.logits_BV.float().log_softmax(-1)
-            vocabulary = joint_BV.shape[-1]
-            score_B, best_B = joint_BV.flatten().topk(min(beams, joint_BV.numel()))
-            rows_B = best_B // vocabulary
-            ids_BT = torch.cat([ids_BT[rows_B], (best_B % vocabulary)[:, None]], dim=1)
-            window.select(rows_B)
-            window.extend(ids_BT)
-        return ids_BT
+def generate(
+    model: LanguageModel,
+    prompt_BT: Tensor,
+    tokens: int,
+    choice: Choice,
+    seed: int = 0,
+    allowed_V: Tensor | None = None,
+) -> Tensor:
+    """The prompt and `tokens` more, (B, T + tokens), as `stream` chooses them."""
+    return torch.cat([prompt_BT, *stream(model, prompt_BT, tokens, choice, seed, allowed_V)], dim=1)
 
 
 class Window:
@@ -110,7 +153,7 @@ class Window:
         else:
             self.logits_BV = self._model(ids_BT[:, -1:], self._cache)[:, -1]
 
-    def select(self, rows_B: Tensor) -> None:
+    def select(self, rows_B: list[int]) -> None:
         """Go on from these rows of the batch."""
         self._cache = self._cache.select(rows_B)
 
@@ -121,7 +164,7 @@ class Window:
         return cache, self._model(ids_BT, cache)[:, -1]
 
 
-class _evaluating:  # noqa: N801 - used as a statement
+class evaluating:  # noqa: N801 - used as a statement
     """Dropout off inside the block, and as it was after it."""
 
     def __init__(self, model: LanguageModel) -> None:

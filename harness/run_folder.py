@@ -10,11 +10,15 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.assets import REPOSITORY, placed
 from harness.errors import RunFailure, UsageError
 from harness.loggers import strict_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Summary = dict[str, Any]
 
@@ -27,6 +31,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
+        self.counts = path / "train_counts.npy"
         self.samples = path / "samples.txt"
         self.log = path / "train.log"
 
@@ -91,6 +96,27 @@ class RunFolder:
             return dict(json.loads((self.path / "summary.json").read_text()))
         except (OSError, ValueError):
             return {}
+
+    def write_counts(self, counts: NDArray[np.integer]) -> None:
+        """(V,): how often each id occurs in the train split: what sampling may have to know."""
+        import numpy as np
+
+        with placed(self.counts) as file:
+            np.save(file, counts, allow_pickle=False)
+
+    def read_counts(self, vocab_size: int) -> NDArray[np.integer] | None:
+        """None if the run has none. Raises UsageError for what does not belong to its tokenizer."""
+        import numpy as np
+
+        try:
+            counts = np.load(self.counts, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"{self.counts} can't be read: {error}") from error
+        if getattr(counts, "shape", None) != (vocab_size,) or counts.dtype.kind not in "iu":
+            raise UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
+        return counts
 
     def append(self, path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8", errors="surrogateescape") as file:

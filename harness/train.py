@@ -97,6 +97,7 @@ def run(settings: Settings) -> int:
         folder = _create_folder(settings)
     if saved is None:
         dataset.tokenizer.save(folder.tokenizer)
+        folder.write_counts(dataset.counts())
     return _train(settings, dataset, compute, folder, saved)
 
 

@@ -104,6 +104,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def finished_bigram(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unbounded model over bytes, which can produce what is no UTF-8."""
+    folder = tmp_path_factory.mktemp("finished") / "bigram"
+    assert train(folder, "model=bigram", "tokenizer=bytes", "train.steps=2") == 0
+    return folder / "run"
+
+
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

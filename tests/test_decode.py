@@ -1,15 +1,15 @@
-"""Decoding equals what a full, uncached forward pass and plain counting give."""
+"""Decoding equals what a full, uncached forward pass, plain counting and transformers give."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from harness.decode import Choice, beam_search, generate
+from harness.decode import Choice, generate, stream
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
@@ -115,6 +115,11 @@ FOUR = [0.4, 0.3, 0.2, 0.1]
         (Choice(top_p=1.0), FOUR),
         (Choice(top_k=3, top_p=0.7), [4 / 7, 3 / 7, 0, 0]),  # 4/9 + 3/9 reach 0.7 of the three
         (Choice(temperature=0.5, top_k=2), [16 / 25, 9 / 25, 0, 0]),
+        (Choice(min_p=0), FOUR),
+        (Choice(min_p=0.49), [4 / 9, 3 / 9, 2 / 9, 0]),  # 0.49 of the likeliest's 0.4 is 0.196
+        (Choice(min_p=0.51), [4 / 7, 3 / 7, 0, 0]),
+        (Choice(min_p=1), [1, 0, 0, 0]),
+        (Choice(temperature=0.5, min_p=0.51), [16 / 25, 9 / 25, 0, 0]),  # 9 is 0.56 of 16, 4 0.25
     ],
 )
 def test_draws_as_often_as_the_probabilities_say(choice: Choice, expected: list[float]) -> None:
@@ -137,6 +142,13 @@ def test_draws_as_often_as_the_probabilities_say(choice: Choice, expected: list[
         {"top_p": -0.5},
         {"top_p": 1.1},
         {"top_p": math.nan},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"min_p": math.nan},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": -1.0},
+        {"repetition_penalty": math.nan},
+        {"repetition_penalty": math.inf},
     ],
 )
 def test_refuses_what_draws_nothing(wrong: dict[str, float]) -> None:
@@ -145,72 +157,108 @@ def test_refuses_what_draws_nothing(wrong: dict[str, float]) -> None:
         Choice(**wrong)  # type: ignore[arg-type]
 
 
-# Beams
+# Against transformers
+
+LOGITS_BV = 3 * torch.randn(60, 40, generator=torch.Generator().manual_seed(5)).double()
+IDS_BT = random_ids(60, 12, vocab_size=40)
 
 
-@torch.inference_mode()
-def exhaustive(model: LanguageModel, prompt_T: Tensor, tokens: int) -> list[tuple[float, tuple]]:
-    """Every continuation with its log probability, likeliest first, by a full forward pass each."""
-    model.eval()
-    found = []
-    for continuation in itertools.product(range(model.vocab_size), repeat=tokens):
-        ids_T = torch.cat([prompt_T, torch.tensor(continuation)])
-        log_p_TV = model(ids_T[None])[0].log_softmax(-1)
-        steps = range(len(prompt_T) - 1, len(ids_T) - 1)
-        found.append((sum(float(log_p_TV[t, ids_T[t + 1]]) for t in steps), tuple(ids_T.tolist())))
-    return sorted(found, reverse=True)
+def theirs(choice: Choice) -> list[Any]:
+    """transformers' processors for this choice, in the order of its `_get_logits_processor`."""
+    from transformers.generation import logits_process as library
+
+    made: list[Any] = []
+    if choice.repetition_penalty != 1:
+        made.append(library.RepetitionPenaltyLogitsProcessor(choice.repetition_penalty))
+    made.append(library.TemperatureLogitsWarper(choice.temperature))
+    if choice.top_k is not None:
+        made.append(library.TopKLogitsWarper(choice.top_k))
+    if choice.top_p is not None:
+        made.append(library.TopPLogitsWarper(choice.top_p))
+    if choice.min_p is not None:
+        made.append(library.MinPLogitsWarper(choice.min_p))
+    return made
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 4])
-def test_wide_beams_find_what_an_exhaustive_search_finds(tokens: int) -> None:
-    """As many beams as there are texts one token shorter keep everything that can still win."""
-    model, prompt = gpt(vocab_size=4), torch.tensor([1, 0, 3])
-    expected = exhaustive(model, prompt, tokens)
-    found = beam_search(model, prompt, tokens, beams=4 ** (tokens - 1))
-    assert [tuple(row) for row in found.tolist()] == [
-        ids for _, ids in expected[: 4 ** (tokens - 1)]
-    ]
+def processed(processors: list[Any]) -> Tensor:
+    scores = LOGITS_BV
+    for processor in processors:
+        scores = processor(IDS_BT, scores)
+    return scores.softmax(-1)
 
 
-def test_beams_beat_greed_where_greed_is_wrong() -> None:
-    """After 0 comes 1 with 0.6, then anything with a third; or 2 with 0.4, then surely 0."""
-    model = Bigram(3).double()
-    rows = torch.tensor([[1e-9, 0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [1.0, 1e-9, 1e-9]])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(0.7),
+        Choice(1.6),
+        Choice(top_k=1),
+        Choice(top_k=7),
+        Choice(top_p=0.05),
+        Choice(top_p=0.6),
+        Choice(top_p=0.95),
+        Choice(min_p=0.02),
+        Choice(min_p=0.5),
+        Choice(repetition_penalty=1.3),
+        Choice(repetition_penalty=0.6),
+        Choice(0.7, top_k=9, top_p=0.9, min_p=0.1, repetition_penalty=1.2),
+        Choice(1.4, top_k=20, top_p=0.8, min_p=0.05, repetition_penalty=1.5),
+    ],
+    ids=str,
+)
+def test_the_probabilities_are_transformers(choice: Choice) -> None:
+    ours = choice.truncate(choice.penalize(LOGITS_BV, IDS_BT)).softmax(-1)
+    expected = processed(theirs(choice))
+    assert torch.equal(ours > 0, expected > 0)
+    assert (ours - expected).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("order", ["rkptm", "rtpkm", "rtkmp", "tkpmr"])
+def test_the_order_matters(order: str) -> None:
+    """So that the last test would see another: of repetition, temperature, k, p and min-p."""
+    choice = Choice(1.4, top_k=4, top_p=0.8, min_p=0.2, repetition_penalty=1.5)
+    processors = dict(zip("rtkpm", theirs(choice), strict=True))
+    other = processed([processors[letter] for letter in order])
+    assert (other - processed(theirs(choice))).abs().max() > 1e-3
+
+
+def test_what_was_said_is_said_less() -> None:
+    """By a penalty of 2 the logit 2 becomes 1, and -1 becomes -2, in the prompt and after it."""
+    model = Bigram(4).double()
     with torch.no_grad():
-        model.logits_table.weight[:] = rows.double().log()
-    prompt = torch.tensor([0])
-    assert generate(model, prompt[None], 2, GREEDY)[0, 1] == 1
-    assert beam_search(model, prompt, 2, beams=2)[0].tolist() == [0, 2, 0]
+        model.logits_table.weight[:] = torch.tensor([2.0, 1.5, 1.2, -1.0]).double()
+    greedy = Choice(temperature=0, repetition_penalty=2)
+    # 0: 2, 1; 1: 1.5, .75; 2: 1.2, .6 once each was said.
+    assert generate(model, torch.tensor([[3]]), 5, greedy).tolist() == [[3, 0, 1, 2, 0, 0]]
+    assert generate(model, torch.tensor([[0]]), 3, greedy).tolist() == [[0, 1, 2, 0]]
+    penalized = greedy.penalize(torch.tensor([[2.0, 1.5, 1.2, -1.0]]), torch.tensor([[3, 3, 0]]))
+    assert penalized.tolist() == [[1.0, 1.5, pytest.approx(1.2), -2.0]]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_one_beam_is_greedy(name: str) -> None:
-    """Past the window, too."""
-    model = maker(name, "train.seq_len=32")()
-    prompt = random_ids(1, 5)
-    assert torch.equal(beam_search(model, prompt[0], 40, 1), generate(model, prompt, 40, GREEDY))
+# Ids that are not to be said
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_beams_carry_each_models_cache_along(name: str) -> None:
-    """The score of each beam, found again by one full forward pass, is in falling order and that of
-    the first is no worse than greed's."""
-    model = maker(name, "train.seq_len=32")()
-    prompt = random_ids(1, 4)
-    length = 12
-
-    def score(ids_BT: Tensor) -> Tensor:
-        with torch.inference_mode():
-            log_p_BTV = model(ids_BT[:, :-1]).log_softmax(-1)
-        picked_BT = log_p_BTV.gather(-1, ids_BT[:, 1:, None])[..., 0]
-        return picked_BT[:, prompt.shape[1] - 1 :].sum(-1)
-
-    beams = beam_search(model, prompt[0], length, beams=5)
-    scores = score(beams)
-    assert len({tuple(row) for row in beams.tolist()}) == 5
-    assert (scores.diff() <= 1e-4).all()
-    assert scores[0] >= score(generate(model, prompt, length, GREEDY))[0] - 1e-4
+@pytest.mark.parametrize("choice", [Choice(), GREEDY, Choice(top_k=1), Choice(top_p=0.1)], ids=str)
+def test_only_what_is_allowed_is_drawn(choice: Choice) -> None:
+    """In proportion; without the mask the others come, too."""
+    allowed = torch.tensor([False, True, False, True])
+    found = generate(table(FOUR), torch.zeros(4000, 1, dtype=torch.int64), 1, choice, 0, allowed)
+    counts = torch.bincount(found[:, 1], minlength=4)
+    assert counts[[0, 2]].tolist() == [0, 0]
+    expected = 3 / 4 if choice == Choice() else 1
+    assert abs(counts[1] / 4000 - expected) <= 5 * math.sqrt(3 / 16 / 4000)
+    assert frequencies(table(FOUR), choice)[0] > 0
 
 
-def test_fewer_texts_than_beams() -> None:
-    assert beam_search(gpt(vocab_size=3), torch.tensor([0]), 1, beams=50).shape == (3, 2)
+# As it goes
+
+
+def test_a_stream_gives_each_token_before_the_next_is_computed() -> None:
+    model, prompt = gpt(), random_ids(2, 3, vocab_size=11)
+    whole = generate(model, prompt, 20, Choice(), 7)
+    model.train()
+    going = stream(model, prompt, 20, Choice(), 7)
+    first = [next(going) for _ in range(5)]
+    assert torch.equal(torch.cat(first, dim=1), whole[:, 3:8])
+    going.close()
+    assert model.training

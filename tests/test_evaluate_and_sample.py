@@ -12,9 +12,6 @@ import pytest
 import torch
 import yaml
 
-from harness import config
-from harness.load import load_run
-
 from .conftest import Ended
 from .training import TEXT
 
@@ -26,16 +23,6 @@ SCORE = ("nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes", "st
 def copied(finished_run: Path, tmp_path: Path) -> Path:
     """The finished run, to be tampered with."""
     return Path(shutil.copytree(finished_run, tmp_path / "copied"))
-
-
-@pytest.fixture(scope="session")
-def finished_bigram(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unbounded model over bytes, which can produce what is no UTF-8."""
-    from .training import train
-
-    folder = tmp_path_factory.mktemp("finished") / "bigram"
-    assert train(folder, "model=bigram", "tokenizer=bytes", "train.steps=2") == 0
-    return folder / "run"
 
 
 def evaluated(command: Command, run: Path, *options: object) -> dict[str, Any]:
@@ -231,81 +218,3 @@ def test_damaged_weights(command: Command, copied: Path) -> None:
     assert ended.code == 1
     assert "every best checkpoint in" in ended.err
     assert "Traceback" not in ended.err
-
-
-# harness.sample
-
-
-def sampled(command: Command, run: Path, *options: object) -> str:
-    ended = command("sample", run, *options)
-    assert (ended.code, ended.err) == (0, "")
-    return ended.out
-
-
-def test_the_same_seed_gives_the_same_text(command: Command, finished_run: Path) -> None:
-    first, second = (sampled(command, finished_run, "--seed", 3) for _ in range(2))
-    assert first == second
-    assert first != sampled(command, finished_run, "--seed", 4)
-    assert sampled(command, finished_run) == sampled(command, finished_run, "--seed", 0)
-
-
-def test_the_text_goes_on_from_the_prompt(command: Command, finished_run: Path) -> None:
-    """By as many characters as asked for, past the window of 16."""
-    text = sampled(command, finished_run, "--prompt", "10 green ", "--tokens", 100)
-    assert text.startswith("10 green ")
-    assert len(text) == len("10 green ") + 100 + len("\n")
-
-
-def test_temperature_0_is_the_likeliest_of_a_full_forward_pass(
-    command: Command, finished_run: Path
-) -> None:
-    run = load_run(finished_run, "best", "cpu", [])
-    prompt = "10 gr"
-    ids = torch.from_numpy(run.tokenizer.encode(prompt).astype("int64"))[None]
-    with torch.inference_mode():
-        while ids.shape[1] < 16:
-            ids = torch.cat([ids, run.model(ids)[:, -1:].argmax(-1)], dim=1)
-    expected = run.tokenizer.decode(ids[0].tolist())
-    options = ("--prompt", prompt, "--tokens", 16 - len(prompt))
-    greedy = sampled(command, finished_run, *options, "--temperature", 0)
-    assert greedy == expected + "\n"
-    assert sampled(command, finished_run, *options, "--temperature", 0, "--seed", 9) == greedy
-    assert sampled(command, finished_run, *options, "--top-k", 1) == greedy
-    assert sampled(command, finished_run, *options, "--beams", 1) == greedy
-
-
-def test_top_k_beyond_the_vocabulary_is_all_of_it(command: Command, finished_run: Path) -> None:
-    assert sampled(command, finished_run, "--top-k", 10**6) == sampled(command, finished_run)
-
-
-def test_as_many_texts_as_asked_for(command: Command, finished_run: Path) -> None:
-    options = ("--prompt", "1", "--tokens", 30)
-    texts = sampled(command, finished_run, *options, "--num-samples", 3).split(f"\n{'-' * 40}\n")
-    assert len(set(texts)) == 3
-    beams = sampled(command, finished_run, *options, "--beams", 4, "--num-samples", 2)
-    assert beams.count("-" * 40) == 1
-
-
-def test_a_prompt_longer_than_the_window_is_cropped_visibly(
-    command: Command, finished_run: Path
-) -> None:
-    prompt = "10 green bottles, hanging on the wall"
-    options = ("--tokens", 5, "--temperature", 0)
-    ended = command("sample", finished_run, "--prompt", prompt, *options)
-    assert ended.err == f"note: the prompt has {len(prompt)} tokens; the model sees its last 16\n"
-    cropped = sampled(command, finished_run, "--prompt", prompt[-16:], *options)
-    assert ended.out == prompt[:-16] + cropped
-
-
-def test_bytes_that_are_no_utf_8_are_shown_as_such(command: Command, finished_bigram: Path) -> None:
-    """A hardly trained model over bytes says mostly nonsense."""
-    assert "\N{REPLACEMENT CHARACTER}" in sampled(command, finished_bigram, "--prompt", "é")
-
-
-def test_sampling_does_not_need_the_corpus(
-    command: Command, train_run: Callable[..., Path], small_text: Path
-) -> None:
-    run = train_run("model=bigram", "train.steps=1", f"data.path={small_text}")
-    small_text.unlink()
-    assert config.load(run / "config.yaml").data["path"] == str(small_text)
-    assert len(sampled(command, run, "--tokens", 9, "--prompt", "a")) == 11
