@@ -62,7 +62,7 @@ def measure(settings: Settings) -> dict[str, str]:
     from zoo.language_model import LanguageModel
 
     make_deterministic()
-    compute = Compute.choose(settings.device, settings.precision)
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
     dataset = train.load_dataset(settings)
 
@@ -154,7 +154,7 @@ class _BareStep:
         plan = settings.train
         rows = plan.batch_size * plan.accumulate
         batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)
-        self._compute = Compute.choose(settings.device, settings.precision)
+        self._compute = Compute.choose(settings.device, settings.precision, settings.tf32)
         self._micro_batches = [
             tuple(part.to(self._compute.device) for part in micro)
             for micro in zip(*(part.split(plan.batch_size) for part in batch), strict=True)

@@ -28,6 +28,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 CURRENCIES = ("steps", "tokens", "bytes", "flops", "seconds")
 DEFAULT_STEPS = 2000
 POSITIONS = ("all", "last")
+INITS = ("default", "kaiming", "xavier", "gpt2", "truncated_normal")
 BATCH_NORMS = ("moving", "precise", "frozen", "batch")
 TRUSTED = ("zoo", "zoo_tokenizers", "harness", "torch.optim")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -115,6 +116,9 @@ class Settings:
     resume: bool
     run_dir: str | None
     cache: str
+    init: str = "default"
+    zero_residual: bool = False
+    tf32: bool = False
     trust: list[str] = field(default_factory=list)
     assets: list[str | None] = field(default_factory=list)
 
@@ -419,6 +423,7 @@ def _check_ranges(settings: Settings) -> None:
         "local and others: it is always on",
     )
     require_choice("precision", settings.precision, PRECISIONS)
+    require_choice("init", settings.init, INITS)
     require_device("device", settings.device)
     for key, name in vars(settings.names).items():
         # They become the name of a folder, which must not climb out of its own.

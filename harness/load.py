@@ -57,7 +57,7 @@ def load_run(
     folder = RunFolder.existing(path)
     settings = config.load(folder.config)
     settings.trust = trust
-    compute = Compute.choose(device, precision or settings.precision)
+    compute = Compute.choose(device, precision or settings.precision, settings.tf32)
     state = checkpoint.load(folder.checkpoints, "best") if which == "best" else None
     state = state or checkpoint.load(folder.checkpoints, "step")
     if state is None:

@@ -80,7 +80,7 @@ def train(
         return settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
 
     torch.manual_seed(settings.seed)
-    model = build_model().to(compute.device)
+    model = build_model().initialize(settings.init, settings.zero_residual).to(compute.device)
     features = torch.compile(model.features) if settings.compile else model.features
     average = moving_average(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model

@@ -33,7 +33,7 @@ def task(cfg: DictConfig) -> int:
     if plan.steps is None or plan.steps < 20:
         raise UsageError("a range test is counted in steps, and needs 20: give train.steps")
     make_deterministic()
-    compute = Compute.choose(settings.device, settings.precision)
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
     dataset = train.load_dataset(settings)
     factors = rising(plan.steps)

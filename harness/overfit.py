@@ -29,7 +29,7 @@ def task(cfg: DictConfig) -> int:
     if plan.steps is None:
         raise UsageError("overfitting is counted in steps: give train.steps")
     make_deterministic()
-    compute = Compute.choose(settings.device, settings.precision)
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
     dataset = train.load_dataset(settings)
     batch = draw_batch(dataset.train.ids, settings.seed, 0, plan.batch_size, plan.seq_len)

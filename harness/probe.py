@@ -26,7 +26,7 @@ def probe(
     batch of inputs and targets, (B, T) each. Ends early when a loss is not finite."""
     torch.manual_seed(settings.seed)
     model = settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
-    model.to(compute.device).train()
+    model.initialize(settings.init, settings.zero_residual).to(compute.device).train()
     optimizer = build_optimizer(settings, model)
     losses = []
     for factor, (inputs_BT, targets_BT) in steps:

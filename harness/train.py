@@ -83,7 +83,7 @@ def run(settings: Settings) -> int:
     from harness import checkpoint
     from harness.device import Compute, make_deterministic
 
-    compute = Compute.choose(settings.device, settings.precision)
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings.precision = compute.precision  # resolved: a resumed run keeps it
     check(settings)
     dataset = load_dataset(settings)
@@ -124,10 +124,13 @@ def check(settings: Settings) -> None:
     try:
         with torch.device("meta"), measure.Undrawn():
             model = settings.build("model", LanguageModel, vocab_size=256)
+            model.initialize(settings.init, settings.zero_residual)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
         raise UsageError(f"model: too large for any memory ({error})") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if model.block_size is not None:
         if settings.train.seq_len > model.block_size:
             raise UsageError(

@@ -47,7 +47,7 @@ def lstm_step(w: Weights, layer: int, x: Tensor, state: list[Tensor]) -> list[Te
 def gates(w: Weights, layer: int, count: int) -> list[tuple[Tensor, ...]]:
     """W, U, b and c of a layer, each cut into its gates."""
     return [
-        w[f"layers.{kind}_l{layer}"].chunk(count)
+        w[f"layers.{layer}.{kind}_l0"].chunk(count)
         for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     ]
 
@@ -101,10 +101,10 @@ def test_equals_torchs_module(ours: type[Recurrent], theirs: type[nn.RNNBase]) -
     for part in (embedding, module, head):
         randomize(part.double())  # type: ignore[arg-type]
     model = ours(VOCAB, n_layer=2, n_embd=5, n_hidden=H).double()
-    parts = {"token_embedding": embedding, "layers": module, "head": head}
-    model.load_state_dict(
-        {f"{name}.{key}": w for name, part in parts.items() for key, w in part.state_dict().items()}
-    )
+    model.token_embedding, model.head = embedding, head
+    for name, weight in module.state_dict().items():
+        kind, layer = name.rsplit("_l", 1)
+        model.layers[int(layer)].get_parameter(f"{kind}_l0").data = weight
     ids = random_ids(B, T)
     hidden = module(embedding(ids).transpose(0, 1))[0].transpose(0, 1)
     torch.testing.assert_close(model(ids), head(hidden), rtol=0, atol=1e-10)

@@ -68,6 +68,11 @@ def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
     return model
 
 
+def widened(model_node: dict[str, Any], name: str) -> int:
+    """The width called `name`, by dropout's rule if the node says so: n / (1 - d)."""
+    return round(model_node[name] / (1 - model_node["dropout"] * model_node["widen_dropout"]))
+
+
 def random_ids(rows: int, time: int, seed: int = 1, vocab_size: int = VOCAB) -> torch.Tensor:
     return torch.randint(vocab_size, (rows, time), generator=torch.Generator().manual_seed(seed))
 

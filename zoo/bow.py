@@ -11,21 +11,37 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import widened
 
 
 class BoW(LanguageModel):
     """Averages token and position embeddings over the past, then one hidden layer of n_hidden
-    tanh units; both are added to the residual stream."""
+    tanh units; both are added to the residual stream.
 
-    def __init__(self, vocab_size: int, block_size: int, n_embd: int, n_hidden: int) -> None:
+    dropout: of the hidden units. widen_dropout: so many more of them that n_hidden are left.
+    """
+
+    residual = ("projection",)
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        n_embd: int,
+        n_hidden: int,
+        dropout: float = 0.0,
+        widen_dropout: bool = False,
+    ) -> None:
         super().__init__()
         require_positive(block_size=block_size, n_embd=n_embd, n_hidden=n_hidden)
+        n_hidden = widened(n_hidden, dropout, widen_dropout)
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.receptive_field = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.expand = nn.Linear(n_embd, n_hidden)
+        self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(n_hidden, n_embd)
         self.head = nn.Linear(n_embd, vocab_size)
         # Small, so that the first loss is ln V.
@@ -41,7 +57,7 @@ class BoW(LanguageModel):
             sum_BTC = sum_BTC + cache.tensors["sum"][:, None]
             cache.tensors["sum"] = sum_BTC[:, -1]
         x_BTC = x_BTC + sum_BTC / (positions_T[:, None] + 1)
-        return x_BTC + self.projection(torch.tanh(self.expand(x_BTC)))
+        return x_BTC + self.projection(self.dropout(torch.tanh(self.expand(x_BTC))))
 
     def init_cache(self, batch_size: int) -> Cache:
         """The sum of all embeddings so far, (B, C)."""

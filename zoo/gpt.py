@@ -8,8 +8,6 @@ Touvron et al. 2023 (Llama 2, arXiv 2307.09288, section 2.2), Jiang et al. 2023 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +29,13 @@ class GPT(LanguageModel):
     dense and locally banded by turns, as in GPT-3; [128] is Mistral's sliding window.
     rotary_theta: the base of rotary positions; null: learned positions.
     logit_cap: logits are bent into ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
+    stochastic_depth: how often the last block's parts are dropped in training; those of the blocks
+    before it less often, in proportion to their depth.
     The others are explained in Block and CausalSelfAttention.
     """
 
     block_size: int
+    residual = ("projection",)
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class GPT(LanguageModel):
         n_kv_head: int | None = None,
         qk_norm: bool = False,
         logit_cap: float | None = None,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(block_size=block_size, n_layer=n_layer, n_embd=n_embd, bands=len(bands))
@@ -74,26 +76,16 @@ class GPT(LanguageModel):
                 n_embd, n_head, dropout, bias, attention_dropout=attention_dropout, norm=norm,
                 post_norm=post_norm, activation=activation, n_inner=n_inner, band=band,
                 rotary_theta=rotary_theta, n_kv_head=n_kv_head, qk_norm=qk_norm,
+                stochastic_depth=stochastic_depth * layer / n_layer,
             )
-            for band in layer_bands
+            for layer, band in enumerate(layer_bands, 1)
         )  # fmt: skip
         self.norm = nn.Identity() if post_norm else make_norm(norm, n_embd, bias)
         head = nn.Linear(n_embd, vocab_size, bias=False)
         self.head = head if logit_cap is None else nn.Sequential(head, SoftCap(logit_cap))
-        self._initialize()
+        self.initialize("gpt2")
         if tie_weights:
             head.weight = self.token_embedding.weight
-
-    def _initialize(self) -> None:
-        """GPT-2's: normal with 0.02, and projections into the residual stream scaled by
-        1/sqrt(2·n_layer), because that many of them add up along it."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith("projection.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)))
-            elif parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)

@@ -50,6 +50,7 @@ class Ladder(LanguageModel):
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.receptive_field = block_size if n_layer else 1
+        self.residual = ("projection",) if residual else ()
         self.past_shape = (n_head, block_size, n_embd // n_head)
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)

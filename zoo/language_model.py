@@ -8,9 +8,12 @@ D channels of a head, S keys (past and present), P patch, K patches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+from zoo.initialization import initialize, zero_residual_maps
 
 
 class Cache:
@@ -57,6 +60,9 @@ class LanguageModel(nn.Module):
     head: nn.Module
     """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
     few positions at a time. An `nn.Linear` where the last layer is a linear map."""
+    residual: tuple[str, ...] = ()
+    """What the linear maps into the residual stream are called, by the last part of their names;
+    (): there is no such stream."""
 
     def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) for ids (B, T), T >= 1.
@@ -68,6 +74,18 @@ class LanguageModel(nn.Module):
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """What the head reads: (B, T, C). An implementation's first line calls `advance`."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
+
+    def initialize(self, scheme: str = "default", zero_residual: bool = False) -> Self:
+        """Begin anew, with weights by a scheme of zoo.initialization; `default`: with those that
+        are there. zero_residual: the maps into the residual stream begin at zero.
+
+        Raises ValueError for what does not fit the model.
+        """
+        if scheme != "default":
+            initialize(self, scheme, self.residual)
+        if zero_residual:
+            zero_residual_maps(self, self.residual)
+        return self
 
     def init_cache(self, batch_size: int) -> Cache:
         """The cache of a model that has seen nothing yet."""

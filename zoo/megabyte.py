@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.initialization import truncated_normal_
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
@@ -44,6 +45,7 @@ class MEGABYTE(LanguageModel):
 
     block_size: int
     patch_size: int
+    residual = ("projection",)
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class MEGABYTE(LanguageModel):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() > 1 or name.endswith("start"):
-                nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+                truncated_normal_(parameter, std)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import widened
 
 Activation = Literal["tanh", "relu", "leaky_relu", "gelu"]
 
@@ -31,7 +32,8 @@ class MLP(LanguageModel):
     """n_layer hidden layers of n_hidden units over the last `context` tokens, at every position.
 
     What lies before the text has zero embeddings. bias: of the hidden layers; the output has one.
-    norm: before each activation. direct: also a linear map from the embeddings to the logits
+    norm: before each activation. dropout: after each. widen_dropout: so many more hidden units that
+    n_hidden are left of them. direct: also a linear map from the embeddings to the logits
     (Bengio's W, in equation 1).
     """
 
@@ -49,6 +51,8 @@ class MLP(LanguageModel):
         bias: bool = True,
         norm: AnyNorm | None = None,
         direct: bool = False,
+        dropout: float = 0.0,
+        widen_dropout: bool = False,
     ) -> None:
         super().__init__()
         require_positive(context=context, n_layer=n_layer, n_embd=n_embd, n_hidden=n_hidden)
@@ -56,6 +60,7 @@ class MLP(LanguageModel):
             raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
         if norm == "batch_norm" and bias:
             raise ValueError("norm=batch_norm takes away what a bias adds: set bias=false")
+        n_hidden = widened(n_hidden, dropout, widen_dropout)
         self.vocab_size = vocab_size
         self.receptive_field = context
         self.context = context
@@ -69,6 +74,7 @@ class MLP(LanguageModel):
             nn.Linear(n_hidden, n_hidden, bias=bias) for _ in range(n_layer - 1)
         )
         self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_hidden + direct * context * n_embd, vocab_size)
         self._initialize("relu" if activation == "gelu" else activation)
 
@@ -86,9 +92,9 @@ class MLP(LanguageModel):
         past = self.advance(ids_BT, cache)
         x_BSC = self._embed(ids_BT, past, cache)
         h_BTH = self.window(x_BSC.mT).mT.contiguous()
-        h_BTH = self.activation(self.norms[0](h_BTH))
+        h_BTH = self.dropout(self.activation(self.norms[0](h_BTH)))
         for layer, norm in zip(self.hidden, self.norms[1:], strict=True):
-            h_BTH = self.activation(norm(layer(h_BTH)))
+            h_BTH = self.dropout(self.activation(norm(layer(h_BTH))))
         if not self.direct:
             return h_BTH
         windows_BTC = x_BSC.unfold(1, self.context, 1).flatten(-2)

@@ -8,8 +8,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +45,7 @@ class PerceiverAR(LanguageModel):
     """
 
     block_size: int
+    residual = ("projection",)
 
     def __init__(
         self,
@@ -77,19 +76,8 @@ class PerceiverAR(LanguageModel):
         )
         self.norm = nn.LayerNorm(n_embd, bias=bias)
         self.head = nn.Linear(n_embd, vocab_size, bias=bias)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """As GPT's here: normal with 0.02, and projections into the residual stream scaled by
-        1/sqrt(2·layers), so that a comparison of the two is one of architectures."""
-        layers = 1 + len(self.blocks)
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith("projection.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * layers))
-            elif parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
+        # As GPT begins here, so that a comparison of the two is one of architectures.
+        self.initialize("gpt2")
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)

@@ -8,49 +8,78 @@ B batch, T time, C channels, H hidden units, L layers.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import widened
 
 
 class Recurrent(LanguageModel):
     """n_layer layers of n_hidden units each, in torch's own (on a GPU, cuDNN's) kernel.
 
-    The state before the text is zero.
+    The state before the text is zero. dropout: of what passes from layer to layer, the embeddings
+    and the last layer's outputs among them, never of what passes from step to step (Zaremba et al.
+    2014, arXiv 1409.2329, section 3.1). widen_dropout: so many more hidden units that n_hidden are
+    left of them.
     """
 
     block_size = None
     receptive_field = None
     kernel: type[nn.RNN | nn.GRU | nn.LSTM]
-    layers: nn.RNN | nn.GRU | nn.LSTM
     states: tuple[str, ...] = ("hidden",)
 
-    def __init__(self, vocab_size: int, n_layer: int, n_embd: int, n_hidden: int) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        n_layer: int,
+        n_embd: int,
+        n_hidden: int,
+        dropout: float = 0.0,
+        widen_dropout: bool = False,
+    ) -> None:
         super().__init__()
         require_positive(n_layer=n_layer, n_embd=n_embd, n_hidden=n_hidden)
+        n_hidden = widened(n_hidden, dropout, widen_dropout)
         self.vocab_size = vocab_size
+        self.n_hidden = n_hidden
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        self.layers = self.kernel(n_embd, n_hidden, n_layer, batch_first=True)
+        # One kernel a layer: cuDNN's own dropout between layers would draw from a state of its own,
+        # so that its masks were not what (seed, step) say.
+        self.layers = nn.ModuleList(
+            self.kernel(n_embd if layer == 0 else n_hidden, n_hidden, batch_first=True)
+            for layer in range(n_layer)
+        )
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_hidden, vocab_size)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         self.advance(ids_BT, cache)
-        x_BTC = self.token_embedding(ids_BT)
+        x_BTC = self.dropout(self.token_embedding(ids_BT))
+        after: list[tuple[Tensor, ...]] = []
+        for number, layer in enumerate(self.layers):
+            x_BTC, state = layer(x_BTC, self._state(cache, number))
+            after.append(state if isinstance(state, tuple) else (state,))
+            x_BTC = self.dropout(x_BTC)
+        if cache is not None:
+            for name, states_1BH in zip(self.states, zip(*after, strict=True), strict=True):
+                state_BLH = torch.cat(states_1BH).transpose(0, 1)
+                cache.tensors[name] = state_BLH.to(cache.tensors[name].dtype)
+        return x_BTC
+
+    def _state(self, cache: Cache | None, layer: int) -> Any:
+        """What torch wants of a layer's states: each (1, B, H), and of several a tuple."""
         if cache is None:
-            return self.layers(x_BTC)[0]
-        # torch wants the layers first, and of several states a tuple.
-        before = tuple(cache.tensors[name].transpose(0, 1).contiguous() for name in self.states)
-        h_BTH, after = self.layers(x_BTC, before if len(before) > 1 else before[0])
-        for name, state_LBH in zip(
-            self.states, after if len(before) > 1 else (after,), strict=True
-        ):
-            cache.tensors[name] = state_LBH.transpose(0, 1).to(x_BTC.dtype)
-        return h_BTH
+            return None
+        states = tuple(cache.tensors[name][None, :, layer].contiguous() for name in self.states)
+        return states if len(states) > 1 else states[0]
 
     def init_cache(self, batch_size: int) -> Cache:
         """Each state (B, L, H)."""
-        shape = (batch_size, self.layers.num_layers, self.layers.hidden_size)
+        shape = (batch_size, len(self.layers), self.n_hidden)
         like = self.token_embedding.weight
         return Cache({name: like.new_zeros(shape) for name in self.states})
 

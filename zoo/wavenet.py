@@ -16,6 +16,7 @@ from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import widened
 
 Gate = Literal["tanh", "linear"]
 Skips = Literal["sum", "mean"]
@@ -30,12 +31,15 @@ class WaveNet(LanguageModel):
     and the embeddings are the residual stream.
     gate: `tanh`, tanh(a)·sigmoid(b) (equation 2), or `linear`, a·sigmoid(b) (Dauphin et al. 2017,
     arXiv 1612.08083). norm: of each block's input. skips: how what the blocks say is joined.
+    dropout: of what each gate lets through, where Bai et al. 2018 (arXiv 1803.01271, section 3.4)
+    have it, but unit by unit. widen_dropout: as many more gates that channels_gate are left.
     output: `two_layers`, ReLU → 1×1 → ReLU → 1×1, or `one_layer`, leaky ReLU → 1×1.
     last_residual: also give the last block a residual map, which nothing reads: to rebuild nets
     whose parameters were counted with it.
     """
 
     block_size = None
+    residual = ("residual",)
 
     def __init__(
         self,
@@ -53,6 +57,8 @@ class WaveNet(LanguageModel):
         skips: Skips = "sum",
         output: Output = "two_layers",
         last_residual: bool = False,
+        dropout: float = 0.0,
+        widen_dropout: bool = False,
     ) -> None:
         super().__init__()
         require_positive(
@@ -76,6 +82,7 @@ class WaveNet(LanguageModel):
                 f"n_embd={n_embd} must equal channels_residual={channels_residual} where no "
                 "initial_conv lies between them"
             )
+        channels_gate = widened(channels_gate, dropout, widen_dropout)
         self.vocab_size = vocab_size
         self.skips = skips
         layers = list(zip(kernel_sizes, dilations, strict=True)) * n_stack
@@ -92,6 +99,7 @@ class WaveNet(LanguageModel):
                 channels_skip,
                 gate,
                 norm,
+                dropout,
                 residual=last_residual or layer < len(layers) - 1,
             )
             for layer, (kernel_size, dilation) in enumerate(layers)
@@ -102,15 +110,7 @@ class WaveNet(LanguageModel):
             else nn.LeakyReLU()
         )
         self.head = nn.Linear(channels_skip, vocab_size)
-        self._initialize()
-
-    def _initialize(self) -> None:
-        """Xavier uniform (Glorot & Bengio 2010); biases zero."""
-        for name, parameter in self.named_parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+        self.initialize("xavier")
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
@@ -144,6 +144,7 @@ class GatedBlock(nn.Module):
         channels_skip: int,
         gate: Gate,
         norm: AnyNorm | None,
+        dropout: float,
         residual: bool,
     ) -> None:
         super().__init__()
@@ -151,12 +152,14 @@ class GatedBlock(nn.Module):
         self.norm = make_any_norm(norm, channels_residual)
         self.conv = conv
         self.gate = gate
+        self.dropout = nn.Dropout(dropout)
         self.skip = nn.Linear(channels_gate, channels_skip)
         self.residual = nn.Linear(channels_gate, channels_residual) if residual else None
 
     def forward(self, x_BTC: Tensor, past: LastInputs | None = None) -> tuple[Tensor, Tensor]:
         a_BTC, b_BTC = self.conv(self.norm(x_BTC), past).chunk(2, dim=-1)
         z_BTC = (torch.tanh(a_BTC) if self.gate == "tanh" else a_BTC) * torch.sigmoid(b_BTC)
+        z_BTC = self.dropout(z_BTC)
         if self.residual is not None:
             x_BTC = x_BTC + self.residual(z_BTC)
         return x_BTC, self.skip(z_BTC)

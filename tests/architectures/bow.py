@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.zoo_models import Mutant
+from tests.zoo_models import Mutant, widened
 from zoo.language_model import Cache, LanguageModel
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
-    C, H, N = node["n_embd"], node["n_hidden"], node["block_size"]
+    C, H, N = node["n_embd"], widened(node, "n_hidden"), node["block_size"]
     return V * C + N * C + (C * H + H) + (H * C + C) + (C * V + V)
 
 
 def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
-    C, H = node["n_embd"], node["n_hidden"]
+    C, H = node["n_embd"], widened(node, "n_hidden")
     return 2 * T * (2 * C * H + C * V)
 
 

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.zoo_models import Mutant
+from tests.zoo_models import Mutant, widened
 from zoo import mlp
 from zoo.language_model import Cache, LanguageModel
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
-    C, H, L, N = node["n_embd"], node["n_hidden"], node["n_layer"], node["context"]
+    C, H, L, N = node["n_embd"], widened(node, "n_hidden"), node["n_layer"], node["context"]
     norm = {None: 0, "rms_norm": H, "layer_norm": 2 * H, "batch_norm": 2 * H}[node["norm"]]
     hidden = N * C * H + (L - 1) * H * H + L * (H * node["bias"] + norm)
     return V * C + hidden + (H + N * C * node["direct"]) * V + V
 
 
 def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
-    C, H, L, N = node["n_embd"], node["n_hidden"], node["n_layer"], node["context"]
+    C, H, L, N = node["n_embd"], widened(node, "n_hidden"), node["n_layer"], node["context"]
     return 2 * T * (N * C * H + (L - 1) * H * H + (H + N * C * node["direct"]) * V)
 
 

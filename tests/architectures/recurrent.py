@@ -9,25 +9,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.zoo_models import Mutant
+from tests.zoo_models import Mutant, widened
 from zoo.language_model import Cache, LanguageModel
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 def _weights(node: dict[str, Any]) -> int:
-    C, H, L = node["n_embd"], node["n_hidden"], node["n_layer"]
+    C, H, L = node["n_embd"], widened(node, "n_hidden"), node["n_layer"]
     return GATES[node["_target_"].rpartition(".")[2]] * (C * H + (2 * L - 1) * H * H)
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
-    C, H, L = node["n_embd"], node["n_hidden"], node["n_layer"]
+    C, H, L = node["n_embd"], widened(node, "n_hidden"), node["n_layer"]
     biases = GATES[node["_target_"].rpartition(".")[2]] * 2 * L * H
     return V * C + _weights(node) + biases + H * V + V
 
 
 def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
-    return 2 * T * (_weights(node) + node["n_hidden"] * V)
+    return 2 * T * (_weights(node) + widened(node, "n_hidden") * V)
 
 
 def _before_each_call(change: Callable[[Cache], None]) -> Callable[..., None]:
@@ -63,18 +63,19 @@ def _swap_states(cache: Cache) -> None:
 
 
 def _backwards(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = model.layers.forward
+    run = model.layers[0].forward
 
     def forward(x: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
         y, last = run(x.flip(1), *state)
         return y.flip(1), last
 
-    model.layers.forward = forward
+    model.layers[0].forward = forward
 
 
 def _time_first(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The state passes from sequence to sequence of the batch instead of along each."""
-    model.layers.batch_first = False
+    for layer in model.layers:
+        layer.batch_first = False
 
 
 MUTANTS = [

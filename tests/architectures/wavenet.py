@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.zoo_models import Mutant
+from tests.zoo_models import Mutant, widened
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers import causal_conv
 from zoo.layers.causal_conv import LastInputs
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
-    C, R, G, S = (
-        node[name] for name in ("n_embd", "channels_residual", "channels_gate", "channels_skip")
-    )
+    C, R, S = (node[name] for name in ("n_embd", "channels_residual", "channels_skip"))
+    G = widened(node, "channels_gate")
     kernels = node["kernel_sizes"] * node["n_stack"]
     initial = node["initial_conv"] * C * R + R if node["initial_conv"] else 0
     norm = {None: 0, "rms_norm": R, "layer_norm": 2 * R, "batch_norm": 2 * R}[node["norm"]]
@@ -29,9 +28,8 @@ def parameters(node: dict[str, Any], V: int) -> int:
 
 
 def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
-    C, R, G, S = (
-        node[name] for name in ("n_embd", "channels_residual", "channels_gate", "channels_skip")
-    )
+    C, R, S = (node[name] for name in ("n_embd", "channels_residual", "channels_skip"))
+    G = widened(node, "channels_gate")
     kernels = node["kernel_sizes"] * node["n_stack"]
     initial = (node["initial_conv"] or 0) * C * R
     blocks = sum(2 * k * R * G + G * R + G * S for k in kernels)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.layers.attention import CausalSelfAttention, KeyValues
+from zoo.layers.dropout import StochasticDepth
 from zoo.layers.feed_forward import Activation, FeedForward
 from zoo.layers.norms import Norm, make_norm
 
@@ -16,7 +17,8 @@ class Block(nn.Module):
 
     Each is normalized before (pre-norm, GPT-2), or the sum is normalized after it (post_norm:
     Vaswani et al. and GPT-1). dropout is on the attention weights and on both sums' new terms;
-    attention_dropout, if given, is that of the weights. `attention`: see CausalSelfAttention.
+    attention_dropout, if given, is that of the weights. stochastic_depth: how often a sum's new
+    term is dropped as a whole. `attention`: see CausalSelfAttention.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Block(nn.Module):
         norm: Norm = "layer_norm",
         post_norm: bool = False,
         attention_dropout: float | None = None,
+        stochastic_depth: float = 0.0,
         **attention: Any,
     ) -> None:
         super().__init__()
@@ -40,7 +43,9 @@ class Block(nn.Module):
         self.attention = CausalSelfAttention(n_embd, n_head, attention_dropout, bias, **attention)
         self.feed_forward_norm = make_norm(norm, n_embd, bias)
         self.feed_forward = FeedForward(n_embd, bias, activation, n_inner)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout: nn.Module = nn.Dropout(dropout)
+        if stochastic_depth:
+            self.dropout = nn.Sequential(self.dropout, StochasticDepth(stochastic_depth))
 
     def forward(self, x_BTC: Tensor, past: KeyValues | None = None) -> Tensor:
         if self.post_norm:

@@ -1,0 +1,87 @@
+"""How weights begin: schemes by name, for any architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+STD = 0.02  # GPT-2's and BERT's
+
+
+def truncated_normal_(weight: Tensor, std: float) -> Tensor:
+    """Normal, cut off at two standard deviations."""
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+# Each draws a weight; `added` is how many maps like it add up along the residual stream.
+SCHEMES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    # Normal, its variance 2 / fan in (He et al. 2015, arXiv 1502.01852, equation 10).
+    "kaiming": lambda weight, added: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+    # Uniform, its variance 2 / (fan in + fan out) (Glorot & Bengio 2010, equation 16).
+    "xavier": lambda weight, added: nn.init.xavier_uniform_(weight),
+    # Normal, and smaller for what adds up (Radford et al. 2019, GPT-2, section 2.3).
+    "gpt2": lambda weight, added: nn.init.normal_(weight, std=STD / math.sqrt(added)),
+    # BERT's code (Devlin et al. 2019).
+    "truncated_normal": lambda weight, added: truncated_normal_(weight, STD),
+}
+# Of these it is known which way they multiply, and so what their fans are.
+KNOWN = (nn.Linear, nn.Conv1d, nn.Embedding, nn.RNNBase)
+
+
+def initialize(model: nn.Module, scheme: str, residual: tuple[str, ...] = ()) -> None:
+    """Draw the weights of all maps, convolutions and embeddings anew. Biases become zero; norms and
+    other vectors stay as they are.
+
+    residual: what the maps into the residual stream are called, by the last part of their names.
+    Fans are torch's: an embedding's fan in is its width, and matrices that are stored as one
+    (queries, keys and values; a recurrent net's gates) count as one.
+    Raises ValueError for a scheme that is none, and for weights whose fans are not known.
+    """
+    if scheme not in SCHEMES:
+        raise ValueError(f"init={scheme} is not one of default, {', '.join(SCHEMES)}")
+    into_stream = {id(each.weight) for each in residual_maps(model, residual)}
+    seen: set[int] = set()  # a weight that is tied is drawn once
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if parameter.dim() < 2:
+                if "bias" in name:
+                    nn.init.zeros_(parameter)
+                continue
+            if not isinstance(module, KNOWN):
+                raise ValueError(
+                    f"init={scheme}: {path}.{name} belongs to a {type(module).__name__}, which is "
+                    "no linear map, convolution, embedding or recurrent layer; leave init=default"
+                )
+            added = len(into_stream) if id(parameter) in into_stream else 1
+            SCHEMES[scheme](parameter, added)
+
+
+def zero_residual_maps(model: nn.Module, residual: tuple[str, ...]) -> None:
+    """Zero the maps into the residual stream, so that every block begins as the identity (Zhang et
+    al. 2019, Fixup, arXiv 1901.09321, section 3).
+
+    Raises ValueError where there are none.
+    """
+    maps = residual_maps(model, residual)
+    if not maps:
+        raise ValueError(
+            f"zero_residual: {type(model).__name__} declares no maps into a residual stream"
+        )
+    with torch.no_grad():
+        for parameter in (parameter for each in maps for parameter in each.parameters()):
+            parameter.zero_()
+
+
+def residual_maps(model: nn.Module, residual: tuple[str, ...]) -> list[nn.Linear]:
+    """The linear maps whose name's last part is one of `residual`."""
+    return [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in residual
+    ]

@@ -1,0 +1,39 @@
+"""What goes with dropout: the width it asks for, and the dropping of whole parts.
+
+B batch, T time, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def widened(n_units: int, dropout: float, widen: bool) -> int:
+    """How many units a layer that drops out a share of them has: n_units, or if `widen`
+    n_units / (1 - dropout), rounded, so that as many are left on average (Srivastava et al. 2014,
+    "Dropout", appendix A.1).
+
+    Raises ValueError for a share that is none.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout:g} must be at least 0 and below 1")
+    return round(n_units / (1 - dropout)) if widen else n_units
+
+
+class StochasticDepth(nn.Module):
+    """In training, drops what a part adds to the residual stream, for each sequence by itself, with
+    probability `rate`, and scales what is left by 1 / (1 - rate) (Huang et al. 2016, arXiv
+    1603.09382, section 3)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"stochastic_depth={rate:g} must be at least 0 and below 1")
+        self.rate = rate
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        if not self.training:
+            return x_BTC
+        kept_B11 = torch.rand(len(x_BTC), 1, 1, device=x_BTC.device) >= self.rate
+        return x_BTC * kept_B11 / (1 - self.rate)
