@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness import batch_norm, checkpoint
+from harness.blocks import write_test_blocks
 from harness.config import Settings
 from harness.data import Dataset, Split, draw_batch
 from harness.decode import Choice, generate
@@ -244,7 +245,9 @@ def train(
             if best is None or best["step"] != progress.best["step"]:
                 raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
             evaluated.load_state_dict(best["model"])
-        summary["test"] = score(dataset.test).summary()
+        test = score(dataset.test)
+        summary["test"] = test.summary()
+        write_test_blocks(folder.path, dataset, test)
 
 
 def moving_average(model: LanguageModel, decay: float) -> AveragedModel:

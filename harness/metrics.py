@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,10 @@ class Score:
     bytes: int
     lossless: bool
     stride: int | None
-    unknown: int = 0
+    unknown: int
     """Characters of the split that the vocabulary lacks; `nats` pays for sending them beside."""
+    token_nats: NDArray[np.floating] = field(repr=False, compare=False)
+    """(tokens,): of each token by itself."""
 
     @property
     def nats_per_token(self) -> float:
@@ -57,7 +59,7 @@ class Score:
             "nats_per_token": self.nats_per_token,
             "bits_per_byte": self.bits_per_byte,
             "perplexity": self.perplexity,
-            **{name: asdict(self)[name] for name in ("tokens", "bytes", "stride", "unknown")},
+            **{name: getattr(self, name) for name in ("tokens", "bytes", "stride", "unknown")},
         }
 
 
@@ -101,6 +103,7 @@ def score_split(
         if model.block_size
         else None,
         unknown=sum(split.unknown.values()),
+        token_nats=nats,
     )
 
 

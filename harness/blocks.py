@@ -1,0 +1,149 @@
+"""What a test score is made of: the nats of each block of the text, kept with the run, so that two
+runs can be compared on the same bytes whatever their tokenizers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.assets import placed
+
+if TYPE_CHECKING:
+    from harness.data import Dataset
+    from harness.metrics import Score
+
+FILE = "test_nats.json"
+SMALLEST, MOST = 256, 4096  # bytes of a block; blocks of a text
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The nats that a model paid for each block of `block_bytes` bytes of a text.
+
+    corpus: SHA-256 of the whole text, of which these are `bytes` bytes from `start` on. The last
+    block may be shorter. The first token is context and costs nothing.
+    """
+
+    corpus: str
+    start: int
+    bytes: int
+    block_bytes: int
+    nats: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for blocks that no run writes."""
+        counts = (self.start, self.bytes, self.block_bytes)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("start, bytes or block_bytes is no count")
+        if not all(type(nats) in (int, float) and math.isfinite(nats) for nats in self.nats):
+            raise ValueError("nats are not all finite numbers")
+        if not isinstance(self.corpus, str):
+            raise ValueError("corpus is no digest")
+        if not self.bytes or self.block_bytes != block_size(self.bytes):
+            raise ValueError(f"a text of {self.bytes} bytes has no blocks of {self.block_bytes}")
+        if len(self.nats) != math.ceil(self.bytes / self.block_bytes):
+            raise ValueError(f"{len(self.nats)} blocks do not cover {self.bytes} bytes")
+
+    @property
+    def text(self) -> tuple[str, int, int]:
+        """Which bytes these are: blocks of equal `text` can be compared one by one."""
+        return self.corpus, self.start, self.bytes
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """The bytes of each block."""
+        return np.diff(borders(self.bytes))
+
+
+def block_size(text_bytes: int) -> int:
+    """256 bytes, doubled until no more than 4096 blocks cover the text: a function of the text
+    alone, so that all runs on it agree."""
+    size = SMALLEST
+    while text_bytes > MOST * size:
+        size *= 2
+    return size
+
+
+def borders(text_bytes: int) -> NDArray[np.int64]:
+    """Where blocks begin, and where the last one ends."""
+    return np.append(np.arange(0, text_bytes, block_size(text_bytes)), text_bytes)
+
+
+def per_block(nats: NDArray[np.floating], sizes: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The nats of each block, from those of each token and how many bytes it stands for.
+
+    A token across a border is shared out in proportion to its bytes on each side, so that every
+    block holds exactly its bytes, and the blocks add up to the sum of all nats.
+    """
+    ends = np.concatenate(([0], np.cumsum(sizes)))
+    spent = np.concatenate(([0.0], np.cumsum(nats, dtype=np.float64)))
+    at_borders = np.interp(borders(int(ends[-1])), ends, spent)
+    at_borders[0], at_borders[-1] = 0, spent[-1]  # where tokens of no bytes lie, too
+    return np.diff(at_borders)
+
+
+def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
+    """Write the test score's blocks into a run's folder.
+
+    Nothing for a lossy tokenizer, whose tokens do not stand for known bytes, or for a score that is
+    no number.
+    """
+    split = dataset.test
+    if split is None or not score.lossless or not math.isfinite(score.nats):
+        return
+    start = dataset.text.size - split.bytes
+    sizes = dataset.tokenizer.token_bytes[np.asarray(split.ids)]
+    nats = np.concatenate(([0.0], score.token_nats))
+    if split.unknown:
+        # They are not among the ids: each goes where it stands in the text, with what it costs.
+        pieces = dataset.text.strings(start, dataset.text.size)
+        places = np.array(list(unknown_characters(pieces, split.unknown)))
+        at, own = places.T
+        known_bytes_before = at - np.concatenate(([0], np.cumsum(own)[:-1]))
+        index = np.searchsorted(np.cumsum(sizes) - sizes, known_bytes_before)
+        sizes = np.insert(sizes, index, own)
+        nats = np.insert(nats, index, split.unknown_nats / len(own))
+    blocks = Blocks(
+        dataset.digest,
+        start,
+        split.bytes,
+        block_size(split.bytes),
+        tuple(np.round(per_block(nats, sizes), 6).tolist()),
+    )
+    with placed(folder / FILE) as file:
+        file.write(json.dumps(asdict(blocks)).encode())
+
+
+def unknown_characters(pieces: Iterable[str], unknown: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """(byte offset, bytes) of every occurrence of these characters in a text."""
+    wanted = re.compile("[" + re.escape("".join(unknown)) + "]")
+    at = 0
+    for piece in pieces:
+        last = 0
+        for match in wanted.finditer(piece):
+            at += _bytes(piece[last : match.start()])
+            yield at, _bytes(match[0])
+            at += _bytes(match[0])
+            last = match.end()
+        at += _bytes(piece[last:])
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
+
+
+def parse(document: dict[str, Any]) -> Blocks:
+    """What `write_test_blocks` wrote. Raises ValueError for anything else."""
+    try:
+        return Blocks(**document | {"nats": tuple(document["nats"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not the blocks of a test score ({error})") from None
