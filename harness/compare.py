@@ -32,9 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = find_runs(options.paths)
     print_comparison(records, sys.stdout)
     try:
-        for path, write in ((options.markdown, export.markdown), (options.csv, export.csv_text)):
+        comparison = compare_runs(records)
+        for path, write in (
+            (options.markdown, lambda: export.markdown(comparison)),
+            (options.csv, lambda: export.csv_table(comparison)),
+            (options.runs_csv, lambda: export.csv_runs(records)),
+        ):
             if path is not None:
-                path.write_text(write(records), encoding="utf-8")
+                path.write_text(write(), encoding="utf-8")
                 print(f"{path} written")
         if options.out is not None:
             from harness.report import write_report
@@ -71,7 +76,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write one line a run there, with full precision"
+        "--csv", type=Path, metavar="FILE", help="write the table there, every number in full"
+    )
+    parser.add_argument(
+        "--runs-csv", type=Path, metavar="FILE", help="write one line a run there, counted or not"
     )
     return parser.parse_args(arguments)
 
@@ -83,7 +91,8 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     """
     from rich.console import Console
 
-    from harness.verdict import LOSSY_NOTE, MEANS_NOTE, by_tokenizer, headline, losses, notes
+    from harness.differences import neighbours, sentence
+    from harness.verdict import LOSSY_NOTE, MEANS_NOTE, by_tokenizer, headlines, losses, notes
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or not file.isatty():
@@ -94,7 +103,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     comparison = compare_runs(records)
     # In a file or a pipe each of these stays one line, to be found by grep.
     whole = not console.is_terminal
-    for line in headline(comparison):
+    for line in map(str, headlines(comparison)):
         console.print(line, style="bold", soft_wrap=whole)
     for line in notes(comparison):
         console.print(f"! {line}", style="yellow", soft_wrap=whole)
@@ -103,6 +112,8 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if best := by_tokenizer(comparison):
             console.print(best, soft_wrap=whole)
+        for pair in neighbours(comparison.pairs, comparison.ranked):
+            console.print(sentence(pair, comparison.pairs), soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
@@ -139,6 +150,8 @@ def _table(groups: Sequence[Group], shown: "Sequence[Column]", lossy: bool) -> "
     from rich.table import Table
     from rich.text import Text
 
+    from harness.verdict import place
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     if not lossy:
         table.add_column("#", justify="right", no_wrap=True)
@@ -150,9 +163,8 @@ def _table(groups: Sequence[Group], shown: "Sequence[Column]", lossy: bool) -> "
             overflow="fold",
         )
     for index, group in enumerate(groups):
-        place = sum(other.data == group.data for other in groups[: index + 1])
         cells = [Text(column.read(group)[0]) for column in shown]
-        table.add_row(*([] if lossy else [str(place)]), *cells)
+        table.add_row(*([] if lossy else [str(place(groups, index))]), *cells)
     return table
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from harness.ranking import compare_runs, why_uncounted
+from harness.differences import neighbours, sentence
+from harness.ranking import Comparison, Group, lossy_score, ranking_score, why_uncounted
 from harness.runs import Cost, RunRecord
-from harness.verdict import LOSSY_NOTE, MEANS_NOTE, columns, headline, notes
+from harness.verdict import LOSSY_NOTE, MEANS_NOTE, columns, headlines, notes, place
 
 
-def markdown(records: Sequence[RunRecord]) -> str:
-    """The headline, the caveats and the tables of `harness.compare`, for GitHub."""
-    comparison = compare_runs(records)
-    parts = [*headline(comparison), *(f"**{note}**" for note in notes(comparison))]
+def markdown(comparison: Comparison) -> str:
+    """The headlines, the caveats, the tables and the pairs of `harness.compare`, for GitHub."""
+    parts = [*map(str, headlines(comparison)), *(f"**{note}**" for note in notes(comparison))]
     for groups, lossy in ((comparison.ranked, False), (comparison.lossy, True)):
         if not groups:
             continue
@@ -27,25 +28,64 @@ def markdown(records: Sequence[RunRecord]) -> str:
         if lossy:
             parts.append(f"Not ranked ({LOSSY_NOTE}):")
         parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
-    return "\n\n".join([*parts, MEANS_NOTE]) + "\n"
+    parts.append(MEANS_NOTE)
+    pairs = neighbours(comparison.pairs, comparison.ranked)
+    parts.append("\n".join(f"- {sentence(pair, comparison.pairs)}" for pair in pairs))
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def csv_text(records: Sequence[RunRecord]) -> str:
-    """One line a run, counted or not, with every number in full precision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    costs = list(Cost.__dataclass_fields__)
+def csv_table(comparison: Comparison) -> str:
+    """The same table, every number in full: a line a configuration, means and deviations apart."""
+    names = ("place", "model", "variant", "tokenizer", "data", "seeds")
+    numbers: dict[str, Callable[[RunRecord], float | None]] = {
+        "test bits per byte": ranking_score,
+        "test nats per token": lossy_score,
+        "val bits per byte": lambda run: run.val.bits_per_byte if run.val else None,
+        "val nats per token": lambda run: run.val.nats_per_token if run.val else None,
+        "parameters": lambda run: run.parameters,
+        "FLOPs per token": lambda run: run.flops_per_token,
+        **{f"train {name}": partial(_spent, name) for name in COSTS},
+    }
+
+    def line(group: Group, rank: int | str) -> Iterable[object]:
+        yield from (rank, group.model, group.variant, group.tokenizer, group.data)
+        yield len(group.counted)
+        for read in numbers.values():
+            spread = group.spread(read)
+            yield from (spread.mean, spread.std) if spread else (None, None)
+
+    ranked = [line(group, place(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
+    heads = [f"{name}{more}" for name in numbers for more in ("", " ±")]
+    return _csv([[*names, *heads], *ranked, *(line(group, "") for group in comparison.lossy)])
+
+
+def _spent(name: str, run: RunRecord) -> float | None:
+    found: float | None = getattr(run.train, name)
+    return found
+
+
+COSTS = tuple(Cost.__dataclass_fields__)
+
+
+def csv_runs(records: Sequence[RunRecord]) -> str:
+    """One line a run, counted or not, with every number in full."""
     scores = ("nats_per_token", "bits_per_byte")
-    writer.writerow(
+    lines: list[Iterable[object]] = [
         ["folder", "model", "tokenizer", "data", "seed", "status", "not counted because"]
         + [f"{split} {name}" for split in ("test", "val") for name in scores]
-        + ["parameters", "flops per token", *(f"train {name}" for name in costs)]
-    )
+        + ["parameters", "flops per token", *(f"train {name}" for name in COSTS)]
+    ]
     for run in records:
         found = [getattr(split, name, None) for split in (run.test, run.val) for name in scores]
         row = [run.folder, run.model, run.tokenizer, run.data, run.seed, run.status]
         row += [why_uncounted(run), *found, run.parameters, run.flops_per_token]
-        writer.writerow([*row, *(getattr(run.train, name) for name in costs)])
+        lines.append([*row, *(getattr(run.train, name) for name in COSTS)])
+    return _csv(lines)
+
+
+def _csv(lines: Iterable[Iterable[object]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
     return out.getvalue()
 
 

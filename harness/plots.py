@@ -7,141 +7,33 @@ slow, and errors and --help must not wait for it.
 
 import itertools
 import math
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.curves import (
+    CURVE_AXES,
+    SCATTER_COSTS,
+    Axis,
+    Cost,
+    Series,
+    as_series,
+    drawable,
+    pareto_front,
+    validation_series,
+)
+from harness.format_numbers import PREFIXES
 from harness.ranking import Comparison, Group, compare_runs, ranking_score
 from harness.runs import RunRecord
-from harness.svg import DASHES, MARKERS, ON_WHITE, PLACEHOLDERS, Paint, draw_svg
+from harness.svg import DASHES, MARKERS, ON_WHITE, PLACEHOLDERS, Paint, config_link, draw_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# More lines than this can't be told apart, and would make the report heavy.
-MOST_DRAWN = 12
-MOST_POINTS = 200
-TRAINING_BINS = 80
 FONT = 9.0
-WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (4.1, 3.3)
-PREFIXES = " kMGTPEZ"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A cost that curves are drawn over: its key in metrics.jsonl, its title, and its scale."""
-
-    name: str
-    key: str
-    title: str
-    log: bool
-
-
-CURVE_AXES = (
-    Axis("steps", "step", "update steps", log=False),
-    Axis("tokens", "tokens", "training tokens", log=False),
-    Axis("FLOPs", "flops", "training FLOPs", log=True),
-    Axis("seconds", "seconds", "training seconds", log=True),
-)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A cost that final scores are drawn against."""
-
-    name: str
-    title: str
-    read: Callable[[RunRecord], float | None]
-
-
-SCATTER_COSTS = (
-    Cost("parameters", "parameters", lambda run: run.parameters),
-    Cost("FLOPs", "training FLOPs", lambda run: run.train.flops),
-    Cost("seconds", "training seconds", lambda run: run.train.seconds),
-)
-
-
-@dataclass(frozen=True)
-class Series:
-    """One group's curve: the mean over its seeds, and their lowest and highest value."""
-
-    label: str
-    style: int
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-def human(number: float) -> str:
-    """Three significant digits with an SI prefix: 1.53 M, 892 k, 4.1 G is written 4.10 G."""
-    if number == 0:
-        return "0"
-    if abs(number) < 999.5:
-        return f"{number:.0f}" if float(number).is_integer() else f"{number:.3g}"
-    power = 0
-    while abs(number) >= 999.5 and power < len(PREFIXES) - 1:
-        number, power = number / 1000, power + 1
-    digits = 2 - math.floor(math.log10(abs(float(f"{number:.3g}"))))
-    return f"{number:.{max(0, digits)}f} {PREFIXES[power]}"
-
-
-def drawable(groups: Sequence[Group]) -> list[tuple[int, Group]]:
-    """The groups that are drawn, each with the number of its line style."""
-    return list(enumerate(groups))[:MOST_DRAWN]
-
-
-def validation_series(
-    styled: Sequence[tuple[int, Group]], axis: Axis, key: str = "val/bits_per_byte"
-) -> list[Series]:
-    """Each group's validation curve over a cost; a group without one is left out."""
-    series = []
-    for style, group in styled:
-        points = _over_seeds(group, axis.key, key)
-        if points:
-            thinned = points[:: math.ceil(len(points) / MOST_POINTS)]
-            series.append(_series(group.label, style, thinned[:-1] + points[-1:]))
-    return series
-
-
-def training_series(styled: Sequence[tuple[int, Group]]) -> list[Series]:
-    """Each group's training loss in nats per token over steps: means over bins of steps."""
-    series = []
-    for style, group in styled:
-        points = _over_seeds(group, "step", "train/loss")
-        size = max(1, math.ceil(len(points) / TRAINING_BINS))
-        bins = [points[start : start + size] for start in range(0, len(points), size)]
-        means = [tuple(map(statistics.fmean, zip(*part, strict=True))) for part in bins]
-        if means:
-            series.append(_series(group.label, style, means))
-    return series
-
-
-def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]:
-    """(x, mean, lowest, highest) at the steps that all seeds have: a mean over fewer would jump."""
-    runs = [
-        {row["step"]: row for row in run.rows if _plottable(row, x_key) and _plottable(row, y_key)}
-        for run in group.counted
-    ]
-    points: list[tuple[float, ...]] = []
-    for step in sorted(set.intersection(*(set(rows) for rows in runs))):
-        values = [rows[step][y_key] for rows in runs]
-        cost = statistics.fmean(rows[step][x_key] for rows in runs)
-        points.append((cost, statistics.fmean(values), min(values), max(values)))
-    return points
-
-
-def _plottable(row: Any, key: str) -> bool:
-    value = row.get(key)
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _series(label: str, style: int, points: Sequence[tuple[float, ...]]) -> Series:
-    x, y, low, high = zip(*points, strict=True)
-    return Series(label, style, x, y, low, high)
+WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
 
 
 def curves_figure(
@@ -163,7 +55,10 @@ def curves_figure(
         if line.low != line.high:
             axes.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.16, lw=0)
         every = max(1, len(line.x) // 8)
-        axes.plot(line.x, line.y, markevery=every, gid=f"curve-{line.style}", **look)
+        axes.plot(
+            line.x, line.y, markevery=every, gid=f"curve-{line.style}",
+            url=_link(line.style, paint), **look,
+        )  # fmt: skip
     for line in free:
         look = _look(line.style, paint) | {"marker": ""}
         axes.axhline(line.y[-1], gid=f"curve-{line.style}", **look)
@@ -183,31 +78,86 @@ def _positive(line: Series) -> Series:
     kept = [
         point for point in zip(line.x, line.y, line.low, line.high, strict=True) if point[0] > 0
     ]
-    return _series(line.label, line.style, kept)
+    return as_series(line.label, line.style, kept)
+
+
+def _link(style: int, paint: Paint) -> str | None:
+    """On a page each drawn thing leads to its configuration; a file stands alone."""
+    return config_link(style) if paint is PLACEHOLDERS else None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A group in a scatter plot: its mean cost and score, the lowest and highest seed's score."""
+
+    label: str
+    style: int
+    cost: float
+    score: float
+    low: float
+    high: float
+
+
+def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], list[Point]]:
+    """Every group whose score and cost are known; and those of them on the Pareto front."""
+    points = []
+    for style, group in drawable(groups):
+        scores = [own for run in group.counted if (own := ranking_score(run)) is not None]
+        score, spent = group.spread(ranking_score), group.spread(cost.read)
+        if score is not None and spent is not None:
+            ends = min(scores), max(scores)
+            points.append(Point(group.label, style, spent.mean, score.mean, *ends))
+    return points, [
+        points[index] for index in pareto_front([(point.cost, point.score) for point in points])
+    ]
 
 
 def scatter_figure(
     groups: Sequence[Group], cost: Cost, paint: Paint, size: tuple[float, float]
 ) -> "Figure":
-    """Mean test bits per byte against a cost; whiskers are ± one standard deviation."""
-    points = []
-    for style, group in drawable(groups):
-        score, spent = group.spread(ranking_score), group.spread(cost.read)
-        if score is not None and spent is not None:
-            points.append((spent.mean, score.mean, score.std, style, group.label))
+    """Mean test bits per byte against a cost, and the Pareto front of the means.
+
+    Whiskers go from the lowest to the highest seed. Who is on the front has a filled marker.
+    """
+    points, front = scatter_points(groups, cost)
     figure, axes = _canvas(paint, size, right=0.2)
     axes.set_xlabel(cost.title)
     axes.set_ylabel("test bits per byte")
-    positive = [point[0] for point in points if point[0] > 0]
+    positive = [point.cost for point in points if point.cost > 0]
     zero_at = _zero_slot(axes, positive, len(points) > len(positive), paint)
-    for x, y, std, style, _ in points:
-        look = _look(style, paint) | {"linestyle": "", "markersize": 7}
-        drawn = axes.errorbar(x or zero_at, y, yerr=std, capsize=3, elinewidth=1, **look)
-        drawn[0].set_gid(f"point-{style}")
+    for point in points:
+        whiskers = ([point.score - point.low], [point.high - point.score])
+        look = _look(point.style, paint) | {"linestyle": "", "markersize": 7}
+        look |= {"markeredgewidth": 1.5, "markeredgecolor": look["color"]}
+        if point not in front:
+            look["markerfacecolor"] = paint.paper
+        drawn = axes.errorbar(
+            point.cost or zero_at, point.score, yerr=whiskers, capsize=3, elinewidth=1, **look
+        )
+        drawn[0].set(gid=f"point-{point.style}", url=_link(point.style, paint))
     axes.margins(y=0.18)
     axes.autoscale_view(scalex=False)
-    _name_points(axes, [(x or zero_at, y, label) for x, y, _, _, label in points], paint)
+    corners = _draw_front(axes, [(point.cost or zero_at, point.score) for point in front], paint)
+    named = [(point.cost or zero_at, point.score, point.label, point.style) for point in points]
+    _name_points(axes, named, corners, paint)
     return figure
+
+
+def _draw_front(
+    axes: "Axes", front: Sequence[tuple[float, float]], paint: Paint
+) -> list[tuple[float, float]]:
+    """The staircase, up to the edges: what these models reach for a cost. Returns its corners."""
+    (_, top), (_, edge) = axes.get_ylim(), axes.get_xlim()
+    corners = [(front[0][0], top)]
+    for x, y in front:
+        corners += [(x, corners[-1][1]), (x, y)]
+    corners.append((edge, corners[-1][1]))
+    axes.plot(
+        *zip(*corners, strict=True), gid="front",
+        color=paint.muted, lw=1.1, dashes=(3, 2), zorder=1,
+    )  # fmt: skip
+    axes.set_ylim(top=top)
+    return corners
 
 
 def _zero_slot(axes: "Axes", positive: list[float], any_zero: bool, paint: Paint) -> float:
@@ -349,6 +299,7 @@ def _label_ends(
         axes.text(
             1.052, place, f"{line.y[-1]:.3f}  {names[line.style]}", transform=axes.transAxes,
             va="center_baseline", fontsize=FONT, color=paint.ink, parse_math=False,
+            url=_link(line.style, paint),
         )  # fmt: skip
 
 
@@ -366,12 +317,22 @@ def _spread_out(wanted: Sequence[float], gap: float) -> list[float]:
     return places
 
 
-def _name_points(axes: "Axes", points: Sequence[tuple[float, float, str]], paint: Paint) -> None:
-    """Names points beside their markers, at the first place that nothing else has taken."""
+def _name_points(
+    axes: "Axes",
+    points: Sequence[tuple[float, float, str, int]],
+    corners: Sequence[tuple[float, float]],
+    paint: Paint,
+) -> None:
+    """Names points beside their markers, where they cross neither a name nor the staircase."""
     scale = axes.figure.dpi / 72
     left, bottom, right, top = (edge / scale for edge in axes.get_window_extent().extents)
-    centres = [axes.transData.transform((x, y)) / scale for x, y, _ in points]
+    centres = [axes.transData.transform((x, y)) / scale for x, y, *_ in points]
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in centres]
+    steps = [axes.transData.transform(corner) / scale for corner in corners]
+    taken += [
+        (min(x, to_x) - 1, min(y, to_y) - 1, max(x, to_x) + 1, max(y, to_y) + 1)
+        for (x, y), (to_x, to_y) in itertools.pairwise(steps)
+    ]
 
     def crowding(box: tuple[float, float, float, float]) -> float:
         outside = box[0] < left or box[1] < bottom or box[2] > right + 12 or box[3] > top + 12
@@ -380,7 +341,7 @@ def _name_points(axes: "Axes", points: Sequence[tuple[float, float, str]], paint
             for other in taken
         )
 
-    for (x, y, label), (at_x, at_y) in zip(points, centres, strict=True):
+    for (x, y, label, style), (at_x, at_y) in zip(points, centres, strict=True):
         width, height = len(_short(label)) * FONT * 0.6, FONT * 1.2
         offsets = [(9.0, -height / 2), (-9 - width, -height / 2)]
         offsets += [(shift * width, rise) for rise in (8, -8 - height, 20, -20 - height, 32)
@@ -395,6 +356,7 @@ def _name_points(axes: "Axes", points: Sequence[tuple[float, float, str]], paint
             _short(label), (x, y), (dx + width / 2, dy + height / 2),
             textcoords="offset points", ha="center",
             va="center_baseline", fontsize=FONT, color=paint.ink, parse_math=False,
+            url=_link(style, paint),
         )  # fmt: skip
 
 

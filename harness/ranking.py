@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.differences import Pair, compare_pairs
 from harness.runs import UNKNOWN, RunRecord
 
 
@@ -21,8 +22,8 @@ class Spread:
 class Group:
     """Runs of one configuration that differ in the seed alone.
 
-    `counted` are its finished runs with a test score, one a seed; `attempts` counts every run of
-    this configuration. `variant` names what tells it from its siblings with the same model.
+    `runs` are all of them; `counted` those that finished with a test score, one a seed. `variant`
+    names what tells it from its siblings with the same model.
     """
 
     model: str
@@ -31,8 +32,13 @@ class Group:
     variant: str
     label: str
     config: Mapping[str, str]
+    runs: tuple[RunRecord, ...]
     counted: tuple[RunRecord, ...]
-    attempts: int
+
+    @property
+    def attempts(self) -> int:
+        """How many seeds were tried."""
+        return len({run.seed for run in self.runs})
 
     def spread(self, read: Callable[[RunRecord], float | None]) -> Spread | None:
         """Mean and standard deviation of a number over the seeds; None where a run lacks it."""
@@ -49,7 +55,8 @@ class Comparison:
     """Records sorted into what can be ranked and what can't.
 
     `ranked`: groups by data set, then by mean test bits per byte, lowest first. `lossy`: groups
-    whose tokenizer is lossy, unranked. `uncounted`: every other run, with the reason.
+    whose tokenizer is lossy, unranked. `uncounted`: every other run, with the reason. `pairs`:
+    every two ranked groups of one data set, tested.
     """
 
     records: tuple[RunRecord, ...]
@@ -57,11 +64,21 @@ class Comparison:
     lossy: tuple[Group, ...]
     unscored: tuple[Group, ...]
     uncounted: tuple[tuple[RunRecord, str], ...]
+    pairs: tuple[Pair, ...]
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """All groups that have a score, in the order in which they are shown."""
         return self.ranked + self.lossy
+
+    @property
+    def configurations(self) -> tuple[Group, ...]:
+        """All groups, those without a score last: a group's place here is its number."""
+        return self.groups + self.unscored
+
+    def number(self, group: Group) -> int:
+        """Of the group's line style and of its configuration on the page."""
+        return next(n for n, other in enumerate(self.configurations) if other is group)
 
 
 def ranking_score(run: RunRecord) -> float | None:
@@ -100,18 +117,20 @@ def compare_runs(records: Sequence[RunRecord]) -> Comparison:
                 variant=variant,
                 label=f"{label} · {variant}" if variant else label,
                 config=first.config,
+                runs=tuple(sorted(runs, key=lambda run: str(run.folder))),
                 counted=tuple(counted),
-                attempts=len({run.seed for run in runs}),
             )
         )
     lossless = [group for group in groups if group.counted and group.counted[0].lossless]
     lossy = [group for group in groups if group.counted and not group.counted[0].lossless]
+    ranked = tuple(sorted(lossless, key=_rank_key))
     return Comparison(
         records=tuple(records),
-        ranked=tuple(sorted(lossless, key=_rank_key)),
+        ranked=ranked,
         lossy=tuple(sorted(lossy, key=lambda group: group.label)),
         unscored=tuple(group for group in groups if not group.counted),
         uncounted=tuple(sorted(uncounted, key=lambda entry: str(entry[0].folder))),
+        pairs=compare_pairs(ranked),
     )
 
 
@@ -138,7 +157,8 @@ def _rank_key(group: Group) -> tuple[str, float, str]:
 def why_uncounted(run: RunRecord) -> str | None:
     """Why a run has no place in a ranking, in one line; None where it has one."""
     if run.status != "finished":
-        reached = f"at step {run.rows[-1]['step']}" if run.rows else "no step recorded"
+        last = run.metrics.last_step
+        reached = "no step recorded" if last is None else f"at step {last}"
         state = {"running": "still running, or killed", "stopped": "stopped before its end"}
         return run.error or f"{state.get(run.status, 'no error recorded')}, {reached}"
     if run.leaks:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Okabe & Ito's colours (2008, "Color Universal Design") without their yellow, which white swallows;
-# moved in lightness until each has a contrast of 3:1 with the paper (WCAG 2.2, 1.4.11). The dark
-# ones keep the hues. Dashes and markers tell lines apart where colours can't.
-LIGHT_SERIES = ("#0072b2", "#d55e00", "#009e73", "#b3558c", "#c98a00", "#3d9fd6", "#6b6b6b")
-DARK_SERIES = ("#4ba3e3", "#f3803a", "#2fc196", "#e59fc6", "#f0b840", "#94d3f7", "#a8a8a8")
+# Okabe & Ito's hues (2008, "Color Universal Design"), moved in lightness until the first five stay
+# apart for deuteranopes, protanopes and tritanopes (tests/test_style.py), each with a contrast of
+# 3:1 with the paper (WCAG 2.2, 1.4.11). Dashes and markers tell apart what colours can't.
+LIGHT_SERIES = ("#234ed8", "#e06800", "#159a94", "#8b2f7a", "#a33a00", "#2584b3", "#3a3550")
+DARK_SERIES = ("#3f8fe0", "#ff6a2a", "#2fae9c", "#f6c6dc", "#f5e663", "#a9d6ff", "#9a8f86")
 
 LIGHT = {
     "paper": "#fdfdfb", "ink": "#1c1c1c", "muted": "#63635f", "grid": "#e4e3de", "tint": "#f4f3ee",

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.3, 1.5), (7, 1.8, 1.3, 1.8))
 MARKERS = ("o", "s", "^", "D", "v", "P")
+CONFIG = "config:"
+
+
+def config_link(number: int) -> str:
+    """What a drawn thing's url is, to become a link to that configuration on the page."""
+    return f"{CONFIG}{number}"
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ def inline_svg(figure: "Figure", prefix: str, description: str, titles: dict[str
     for gid, text in titles.items():
         opening = f'<g id="{prefix}-{gid}">'
         svg = svg.replace(opening, f"{opening}<title>{html.escape(text)}</title>")
+    svg = svg.replace(f'href="{CONFIG}', 'href="#config-')
     size = r'<svg (?:width="[^"]*"|height="[^"]*"|\s)*'
     return re.sub(
         size, f'<svg role="img" aria-label="{html.escape(description, quote=True)}" ', svg, count=1

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.plots import human
+from harness.differences import Pair, neighbours, tested_words
+from harness.format_numbers import amount, human, seconds
 from harness.ranking import Comparison, Group, Spread, lossy_score, ranking_score
 from harness.runs import RunRecord
 
@@ -96,27 +97,33 @@ def score(spread: Spread) -> str:
     return f"{spread.mean:.3f} ± {std}"
 
 
-def seconds(value: float) -> str:
-    """Seconds with at least three digits, never with a prefix: 3.21, 45.6, 1,234."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def place(groups: Sequence[Group], index: int) -> int:
+    """In the ranking of its data set, from 1."""
+    return sum(other.data == groups[index].data for other in groups[: index + 1])
 
 
-def amount(value: float) -> str:
-    """A count in a sentence: 2,000 as it is, larger ones with a prefix."""
-    return f"{value:,.0f}" if 100 <= value < 100_000 else human(value)
+@dataclass(frozen=True)
+class Headline:
+    """What the runs on one data set show, and on what ground."""
+
+    claim: str
+    ground: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.claim} {self.ground}".strip()
 
 
-def headline(comparison: Comparison) -> list[str]:
-    """Which is best, by how much, under which budget and over how many seeds: a line a data set."""
+def headlines(comparison: Comparison) -> list[Headline]:
+    """Which is best, by how much, under which budget and over how many seeds: one a data set."""
     if not comparison.ranked:
-        return ["No finished run has test bits per byte, so there is nothing to rank."]
+        return [Headline("No finished run has test bits per byte, so there is nothing to rank.")]
     return [
-        _headline([group for group in comparison.ranked if group.data == data])
+        _headline([group for group in comparison.ranked if group.data == data], comparison.pairs)
         for data in dict.fromkeys(group.data for group in comparison.ranked)
     ]
 
 
-def _headline(groups: Sequence[Group]) -> str:
+def _headline(groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
     best = groups[0]
     own = best.spread(ranking_score)
     assert own is not None  # a ranked group has this number
@@ -125,19 +132,23 @@ def _headline(groups: Sequence[Group]) -> str:
         f"{best.label} reaches {score(own)} test bits per byte on {best.data} ({own.n} {plural})"
     )
     if len(groups) == 1:
-        return f"{words}, the only configuration with a score. {_budget_words(groups)}"
+        return Headline(f"{words}, the only configuration with a score.", _budget_words(groups))
     second = groups[1].spread(ranking_score)
     assert second is not None
     gap = second.mean - own.mean
-    words += f", {gap:.3f} ({gap / second.mean:.1%}) below {groups[1].label}, the next best. "
-    worst_of_best, best_of_second = max(_scores(best)), min(_scores(groups[1]))
-    if own.n == 1 or second.n == 1:
-        words += "One seed: no spread known. "
-    elif worst_of_best < best_of_second:
-        words += "Each of its seeds is better than every seed of the next. "
-    else:
-        words += "Their seeds overlap: this order is not settled. "
-    return words + _budget_words(groups)
+    words += f", {gap:.3f} ({gap / second.mean:.1%}) below {groups[1].label}, the next best."
+    tested = [pair for pair in neighbours(pairs, groups[:2]) if pair.interval is not None]
+    ground = tested_words(tested[0]) if tested else _untested_words(*groups[:2])
+    return Headline(words, f"{ground} {_budget_words(groups)}")
+
+
+def _untested_words(best: Group, second: Group) -> str:
+    """What the seeds' scores alone can say."""
+    if len(best.counted) == 1 or len(second.counted) == 1:
+        return "One seed: no spread known."
+    if max(_scores(best)) < min(_scores(second)):
+        return "Each of its seeds is better than every seed of the next."
+    return "Their seeds overlap: this order is not settled."
 
 
 def _scores(group: Group) -> list[float]:

@@ -21,6 +21,7 @@ from harness import bench, cli, compare, evaluate, sample
 from harness import train as training_command
 from harness.assets import REPOSITORY
 
+from .comparing import write_sweep
 from .training import TEXT, train
 
 GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule")
@@ -149,3 +150,9 @@ def process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Run folders made by hand: three models with three seeds, and what must not be ranked."""
+    return write_sweep(tmp_path / "sweep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_blocks_share_tokens_out_by_their_bytes(tokens: list[tuple[int, float]])
     if (sizes > 0).all():
         each = np.concatenate([np.full(size, own / size) for size, own in tokens])
         edges = borders(len(each))
-        expected = [each[a:b].sum() for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        expected = [each[a:b].sum() for a, b in itertools.pairwise(edges)]
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -1,0 +1,68 @@
+"""Reading run folders: what is found, and what is damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.ranking import compare_runs
+from harness.runs import find_runs, read_run
+
+from .comparing import page, write_run
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("summary.json", "[1]", "summary.json is not a JSON object"),
+        ("summary.json", '{"status": "done"}', "no known status"),
+        ("summary.json", '{"status": "finished", "train": 3}', "train is not an object"),
+        ("summary.json", '{"status": "finished", "test": {"bits_per_byte": NaN}}', "strict JSON"),
+        ("summary.json", '{"status": "finished", "flops_per_token": "1"}', "flops_per_token"),
+        ("metrics.jsonl", '{"step": 0}\n{"st\n{"step": 2}\n', "metrics.jsonl line 2"),
+        ("metrics.jsonl", '{"loss": 0}\n', "metrics.jsonl line 1 has no step"),
+        ("config.yaml", "a: [", "config.yaml is not plain YAML"),
+        ("config.yaml", None, "config.yaml is missing"),
+        ("summary.json", None, "summary.json is missing"),
+    ],
+)
+def test_damage_is_named_and_not_ranked(
+    tmp_path: Path, file: str, content: str | None, reason: str
+) -> None:
+    folder = write_run(tmp_path / "run", "gpt")
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(content)
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert comparison.groups == ()
+    ((run, why),) = comparison.uncounted
+    assert run.status == "damaged"
+    assert reason in why
+    assert reason.split()[0] in page(tmp_path, tmp_path / "report.html")
+
+
+def test_a_torn_last_line_costs_that_line_alone(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "gpt")
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text(metrics.read_text()[:-20])
+    run = read_run(folder)
+    steps = [row["step"] for row in run.metrics.evaluations]
+    assert (run.status, steps, run.metrics.last_step) == ("finished", [0, 50], 50)
+
+
+def test_a_path_without_runs_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "nothing"
+    with pytest.raises(UsageError, match=r"nothing: no such folder"):
+        find_runs([empty])
+    empty.mkdir()
+    with pytest.raises(UsageError, match=r"nothing: no run here"):
+        find_runs([empty])
+
+
+def test_runs_are_found_once_at_any_depth(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a" / "b" / "run", "gpt")
+    around = tmp_path / "a" / ".." / "a"
+    assert [record.folder for record in find_runs([run, around])] == [run]
