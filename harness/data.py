@@ -131,10 +131,11 @@ def draw_batch(
 ) -> tuple[Tensor, Tensor]:
     """The batch of one optimizer step: inputs and targets, int64 (rows, seq_len) each.
 
-    Rows start anywhere in the split with equal probability. The generator is counter-based
-    (Salmon et al. 2011, Philox), keyed by (seed, step): any step's batch without the ones before.
+    Rows start anywhere in the split with equal probability (to one part in 2^32). The generator is
+    counter-based (Salmon et al. 2011, Philox), keyed by (seed, step): any step's batch without the
+    ones before. Its raw output is what numpy promises never to change.
     """
-    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
-    starts = generator.integers(0, len(ids) - seq_len, size=(rows, 1))
-    window = torch.from_numpy(ids[starts + np.arange(seq_len + 1)].astype(np.int64))
+    raw = np.random.Philox(key=[seed, step]).random_raw(rows)
+    starts = (raw % np.uint64(len(ids) - seq_len)).astype(np.int64)
+    window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
     return window[:, :-1], window[:, 1:]

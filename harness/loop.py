@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from time import perf_counter
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from harness.loggers import Logger, Row
 from harness.loss import add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.optim import build_optimizer, limit_norms, matrices
+from harness.optim import build_optimizer, clip_gradients, limit_norms, matrices
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from zoo.language_model import LanguageModel
@@ -86,6 +87,7 @@ def train(
     average = moving_average(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
+    weights = list(model.parameters())
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress = Progress()
@@ -171,8 +173,8 @@ def train(
                     row |= _prefixed("val/", result)
                     if progress.best is None or result.nats < progress.best["nats"]:
                         progress.best = {"step": step, "nats": result.nats, **result.summary()}
-                        weights = {"model": evaluated.state_dict(), **digests}
-                        checkpoint.save(folder.checkpoints, "best", step, weights)
+                        state = {"model": evaluated.state_dict(), **digests}
+                        checkpoint.save(folder.checkpoints, "best", step, state)
                     finished |= _out_of_patience(progress, settings)
                 report(_line(row, spent / total))
                 folder.append(folder.samples, _sample(evaluated, dataset, settings, compute, step))
@@ -212,12 +214,12 @@ def train(
                     plan.label_smoothing,
                 )
             scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), plan.clip or math.inf)
+            norm = clip_gradients(weights, plan.clip or math.inf)
             row |= {
                 "train/loss": loss.item() / tokens_per_step,
                 "lr": settings.optimizer["lr"] * factor,
-                "grad_norm": norm.item(),
-                "grad_norm_clipped": min(norm.item(), plan.clip or math.inf),
+                "grad_norm": norm,
+                "grad_norm_clipped": min(norm, plan.clip or math.inf),
             }
             _require_finite(row, model, scaler.is_enabled())
             if step == 0:
@@ -273,7 +275,7 @@ def _first_loss(loss: float, vocab_size: int) -> str:
 
 def _mix(seed: int, step: int) -> int:
     """A generator seed of its own for each (seed, step)."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+    return int.from_bytes(sha256(f"{seed} {step}".encode()).digest()[:8])
 
 
 def _require_finite(row: Row, model: nn.Module, scaled: bool) -> None:

@@ -83,4 +83,7 @@ def _chunks(
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Features and targets of all positions, in pieces with at most CHUNK_LOGITS logits each."""
     rows = max(1, CHUNK_LOGITS // model.vocab_size)
-    return features_BTC.flatten(0, 1).split(rows), targets_BT.flatten().split(rows)
+    features_NC, targets_N = features_BTC.flatten(0, 1), targets_BT.flatten()
+    if len(targets_N) <= rows:  # splitting has a cost, and a backward of its own
+        return [features_NC], [targets_N]
+    return features_NC.split(rows), targets_N.split(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from harness import checkpoint, data, loop, loss
 from harness.decode import Choice, generate
 from harness.errors import UsageError
-from harness.optim import parameter_groups
+from harness.optim import clip_gradients, parameter_groups
 from zoo.gpt import GPT
 
 from .training import losses, rows, settings, summary, trace, train
@@ -146,6 +147,22 @@ def test_weight_decay_touches_exactly_the_matrices() -> None:
         if any(p is untied.head.weight for p in group["params"])
     )
     assert group["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e9, math.inf], ids=["clipped", "below", "no limit"])
+def test_clipping_is_what_torch_calls_clipping(limit: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    model[2].bias.requires_grad_(False)  # a weight that has no gradient
+    model(torch.randn(4, 5, dtype=torch.float64)).square().sum().backward()
+    theirs = copy.deepcopy(model)
+    for ours, other in zip(model.parameters(), theirs.parameters(), strict=True):
+        other.grad = None if ours.grad is None else ours.grad.clone()
+    expected = nn.utils.clip_grad_norm_(theirs.parameters(), limit)
+    assert clip_gradients(model.parameters(), limit) == pytest.approx(expected.item(), rel=1e-12)
+    for ours, other in zip(model.parameters(), theirs.parameters(), strict=True):
+        if ours.grad is not None:  # torch adds 1e-6 to the norm it divides by
+            torch.testing.assert_close(ours.grad, other.grad, rtol=1e-5, atol=0)
 
 
 def test_clipping_bounds_the_update_and_logs_the_norm_before(tmp_path: Path) -> None:
