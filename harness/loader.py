@@ -4,6 +4,7 @@ own settings that would run foreign code or make folders of its own."""
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -42,7 +43,7 @@ class Loader(ConfigLoaderImpl):
         )
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
-        overrides = named["overrides"]
+        overrides = named["overrides"] = [_local_once(each) for each in named["overrides"]]
         for override in overrides:
             if complaint := explain.wrong_choice(override, self._choices):
                 raise UsageError(complaint)
@@ -54,6 +55,15 @@ class Loader(ConfigLoaderImpl):
             raise UsageError(explain.composition(error, overrides)) from error
         _require_fixed(config)
         return config
+
+
+def _local_once(override: str) -> str:
+    """The local logger is always on: `logger=[local,wandb]` is `logger=[wandb]`."""
+    chosen = re.fullmatch(r"logger=(?:\[([\w, ]*)\]|local)", override)
+    if chosen is None:
+        return override
+    names = [name.strip() for name in (chosen[1] or "").split(",")]
+    return f"logger=[{','.join(name for name in names if name not in ('local', ''))}]"
 
 
 def _require_fixed(config: DictConfig) -> None:

@@ -107,7 +107,6 @@ def check(settings: Settings) -> None:
 
     from harness import batch_norm, measure
     from harness.data import Corpus
-    from harness.loggers import Logger
     from harness.metrics import resolve_stride
     from harness.optim import check_arguments, check_optimizer
     from harness.schedule import Schedule
@@ -120,7 +119,8 @@ def check(settings: Settings) -> None:
     settings.build("schedule", Schedule, total=settings.train.budget[1])
     settings.build("data", Corpus)
     settings.build("tokenizer", Tokenizer)
-    _build_loggers(settings, Logger)
+    for name in settings.logger:
+        _build_logger(settings, name)
     try:
         with torch.device("meta"), measure.Undrawn():
             model = settings.build("model", LanguageModel, vocab_size=256)
@@ -176,11 +176,10 @@ def _train(
 ) -> int:
     """The loop, and what a run leaves behind however it ends."""
     from harness.interrupt import Interrupt, Stopped
-    from harness.loggers import Logger
     from harness.loop import NonFinite, train
 
     summary = _first_summary(settings, dataset, compute)
-    loggers = _build_loggers(settings, Logger)
+    loggers = choose_loggers(settings)
     interrupt = Interrupt()
     with folder.logging(), interrupt.listening(), _progress_bar(settings) as on_step:
         LOG.info(f"run folder: {folder.path}")
@@ -204,9 +203,9 @@ def _train(
         except Exception as error:
             code = _record(summary, "failed", _out_of_memory(error, settings) or error)
         finally:
+            folder.write_summary(summary)
             for logger in loggers:
                 logger.close(summary)
-            folder.write_summary(summary)
     if code == 0:
         print(_result(summary, folder))
     return code
@@ -304,11 +303,18 @@ def _progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
         yield on_step if not bar.disable else lambda row: None
 
 
-def _build_loggers(settings: Settings, interface: type[Logger]) -> list[Logger]:
-    return [
-        config.build(node, interface, f"logger.{name}", settings.trust)
-        for name, node in settings.logger.items()
-    ]
+def choose_loggers(settings: Settings) -> list[Logger]:
+    """The local one, and all others behind it."""
+    from harness.loggers.followers import Followers
+
+    others = [name for name in settings.logger if name != "local"]
+    return [_build_logger(settings, "local"), *([Followers(others)] if others else [])]
+
+
+def _build_logger(settings: Settings, name: str) -> Logger:
+    from harness.loggers import Logger
+
+    return config.build(settings.logger[name], Logger, f"logger.{name}", settings.trust)
 
 
 def _require_free(folder: RunFolder) -> None:

@@ -58,6 +58,8 @@ BAD = {
     "logger=[nope]": "logger=nope does not exist.",
     "logger=nope": "logger=nope does not exist.",
     "~logger.local": "local",
+    "logger=[local,wnadb]": "Did you mean wandb?",
+    "logger=wandb logger.wandb.mode=of": "logger.wandb.mode=of should be one of auto, online,",
     "train=3": "train=3 does not exist. Choices: default",
     "model=[gpt,bigram]": "model takes one name, not a list; for a sweep: -m model=gpt,bigram",
     "model=gpt,bigram": "for a sweep add -m",

@@ -114,9 +114,11 @@ def test_a_wrong_arrow_is_seen(package: str, line: str, tmp_path: Path) -> None:
 
 def test_every_package_that_is_used_is_a_dependency() -> None:
     """By the name under which it is imported; and torch is all that an architecture needs."""
-    names = {"hydra-core": "hydra", "pyyaml": "yaml"}
+    names = {"hydra-core": "hydra", "pyyaml": "yaml", "wandb-workspaces": "wandb_workspaces"}
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    declared = [line.split(">")[0].lower() for line in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    optional = [line for extra in extras if extra != "dev" for line in extras[extra]]
+    declared = [line.split(">")[0].lower() for line in project["dependencies"] + optional]
     known = {names.get(name, name) for name in declared} | set(SOURCES)
     for package in SOURCES:
         for path in files(package):

@@ -4,10 +4,341 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.loggers import Histogram, strict_json
+from harness import config
+from harness.config import CONF
+from harness.errors import RunFailure
+from harness.loggers import Histogram, Local, followers, strict_json
+from harness.loggers.flat import flat_results, flat_settings
+
+from . import training
+from .training import SMALL, rows, settings, train
+
+BIGRAM = ("model=bigram", "train.steps=12", "checkpoint.every=4")
+KEY = "0123456789abcdef0123456789abcdef01234567"
+AXES = ["step", "tokens", "bytes", "flops", "seconds"]
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not logged in anywhere, no network, and what trackio writes is the test's."""
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "TRACKIO_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+
+
+# What the loggers hold
+
+
+def wandb_reads(session: Path, *options: str) -> str:
+    """What W&B's own reader makes of an offline run."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(session)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def wandb_sessions(run: Path) -> list[list[dict[str, Any]]]:
+    """The records of each session of the run, in order."""
+    sessions = sorted((run / "wandb").glob("offline-run-*"))
+    return [[json.loads(line) for line in wandb_reads(path).splitlines()] for path in sessions]
+
+
+def of_type(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [record[kind] for record in records if record["type"] == kind]
+
+
+def wandb_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A session's history, without what W&B adds."""
+    items = [item["item"] for item in of_type(records, "history")]
+    added = ("_", "samples.", "report.")
+    kept = [{k: v for k, v in item.items() if not k.startswith(added)} for item in items]
+    assert [row["step"] for row in kept] == [item["_step"] for item in items]
+    return kept
+
+
+def tensorboard_rows(run: Path) -> list[dict[str, Any]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), {"scalars": 0, "histograms": 0}).Reload()
+    found: dict[int, dict[str, Any]] = {}
+    for name in events.Tags()["scalars"]:
+        if not name.startswith(("test/", "best/")):
+            for event in events.Scalars(name):
+                assert name not in found.setdefault(event.step, {})
+                found[event.step][name] = event.value
+    return [found[step] for step in sorted(found)]
+
+
+def trackio_rows(tmp_path: Path) -> list[dict[str, Any]]:
+    """None as long as trackio has written nothing."""
+    database = tmp_path / "trackio" / "language-model-zoo.db"
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(database)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'metrics'").fetchall():
+            return []
+        found = connection.execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()
+    both = [{"step": step, **json.loads(metrics)} for step, metrics in found]
+    return [row for row in both if "tokens" in row]
+
+
+def defined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Loggers leave out what has no value."""
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def single(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the precision of TensorBoard."""
+    import numpy as np
+
+    return [{name: float(np.float32(value)) for name, value in row.items()} for row in rows]
+
+
+def warnings(run: Path) -> list[str]:
+    lines = (run / "train.log").read_text().splitlines()
+    return [line for line in lines if " WARNING " in line]
+
+
+# A training and its loggers
+
+
+def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    train(tmp_path / "plain", *BIGRAM)
+    loggers = ("logger=[local,wandb,tensorboard,trackio]", "logger.wandb.checkpoint=true")
+    assert train(tmp_path / "a", *BIGRAM, *loggers, "logger.wandb.tags=[mine]") == 0
+    run = tmp_path / "a" / "run"
+    assert training.trace(tmp_path / "a") == training.trace(tmp_path / "plain")
+    assert warnings(run) == []
+    expected = defined(rows(tmp_path / "a"))
+    assert len(expected) == 13
+
+    (session,) = wandb_sessions(run)
+    assert wandb_rows(session) == expected
+    assert tensorboard_rows(run) == single(expected)
+    assert trackio_rows(tmp_path) == expected
+    assert list(here.iterdir()) == []
+
+    # What W&B's pages are made of.
+    (about,) = of_type(session, "run")
+    names = {name: about.get(name) for name in ("display_name", "job_type", "project", "run_group")}
+    assert names == {
+        "display_name": "run", "job_type": "train", "project": "language-model-zoo",
+        "run_group": None,
+    }  # fmt: skip
+    assert about["tags"] == ["text", "char", "bigram", "mine"]
+    found = about["config"]["update"]
+    found.pop("_wandb")
+    assert found == flat_settings(config.load(run / "config.yaml"))
+    metrics = {each.get("name") or each["glob_name"]: each for each in of_type(session, "metric")}
+    assert [name for name, each in metrics.items() if "step_metric" not in each] == AXES
+    assert all(each.get("step_metric", "step") == "step" for each in metrics.values())
+    assert {name for name, each in metrics.items() if each.get("summary", {}).get("min")} == {
+        "train/loss", "val/*"
+    }  # fmt: skip
+    (line,) = [
+        line for line in (run / "train.log").read_text().splitlines() if "wandb sync" in line
+    ]
+    assert Path(line.split()[-1]).is_dir()
+
+    summary = json.loads(wandb_reads(Path(line.split()[-1]), "--summary"))["summary"]
+    final = json.loads(strict_json(flat_results(training.summary(tmp_path / "a"))))
+    assert {name: summary.get(name) for name in final} == final
+    assert summary["train/loss"]["min"] == min(row["train/loss"] for row in expected[:-1])
+    scores = [row["val/bits_per_byte"] for row in expected if "val/bits_per_byte" in row]
+    assert summary["val/bits_per_byte"]["min"] == min(scores) == summary["best/bits_per_byte"]
+
+    media = next((run / "wandb").glob("offline-run-*/files/media"))
+    table = json.loads(next(media.glob("table/samples_*.json")).read_text())
+    assert [step for step, _ in table["data"]] == [0, 4, 8, 12]
+    text = (run / "samples.txt").read_text()
+    assert text == "".join(f"=== step {step} ===\n{sample}\n\n" for step, sample in table["data"])
+    assert "<html" in next(media.glob("html/report_*.html")).read_text()
+    kinds = {each["type"]: each for each in of_type(session, "artifact")}
+    assert {"report", "model"} <= kinds.keys()
+    (best,) = kinds["model"]["manifest"]["contents"]
+    assert best["path"] == "best-00000012.pt"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_ended_early_is_gone_on_with(signum: signal.Signals, tmp_path: Path) -> None:
+    """Nothing that was logged is lost, even if the training had no time to say goodbye; and after
+    it is resumed every logger has every step of one and the same run."""
+    # A smaller budget will do in the end: its schedule must not depend on it.
+    more = ("train.steps=20000", "model=bigram", "eval.every=1000", "checkpoint.every=30")
+    more += ("schedule=constant",)
+    loggers = "logger=[local,wandb,tensorboard,trackio]"
+    folder = tmp_path / "a"
+    chosen = settings(folder, *more, loggers)
+    own = [f"data.path={chosen.data['path']}", f"cache={chosen.cache}", f"run_dir={chosen.run_dir}"]
+    command = [sys.executable, "-m", "harness.train", *SMALL, *own, *more, loggers]
+    process = subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL)
+    metrics = folder / "run" / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 40)
+    process.send_signal(signum)
+    assert process.wait(30) == (143 if signum == signal.SIGTERM else -9)
+    last = json.loads(metrics.read_text().split("\n")[-2])["step"]
+    for name in ("wandb", "tensorboard", "trackio"):  # killed, they finish by themselves
+        step = folder / "run" / "loggers" / f"{name}.step"
+        wait_for(lambda step=step: step.exists() and step.read_text() == f"{last + 1}\n")
+    wait_for(lambda: len(trackio_rows(tmp_path)) == last + 1)
+    before = rows(folder)
+
+    steps = max(int(path.stem[5:]) for path in (folder / "run/checkpoints").glob("step-*.pt")) + 5
+    assert train(folder, *more[1:], loggers, f"train.steps={steps}", "resume=true") == 0
+    expected = defined(rows(folder))
+    assert [row["step"] for row in expected] == list(range(steps + 1))
+    first, second = wandb_sessions(folder / "run")
+    assert [of_type(records, "run")[0]["run_id"] for records in (first, second)] == [
+        (folder / "run/wandb/run-id").read_text()
+    ] * 2
+    begun, ended = wandb_rows(first), wandb_rows(second)
+    assert begun == defined(before)
+    assert ended == expected[ended[0]["step"] :]
+    # Repeated steps are the same again, but for the seconds: whichever a reader takes will do.
+    again = {row["step"]: row | {"seconds": 0} for row in ended[:-1]}
+    for row in begun:
+        assert again.get(row["step"], row | {"seconds": 0}) == row | {"seconds": 0}
+    assert tensorboard_rows(folder / "run") == single(expected)
+    assert trackio_rows(tmp_path) == expected
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "waited for a minute"
+        time.sleep(0.02)
+
+
+# Loggers in trouble
+
+TROUBLE = """
+import os, sys, time
+from harness.loggers import Logger
+
+class Fine(Logger):
+    def open(self, folder, settings, step): pass
+    def log(self, row): pass
+    def close(self, summary): pass
+
+class Open(Fine):
+    def open(self, folder, settings, step): raise OSError("no such server")
+
+class Log(Fine):
+    def log(self, row): raise ValueError(row["step"])
+
+class Close(Fine):
+    def close(self, summary): raise KeyError("closing")
+
+class Dead(Fine):
+    def log(self, row):
+        print("some library's last words", file=sys.stderr)
+        os._exit(3)
+
+class Stuck(Fine):
+    def open(self, folder, settings, step): time.sleep(1000)
+"""
+WARNINGS = {
+    "Open": "logger Open failed (OSError: no such server); the training goes on without it",
+    "Log": "logger Log failed (ValueError: 0); the training goes on without it",
+    "Close": "logger Close failed (KeyError: 'closing'); the training goes on without it",
+    "Dead": "logger Dead died (some library's last words); the training goes on without it",
+}
+
+
+@pytest.fixture
+def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[str]]]:
+    """trouble("Open", …): the overrides that choose those loggers."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "troubled_loggers.py").write_text(TROUBLE)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    yield lambda *names: [
+        "trust=[troubled_loggers]",
+        *(f"+logger.{name}._target_=troubled_loggers.{name}" for name in names),
+    ]
+    sys.modules.pop("troubled_loggers", None)
+
+
+def test_a_logger_that_fails_is_warned_of_once_and_changes_nothing(
+    tmp_path: Path, trouble: Callable[..., list[str]]
+) -> None:
+    train(tmp_path / "plain", *BIGRAM)
+    assert train(tmp_path / "a", *BIGRAM, *trouble("Fine", *WARNINGS)) == 0
+    assert training.trace(tmp_path / "a") == training.trace(tmp_path / "plain")
+    found = sorted(line.partition(" WARNING ")[2] for line in warnings(tmp_path / "a" / "run"))
+    assert found == sorted(
+        f"{line}; the numbers are in metrics.jsonl" for line in WARNINGS.values()
+    )
+
+
+def test_a_logger_that_does_not_begin_is_waited_for_no_longer_than_agreed(
+    tmp_path: Path, trouble: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert followers.START_UP == 15
+    monkeypatch.setattr(followers, "START_UP", 0.2)
+    monkeypatch.setattr(followers, "FINISHING", 0.2)
+    train(tmp_path / "plain", *BIGRAM)
+    assert train(tmp_path / "a", *BIGRAM, *trouble("Stuck")) == 0
+    assert training.trace(tmp_path / "a") == training.trace(tmp_path / "plain")
+    (line,) = warnings(tmp_path / "a" / "run")
+    assert "logger Stuck is not ready after 0 s; the training goes on without it" in line
+
+
+def test_a_server_that_never_answers_makes_wandb_go_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged in, the server's port open, and nobody there. And the key is in no file of the run."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        assert train(tmp_path / "a", *BIGRAM, "logger=[local,wandb]") == 0
+    run = tmp_path / "a" / "run"
+    (line,) = warnings(run)
+    assert "wandb: can't be reached (" in line
+    assert line.endswith("going on offline")
+    (session,) = wandb_sessions(run)
+    assert wandb_rows(session) == defined(rows(tmp_path / "a"))
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert len(files) > 15
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+# The local log
+
+
+def test_a_local_log_that_can_not_be_written_fails_at_once(tmp_path: Path) -> None:
+    """A disk that is full, as a limit on the size of files makes it."""
+    local = Local()
+    local.open(tmp_path, settings(tmp_path / "a"), 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25, hard))
+    try:
+        local.log({"step": 0, "a": 1})
+        with pytest.raises(RunFailure, match=r"metrics.jsonl can't be written: File too large"):
+            local.log({"step": 1, "a": 1})
+        local.close({})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (tmp_path / "b" / Local.FILE).mkdir(parents=True)
+    with pytest.raises(RunFailure, match=r"metrics.jsonl can't be written: Is a directory"):
+        Local().open(tmp_path / "b", settings(tmp_path / "a"), 0)
 
 
 def test_a_histogram_is_strict_json_too() -> None:

@@ -6,13 +6,11 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from harness.assets import placed
 from harness.config import Settings
-from harness.errors import RunFailure
 
 Row = dict[str, Any]
 
@@ -26,7 +24,9 @@ class Histogram:
 
 
 class Logger(ABC):
-    """One destination. It must not slow the training down, nor change what it does."""
+    """One destination. All but the local one live in a process of their own (loggers/follow.py):
+    they may be slow, and what they raise ends them alone. What they have to say they say by
+    `logging`, to the logger "harness"."""
 
     @abstractmethod
     def open(self, folder: Path, settings: Settings, step: int) -> None:
@@ -41,36 +41,6 @@ class Logger(ABC):
         """The run ended, in whatever way `summary` says."""
 
 
-class Local(Logger):
-    """metrics.jsonl in the run's folder: strict JSON, one line a step."""
-
-    FILE = "metrics.jsonl"
-
-    def __init__(self) -> None:
-        self._file: TextIO | None = None
-
-    def open(self, folder: Path, settings: Settings, step: int) -> None:
-        path = folder / self.FILE
-        if path.exists():
-            _keep_before(path, step)
-        try:
-            # Line by line, so that whoever reads along sees every finished step.
-            self._file = path.open("a", buffering=1)
-        except OSError as error:
-            raise RunFailure(f"{path} can't be written: {error.strerror}") from error
-
-    def log(self, row: Row) -> None:
-        assert self._file is not None, "open comes first"
-        try:
-            self._file.write(strict_json(row) + "\n")
-        except OSError as error:
-            raise RunFailure(f"{self._file.name} can't be written: {error.strerror}") from error
-
-    def close(self, summary: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 def strict_json(value: Any, indent: int | None = None) -> str:
     """JSON as every parser reads it: NaN and infinities, which JSON lacks, become null; a Histogram
     {"counts": […], "edges": […]}."""
@@ -82,28 +52,15 @@ def strict_json(value: Any, indent: int | None = None) -> str:
 
 def _plain(value: Any) -> dict[str, Any]:
     if isinstance(value, Histogram):
-        return asdict(value)
+        return vars(value)
     raise TypeError(f"{type(value).__name__} can't be written as JSON")
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Histogram):
-        value = asdict(value)
+        value = vars(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _keep_before(path: Path, step: int) -> None:
-    """Drop the rows that a resumed run writes again, and a last line that a kill tore."""
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break
-    with placed(path) as file:
-        file.write("".join(kept).encode())

@@ -1,0 +1,119 @@
+"""Feeding the loggers that are not the local one, at no cost to the training.
+
+Each runs in a process of its own that reads metrics.jsonl as it grows (loggers/follow.py). The
+training writes that file anyhow and knows no more of them: they can't slow a step down, change it,
+or end it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+from harness.config import Settings
+from harness.loggers.base import Logger, Row, strict_json
+
+LOG = logging.getLogger("harness")
+LEVELS = logging.getLevelNamesMapping()
+START_UP = 15.0  # seconds that a training waits for its loggers, all together
+LEAVING = 5.0  # at a signal; they may go on without us
+FINISHING = 60.0  # at any other end
+
+
+class Followers(Logger):
+    """The loggers `names` of the run's configuration."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._followers: list[_Follower] = []
+
+    def open(self, folder: Path, settings: Settings, step: int) -> None:
+        """Start them, and wait until they are ready, so that no step shares the machine with it."""
+        arguments = [str(folder), str(step), str(FINISHING), *settings.trust]
+        self._followers = [_Follower(name, arguments) for name in self._names]
+        deadline = monotonic() + START_UP
+        for follower in self._followers:
+            follower.wait_until_ready(deadline)
+
+    def log(self, row: Row) -> None:
+        """Nothing to do: it is in metrics.jsonl by now."""
+
+    def close(self, summary: dict[str, Any]) -> None:
+        stopped = summary["status"] == "stopped"
+        for follower in self._followers:
+            follower.tell(summary)
+        # Told to end, each gives itself FINISHING.
+        deadline = monotonic() + (LEAVING if stopped else FINISHING + LEAVING)
+        for follower in self._followers:
+            follower.wait_until_ended(deadline)
+
+
+class _Follower:
+    """One logger's process, and what it says."""
+
+    def __init__(self, name: str, arguments: list[str]) -> None:
+        self._name = name
+        self._warned = False
+        self._ready = Event()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.loggers.follow", name, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace",
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # a Ctrl-C is the training's, which then tells the loggers
+        )  # fmt: skip
+        self._listening = Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def wait_until_ready(self, deadline: float) -> None:
+        if not self._ready.wait(max(0, deadline - monotonic())):
+            self._warn(f"is not ready after {START_UP:.0f} s; the training goes on without it")
+
+    def tell(self, summary: dict[str, Any]) -> None:
+        """How the run ended."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it has ended by itself, and was heard of
+            self._process.stdin.write(strict_json(summary) + "\n")
+            self._process.stdin.close()
+
+    def wait_until_ended(self, deadline: float) -> None:
+        self._listening.join(0 if self._warned else max(0, deadline - monotonic()))
+        if self._listening.is_alive():
+            self._warn(f"has not finished yet; it goes on by itself for up to {FINISHING:.0f} s")
+
+    def _listen(self) -> None:
+        """Pass on what the process says: lines of JSON; anything else is its libraries' noise, of
+        which the last line tells why it died."""
+        assert self._process.stdout is not None
+        noise = ""
+        for line in self._process.stdout:
+            try:
+                ((kind, text),) = json.loads(line).items()
+            except (ValueError, AttributeError):
+                kind = text = ""
+            if kind == "ready":
+                self._ready.set()
+            elif kind == "failed":
+                self._warn(f"failed ({text}); the training goes on without it")
+            elif kind in LEVELS:
+                LOG.log(LEVELS[kind], f"{self._name}: {text}")
+            else:
+                noise = line.strip() or noise
+        if self._process.wait():
+            self._warn(f"died ({noise}); the training goes on without it")
+        self._ready.set()
+
+    def _warn(self, what: str) -> None:
+        """Once: a logger that is in trouble stays in trouble."""
+        if not self._warned:
+            self._warned = True
+            LOG.warning(f"logger {self._name} {what}; the numbers are in metrics.jsonl")

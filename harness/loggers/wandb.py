@@ -1,0 +1,183 @@
+"""Weights & Biases, as its users expect it: https://docs.wandb.ai/guides/track"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.config import Settings
+from harness.loggers.base import Histogram, Logger, Row
+from harness.loggers.flat import flat_results, flat_settings, sweep_of
+from harness.runs import SAMPLE_HEADING
+
+if TYPE_CHECKING:
+    import wandb
+
+LOG = logging.getLogger("harness")
+AXES = ("step", "tokens", "bytes", "flops", "seconds")
+MINIMA = ("train/loss", "val/*")
+# Below the training's patience with a logger that starts up, with time left to go offline.
+REACHING = 7.0
+UPLOADING = 45.0
+EXIT_CODES = {"finished": 0, "stopped": 255}  # 255: W&B shows the run as killed
+
+
+class WandB(Logger):
+    """A run of a W&B project, which goes on when the training is resumed.
+
+    project, entity: where it lies. group: null for the sweep's folder. tags: beside the names of
+    data, tokenizer and model. mode: auto (online when logged in), online or offline; one that can't
+    reach its server goes on offline. checkpoint: whether the best one is uploaded as an artifact.
+    """
+
+    def __init__(
+        self,
+        project: str = "language-model-zoo",
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        mode: Literal["auto", "online", "offline"] = "auto",
+        checkpoint: bool = False,
+    ) -> None:
+        self._where = {"project": project, "entity": entity}
+        self._group = group
+        self._tags = tags or []
+        self._mode = mode
+        self._checkpoint = checkpoint
+
+    def open(self, folder: Path, settings: Settings, step: int) -> None:
+        self._folder = folder
+        place = folder / "wandb"
+        place.mkdir(exist_ok=True)
+        os.environ.setdefault("WANDB_DATA_DIR", str(place))  # what is to be uploaded waits here
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own, of no use offline
+        import wandb
+
+        wandb.setup(settings=wandb.Settings(silent=True))
+        about = {
+            "dir": str(folder),
+            "name": folder.absolute().name,
+            "group": self._group or sweep_of(folder),
+            "job_type": "train",
+            "tags": [name[:64] for name in (*vars(settings.names).values(), *self._tags)],
+            "config": flat_settings(settings),
+            "allow_val_change": True,
+        }
+        # The agent of a W&B sweep has chosen where the run lies and what it is called.
+        if "WANDB_SWEEP_ID" not in os.environ:
+            about |= self._where | {"id": _run_id(place / "run-id"), "resume": "allow"}
+        offline = self._offline()
+        if not offline:
+            try:
+                self._run = _init(about, "online")
+                LOG.info(self._run.url)
+            except wandb.Error as error:
+                LOG.warning(f"can't be reached ({' '.join(str(error).split())}); going on offline")
+                wandb.teardown()  # which holds the run's id
+                offline = True
+        if offline:
+            self._run = _init(about, "offline")
+            LOG.info(f"offline; upload it by: wandb sync {self._run.settings.sync_dir}")
+        self._define_metrics()
+
+    def log(self, row: Row) -> None:
+        values = {name: _media(value) for name, value in row.items() if value is not None}
+        self._run.log(values, step=row["step"])
+
+    def close(self, summary: dict[str, Any]) -> None:
+        import wandb
+
+        run = self._run
+        final: dict[str, Any] = {}
+        if samples := _samples(self._folder / "samples.txt"):
+            final["samples"] = wandb.Table(columns=["step", "text"], data=samples)
+        if summary["status"] == "finished":
+            report = self._write_report()
+            final["report"] = wandb.Html(report, inject=False)
+            _attach(run, report, "report")
+            best = sorted((self._folder / "checkpoints").glob("best-*.pt"))
+            if self._checkpoint and best:
+                _attach(run, best[-1], "model", summary["best"])
+        run.log(final)  # beside the last row: a step of their own would be in a resumed run's way
+        run.summary.update(flat_results(summary))
+        try:
+            run.finish(exit_code=EXIT_CODES.get(summary["status"], 1))
+        except TimeoutError:
+            LOG.warning(f"not all was uploaded in time; wandb sync {run.settings.sync_dir}")
+
+    def _offline(self) -> bool:
+        import wandb
+
+        if self._mode != "auto":
+            return self._mode == "offline"
+        if "WANDB_MODE" in os.environ:
+            return os.environ["WANDB_MODE"] not in ("online", "run")
+        return not wandb.login(prompt=False, verify=False)
+
+    def _define_metrics(self) -> None:
+        """Each row has all the axes, so any curve can be drawn over any of them; step is the first
+        choice. The smallest of each score is in the runs table."""
+        for name in AXES:
+            self._run.define_metric(name)
+        for name in MINIMA:
+            self._run.define_metric(name, step_metric="step", summary="min,last")
+        self._run.define_metric("*", step_metric="step")  # last: the first that fits counts
+
+    def _write_report(self) -> Path:
+        from harness.report import write_report
+        from harness.runs import read_run
+
+        path = self._folder / "wandb" / "report.html"
+        write_report([read_run(self._folder)], path, [self._folder])
+        return path
+
+
+def _init(about: dict[str, Any], mode: Literal["online", "offline"]) -> wandb.Run:
+    import wandb
+
+    settings = wandb.Settings(
+        console="off", save_code=False, disable_git=True,
+        x_disable_meta=True,  # the command line, which may hold what nobody else should read
+        init_timeout=REACHING, login_timeout=REACHING,
+        finish_timeout=UPLOADING, finish_timeout_raises=True,
+    )  # fmt: skip
+    return wandb.init(**about, mode=mode, settings=settings, reinit="create_new")
+
+
+def _run_id(place: Path) -> str:
+    """What a resumed training needs to go on with its run."""
+    if not place.exists():
+        place.write_text(secrets.token_hex(4))
+    return place.read_text().strip()
+
+
+def _media(value: Any) -> Any:
+    import numpy as np
+    import wandb
+
+    if isinstance(value, Histogram):
+        return wandb.Histogram(np_histogram=(np.array(value.counts), np.array(value.edges)))
+    return value
+
+
+def _samples(path: Path) -> list[list[Any]]:
+    """The step and the text of every sample that the run wrote."""
+    if not path.exists():
+        return []
+    # What comes before the first heading, then heading and text in turn.
+    _, *parts = SAMPLE_HEADING.split(path.read_text(errors="replace"))
+    return [
+        [int(step), text.removeprefix("\n").removesuffix("\n\n")]
+        for step, text in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def _attach(run: wandb.Run, path: Path, kind: str, about: dict[str, Any] | None = None) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"{run.id}-{path.stem.split('-')[0]}", kind, metadata=about)
+    artifact.add_file(str(path), skip_cache=True)
+    run.log_artifact(artifact)
