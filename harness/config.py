@@ -96,6 +96,14 @@ class CheckpointSettings:
 
 
 @dataclass
+class ObserveSettings:
+    """every: steps between two looks inside; None: never."""
+
+    every: int | None = None
+    full: bool = False
+
+
+@dataclass
 class Settings:
     """Everything that decides a run. The nodes with a `_target_` are built by `build`."""
 
@@ -119,6 +127,7 @@ class Settings:
     init: str = "default"
     zero_residual: bool = False
     tf32: bool = False
+    observe: ObserveSettings = field(default_factory=ObserveSettings)
     trust: list[str] = field(default_factory=list)
     assets: list[str | None] = field(default_factory=list)
 
@@ -392,6 +401,8 @@ def _check_ranges(settings: Settings) -> None:
     require(
         train.max_norm is None or train.max_norm > 0, "train.max_norm", train.max_norm, "above 0"
     )
+    looks = settings.observe.every
+    require(looks is None or looks >= 1, "observe.every", looks, "at least 1, or null")
     require(train.patience is None or train.patience >= 1, "train.patience", train.patience, ">= 1")
     for key, word, words in (
         ("train.positions", train.positions, POSITIONS),

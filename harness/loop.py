@@ -32,6 +32,7 @@ from harness.loggers import Logger, Row
 from harness.loss import add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
+from harness.observe import Watch
 from harness.optim import build_optimizer, clip_gradients, limit_norms, matrices
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
@@ -91,6 +92,7 @@ def train(
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress = Progress()
+    watch = Watch(settings, model, compute)
 
     if saved is not None:
         model.load_state_dict(saved["model"])
@@ -169,7 +171,8 @@ def train(
                 if plan.batch_norm == "precise":
                     recompute_statistics(evaluated)
                 if dataset.val is not None:
-                    result = score(dataset.val)
+                    with watch.validation(evaluated, dataset.val, row):
+                        result = score(dataset.val)
                     row |= _prefixed("val/", result)
                     if progress.best is None or result.nats < progress.best["nats"]:
                         progress.best = {"step": step, "nats": result.nats, **result.summary()}
@@ -177,6 +180,8 @@ def train(
                         checkpoint.save(folder.checkpoints, "best", step, state)
                     finished |= _out_of_patience(progress, settings)
                 report(_line(row, spent / total))
+                for finding in watch.findings():
+                    report(finding)
                 folder.append(folder.samples, _sample(evaluated, dataset, settings, compute, step))
                 summary |= _reached(row, memory, progress)
                 folder.write_summary(summary)
@@ -224,6 +229,7 @@ def train(
             _require_finite(row, model, scaler.is_enabled())
             if step == 0:
                 report(_first_loss(row["train/loss"], model.vocab_size))
+            watch.before_update(row, inputs_BT[: plan.batch_size])
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -231,6 +237,7 @@ def train(
                 limit_norms(matrices(model), plan.max_norm)
             if average is not None:
                 average.update_parameters(model)
+            watch.after_update(row)
             progress.step += 1
             progress.bytes += int(token_bytes[targets_BT[:, trained].numpy()].sum())
             _log(row, loggers, on_step)

@@ -44,6 +44,7 @@ RESUMABLE = {
     *(f"eval.{name}" for name in ("every", "batch_size", "sample_tokens", "prompt")),
     "checkpoint",
     "logger",
+    "observe",
     "assets",
     "cache",
     "trust",
