@@ -1,9 +1,11 @@
-"""The exact score of a finished run on a split.
+"""The exact score of a finished run on a split, and how far its probabilities can be believed.
 
-python -m harness.evaluate RUN --split test [--stride N] [--strided-inference]
+python -m harness.evaluate RUN --split test [--stride N] [--strided-inference] [--calibration]
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from harness.cli import Parser, run_tool
 from harness.config import PRECISIONS
@@ -23,13 +25,25 @@ def main() -> int:
         action="store_true",
         help="for models with patches: two passes half a patch apart, the better half of each",
     )
+    parser.add_argument(
+        "--calibration",
+        action="store_true",
+        help="also calibration.html and .json in the run's folder: reliability, the best "
+        "temperature, loss by frequency, surprising passages",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="windows at a time (64)")
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse({"batch_size": 1})
+    if arguments.calibration and arguments.split == "val":
+        raise UsageError(
+            "--calibration fits its temperature to val, which says nothing of val itself: "
+            "choose --split test or train"
+        )
 
     from tqdm import tqdm
 
+    from harness.calibrate import calibrate
     from harness.load import load_run
     from harness.loggers import strict_json
     from harness.metrics import resolve_stride, score_split
@@ -53,37 +67,43 @@ def main() -> int:
             resolve_stride(run.model.block_size, stride, run.model.patch_size if strided else None)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
-    split = getattr(run.dataset(), arguments.split)
-    if split is None:
-        raise UsageError(
-            f"data.split={run.settings.data['split']} leaves no {arguments.split} split"
-        )
-
-    def on_batch(tokens: int) -> None:
-        bar.update(tokens)
-
-    total = (len(split.ids) - 1) * (2 if strided else 1)
+    dataset = run.dataset()
+    for name in ["val"] * arguments.calibration + [arguments.split]:
+        if getattr(dataset, name) is None:
+            raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
+    split = getattr(dataset, arguments.split)
+    result: dict[str, Any] = {"run": str(run.folder.path), "split": arguments.split}
+    result |= {"step": run.step}
+    passes = None if arguments.calibration else 2 if strided else 1
+    total = passes and (len(split.ids) - 1) * passes
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:
-        score = score_split(
-            run.model,
-            split,
-            run.tokenizer,
-            run.compute,
-            stride,
-            arguments.batch_size,
-            on_batch,
-            strided=strided,
-            batch_statistics=run.settings.train.batch_norm == "batch",
-        )
-    result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
-    result |= score.summary() | {"strided_inference": strided}
-    result |= {"precision": run.compute.precision}
+
+        def on_batch(tokens: int) -> None:
+            bar.update(tokens)
+
+        how: dict[str, Any] = {"stride": stride, "batch_size": arguments.batch_size}
+        how |= {"strided": strided, "on_batch": on_batch}
+        how |= {"batch_statistics": run.settings.train.batch_norm == "batch"}
+        if arguments.calibration:
+            result |= calibrate(run, dataset, arguments.split, how)
+        else:
+            result |= score_split(run.model, split, run.tokenizer, run.compute, **how).summary()
+    result |= {"strided_inference": strided, "precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))
     else:
-        for name, value in result.items():
-            print(f"{name:18} {value if value is not None else '–'}")
+        short = {name: value for name, value in result.items() if not isinstance(value, dict)}
+        width = max(map(len, short))
+        for name, value in short.items():  # the rest is in the page
+            print(f"{name:{width}} {_shown(value)}")
     return 0
+
+
+def _shown(value: Any) -> str:
+    """As the table has it; a pair is before and after the temperature."""
+    if isinstance(value, tuple):
+        return " → ".join(map(_shown, value))
+    return "–" if value is None else str(value)
 
 
 if __name__ == "__main__":

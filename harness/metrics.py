@@ -82,10 +82,10 @@ def score_split(
     strided: by strided inference, see `token_nats`.
     batch_statistics: let batch normalization use the batch at hand, which is not causal.
     """
-    ids = np.asarray(split.ids)
+    patch_size = model.patch_size if strided else None
     nats = token_nats(
         model,
-        ids,
+        np.asarray(split.ids),
         compute,
         stride,
         batch_size,
@@ -93,15 +93,21 @@ def score_split(
         strided=strided,
         batch_statistics=batch_statistics,
     )
+    resolved = resolve_stride(model.block_size, stride, patch_size) if model.block_size else None
+    return add_up(nats, split, tokenizer, resolved)
+
+
+def add_up(
+    nats: NDArray[np.floating], split: Split, tokenizer: Tokenizer, stride: int | None
+) -> Score:
+    """The score of a split each of whose tokens after the first costs so many nats."""
     return Score(
         nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
         tokens=len(nats),
         # The first token is context: nothing predicts it, so its bytes are not paid for.
-        bytes=split.bytes - int(tokenizer.token_bytes[ids[0]]),
+        bytes=split.bytes - int(tokenizer.token_bytes[int(split.ids[0])]),
         lossless=tokenizer.lossless,
-        stride=resolve_stride(model.block_size, stride, model.patch_size if strided else None)
-        if model.block_size
-        else None,
+        stride=stride,
         unknown=sum(split.unknown.values()),
         token_nats=nats,
     )

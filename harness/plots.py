@@ -44,7 +44,7 @@ def curves_figure(
     costly = [line for line in series if line not in free]
     names = {line.style: _short(line.label) + " (no cost)" * (line in free) for line in series}
     direct = size == WIDE
-    figure, axes = _canvas(paint, size, right=_label_width(names.values()) if direct else 0.15)
+    figure, axes = canvas(paint, size, right=_label_width(names.values()) if direct else 0.15)
     axes.set_xlabel(axis.title)
     axes.set_ylabel(y_title)
     if axis.log and costly:
@@ -120,7 +120,7 @@ def scatter_figure(
     Whiskers go from the lowest to the highest seed. Who is on the front has a filled marker.
     """
     points, front = scatter_points(groups, cost)
-    figure, axes = _canvas(paint, size, right=0.2)
+    figure, axes = canvas(paint, size, right=0.2)
     axes.set_xlabel(cost.title)
     axes.set_ylabel("test bits per byte")
     positive = [point.cost for point in points if point.cost > 0]
@@ -181,7 +181,8 @@ def _zero_slot(axes: "Axes", positive: list[float], any_zero: bool, paint: Paint
     return zero_at
 
 
-def _canvas(paint: Paint, size: tuple[float, float], right: float) -> tuple["Figure", "Axes"]:
+def canvas(paint: Paint, size: tuple[float, float], right: float) -> tuple["Figure", "Axes"]:
+    """A figure of `size` inches with one pair of axes, and this much room to the right of them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, facecolor="none" if paint is PLACEHOLDERS else paint.paper)
