@@ -9,7 +9,7 @@ SWEEP  := runs/compare-$(shell date +%Y%m%d-%H%M%S)
 endif
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install compare test test-long check clean
+.PHONY: install compare live test test-long check clean
 
 install: $(READY)
 
@@ -23,6 +23,10 @@ compare: $(READY)
 	$(PY) -m harness.train experiment=compare hydra.sweep.dir=$(SWEEP)
 	@cp $(SWEEP)/report.html report.html
 	@echo "report.html written: open it in a browser"
+
+# A page on this machine: runs as they train, side by side; trainings started and stopped.
+live: $(READY)
+	$(PY) -m harness.live --open
 
 # Each test process gets one thread: two processes on two cores beat two threads in one.
 test: $(READY)

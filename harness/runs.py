@@ -103,7 +103,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such folder; give a run's folder or one that holds runs")
-        found = list(_run_folders(path))
+        found = list(run_folders(path))
         if not found:
             raise UsageError(
                 f"{path}: no run here (no summary.json at any depth); "
@@ -114,7 +114,8 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     return [read_run(folders[resolved]) for resolved in sorted(folders)]
 
 
-def _run_folders(path: Path) -> Iterable[Path]:
+def run_folders(path: Path) -> Iterable[Path]:
+    """The folders at any depth below `path`, itself included, that hold a run."""
     for folder, subfolders, files in os.walk(path):
         # A run that lost its summary still left metrics: it must be listed, not overlooked.
         if "summary.json" in files or "metrics.jsonl" in files:
@@ -122,8 +123,11 @@ def _run_folders(path: Path) -> Iterable[Path]:
             subfolders.clear()
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Reads one run folder; whatever is wrong with its content ends up in `status` and `error`."""
+def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
+    """Reads one run folder; whatever is wrong with its content ends up in `status` and `error`.
+
+    with_metrics: also metrics.jsonl, which may be large.
+    """
     summary: dict[str, Any] = {}
     damage: list[str] = []
 
@@ -144,7 +148,7 @@ def read_run(folder: Path) -> RunRecord:
     config = attempt(lambda: read_config(config_path), {}) if _due(config_path, finished) else {}
     nothing = Metrics()
     metrics = nothing
-    if _due(metrics_path, finished):
+    if with_metrics and _due(metrics_path, finished):
         metrics = attempt(lambda: read_metrics(metrics_path), nothing)
     sample_step, sample = last_sample(folder / "samples.txt")
     known = attempt(lambda: _known_fields(summary), {})

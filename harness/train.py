@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness import config
+from harness import config, process
 from harness.cli import INTERRUPTED, TERMINATED, run_hydra
 from harness.config import Settings
 from harness.errors import RunFailure, UsageError
@@ -182,7 +182,12 @@ def _train(
     summary = _first_summary(settings, dataset, compute)
     loggers = choose_loggers(settings)
     interrupt = Interrupt()
-    with folder.logging(), interrupt.listening(), _progress_bar(settings) as on_step:
+    with (
+        folder.logging(),
+        interrupt.listening(),
+        process.signed(folder.path),
+        _progress_bar(settings) as on_step,
+    ):
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)

@@ -1,0 +1,278 @@
+"""A metrics.jsonl that grows while it is read, thinned so that a run of any length takes bounded
+memory and is answered in bounded size.
+
+N rows, A axes, B buckets.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+AXES = ("step", "tokens", "bytes", "flops", "seconds")
+MOST_BUCKETS = 4096
+MOST_SNAPSHOTS = 24
+MOST_NAMES = 4096
+MOST_BINS = 2048
+BLOCK = 1 << 20
+DIGITS = 7
+DECODER = json.JSONDecoder(parse_int=float)  # no number is too large for a float; it is infinite
+
+Points = dict[str, list[float]]
+Snapshot = dict[str, Any]
+
+
+class Curve:
+    """One metric over every axis. Neighbouring values are merged into buckets that know their mean
+    and their lowest and highest value, so that no spike is lost."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._width = 1  # values in a bucket
+        self._sums_BC = np.zeros((0, 2 + len(AXES)))  # columns: how many, each axis, the value
+        self._low_B = np.zeros(0)
+        self._high_B = np.zeros(0)
+
+    def add(self, axes_NA: np.ndarray, values_N: np.ndarray) -> None:
+        """Takes the values of further rows."""
+        bucket_N = (self.count + np.arange(len(values_N))) // self._width
+        more = int(bucket_N[-1]) + 1 - len(self._low_B)
+        self._sums_BC = np.pad(self._sums_BC, ((0, more), (0, 0)))
+        self._low_B = np.pad(self._low_B, (0, more), constant_values=math.inf)
+        self._high_B = np.pad(self._high_B, (0, more), constant_values=-math.inf)
+        rows_NC = np.column_stack((np.ones(len(values_N)), axes_NA, values_N))
+        np.add.at(self._sums_BC, bucket_N, rows_NC)
+        np.minimum.at(self._low_B, bucket_N, values_N)
+        np.maximum.at(self._high_B, bucket_N, values_N)
+        self.count += len(values_N)
+        while len(self._low_B) > MOST_BUCKETS:
+            self._sums_BC, self._low_B, self._high_B = _merge(
+                self._sums_BC, self._low_B, self._high_B, 2
+            )
+            self._width *= 2
+
+    def points(
+        self, axis: str, most: int, start: float = -math.inf, end: float = math.inf
+    ) -> Points:
+        """At most `most` points between two places of an axis, and one on each side so that a line
+        leaves the picture: {"x", "y": means, "low", "high"}."""
+        x_B = self._sums_BC[:, 1 + AXES.index(axis)] / self._sums_BC[:, 0]
+        # A run from elsewhere may lack an axis.
+        inside = np.flatnonzero((x_B >= start) & (x_B <= end))
+        if not len(inside):
+            return {"x": [], "y": [], "low": [], "high": []}
+        part = slice(max(0, inside[0] - 1), inside[-1] + 2)
+        sums_BC, low_B, high_B = self._sums_BC[part], self._low_B[part], self._high_B[part]
+        finite_B = np.isfinite(x_B[part])
+        sums_BC, low_B, high_B = sums_BC[finite_B], low_B[finite_B], high_B[finite_B]
+        sums_BC, low_B, high_B = _merge(sums_BC, low_B, high_B, math.ceil(len(low_B) / most))
+        columns = (
+            sums_BC[:, 1 + AXES.index(axis)] / sums_BC[:, 0],
+            sums_BC[:, -1] / sums_BC[:, 0],
+            low_B,
+            high_B,
+        )
+        names = ("x", "y", "low", "high")
+        return {name: _short(values) for name, values in zip(names, columns, strict=True)}
+
+
+def _merge(
+    sums_BC: np.ndarray, low_B: np.ndarray, high_B: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every `size` neighbouring buckets as one."""
+    if size <= 1:
+        return sums_BC, low_B, high_B
+    starts = np.arange(0, len(low_B), size)
+    return (
+        np.add.reduceat(sums_BC, starts),
+        np.minimum.reduceat(low_B, starts),
+        np.maximum.reduceat(high_B, starts),
+    )
+
+
+def _short(values: np.ndarray) -> list[float]:
+    """Rounded, so that an answer is half as long; steps and counts of bytes stay whole."""
+    return [
+        value if value.is_integer() else float(f"{value:.{DIGITS}g}") for value in values.tolist()
+    ]
+
+
+class Snapshots:
+    """One metric whose values are histograms or lists: some of them, evenly over the run, and the
+    last."""
+
+    def __init__(self) -> None:
+        self._kept: list[Snapshot] = []
+        self._every = 1
+        self._count = 0
+        self._last: Snapshot | None = None
+
+    def add(self, snapshot: Snapshot) -> None:
+        self._last = snapshot
+        if self._count % self._every == 0:
+            self._kept.append(snapshot)
+            if len(self._kept) > MOST_SNAPSHOTS:
+                del self._kept[1::2]
+                self._every *= 2
+        self._count += 1
+
+    def all(self) -> list[Snapshot]:
+        """Ordered by step: {"step", "counts", "edges"} or {"step", "values"}."""
+        if self._last is None or self._last is self._kept[-1]:
+            return list(self._kept)
+        return [*self._kept, self._last]
+
+
+class Metrics:
+    """A metrics.jsonl, read from where the last reading ended. Safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._forget(None)
+
+    def _forget(self, file: tuple[int, int] | None) -> None:
+        self._file = file
+        self._offset = 0
+        self._size = 0
+        self._curves: dict[str, Curve] = {}
+        self._snapshots: dict[str, Snapshots] = {}
+
+    def read(self, seconds: float = 0.25) -> float:
+        """Reads on, at most for about so long; returns which share of the file is read."""
+        with self._lock:
+            until = monotonic() + seconds
+            try:
+                with self._path.open("rb") as file:
+                    found = _identity(file.fileno())
+                    size = file.seek(0, 2)
+                    # A resumed run replaces its file: rows of a past that is no longer its own.
+                    if found != self._file or size < self._offset:
+                        self._forget(found)
+                    self._size = size
+                    while self._read_block(file) and monotonic() < until:
+                        pass
+            except OSError:
+                self._forget(None)
+            return self._offset / self._size if self._size else 1.0
+
+    def _read_block(self, file: Any) -> bool:
+        """Takes the whole lines of the next block; False where there is none as yet."""
+        file.seek(self._offset)
+        block = b""
+        while b"\n" not in block:
+            more = file.read(BLOCK)
+            if not more:
+                return False  # the last line is still being written
+            block += more
+        whole = block[: block.rindex(b"\n") + 1]
+        self._offset += len(whole)
+        self._take([row for line in whole.splitlines() if (row := _parse(line)) is not None])
+        return True
+
+    def _take(self, rows: Sequence[dict[str, Any]]) -> None:
+        places: dict[str, list[int]] = defaultdict(list)
+        values: dict[str, list[float]] = defaultdict(list)
+        for place, row in enumerate(rows):
+            for name, value in row.items():
+                if type(value) is float:
+                    places[name].append(place)
+                    values[name].append(value)
+                elif isinstance(value, (dict, list)):
+                    self._take_snapshot(row["step"], name, value)
+        axes_NA = np.array(
+            [[row[axis] if type(row.get(axis)) is float else math.nan for axis in AXES]
+             for row in rows]
+        ).reshape(-1, len(AXES))  # fmt: skip
+        for name, found in values.items():
+            if name in self._curves or len(self._curves) < MOST_NAMES:
+                curve = self._curves.setdefault(name, Curve())
+                values_N = np.array(found)
+                finite_N = np.isfinite(values_N)
+                if finite_N.any():
+                    curve.add(axes_NA[places[name]][finite_N], values_N[finite_N])
+
+    def _take_snapshot(self, step: float, name: str, value: dict[str, Any] | list[Any]) -> None:
+        if isinstance(value, list):
+            value = {"values": value}
+        shapes = ({"counts", "edges"}, {"values"})
+        sound = value.keys() in shapes and all(_are_numbers(each) for each in value.values())
+        if sound and "edges" in value:
+            sound = len(value["edges"]) == len(value["counts"]) + 1
+        if sound and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
+            self._snapshots.setdefault(name, Snapshots()).add({"step": step, **value})
+
+    def names(self) -> list[str]:
+        """The metrics that are numbers, but for the axes."""
+        with self._lock:
+            return sorted(name for name in self._curves if name not in AXES)
+
+    def snapshot_names(self) -> list[str]:
+        """The metrics that are histograms or lists."""
+        with self._lock:
+            return sorted(self._snapshots)
+
+    def points(self, name: str, axis: str, most: int, start: float, end: float) -> Points | None:
+        """Of one curve; None if the run has none of that name."""
+        with self._lock:
+            curve = self._curves.get(name)
+            return curve.points(axis, most, start, end) if curve else None
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        with self._lock:
+            found = self._snapshots.get(name)
+            return found.all() if found else []
+
+
+def last_row(path: Path) -> dict[str, Any]:
+    """The last whole row of a metrics.jsonl, found from its end; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            length = 1 << 14
+            while True:
+                file.seek(max(0, size - length))
+                lines = file.read(min(length, size)).split(b"\n")[:-1]
+                if length < size:
+                    lines = lines[1:]  # its beginning was cut off
+                for line in reversed(lines):
+                    row = _parse(line)
+                    if row is not None:
+                        return row
+                if length >= size:
+                    return {}
+                length *= 4
+    except OSError:
+        return {}
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """A row, its numbers all floats; None if the line holds none."""
+    try:
+        row = DECODER.decode(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    return row if isinstance(step, float) and math.isfinite(step) else None
+
+
+def _are_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and 0 < len(values) <= MOST_BINS
+        and all(type(value) is float and math.isfinite(value) for value in values)
+    )
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino

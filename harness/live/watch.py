@@ -1,0 +1,216 @@
+"""What is known of the runs in some folders, as they are now; reads nothing but run folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+import yaml
+
+from harness import process
+from harness.config import CURRENCIES
+from harness.live.curves import Metrics, last_row
+from harness.loggers import Local
+from harness.run_files import SAMPLE_HEADING
+from harness.runs import RunRecord, read_run, run_folders
+
+RESCAN_SECONDS = 2.0
+SILENT_SECONDS = 600.0
+MOST_SAMPLES = 40
+SAMPLE_CHARACTERS = 4000
+TAIL_BYTES = 1 << 17
+LOG_BYTES = 1 << 14
+CONFIG_BYTES = 1 << 17
+
+Card = dict[str, Any]
+
+
+class Run:
+    """One run's folder. `id` names it in addresses, so that no path ever comes from one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.id = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+        self.metrics = Metrics(folder / Local.FILE)
+        self._read: tuple[Any, RunRecord] | None = None
+
+    @property
+    def record(self) -> RunRecord:
+        """Its summary and configuration, read again when they have changed."""
+        files = [self.folder / name for name in ("summary.json", "config.yaml")]
+        now = [_stamp(path) for path in files]
+        if self._read is None or self._read[0] != now:
+            self._read = now, read_run(self.folder, with_metrics=False)
+        return self._read[1]
+
+    def card(self) -> Card:
+        """What the list shows of it; no field is ever missing, unknown ones are None."""
+        record, metrics = self.record, self.folder / Local.FILE
+        row = last_row(metrics) if record.status == "running" else {}
+        status, alive = self._status()
+        currency, total = _budget(record.config)
+        spent = row.get(
+            "step" if currency == "steps" else currency, getattr(record.train, currency)
+        )
+        seconds = row.get("seconds", record.train.seconds)
+        share = min(1.0, spent / total) if total and spent is not None else None
+        val, test = record.val, record.test
+        return {
+            "id": self.id,
+            "folder": _shown(self.folder),
+            "status": status,
+            "error": record.error,
+            "model": record.model,
+            "tokenizer": record.tokenizer,
+            "data": record.data,
+            "seed": record.seed,
+            "lossless": record.lossless,
+            "share": 1.0 if status == "finished" else share,
+            "seconds": seconds,
+            "seconds_left": seconds * (1 / share - 1) if alive and share and seconds else None,
+            "step": row.get("step", record.train.steps),
+            "loss": row.get("train/loss"),
+            "val": val and val.bits_per_byte,
+            "val_nats": val and val.nats_per_token,
+            "test": test and test.bits_per_byte,
+            "test_nats": test and test.nats_per_token,
+            "parameters": record.parameters,
+            "flops_per_token": record.flops_per_token,
+            "tokens_per_second": record.train.tokens_per_second,
+            "peak_memory_bytes": record.train.peak_memory_bytes,
+            "begun": _changed(self.folder / "config.yaml"),
+            "changed": max(_changed(metrics), _changed(self.folder / "summary.json")),
+            "in_sweep": (self.folder.parent / "multirun.yaml").exists(),
+            "can_stop": alive is True,
+            "can_resume": status in ("stopped", "lost") and (self.folder / "config.yaml").exists(),
+        }
+
+    def _status(self) -> tuple[str, bool | None]:
+        """What the summary says, unless the run died before it could say so; whether it lives."""
+        status = self.record.status
+        if status != "running":
+            return status, False
+        alive = process.is_alive(self.folder)
+        if alive is None and time() - _changed(self.folder / Local.FILE) > SILENT_SECONDS:
+            return "silent", None  # on another machine, perhaps: who knows
+        return ("lost" if alive is False else "running"), alive
+
+    def details(self) -> dict[str, Any]:
+        """What its own page shows beside the card and the curves."""
+        record = self.record
+        return {
+            "config": _yaml(_head(self.folder / "config.yaml", CONFIG_BYTES)),
+            "flat_config": record.config,
+            "samples": _samples(_tail(self.folder / "samples.txt", TAIL_BYTES)),
+            "log": _tail(self.folder / "train.log", LOG_BYTES),
+            "versions": record.versions,
+            "git": record.git,
+            "machine": record.machine,
+            "corpus": record.corpus,
+        }
+
+
+class Watch:
+    """The runs at any depth below some folders. Safe to use from many threads."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.folders = [folder.absolute() for folder in folders]
+        self._runs: dict[str, Run] = {}
+        self._scanned: float | None = None
+        self._lock = threading.Lock()
+
+    def add(self, folder: Path) -> Run:
+        """Also watch this run."""
+        with self._lock:
+            if folder not in self.folders:
+                self.folders.append(folder)
+            run = Run(folder.resolve())
+            return self._runs.setdefault(run.id, run)
+
+    def runs(self) -> list[Run]:
+        with self._lock:
+            if self._scanned is None or monotonic() - self._scanned > RESCAN_SECONDS:
+                found = (run for folder in self.folders for run in run_folders(folder))
+                fresh = [Run(folder.resolve()) for folder in found]
+                self._runs = {run.id: self._runs.get(run.id, run) for run in fresh}
+                self._scanned = monotonic()
+            return list(self._runs.values())
+
+    def find(self, name: str) -> Run | None:
+        """The run of that id."""
+        return next((run for run in self.runs() if run.id == name), None)
+
+
+def _budget(config: Any) -> tuple[str, float | None]:
+    """Currency and amount, from a flat configuration whose values are text."""
+    for currency in CURRENCIES:
+        try:
+            return currency, float(config[f"train.{currency}"])
+        except (KeyError, ValueError):
+            continue
+    return "steps", None
+
+
+def _samples(text: str) -> list[dict[str, Any]]:
+    """The last blocks of a samples.txt: [{"step", "text"}]."""
+    # What comes before the first heading is the end of a block whose beginning was cut off.
+    _, *parts = SAMPLE_HEADING.split(text)
+    blocks = list(zip(parts[::2], parts[1::2], strict=True))[-MOST_SAMPLES:]
+    return [
+        {"step": int(step), "text": block.strip("\n")[:SAMPLE_CHARACTERS]} for step, block in blocks
+    ]
+
+
+def _yaml(text: str) -> Any:
+    """What a configuration says, as JSON can; as text where it is none that a run writes."""
+    try:
+        return json.loads(json.dumps(yaml.safe_load(text), default=str))
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+        return text
+
+
+def _head(path: Path, size: int) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(size).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _tail(path: Path, size: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - size))
+            return file.read(size).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _stamp(path: Path) -> Sequence[int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _changed(path: Path) -> float:
+    """When, in seconds since 1970; 0 if it is not there."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _shown(folder: Path) -> str:
+    """As short as it can be typed from here."""
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
