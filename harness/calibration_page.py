@@ -11,7 +11,7 @@ from harness import svg
 from harness.calibration import BINS, Calibration, by_mass, by_width
 from harness.format_numbers import human
 from harness.page import document, escape, section
-from harness.plots import canvas
+from harness.plot_parts import canvas
 from harness.surprise import Band, Mark, Passage
 
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
         if best := by_tokenizer(comparison):
             console.print(best, soft_wrap=whole)
         for pair in neighbours(comparison.pairs, comparison.ranked):
-            console.print(sentence(pair, comparison.pairs), soft_wrap=whole)
+            console.print(sentence(pair), soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)

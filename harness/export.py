@@ -30,7 +30,7 @@ def markdown(comparison: Comparison) -> str:
         parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
     parts.append(MEANS_NOTE)
     pairs = neighbours(comparison.pairs, comparison.ranked)
-    parts.append("\n".join(f"- {sentence(pair, comparison.pairs)}" for pair in pairs))
+    parts.append("\n".join(f"- {sentence(pair)}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -8,6 +8,10 @@ from typing import Any
 from harness.differences import Pair, compare_pairs
 from harness.runs import UNKNOWN, RunRecord
 
+# What runs have in common that differ in the seed alone: model, tokenizer, data, whether that is
+# lossless, and the configuration.
+Family = tuple[Any, ...]
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -94,7 +98,7 @@ def lossy_score(run: RunRecord) -> float | None:
 def compare_runs(records: Sequence[RunRecord]) -> Comparison:
     """Groups runs over their seeds and sorts the groups."""
     records = _tell_corpora_apart(records)
-    families: dict[tuple[Any, ...], list[RunRecord]] = {}
+    families: dict[Family, list[RunRecord]] = {}
     uncounted: list[tuple[RunRecord, str]] = []
     for run in records:
         key = (run.model, run.tokenizer, run.data, run.lossless, tuple(sorted(run.config.items())))
@@ -102,23 +106,26 @@ def compare_runs(records: Sequence[RunRecord]) -> Comparison:
             families.setdefault(key, []).append(run)
         else:
             uncounted.append((run, why_uncounted(run) or "configuration or model unknown"))
-    groups = []
-    for runs, variant, label in zip(
-        families.values(), _variants(list(families)), _labels(list(families)), strict=True
-    ):
-        counted, others = _one_run_a_seed(runs)
+    counted = {}
+    for key, runs in families.items():
+        counted[key], others = _one_run_a_seed(runs)
         uncounted.extend(others)
-        first = runs[0]
+    # What never got a score must not lengthen the names of those that did.
+    scored = [key for key in families if counted[key]]
+    names = _names(scored) | _names(list(families), [key for key in families if not counted[key]])
+    groups = []
+    for key, runs in families.items():
+        label, variant = names[key]
         groups.append(
             Group(
-                model=first.model,
-                tokenizer=first.tokenizer,
-                data=first.data,
+                model=key[0],
+                tokenizer=key[1],
+                data=key[2],
                 variant=variant,
                 label=f"{label} · {variant}" if variant else label,
-                config=first.config,
+                config=runs[0].config,
                 runs=tuple(sorted(runs, key=lambda run: str(run.folder))),
-                counted=tuple(counted),
+                counted=tuple(counted[key]),
             )
         )
     lossless = [group for group in groups if group.counted and group.counted[0].lossless]
@@ -187,7 +194,17 @@ def _one_run_a_seed(
     return sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed)), others
 
 
-def _labels(families: Sequence[tuple[Any, ...]]) -> list[str]:
+def _names(
+    families: Sequence[Family], wanted: Sequence[Family] | None = None
+) -> dict[Family, tuple[str, str]]:
+    """For each family that is wanted (default: all), its label and variant among all families."""
+    names = dict(
+        zip(families, zip(_labels(families), _variants(families), strict=True), strict=True)
+    )
+    return {family: names[family] for family in (families if wanted is None else wanted)}
+
+
+def _labels(families: Sequence[Family]) -> list[str]:
     """The model's name, and the tokenizer's and the data set's where there are several."""
     several_tokenizers = len({family[1] for family in families}) > 1
     several_data = len({family[2] for family in families}) > 1
@@ -197,7 +214,7 @@ def _labels(families: Sequence[tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def _variants(families: Sequence[tuple[Any, ...]]) -> list[str]:
+def _variants(families: Sequence[Family]) -> list[str]:
     """For each family the settings that tell it from those of the same model; "" if it is alone."""
     variants: list[str] = []
     for family in families:

@@ -106,14 +106,17 @@ def _scatter(comparison: Comparison, cost: Cost) -> str:
         for point in points
     }
     on_front = ", ".join(point.label for point in front)
-    figure = plots.scatter_figure(comparison.ranked, cost, svg.PLACEHOLDERS, plots.SMALL)
     description = (
         f"test bits per byte against {cost.title}: {'; '.join(titles.values())}. "
         f"On the Pareto front: {on_front}"
     )
-    drawing = svg.inline_svg(figure, f"test-{cost.name}", description, titles)
+    drawn = ""
+    for kind, size in (("wide", plots.SMALL), ("narrow", plots.NARROW)):
+        figure = plots.scatter_figure(comparison.ranked, cost, svg.PLACEHOLDERS, size)
+        drawing = svg.inline_svg(figure, f"test-{cost.name}-{kind}", description, titles)
+        drawn += f'<div class="{kind}">{drawing}</div>'
     note = f"<figcaption>On the front: {escape(on_front)}</figcaption>"
-    return f"<figure>{drawing}{note}</figure>"
+    return f"<figure>{drawn}{note}</figure>"
 
 
 def losses_per_token(comparison: Comparison) -> str:

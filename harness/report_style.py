@@ -14,6 +14,7 @@ text-decoration-color:var(--link)}
 .rank{color:var(--muted);font-weight:400;width:1.5rem}
 th button{all:unset;cursor:pointer;line-height:1.2}
 th button:focus-visible{outline:2px solid var(--link);outline-offset:3px}
+td small{color:var(--muted)}
 th small{display:block;font-weight:400;color:var(--muted);font-size:.8em;min-height:1.2em}
 th[aria-sort] button{text-decoration:underline;text-underline-offset:3px}
 th[aria-sort=ascending] button::after{content:" ↑"}
@@ -62,7 +63,7 @@ nav a{padding:.4rem 0}
 .sortable .rank{display:none}th,td{padding:.4rem .5rem}
 .sortable .rank+*,.sortable tr>:first-child:not(.rank){position:sticky;left:0;padding-left:0;
 background:var(--paper)}
-.sortable td:first-child,.sortable .rank+td{max-width:12rem;white-space:normal;
+.sortable td:first-child,.sortable .rank+td{min-width:8.2rem;max-width:12rem;white-space:normal;
 overflow-wrap:break-word}}
 @media print{nav,.tablist{display:none}.panel{display:block}
 main{max-width:none}pre{max-height:none}

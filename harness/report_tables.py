@@ -99,10 +99,7 @@ def differences(comparison: Comparison) -> str:
     next_to_each_other = neighbours(comparison.pairs, comparison.ranked)
     if not next_to_each_other:
         return ""
-    words = "".join(
-        f"<li>{linked(sentence(pair, comparison.pairs), comparison)}</li>"
-        for pair in next_to_each_other
-    )
+    words = "".join(f"<li>{linked(sentence(pair), comparison)}</li>" for pair in next_to_each_other)
     parts = [f'<ul class="findings">{words}</ul>']
     if tested:
         pairs = _pairs(comparison, tested)
@@ -137,15 +134,16 @@ def _pairs(comparison: Comparison, tested: Sequence[Pair]) -> str:
     rows = []
     for pair, found in zip(tested, intervals, strict=True):
         first, second = comparison.number(pair.better), comparison.number(pair.worse)
+        of_text = " <small>(text)</small>" if len(pair.seeds) == 1 else ""
         rows.append(
             [
                 Cell(_swatch(first) + link(pair.better.label, first), pair.better.label),
                 Cell(_swatch(second) + link(pair.worse.label, second), pair.worse.label),
                 Cell(link(signed(found.mean), first), found.mean),
-                Cell(f"{signed(found.low)} to {signed(found.high)}", found.low),
+                Cell(link(f"{signed(found.low)} to {signed(found.high)}", second), found.low),
                 Cell(_interval_bar(found.low, found.mean, found.high, low, high), found.mean),
-                Cell(chance(pair.p), pair.p),
-                Cell(str(len(pair.seeds)), len(pair.seeds)),
+                Cell(link(chance(pair.p), second) + of_text, pair.p),
+                Cell(link(str(len(pair.seeds)), first), len(pair.seeds)),
                 Cell(_answer(pair), _answer(pair), "" if pair.settled else "open"),
             ]
         )
@@ -227,10 +225,10 @@ def runs(comparison: Comparison) -> str:
     heads = [
         Head("run", text=True), Head("model", text=True), Head("tokenizer", text=True),
         Head("seed"), Head("status", text=True), Head("test"),
-        Head("why it is not counted", text=True, kind="why"),
+        Head("why it is not counted" if reasons else "", text=True, kind="why"),
     ]  # fmt: skip
     rows = []
-    for run in sorted(comparison.records, key=lambda run: (run.folder in reasons, run.folder)):
+    for run in sorted(comparison.records, key=lambda run: (run.folder in reasons, _natural(run))):
         reason = reasons.get(run.folder)
         name, number = run_name(run, comparison.records), _number_of(run, comparison)
         result = _result(run) if reason is None else ""
@@ -239,13 +237,19 @@ def runs(comparison: Comparison) -> str:
                 Cell(f"<code>{_link_if(name, number)}</code>", name),
                 Cell(escape(run.model), run.model),
                 Cell(escape(run.tokenizer), run.tokenizer),
-                Cell(_seed(run), "" if run.seed is None else run.seed),
+                Cell(_link_if(_seed(run), number), "" if run.seed is None else run.seed),
                 Cell(escape(run.status), run.status, "" if reason is None else "open"),
                 Cell(_link_if(result, number), result.split(" ")[0]),
                 Cell(escape(plain(reason or "")), reason or ""),
             ]
         )
     return section("Every run", table(heads, rows, "Every run"))
+
+
+def _natural(run: RunRecord) -> list[tuple[int, str]]:
+    """2-gpt comes before 10-gpt."""
+    parts = re.findall(r"\d+|\D+", str(run.folder))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _link_if(text: str, number: int | None) -> str:

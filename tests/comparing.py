@@ -126,10 +126,15 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.used: list[str] = re.findall(r"url\(#([^)]+)\)", text)
         self.words = ""
+        self.within: list[str] = []
+        self.unlinked: list[str] = []
+        """Numbers in the cells of tables that are in no link."""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.scripts += tag == "script"
+        if tag in ("td", "a"):
+            self.within.append(tag)
         for name, value in attrs:
             assert not name.startswith("on"), f"<{tag}> has an inline handler"
             if name == "id":
@@ -137,5 +142,11 @@ class Page(HTMLParser):
             if name in ("src", "href", "srcset", "data", "action"):
                 self.links.append(value or "")
 
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "a"):
+            assert self.within.pop() == tag
+
     def handle_data(self, data: str) -> None:
         self.words += data
+        if self.within == ["td"] and re.search(r"\d", data):
+            self.unlinked.append(data)
