@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from harness import config
 from harness.config import Node, Settings
@@ -43,6 +44,24 @@ def check_optimizer(settings: Settings, model: nn.Module) -> None:
     """Raises UsageError for what `build_optimizer` would refuse; the model may be without data."""
     groups = _groups(settings, model)
     _build(settings, [g | {"params": [torch.zeros(2, 2, requires_grad=True)]} for g in groups])
+
+
+def state_size(settings: Settings, model: nn.Module) -> int:
+    """How many numbers the optimizer keeps for the model's parameters, learnt from one step on
+    a small matrix in the place of each group; the model may be without data."""
+    return sum(
+        _state_per_parameter(settings, group) * sum(p.numel() for p in group["params"])
+        for group in _groups(settings, model)
+    )
+
+
+def _state_per_parameter(settings: Settings, group: Group) -> int:
+    small = torch.zeros(2, 2, requires_grad=True)
+    small.grad = torch.zeros(2, 2)
+    optimizer = _build(settings, [group | {"params": [small]}])
+    optimizer.step()
+    kept = tree_leaves(optimizer.state_dict())
+    return sum(isinstance(each, torch.Tensor) and each.numel() == small.numel() for each in kept)
 
 
 def _groups(settings: Settings, model: nn.Module) -> list[Group]:

@@ -83,11 +83,13 @@ def run(settings: Settings) -> int:
 
     from harness import checkpoint
     from harness.device import Compute, make_deterministic
+    from harness.memory import require_room
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings.precision = compute.precision  # resolved: a resumed run keeps it
     check(settings)
     dataset = load_dataset(settings)
+    require_room(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
     saved = None
     if settings.resume:

@@ -113,7 +113,7 @@ def test_leaves_early() -> None:
     model = Bigram(3).double()
     rows = torch.tensor([[0.04, 0.06, 0.9], [0.5, 0.5, 1e-9], [1.0, 1e-9, 1e-9]])
     with torch.no_grad():
-        model.logits_table.weight[:] = rows.double().log()
+        model.table.weight[:] = rows.double().log()
     asked = 0
 
     def count(*_: object) -> None:
@@ -138,7 +138,7 @@ def test_length_normalization_favours_the_longer() -> None:
     model = Bigram(3).double()
     rows = torch.tensor([[0.25, 0.35, 0.4], [1e-9, 1e-9, 1.0], [1.0, 1e-9, 1e-9]])
     with torch.no_grad():
-        model.logits_table.weight[:] = rows.double().log()
+        model.table.weight[:] = rows.double().log()
     prompt = torch.tensor([0])
     assert beam_search(model, prompt, 2, 3, ends=at_2)[0].added == [2]
     longer = beam_search(model, prompt, 2, 3, alpha=2.0, ends=at_2)[0]
@@ -157,7 +157,7 @@ def test_beams_beat_greed_where_greed_is_wrong() -> None:
     model = Bigram(3).double()
     rows = torch.tensor([[1e-9, 0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [1.0, 1e-9, 1e-9]])
     with torch.no_grad():
-        model.logits_table.weight[:] = rows.double().log()
+        model.table.weight[:] = rows.double().log()
     prompt = torch.tensor([0])
     assert generate(model, prompt[None], 2, GREEDY)[0, 1] == 1
     assert beam_search(model, prompt, 2, beams=2)[0].added == [2, 0]
@@ -178,7 +178,7 @@ def test_many_ways_to_end_leave_room_for_those_that_go_on() -> None:
     """With more likely ends than beams."""
     model = Bigram(20)
     with torch.no_grad():
-        model.logits_table.weight[:] = torch.cat([torch.zeros(2), torch.full((18,), 3.0)])
+        model.table.weight[:] = torch.cat([torch.zeros(2), torch.full((18,), 3.0)])
 
     def above_1(added: list[int]) -> bool:
         return added[-1] > 1

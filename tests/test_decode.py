@@ -83,7 +83,7 @@ def table(probabilities: list[float]) -> LanguageModel:
     """A model whose next token always has these probabilities."""
     model = Bigram(len(probabilities)).double()
     with torch.no_grad():
-        model.logits_table.weight[:] = torch.tensor(probabilities).double().log() + 3.0
+        model.table.weight[:] = torch.tensor(probabilities).double().log() + 3.0
     return model
 
 
@@ -226,7 +226,7 @@ def test_what_was_said_is_said_less() -> None:
     """By a penalty of 2 the logit 2 becomes 1, and -1 becomes -2, in the prompt and after it."""
     model = Bigram(4).double()
     with torch.no_grad():
-        model.logits_table.weight[:] = torch.tensor([2.0, 1.5, 1.2, -1.0]).double()
+        model.table.weight[:] = torch.tensor([2.0, 1.5, 1.2, -1.0]).double()
     greedy = Choice(temperature=0, repetition_penalty=2)
     # 0: 2, 1; 1: 1.5, .75; 2: 1.2, .6 once each was said.
     assert generate(model, torch.tensor([[3]]), 5, greedy).tolist() == [[3, 0, 1, 2, 0, 0]]

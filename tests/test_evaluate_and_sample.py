@@ -104,7 +104,7 @@ def test_the_splits_cover_the_text_once(command: Command, finished_bigram: Path)
 def test_a_bigrams_score_by_hand(command: Command, finished_bigram: Path) -> None:
     """From its table and the bytes of the file, with nothing of the harness in between."""
     (checkpoint,) = (finished_bigram / "checkpoints").glob("best-*.pt")
-    table = torch.load(checkpoint, weights_only=True)["model"]["logits_table.weight"].double()
+    table = torch.load(checkpoint, weights_only=True)["model"]["table.weight"].double()
     content = list(TEXT.encode())
     cut = int(0.9 * len(content))
     assert content[cut] & 0xC0 != 0x80  # the start of a character

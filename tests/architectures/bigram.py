@@ -13,11 +13,12 @@ from zoo.language_model import LanguageModel
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
-    return V * V
+    C = node["n_embd"]
+    return V * V if C is None else 2 * V * C
 
 
 def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
-    return 0  # a look-up
+    return 2 * T * V * (node["n_embd"] or 0)  # a look-up alone costs nothing
 
 
 def _declares_two(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +31,7 @@ def _unsaved(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _frozen(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = model.logits_table
+    table = model.table
     table.forward = lambda ids: table.weight.detach()[ids]  # type: ignore
     model.bias = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     model.head.forward = lambda logits: logits + model.bias  # type: ignore
