@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import wandb
 
 LOG = logging.getLogger("harness")
+PROJECT = "language-model-zoo"
 AXES = ("step", "tokens", "bytes", "flops", "seconds")
 MINIMA = ("train/loss", "val/*")
 # Below the training's patience with a logger that starts up, with time left to go offline.
@@ -35,7 +36,7 @@ class WandB(Logger):
 
     def __init__(
         self,
-        project: str = "language-model-zoo",
+        project: str = PROJECT,
         entity: str | None = None,
         group: str | None = None,
         tags: list[str] | None = None,
