@@ -4,7 +4,9 @@ python -m harness.bench model=gpt train.batch_size=12
 python -m harness.bench --list                             what every model of the zoo costs
 
 The harness's own cost is a ratio: each step of the real loop over a bare step (forward, backward,
-optimizer) right after it, so that a machine whose speed drifts does not decide it.
+optimizer) right after it, so that a machine whose speed drifts does not decide it. What watching
+costs (observe=…) likewise: an observed step over the unobserved one after it, spread over as many
+steps as lie between two looks.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from harness import config
 from harness.cli import compose, run_hydra, run_tool
@@ -95,6 +97,7 @@ def measure(settings: Settings) -> dict[str, str]:
         score = score_split(model, dataset.val, dataset.tokenizer, compute, stride, windows)
         took = perf_counter() - started
         result["validation split"] = f"{took:.2f} s for {score.tokens:,} tokens"
+    result |= _watching(settings, dataset, compute, model)
     return result | _sampling(model, compute)
 
 
@@ -180,6 +183,48 @@ class _BareStep:
         self._optimizer.zero_grad(set_to_none=True)
         self._compute.synchronize()
         self.seconds.append(perf_counter() - started)
+
+
+def _watching(
+    settings: Settings, dataset: Dataset, compute: Compute, model: LanguageModel
+) -> dict[str, str]:
+    """What each way of observing adds to the training, as a share of it: of steps that are watched
+    by turns, and of evaluations that are."""
+    result = {}
+    for name in ("basic", "full"):
+        every = int(OmegaConf.load(config.CONF / "observe" / f"{name}.yaml").every)
+        by_turns = copy.deepcopy(settings)
+        by_turns.observe = config.ObserveSettings(every=2, full=name == "full")
+        _, seconds = _train(by_turns, dataset, compute, lambda: None)
+        plain = seconds[1::2]
+        look = statistics.median(
+            watched / other - 1 for watched, other in zip(seconds[::2], plain, strict=True)
+        )
+        share, line = look / every, f"a look every {every} steps takes as long as {look:.2f} steps"
+        if by_turns.observe.full and dataset.val is not None:
+            extra = _watched_evaluation(by_turns, dataset, compute, model)
+            share += extra / (settings.eval.every * statistics.median(plain))
+            line += f"; {extra:.2f} s more every evaluation"
+        result[f"observe={name}"] = f"{share:.1%} more ({line})"
+    return result
+
+
+def _watched_evaluation(
+    settings: Settings, dataset: Dataset, compute: Compute, model: LanguageModel
+) -> float:
+    """By how many seconds watching makes an evaluation longer."""
+    from harness.metrics import score_split
+    from harness.observe import Watch
+
+    assert dataset.val is not None, "nothing to evaluate on"
+    watch = Watch(settings, model, compute)
+    stride, windows = settings.eval.stride, settings.eval.batch_size
+    started = perf_counter()
+    score_split(model, dataset.val, dataset.tokenizer, compute, stride, windows)
+    between = perf_counter()
+    with watch.validation(model, dataset.val, {"step": 0}):
+        score_split(model, dataset.val, dataset.tokenizer, compute, stride, windows)
+    return perf_counter() - between - (between - started)
 
 
 def _sampling(model: LanguageModel, compute: Compute) -> dict[str, str]:

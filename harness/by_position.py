@@ -16,7 +16,7 @@ from harness.device import Compute
 from harness.loss import score_nats
 from zoo.language_model import LanguageModel
 
-MOST_WINDOWS = 512  # of a long split, so many, evenly spread over it
+MOST_WINDOWS = 256  # of a long split, so many, evenly spread over it
 
 
 def loss_by_position(

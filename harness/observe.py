@@ -163,17 +163,24 @@ class _Units:
     """
 
     def __init__(self) -> None:
-        self._dead: dict[str, Tensor] = {}
+        self._count: dict[str, int] = {}
+        self._idle: dict[str, Tensor] = {}
+        """The units that were not active yet: only these need be looked at again."""
 
     def look(self, layer: Layer, output: Tensor) -> None:
-        rest = KINDS[layer.kind] if layer.kind else None
-        if rest is not None:
-            dead = rest.test(output).flatten(0, -2).all(0)
-            self._dead[layer.name] = self._dead.get(layer.name, dead) & dead
+        rest, name = KINDS[layer.kind] if layer.kind else None, layer.name
+        if rest is None:
+            return
+        if name not in self._count:
+            self._count[name] = output.shape[-1]
+            self._idle[name] = rest.test(output).flatten(0, -2).all(0).nonzero()[:, 0]
+        elif len(idle := self._idle[name]):
+            self._idle[name] = idle[rest.test(output[..., idle]).flatten(0, -2).all(0)]
 
     def shares(self) -> Row:
-        shares = {f"dead/{name}/share": dead.float().mean() for name, dead in self._dead.items()}
-        return _values(shares)
+        return {
+            f"dead/{name}/share": len(idle) / self._count[name] for name, idle in self._idle.items()
+        }
 
 
 @contextmanager

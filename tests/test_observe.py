@@ -23,7 +23,7 @@ from zoo.language_model import Cache, LanguageModel
 
 from .laws import CPU
 from .test_resume import cut_off
-from .training import rows, train
+from .training import rows, settings, train
 from .zoo_models import NAMES, VOCAB, fresh, length, maker, node, random_ids
 
 GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
@@ -165,6 +165,20 @@ def test_activations_of_known_outputs() -> None:
     assert row["activations/gelu/inactive"] == pytest.approx((23 + 0 + 8 + 21) / 92)
     assert row["gates/sigmoid/openness"] == pytest.approx(x_TU.sigmoid().mean().item())
     assert sum(row["activations/act/histogram"].counts) == 92
+
+
+def test_the_share_of_time_that_watching_takes_is_measured(tmp_path: Path) -> None:
+    """`harness.bench` runs it for real; here, that it gives a share for both ways of observing."""
+    from harness import bench
+    from harness.train import load_dataset
+
+    some = settings(tmp_path / "a", "model=bigram")
+    dataset = load_dataset(some)
+    model = some.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
+    found = bench._watching(some, dataset, CPU, model)
+    assert list(found) == ["observe=basic", "observe=full"]
+    assert all("a look every 100 steps takes as long as" in line for line in found.values())
+    assert "more every evaluation" in found["observe=full"]
 
 
 def dead_shares(model: LanguageModel, *batches: Tensor) -> Row:

@@ -70,7 +70,7 @@ def test_a_histogram_of_one_value_has_a_width() -> None:
 def test_the_spectral_norm_is_the_largest_singular_value(shape: tuple[int, ...]) -> None:
     weight = normal(*shape)
     exact = torch.linalg.svdvals(weight.flatten(1).double())[0].item()
-    assert spectral_norm(weight).item() == pytest.approx(exact, rel=1e-3)
+    assert spectral_norm(weight).item() == pytest.approx(exact, rel=5e-3)
     if min(weight.flatten(1).shape) <= quantities.LANCZOS_STEPS:
         assert spectral_norm(weight).item() == pytest.approx(exact, rel=1e-5)
 
@@ -78,6 +78,8 @@ def test_the_spectral_norm_is_the_largest_singular_value(shape: tuple[int, ...])
 def test_spectral_norms_of_known_matrices() -> None:
     assert spectral_norm(torch.zeros(40, 50)).item() == 0
     assert spectral_norm(3 * torch.eye(50)).item() == pytest.approx(3)
+    assert spectral_norm(1e30 * torch.eye(50)).item() == pytest.approx(1e30)
+    assert math.isnan(spectral_norm(torch.full((30, 40), math.nan)).item())
     u, v = normal(60), normal(45)
     assert spectral_norm(torch.outer(u, v)).item() == pytest.approx((u.norm() * v.norm()).item())
 
