@@ -210,12 +210,13 @@ def test_a_run_of_300_000_steps_is_read_bit_by_bit_and_answered_shortly(tmp_path
         shares, sizes = [0.0], []
         while shares[-1] < 1:
             answer = client.get("curves", **query)
-            shares.append(answer[run]["read"])
+            shares.append(answer["runs"][run]["read"])
             sizes.append(len(json.dumps(answer)))
         assert len(shares) > 3  # no single answer waited for the whole file
         assert shares == sorted(shares)
         assert max(sizes) < 100_000
-        loss = answer[run]["curves"]["train/loss"]
+        assert answer["names"] == ["train/loss", "lr", "grad_norm"]
+        loss = answer["runs"][run]["curves"]["train/loss"]
         assert len(loss["x"]) <= MOST_POINTS
         assert loss["x"][0] < 1000
         assert loss["x"][-1] > 299_000

@@ -212,14 +212,14 @@ class Metrics:
             self._snapshots.setdefault(name, Snapshots()).add({"step": step, **value})
 
     def names(self) -> list[str]:
-        """The metrics that are numbers, but for the axes."""
+        """The metrics that are numbers, but for the axes, in the order in which they came."""
         with self._lock:
-            return sorted(name for name in self._curves if name not in AXES)
+            return [name for name in self._curves if name not in AXES]
 
     def snapshot_names(self) -> list[str]:
         """The metrics that are histograms or lists."""
         with self._lock:
-            return sorted(self._snapshots)
+            return list(self._snapshots)
 
     def points(self, name: str, axis: str, most: int, start: float, end: float) -> Points | None:
         """Of one curve; None if the run has none of that name."""

@@ -236,7 +236,8 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def _curves(self, query: Query) -> Any:
-        """Of each run the curves asked for, thinned; `read`: which share of its file they cover."""
+        """Of each run the curves asked for, thinned, and `read`: which share of its file they
+        cover. `names`: of all curves that any of these runs has."""
         names, wanted = query.get("name", []), query.get("run", [])
         if len(names) * len(wanted) > MOST_CURVES:
             raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_CURVES} curves at once")
@@ -245,15 +246,17 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.BAD_REQUEST, f"axis is one of {', '.join(AXES)}")
         start = _number(query, "start", -math.inf)
         end = _number(query, "end", math.inf)
-        answer = {}
+        answer: dict[str, Any] = {}
+        every_name: dict[str, None] = {}
         for run in (run for run in self.server.runs() if run.id in wanted):
             read = run.metrics.read()
             found = {
                 name: run.metrics.points(name, axis, MOST_POINTS, start, end) for name in names
             }
             curves = {name: points for name, points in found.items() if points}
-            answer[run.id] = {"read": read, "names": run.metrics.names(), "curves": curves}
-        return answer
+            answer[run.id] = {"read": read, "curves": curves}
+            every_name |= dict.fromkeys(run.metrics.names())
+        return {"runs": answer, "names": list(every_name)}
 
     def _histograms(self, query: Query) -> Any:
         names = query.get("name", [])

@@ -5,23 +5,33 @@ import { brief, exact, human, tick } from "./format.js";
 import { scale, spread, ticks } from "./scale.js";
 
 export const MOST_LINES = 28; // seven colours and four dashes: so many can be told apart
+const MOST_LAYERS = 96, FEW = 8;
 const COLOURS = 7, TIP_LINES = 14, FONT = 12;
 let dashes = [[]];
 let numbers = 0;
 
 export const useDashes = (found) => { dashes = found; };
 const colour = (style) => `var(--series-${style % COLOURS})`;
-const dash = (style, times = 1.7) =>
-  dashes[style % dashes.length].map((length) => length * times).join(" ") || null;
+const mixed = (share) => `color-mix(in oklab, var(--series-1) ${Math.round(share * 100)}%, var(--series-0))`;
+const paint = (line) => (line.depth == null ? colour(line.style) : mixed(line.depth));
+const dash = (line, times) => (line.depth == null
+  ? dashes[line.style % dashes.length].map((length) => length * times).join(" ") || null : null);
 
-export function swatch(style) {
+const sample = (line) => {
   const drawn = svg("svg", { class: "swatch", viewBox: "0 0 30 12", "aria-hidden": "true" },
-    svg("line", { x1: 0, y1: 6, x2: 30, y2: 6, "stroke-dasharray": dash(style) }));
-  drawn.style.color = colour(style);
+    svg("line", { x1: 0, y1: 6, x2: 30, y2: 6, "stroke-dasharray": dash(line, 1.7) }));
+  drawn.style.color = paint(line);
   return drawn;
-}
+};
+export const swatch = (style) => sample({ style });
 
-// A line: {label, style, x, y, low, high}. What it is drawn by: {axis: {name, log}, logY, smooth,
+// The lines of a model's layers, first to last: where they are many, by a colour that goes with
+// depth, for nobody can tell thirty colours apart.
+export const byDepth = (lines) => lines.slice(0, MOST_LAYERS).map((line, k) => ({
+  ...line, style: k, depth: lines.length > FEW ? k / (lines.length - 1) : null,
+}));
+
+// A line: {label, style, depth, x, y, low, high}. What it is drawn by: {axis: {name, log}, logY, smooth,
 // marks: [{y, label}]}.
 export class Chart {
   constructor(name, { onzoom = null, tall = true } = {}) {
@@ -49,7 +59,7 @@ export class Chart {
   }
 
   show(lines, options) {
-    this.lines = lines.slice(0, MOST_LINES).map(clean).filter((line) => line.x.length);
+    this.lines = lines.map(clean).filter((line) => line.x.length);
     this.options = { ...this.options, ...options };
     this.draw();
   }
@@ -88,7 +98,13 @@ export class Chart {
     const names = this.drawn.map((line) => `${line.style} ${line.label}`).join("\n");
     if (this.legend.hidden || this.legend.dataset.names === names) return;
     this.legend.dataset.names = names;
-    this.legend.replaceChildren(...this.drawn.map((line) => h("li", {}, swatch(line.style), line.label)));
+    const deep = this.drawn.some((line) => line.depth != null);
+    const shown = deep ? [this.drawn[0], this.drawn.at(-1)] : this.drawn;
+    this.legend.replaceChildren(...shown.map((line) => h("li", {}, sample(line), line.label)));
+    if (deep) {
+      this.legend.children[0].after(h("li", { class: "between" }, "to"));
+      this.legend.append(h("li", { class: "between" }, `${this.drawn.length} in all`));
+    }
   }
 
   #words() {
@@ -145,7 +161,7 @@ export class Chart {
   }
 
   #line(root, line) {
-    const group = svg("g", { "clip-path": `url(#${this.id})`, stroke: colour(line.style), fill: colour(line.style) });
+    const group = svg("g", { "clip-path": `url(#${this.id})`, stroke: paint(line), fill: paint(line) });
     const points = line.x.map((x, k) => [this.x(x), this.y(line.y[k])]);
     if (line.free) {
       const { left, right } = this.area, y = this.y(line.y.at(-1));
@@ -162,7 +178,7 @@ export class Chart {
         const raw = line.x.map((x, k) => [this.x(x), this.y(line.raw[k])]);
         group.append(svg("path", { class: "raw", d: path(raw) }));
       }
-      group.append(svg("path", { class: "line", d: path(points), "stroke-dasharray": dash(line.style, 2) }));
+      group.append(svg("path", { class: "line", d: path(points), "stroke-dasharray": dash(line, 2) }));
       if (points.length <= 24) {
         for (const [cx, cy] of points) group.append(svg("circle", { class: "dot", cx, cy, r: 2.6 }));
       }
@@ -181,9 +197,9 @@ export class Chart {
       const from = line.free ? right : this.x(line.x.at(-1));
       const name = line.label.length > room ? `${line.label.slice(0, room - 1)}…` : line.label;
       root.append(
-        svg("path", { class: "lead", stroke: colour(line.style), d: `M${from} ${wanted[k]}L${right + 10} ${places[k]}` }),
+        svg("path", { class: "lead", stroke: paint(line), d: `M${from} ${wanted[k]}L${right + 10} ${places[k]}` }),
         svg("text", { class: "name", x: right + 14, y: places[k] + 4 },
-          svg("tspan", { class: "value", fill: colour(line.style) }, brief(line.y.at(-1))),
+          svg("tspan", { class: "value", fill: paint(line) }, brief(line.y.at(-1))),
           svg("tspan", { dx: 7 }, line.free ? `${name} (no cost)` : name),
           svg("title", {}, line.label)));
     });
@@ -216,13 +232,13 @@ export class Chart {
     }
     for (const { line, k } of found) {
       const cy = this.y(line.y[k]);
-      if (cy >= top - 4) parts.push(svg("circle", { cx: line.free ? where : this.x(line.x[k]), cy, r: 4, fill: colour(line.style) }));
+      if (cy >= top - 4) parts.push(svg("circle", { cx: line.free ? where : this.x(line.x[k]), cy, r: 4, fill: paint(line) }));
     }
     this.cursor.replaceChildren(...parts);
     this.cursor.setAttribute("visibility", "visible");
     found.sort((a, b) => b.line.y[b.k] - a.line.y[a.k]);
     const rows = found.slice(0, TIP_LINES).map(({ line, k }) =>
-      h("tr", {}, h("td", {}, swatch(line.style)), h("td", { class: "value" }, exact(line.y[k])),
+      h("tr", {}, h("td", {}, sample(line)), h("td", { class: "value" }, exact(line.y[k])),
         h("td", { class: "text" }, line.label, line.high[k] !== line.low[k]
           ? h("small", {}, `${exact(line.low[k])} to ${exact(line.high[k])}`) : null)));
     if (found.length > TIP_LINES) rows.push(h("tr", {}, h("td", { colspan: 3 }, `and ${found.length - TIP_LINES} more`)));

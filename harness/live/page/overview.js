@@ -221,7 +221,7 @@ export class Overview {
       const query = { run: drawn.map((run) => run.id), name: [look.left, look.right], axis: look.axis };
       if (look.zoom) [query.start, query.end] = look.zoom;
       const answer = await get("curves", query);
-      this.stamp = Object.values(answer).every((each) => each.read >= 1) ? stamp : "";
+      this.stamp = Object.values(answer.runs).every((each) => each.read >= 1) ? stamp : "";
       this.#draw(drawn, answer);
     } finally {
       this.asking = false;
@@ -231,18 +231,17 @@ export class Overview {
   #draw(drawn, answer) {
     const { look } = this.app;
     this.unzoom.hidden = !look.zoom;
-    const keys = [...new Set(Object.values(answer).flatMap((each) => each.names))];
     const names = labels(drawn);
     const tokenizers = new Set(drawn.map((run) => run.tokenizer));
     for (const { side, chart, heading, note } of this.charts) {
       const name = look[side];
-      this.#offer(heading, keys, name);
+      this.#offer(heading, answer.names, name);
       chart.name = metric(name);
-      const lines = drawn.filter((run) => answer[run.id]?.curves[name]).map((run) => ({
-        label: names.get(run.id), style: this.styles.get(run.id), ...answer[run.id].curves[name],
+      const lines = drawn.filter((run) => answer.runs[run.id]?.curves[name]).map((run) => ({
+        label: names.get(run.id), style: this.styles.get(run.id), ...answer.runs[run.id].curves[name],
       }));
       chart.show(lines, { axis: { name: AXES[look.axis], log: look.logX }, logY: look.logY, smooth: look.smooth });
-      const share = Math.min(1, ...Object.values(answer).map((each) => each.read));
+      const share = Math.min(1, ...Object.values(answer.runs).map((each) => each.read));
       say(note, [
         share < 1 ? `reading: ${Math.floor(share * 100)} % of the longest run so far.` : "",
         isPerToken(name) && tokenizers.size > 1 ? "Per token: comparable on one tokenizer only." : "",
@@ -253,7 +252,7 @@ export class Overview {
   }
 
   #offer(heading, keys, name) {
-    const wanted = [...new Set([name, ...keys])].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+    const wanted = [...new Set([name, ...keys])].sort((a, b) => rank(a) - rank(b));
     if (heading.dataset.keys === wanted.join("\n")) return;
     heading.dataset.keys = wanted.join("\n");
     heading.replaceChildren(...wanted.map((value) => h("option", { value, selected: value === name }, metric(value))));

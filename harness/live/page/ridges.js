@@ -4,7 +4,8 @@ import { h, svg } from "./dom.js";
 import { exact, tick } from "./format.js";
 import { ticks } from "./scale.js";
 
-const HEIGHT = 230, LEFT = 10, RIGHT = 46, TOP = 44, BOTTOM = 26, BINS = 60;
+const HEIGHT = 200, LEFT = 10, RIGHT = 46, TOP = 6, BOTTOM = 26, BINS = 60;
+const SHARE = 0.45; // of the height that the highest ridge takes, where there are several
 
 export class Ridges {
   constructor(name) {
@@ -32,22 +33,22 @@ export class Ridges {
     const ridges = found.map((each) => ({ step: each.step, height: densities(each, low, high) }));
     const top = Math.max(...ridges.flatMap((ridge) => ridge.height)) || 1;
     const x = (value) => LEFT + (value - low) / (high - low || 1) * (width - LEFT - RIGHT);
-    const gap = ridges.length > 1 ? (HEIGHT - TOP - BOTTOM) / (ridges.length - 1) : 0;
-    const tall = Math.max(gap * 3, TOP);
+    const room = HEIGHT - TOP - BOTTOM, tall = ridges.length > 1 ? room * SHARE : room;
+    const gap = ridges.length > 1 ? (room - tall) / (ridges.length - 1) : 0;
     const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, "aria-hidden": "true" });
     for (const value of ticks(low, high, width / 90, false)) {
-      root.append(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: TOP / 2, y2: HEIGHT - BOTTOM }),
+      root.append(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: TOP, y2: HEIGHT - BOTTOM }),
         svg("text", { class: "number", x: x(value), y: HEIGHT - 8, "text-anchor": "middle" }, tick(value)));
     }
     const labelled = new Set([0, Math.floor((ridges.length - 1) / 2), ridges.length - 1]);
     ridges.forEach((ridge, k) => {
-      const base = ridges.length > 1 ? TOP + k * gap : HEIGHT - BOTTOM;
+      const base = TOP + tall + k * gap;
       const points = ridge.height.map((size, bin) => [
         x(low + (bin + 0.5) / BINS * (high - low)), base - size / top * tall,
       ]);
       const line = `M${x(low).toFixed(1)} ${base}L${points.map(([a, b]) => `${a.toFixed(1)} ${b.toFixed(1)}`).join("L")}L${x(high).toFixed(1)} ${base}`;
       const age = ridges.length > 1 ? k / (ridges.length - 1) : 1;
-      root.append(svg("path", { class: "ridge", d: `${line}Z`, style: null, "stroke-opacity": 0.35 + 0.65 * age },
+      root.append(svg("path", { class: "ridge", d: `${line}Z`, "stroke-opacity": 0.35 + 0.65 * age },
         svg("title", {}, `step ${ridge.step}`)));
       if (labelled.has(k)) root.append(svg("text", { class: "number", x: width - RIGHT + 6, y: base + 4 }, tick(ridge.step)));
     });

@@ -1,15 +1,15 @@
 // A run's own page: how far it is, its curves, what it writes, what it is made of.
 
 import { get, post } from "./api.js";
-import { Chart } from "./chart.js";
+import { byDepth, Chart } from "./chart.js";
 import { choice, h, say, select, toggle } from "./dom.js";
 import { AXES, age, duration, exact, human, metric, score, title } from "./format.js";
 import { badge, progress } from "./overview.js";
 import { Ridges } from "./ridges.js";
 
 const SMOOTH = [["0", "no smoothing"], ["0.02", "mean of 2 %"], ["0.05", "mean of 5 %"], ["0.15", "mean of 15 %"]];
-const TITLES = { val: "Other validation scores", more: "More" };
-const MOST_HISTOGRAMS = 32, SURE_FOR = 4000;
+const TITLES = { val: "Other validation scores", dead: "Dead units", more: "More" };
+const MOST_HISTOGRAMS = 96, AT_ONCE = 32, MOST_NAMES = 250, SURE_FOR = 4000;
 // A rule of thumb: updates of a thousandth of the weights (Karpathy, makemore part 3).
 const MARKS = [[/^updates?\/.*log10/, { y: -3, label: "−3 is usual" }]];
 
@@ -172,7 +172,7 @@ export class RunPage {
     let group = this.groups.get(name);
     if (!group) {
       const grid = h("div", { class: "grid" });
-      const ridges = h("div", { class: "grid" });
+      const ridges = h("div", { class: "grid small" });
       const more = h("p", { class: "caption", hidden: true });
       const node = name === ""
         ? h("section", {}, grid)
@@ -192,7 +192,7 @@ export class RunPage {
     }
     for (const snapshot of snapshots.slice(0, MOST_HISTOGRAMS)) {
       if (group.histograms.has(snapshot)) continue;
-      const ridges = new Ridges(snapshot.split("/").slice(1).join(" · ") || snapshot);
+      const ridges = new Ridges(snapshot.split("/").slice(1).filter((part) => part !== "histogram").join(" · ") || snapshot);
       group.histograms.set(snapshot, ridges);
       group.ridges.append(ridges.node);
     }
@@ -208,25 +208,25 @@ export class RunPage {
     let read = 1;
     for (const group of this.groups.values()) {
       if (group.node.tagName === "DETAILS" && !group.node.open) continue;
-      const name = [...group.charts.values()].flatMap(({ lines }) => lines.map((line) => line.name)).slice(0, 250);
+      const name = [...group.charts.values()].flatMap(({ lines }) => lines.map((line) => line.name)).slice(0, MOST_NAMES);
       if (name.length) {
         const query = { run: this.id, name, axis };
         if (zoom) [query.start, query.end] = zoom;
-        const found = (await get("curves", query))[this.id];
+        const found = (await get("curves", query)).runs[this.id];
         if (!found) continue;
         read = Math.min(read, found.read);
         for (const { chart, lines, last } of group.charts.values()) {
-          const drawn = lines.filter((line) => found.curves[line.name])
-            .map((line, style) => ({ label: line.label, style, ...found.curves[line.name] }));
+          const drawn = byDepth(lines.filter((line) => found.curves[line.name])
+            .map((line) => ({ label: line.label, ...found.curves[line.name] })));
           const marks = MARKS.filter(([pattern]) => lines.some((line) => pattern.test(line.name))).map(([, mark]) => mark);
           say(last, drawn.length === 1 ? exact(drawn[0].y.at(-1)) : "");
           chart.show(drawn, { axis: { name: AXES[axis], log: logX }, logY: logY && !marks.length, smooth, marks });
         }
       }
       const wanted = [...group.histograms.keys()];
-      if (wanted.length) {
-        const found = await get("histograms", { run: this.id, name: wanted });
-        for (const [key, ridges] of group.histograms) this.#snapshots(ridges, found[key]);
+      for (let first = 0; first < wanted.length; first += AT_ONCE) {
+        const found = await get("histograms", { run: this.id, name: wanted.slice(first, first + AT_ONCE) });
+        for (const [key, snapshots] of Object.entries(found)) this.#snapshots(group.histograms.get(key), snapshots);
       }
     }
     return read;
@@ -277,7 +277,8 @@ class Samples {
   }
 }
 
-// Pictures by section: what has layers ("activations/blocks.0/mean") shares one picture a quantity.
+// Pictures by section: a quantity that every layer has ("activations/blocks.0/mean"), or every head
+// of it ("attention/blocks.0/entropy/1"), or every place ("val/loss_by_position/0"), shares one.
 function families(names) {
   const groups = new Map();
   const main = ["val/bits_per_byte", "train/loss", "lr", "grad_norm", "grad_norm_clipped"];
@@ -290,25 +291,29 @@ function families(names) {
   };
   for (const name of order(names)) {
     const parts = name.split("/");
-    if (parts.length > 2) {
+    const [kind, layer, quantity, head] = parts;
+    if (/^loss_by/.test(layer)) add(kind, layer, { name, label: parts.slice(2).join("/") });
+    else if (parts.length === 4) {
+      add(kind, `${kind} ${quantity}`, { name, label: `${layer} · ${head}` });
+    } else if (parts.length > 2) {
       add(parts[0], `${parts[0]} ${parts.at(-1)}`, { name, label: parts.slice(1, -1).join("/") });
     } else if (main.includes(name)) {
       const heading = name.replace("_clipped", "");
       add("", heading, { name, label: name === heading ? "as it was" : "clipped" });
     } else if (parts.length === 1) add("more", name, { name, label: name });
-    else add(parts[0], parts[0], { name, label: parts[1] });
+    else add(kind, name, { name, label: layer });
   }
   return [...groups].map(([group, pictures]) =>
     [group, [...pictures].map(([heading, lines]) => ({ heading, lines }))]);
 }
 
 const FIRST = ["val/bits_per_byte", "train/loss", "val/nats_per_token", "val/perplexity", "lr", "grad_norm"];
-const order = (names) => [...names].sort((a, b) =>
-  (FIRST.indexOf(a) + 99) % 99 - (FIRST.indexOf(b) + 99) % 99 || a.localeCompare(b));
+const place = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+const order = (names) => [...names].sort((a, b) => place(a) - place(b)); // else as the run wrote them
 
 function byFirst(names) {
   const groups = new Map();
-  for (const name of names) {
+  for (const name of order(names)) {
     const [first] = name.split("/");
     groups.set(first, [...(groups.get(first) ?? []), name]);
   }
