@@ -219,6 +219,12 @@ class Calibration:
         before, after = self.observed.confidence.mean(0, dtype=np.float64).tolist()
         return before, after
 
+    def unused_nats_per_token(self) -> float:
+        """What the probability of ids that train never shows adds to the loss: without them that of
+        any other would be 1 / (1 - unused) times as high."""
+        with np.errstate(divide="ignore"):  # an infinity, if they have all of it
+            return float(-np.log1p(-self.observed.unused.astype(np.float64)).mean())
+
     def summary(self) -> dict[str, Any]:
         """As calibration.json has it: a pair is before and after."""
         before, after = self.scores
@@ -235,5 +241,6 @@ class Calibration:
             "confidence": self.confidence(),
             "accuracy": float(self.observed.correct.mean()),
             "unused_probability": float(self.observed.unused.mean(dtype=np.float64)),
+            "unused_nats_per_token": self.unused_nats_per_token(),
             "reliability": {name: [asdict(each) for each in bins] for name, bins in diagrams},
         }

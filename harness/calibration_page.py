@@ -186,8 +186,8 @@ def _frequency(bands: list[Band], found: Calibration) -> str:
         unused = float(found.observed.unused.mean(dtype=np.float64))
         caption += (
             f" The model gives ids that train never shows {unused:.2g} of the probability in the "
-            "mean; losses count that, and <code>harness.sample --mask-unused</code> leaves such "
-            "ids out."
+            f"mean, which adds {found.unused_nats_per_token():.2g} nats per token to its loss; "
+            "<code>harness.sample --mask-unused</code> leaves such ids out."
         )
     return (
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'

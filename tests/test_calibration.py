@@ -312,6 +312,26 @@ def test_no_text_of_a_corpus_becomes_html(kind: type[Tokenizer]) -> None:
     assert not {"\x00", "\x1b", "\u202e"} & set(content)
 
 
+class Chunks(Tokenizer):
+    """Tokens that are whole tags, as a learnt vocabulary may have them."""
+
+    pieces = (b"x", b'"><img src=x onerror=alert(1)>', b"</pre><script>alert(1)</script>")
+
+    def encode(self, text: str) -> Any:
+        return np.array([0, 1, 0, 2, 1], dtype=np.uint8)
+
+
+def test_no_token_of_a_vocabulary_becomes_html() -> None:
+    """Neither in the text nor in what is said of it, the guesses included."""
+    read = Page(drawn("", Chunks()))
+    assert [tag for tag, _ in read.tags].count("script") == 1
+    assert "img" not in [tag for tag, _ in read.tags]
+    assert len(read.marks()) == 4
+    for mark in read.marks():
+        assert mark.keys() == {"class", "style", "title"}
+        assert "onerror=alert(1)" in (mark["title"] or "")
+
+
 def test_the_page_needs_nothing_else() -> None:
     content = drawn("to be or not to be", Bytes())
     for _, attributes in Page(content).tags:
@@ -402,6 +422,11 @@ def test_a_lossy_tokenizer_is_calibrated(
     found = json.loads(command("evaluate", run, "--calibration", "--json").out)
     assert found["bits_per_byte"] == [None, None]
     assert found["unused_probability"] > 0.9  # 30,522 ids, and the text has few
+    # An untrained model's loss, ln V, would be that of a uniform guess among those few.
+    seen = sum(band["ids"] for band in json.loads((run / "calibration.json").read_text())[
+        "by_frequency"
+    ][1:])  # fmt: skip
+    assert found["unused_nats_per_token"] == pytest.approx(math.log(30522 / seen), rel=0.05)
     read = Page((run / "calibration.html").read_text())
     assert "green bottles, hanging on the wall ; and" in read.text
     assert "nats per token" in read.text
