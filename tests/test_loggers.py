@@ -28,6 +28,7 @@ from harness.loggers.flat import flat_results, flat_settings
 from . import training
 from .training import SMALL, rows, settings, train
 
+GPT_SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "train.steps=12")
 BIGRAM = ("model=bigram", "train.steps=12", "checkpoint.every=4")
 KEY = "0123456789abcdef0123456789abcdef01234567"
 AXES = ["step", "tokens", "bytes", "flops", "seconds"]
@@ -63,12 +64,23 @@ def of_type(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 
 def wandb_rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A session's history, without what W&B adds."""
+    """A session's history, without what W&B adds, dots between the levels of its names."""
     items = [item["item"] for item in of_type(records, "history")]
     added = ("_", "samples.", "report.")
     kept = [{k: v for k, v in item.items() if not k.startswith(added)} for item in items]
     assert [row["step"] for row in kept] == [item["_step"] for item in items]
     return kept
+
+
+def as_wandb(row: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            found |= {f"{name}._type": "histogram", f"{name}.bins": value["edges"]}
+            found |= {f"{name}.values": value["counts"]}
+        else:
+            found[name] = value
+    return found
 
 
 def tensorboard_rows(run: Path) -> list[dict[str, Any]]:
@@ -81,7 +93,32 @@ def tensorboard_rows(run: Path) -> list[dict[str, Any]]:
             for event in events.Scalars(name):
                 assert name not in found.setdefault(event.step, {})
                 found[event.step][name] = event.value
+    for name in events.Tags()["histograms"]:
+        for event in events.Histograms(name):
+            value = event.histogram_value
+            moments = value.min, value.max, value.num, value.sum, value.sum_squares
+            found[event.step][name] = (*moments, value.bucket_limit, value.bucket)
     return [found[step] for step in sorted(found)]
+
+
+def as_tensorboard(row: dict[str, Any]) -> dict[str, Any]:
+    """Numbers in single precision, of a histogram the sum of what lies at its buckets' middles; a
+    bucket is named by where it ends, and the first, empty one ends where the values begin."""
+    import numpy as np
+
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            counts, edges = np.array(value["counts"]), np.array(value["edges"])
+            middles = (edges[1:] + edges[:-1]) / 2
+            sums = (counts * middles).sum(), (counts * middles**2).sum()
+            found[name] = (
+                edges[0], edges[-1], counts.sum(), *(pytest.approx(each) for each in sums),
+                value["edges"], [0, *value["counts"]],
+            )  # fmt: skip
+        else:
+            found[name] = float(np.float32(value))
+    return found
 
 
 def trackio_rows(tmp_path: Path) -> list[dict[str, Any]]:
@@ -97,16 +134,16 @@ def trackio_rows(tmp_path: Path) -> list[dict[str, Any]]:
     return [row for row in both if "tokens" in row]
 
 
+def as_trackio(row: dict[str, Any]) -> dict[str, Any]:
+    def media(value: dict[str, Any]) -> dict[str, Any]:
+        return {"_type": "trackio.histogram", "bins": value["edges"], "values": value["counts"]}
+
+    return {name: media(value) if isinstance(value, dict) else value for name, value in row.items()}
+
+
 def defined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Loggers leave out what has no value."""
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
-
-
-def single(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In the precision of TensorBoard."""
-    import numpy as np
-
-    return [{name: float(np.float32(value)) for name, value in row.items()} for row in rows]
 
 
 def warnings(run: Path) -> list[str]:
@@ -121,19 +158,23 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    train(tmp_path / "plain", *BIGRAM)
+    watched = (*GPT_SMALL, "observe=full", "observe.every=5")
+    train(tmp_path / "plain", *watched)
     loggers = ("logger=[local,wandb,tensorboard,trackio]", "logger.wandb.checkpoint=true")
-    assert train(tmp_path / "a", *BIGRAM, *loggers, "logger.wandb.tags=[mine]") == 0
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "multirun.yaml").touch()  # a sweep's folder, then
+    assert train(tmp_path / "a", *watched, *loggers, "logger.wandb.tags=[mine]") == 0
     run = tmp_path / "a" / "run"
     assert training.trace(tmp_path / "a") == training.trace(tmp_path / "plain")
     assert warnings(run) == []
     expected = defined(rows(tmp_path / "a"))
     assert len(expected) == 13
+    assert sum(isinstance(value, dict) for row in expected for value in row.values()) > 20
 
     (session,) = wandb_sessions(run)
-    assert wandb_rows(session) == expected
-    assert tensorboard_rows(run) == single(expected)
-    assert trackio_rows(tmp_path) == expected
+    assert wandb_rows(session) == [as_wandb(row) for row in expected]
+    assert tensorboard_rows(run) == [as_tensorboard(row) for row in expected]
+    assert trackio_rows(tmp_path) == [as_trackio(row) for row in expected]
     assert list(here.iterdir()) == []
 
     # What W&B's pages are made of.
@@ -141,9 +182,9 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     names = {name: about.get(name) for name in ("display_name", "job_type", "project", "run_group")}
     assert names == {
         "display_name": "run", "job_type": "train", "project": "language-model-zoo",
-        "run_group": None,
+        "run_group": "a",
     }  # fmt: skip
-    assert about["tags"] == ["text", "char", "bigram", "mine"]
+    assert about["tags"] == ["text", "char", "gpt", "mine"]
     found = about["config"]["update"]
     found.pop("_wandb")
     assert found == flat_settings(config.load(run / "config.yaml"))
@@ -216,8 +257,17 @@ def test_a_run_that_ended_early_is_gone_on_with(signum: signal.Signals, tmp_path
     again = {row["step"]: row | {"seconds": 0} for row in ended[:-1]}
     for row in begun:
         assert again.get(row["step"], row | {"seconds": 0}) == row | {"seconds": 0}
-    assert tensorboard_rows(folder / "run") == single(expected)
+    assert tensorboard_rows(folder / "run") == [as_tensorboard(row) for row in expected]
     assert trackio_rows(tmp_path) == expected
+
+
+def test_a_logger_that_is_new_to_a_run_gets_all_of_it(tmp_path: Path) -> None:
+    train(tmp_path / "a", *BIGRAM)
+    more = ("train.steps=16", "resume=true", "logger=tensorboard")
+    assert train(tmp_path / "a", *BIGRAM[:1], *BIGRAM[2:], *more) == 0
+    expected = [as_tensorboard(row) for row in defined(rows(tmp_path / "a"))]
+    assert len(expected) == 17
+    assert tensorboard_rows(tmp_path / "a" / "run") == expected
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
