@@ -16,7 +16,7 @@ import dataclasses
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from harness.config import Settings
     from harness.data import Dataset
     from harness.device import Compute
+    from harness.loggers import Logger
     from zoo.language_model import LanguageModel
 
 WARM_UP = 10  # steps not counted
@@ -98,13 +99,33 @@ def measure(settings: Settings) -> dict[str, str]:
         took = perf_counter() - started
         result["validation split"] = f"{took:.2f} s for {score.tokens:,} tokens"
     result |= _watching(settings, dataset, compute, model)
+    if len(settings.logger) > 1:
+        result["with loggers / without"] = _logging(settings, dataset, compute, step)
     return result | _sampling(model, compute)
 
 
+def _logging(settings: Settings, dataset: Dataset, compute: Compute, step: float) -> str:
+    """What the loggers beside the local one cost; step: seconds of a step without them."""
+    from harness.bench_loggers import ByTurns, ratios, steps_needed
+
+    loggers, steps = (
+        ByTurns([name for name in settings.logger if name != "local"]),
+        steps_needed(step),
+    )
+    _, seconds = _train(settings, dataset, compute, loggers.turn, WARM_UP + steps, [loggers])
+    return _quartiles(ratios(loggers.of_steps[WARM_UP:], seconds))
+
+
 def _train(
-    settings: Settings, dataset: Dataset, compute: Compute, between: Callable[[], None]
+    settings: Settings,
+    dataset: Dataset,
+    compute: Compute,
+    between: Callable[[], None],
+    steps: int = WARM_UP + STEPS,
+    others: Sequence[Logger] = (),
 ) -> tuple[int, list[float]]:
-    """The real loop for a few steps, `between` called after each.
+    """The real loop for a few steps, `between` called after each; `others`: loggers beside the
+    local one.
 
     Returns the peak memory in bytes, and the seconds of each step after the warm-up, from the end
     of one `between` to the start of the next.
@@ -115,7 +136,7 @@ def _train(
     from harness.run_folder import RunFolder, Summary
 
     settings = copy.deepcopy(settings)
-    settings.train.steps = WARM_UP + STEPS
+    settings.train.steps = steps
     settings.schedule = {"_target_": "harness.schedule.Constant"}
     settings.eval.sample_tokens = 0
     dataset = dataclasses.replace(dataset, val=None, test=None)
@@ -134,13 +155,14 @@ def _train(
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(Path(temporary) / "run")
         folder.create(settings.dump())
-        local = Local()
+        loggers = [Local(), *others]
         started = perf_counter()
         train(
-            settings, dataset, compute, folder, [local], summary, Interrupt(), lambda line: None,
+            settings, dataset, compute, folder, loggers, summary, Interrupt(), lambda line: None,
             on_step,
         )  # fmt: skip
-        local.close(summary)
+        for logger in loggers:
+            logger.close({"status": "stopped", **summary})
     return summary["train"]["peak_memory_bytes"], seconds[WARM_UP:]
 
 

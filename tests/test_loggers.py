@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import resource
 import signal
 import socket
@@ -19,11 +20,13 @@ from typing import Any
 
 import pytest
 
-from harness import config
+from harness import bench, bench_loggers, config
 from harness.config import CONF
+from harness.device import Compute
 from harness.errors import RunFailure
 from harness.loggers import Histogram, Local, followers, strict_json
 from harness.loggers.flat import flat_results, flat_settings
+from harness.train import load_dataset
 
 from . import training
 from .training import SMALL, rows, settings, train
@@ -368,6 +371,23 @@ def test_a_server_that_never_answers_makes_wandb_go_offline(
     files = [path for path in run.rglob("*") if path.is_file()]
     assert len(files) > 15
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+# What they cost
+
+
+def test_the_bench_halts_the_loggers_by_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Two turns of steps with the loggers, and as many without.
+    assert bench_loggers.ratios([0, 0, 1, 1, 2, 3], [2.0, 4.0, 1.0, 1.0, 6.0, 3.0]) == [3.0, 2.0]
+    monkeypatch.setattr(bench_loggers, "TURN", 0.02)
+    monkeypatch.setattr(bench_loggers, "PAIRS", 4)
+    chosen = settings(tmp_path / "a", "model=bigram", "logger=[local,tensorboard]")
+    compute = Compute.choose("cpu", "fp32", False)
+    line = bench._logging(chosen, load_dataset(chosen), compute, step=0.001)
+    assert re.fullmatch(r"\d+\.\d{3} \(half of \d+ pairs .*\)", line)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 # The local log

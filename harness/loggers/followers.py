@@ -44,6 +44,11 @@ class Followers(Logger):
         for follower in self._followers:
             follower.wait_until_ready(deadline)
 
+    @property
+    def process_groups(self) -> list[int]:
+        """The ids of the loggers' processes, each with those that it has started."""
+        return [follower.process_group for follower in self._followers]
+
     def log(self, row: Row) -> None:
         """Nothing to do: it is in metrics.jsonl by now."""
 
@@ -71,6 +76,7 @@ class _Follower:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # a Ctrl-C is the training's, which then tells the loggers
         )  # fmt: skip
+        self.process_group = self._process.pid
         self._listening = Thread(target=self._listen, daemon=True)
         self._listening.start()
 
