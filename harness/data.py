@@ -129,7 +129,8 @@ def require_length(dataset: Dataset, seq_len: int) -> None:
 def draw_batch(
     ids: NDArray[np.unsignedinteger], seed: int, step: int, rows: int, seq_len: int
 ) -> tuple[Tensor, Tensor]:
-    """The batch of one optimizer step: inputs and targets, int64 (rows, seq_len) each.
+    """The batch of one optimizer step: inputs and targets, int64 (rows, seq_len) each. (Here every
+    target counts; the loop would leave out those that are harness.loss.IGNORED.)
 
     Rows start anywhere in the split with equal probability (to one part in 2^32). The generator is
     counter-based (Salmon et al. 2011, Philox), keyed by (seed, step): any step's batch without the

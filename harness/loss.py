@@ -16,15 +16,17 @@ from harness.device import Compute
 from zoo.language_model import LanguageModel
 
 CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32
+IGNORED = -1  # a target that does not count: no token has this id
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """What is found of each position, (N, …), from its logits (N, V) and its target (N,)."""
 
 
 def nats_N(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """-ln p(target) of every position, in fp32 (or better, if the logits are)."""
+    """-ln p(target) of every position, in fp32 (or better, if the logits are); 0 where the target
+    is IGNORED."""
     logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
-    return F.cross_entropy(logits_NV, targets_N, reduction="none")
+    return F.cross_entropy(logits_NV, targets_N, reduction="none", ignore_index=IGNORED)
 
 
 def score_nats(
@@ -66,7 +68,8 @@ def add_gradients(
         if label_smoothing:
             # The mean over the vocabulary of -ln p is the log-sum-exp less the mean logit.
             logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
-            uniform = (logits_NV.logsumexp(-1) - logits_NV.mean(-1)).sum()
+            uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
+            uniform = uniform_N[targets_N != IGNORED].sum()
             aim = (1 - label_smoothing) * nats + label_smoothing * uniform
         scale(aim).backward()
         if several:

@@ -42,6 +42,38 @@ def test_chunks_give_the_gradients_of_the_whole(
     assert scored.mean().item() == pytest.approx(plain.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("rows", [7, 1000])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_targets_that_do_not_count_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, rows: int, label_smoothing: float
+) -> None:
+    torch.manual_seed(0)
+    model = GPT(50, 8, n_layer=1, n_head=2, n_embd=16).double()
+    ids = torch.randint(50, (5, 9))
+    targets = ids[:, 1:].clone()
+    targets[torch.rand(5, 8) < 0.4] = loss.IGNORED
+    counted = int((targets != loss.IGNORED).sum())
+    assert 0 < counted < 40
+    logits = model(ids[:, :-1]).flatten(0, 1)
+    options = {"ignore_index": loss.IGNORED}
+    F.cross_entropy(
+        logits, targets.flatten(), label_smoothing=label_smoothing, **options
+    ).backward()
+    plain = F.cross_entropy(logits, targets.flatten(), **options)
+    expected = gradients(model)
+    model.zero_grad()
+    monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
+    total = loss.add_gradients(
+        model, model.features(ids[:, :-1]), targets, CPU, lambda nats: nats / counted,
+        label_smoothing,
+    )  # fmt: skip
+    assert total.item() / counted == pytest.approx(plain.item(), abs=1e-6)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-12, rtol=0)
+    scored = loss.score_nats(model, model.features(ids[:, :-1]), targets)
+    assert torch.equal(scored == 0, targets == loss.IGNORED)
+
+
 def test_a_large_vocabulary_never_holds_all_its_logits() -> None:
     """p50k's 50,281 words, batch 200 × 10, the study notes' width: 402 MB of logits in fp32."""
     model = GPT(50_281, 10, n_layer=1, n_head=4, n_embd=200)
