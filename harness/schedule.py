@@ -24,7 +24,7 @@ class Schedule(ABC):
     """
 
     def __init__(self, total: float, warmup: float = 0.0, warmup_start: float = 0.01) -> None:
-        self.total = total
+        self.total = self.end = total
         self.warmup = amount("warmup", warmup, total)
         if not 0 <= warmup_start <= 1:
             raise ValueError(f"warmup_start={warmup_start:g} must be a share of the peak")
@@ -40,8 +40,8 @@ class Schedule(ABC):
         """The factor when `spent` is past the warm-up."""
 
     def progress(self, spent: float) -> float:
-        """From 0 at the warm-up's end to 1 at the budget's."""
-        return min(1.0, (spent - self.warmup) / max(self.total - self.warmup, 1e-9))
+        """From 0 at the warm-up's end to 1 at the schedule's, which is the budget's."""
+        return min(1.0, (spent - self.warmup) / max(self.end - self.warmup, 1e-9))
 
 
 class Constant(Schedule):
@@ -67,7 +67,25 @@ class _Falling(Schedule):
 
 
 class Cosine(_Falling):
-    """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5)."""
+    """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5).
+
+    end: the amount at which it is there, if that is not the budget: a training that ends earlier
+    goes only some of the way.
+    """
+
+    def __init__(
+        self,
+        total: float,
+        warmup: float = 0.0,
+        warmup_start: float = 0.01,
+        floor: float = 0.0,
+        end: float | None = None,
+    ) -> None:
+        super().__init__(total, warmup, warmup_start, floor)
+        if end is not None:
+            if end <= self.warmup:
+                raise ValueError(f"end={end:g} must be above the warm-up of {self.warmup:g}")
+            self.end = end
 
     def after_warmup(self, spent: float) -> float:
         return self.above_floor(0.5 * (1 + math.cos(math.pi * self.progress(spent))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness import cli, config, loop, loss
+from harness.config import Settings
 from harness.draw import draw
 from harness.errors import UsageError
-from harness.optim import Muon, limit_norms, matrices, parameter_groups
-from harness.schedule import Constant, Cosine, InverseSqrt, Linear, StableDecay, Step
+from harness.lion import Lion
+from harness.optim import Muon, build_optimizer, limit_norms, matrices, parameter_groups
+from harness.schedule import Constant, Cosine, InverseSqrt, Linear, Schedule, StableDecay, Step
 from zoo.gpt import GPT
 
 from .laws import CPU
 from .training import losses, rows, settings, summary, trace, train
+from .zoo_models import NAMES, fresh, node
 
 GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 OPTIMIZERS = sorted(path.stem for path in (config.CONF / "optimizer").glob("*.yaml"))
@@ -41,6 +45,7 @@ def small_gpt(**options: bool) -> GPT:
         (Constant(10, warmup=0.4, warmup_start=0.2), [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1]),
         (Linear(10, floor=0.5), [1 - 0.05 * s for s in range(10)]),
         (Cosine(10, floor=0.1), [0.1 + 0.45 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]),
+        (Cosine(5, end=10), [0.5 * (1 + math.cos(math.pi * s / 10)) for s in range(10)]),
         (Step(10, at=[3, 0.7]), [1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]),
         (StableDecay(10, decay=4), [1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
         (StableDecay(10, decay=0.5, floor=0.5), [1] * 6 + [0.9, 0.8, 0.7, 0.6]),
@@ -62,6 +67,7 @@ def test_the_schedule_of_the_study_notes() -> None:
         (Cosine, {"warmup": 11}),
         (Cosine, {"warmup": -1}),
         (Cosine, {"floor": 1.5}),
+        (Cosine, {"warmup": 4, "end": 4}),
         (Constant, {"warmup_start": 2}),
         (StableDecay, {"warmup": 5, "decay": 6}),
         (Step, {"at": [11]}),
@@ -74,16 +80,40 @@ def test_schedules_refuse_what_they_cannot_do(cls, wrong: dict) -> None:  # noqa
         cls(10, **wrong)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_trains_and_resumes(tmp_path: Path, name: str) -> None:
-    chosen = (*GPT_SMALL, f"schedule={name}", "checkpoint.every=4", "schedule.warmup=2")
+@pytest.mark.parametrize(
+    ("name", "budget"), [*((name, "steps=8") for name in SCHEDULES), ("cosine", "tokens=768")]
+)
+def test_every_rate_is_the_schedule_s_bit_for_bit_and_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, budget: str
+) -> None:
+    """What is logged, what the optimizer used, and the formula; three micro-batches to a step."""
+    used: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *rest):  # noqa: ANN001, ANN002, ANN202
+        used.append(*{group["lr"] for group in self.param_groups})
+        return step(self, *rest)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    chosen = (
+        *GPT_SMALL, f"schedule={name}", "checkpoint.every=4", "schedule.warmup=0.25",
+        "optimizer.lr=0.003", "train.accumulate=3", "train.steps=null", f"train.{budget}",
+        "eval.every=100",
+    )  # fmt: skip
     train(tmp_path / "a", *chosen)
+    plan = settings(tmp_path / "a", *chosen)
+    schedule = plan.build("schedule", Schedule, total=plan.train.budget[1])
+    spent = range(8) if budget == "steps=8" else range(0, 768, 96)
+    expected = [0.003 * schedule(amount) for amount in spent]
+    assert expected[0] < expected[1] < max(expected)
+    assert used == [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == expected
     (tmp_path / "a/run/checkpoints/step-00000008.pt").unlink()
     before = trace(tmp_path / "a")
     path = tmp_path / "a/run/summary.json"
     path.write_text(path.read_text().replace("finished", "running"))
     train(tmp_path / "a", *chosen, "resume=true")
     assert trace(tmp_path / "a") == before
+    assert used[8:] == expected[4:]
 
 
 def test_a_schedule_can_be_looked_at() -> None:
@@ -100,9 +130,61 @@ def test_a_schedule_can_be_looked_at() -> None:
 # Optimizers
 
 
+@cache
+def with_decay(optimizer: str) -> Settings:
+    return config.read(cli.compose([f"optimizer={optimizer}", "optimizer.weight_decay=0.25"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -> None:
+    """Told from the kinds of modules alone: maps, kernels and recurrent weights are decayed,
+    embeddings and what is tied to them are not, vectors never; and one step moves them all."""
+    torch.manual_seed(0)
+    model = fresh(node(name))
+    names = {id(p): key for key, p in model.named_parameters()}
+    held = [(module, p) for module in model.modules() for p in module.parameters(recurse=False)]
+    embedded = {id(p) for module, p in held if isinstance(module, nn.Embedding)}
+    matrices = {id(p) for _, p in held if p.dim() > 1} - embedded
+    output = {id(p) for p in model.head.parameters()}
+    assert embedded
+    for optimizer_name in OPTIMIZERS:
+        optimizer = build_optimizer(with_decay(optimizer_name), model)
+        members = [(id(p), group) for group in optimizer.param_groups for p in group["params"]]
+        assert sorted(key for key, _ in members) == sorted(names), optimizer_name
+        assert {group["weight_decay"] for _, group in members} <= {0.0, 0.25}
+        decayed = {key for key, group in members if group["weight_decay"]}
+        assert decayed == matrices, optimizer_name
+        assert {key for key, group in members if group["hidden"]} == matrices - output
+        before = {key: p.detach().clone() for key, p in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        for key, parameter in model.named_parameters():
+            assert parameter.isfinite().all(), (optimizer_name, key)
+            assert not torch.equal(parameter, before[key]), (optimizer_name, key)
+
+
+def test_lion_steps_by_its_algorithm() -> None:
+    """Chen et al. 2023, algorithm 2, by hand."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(3, 4))
+    groups = [{"params": [weight], "lr": 0.1, "weight_decay": 0.5, "hidden": True}]
+    optimizer = Lion(groups, lr=0.1, betas=(0.9, 0.99))
+    expected, momentum = weight.detach().clone(), torch.zeros(3, 4)
+    for _ in range(4):
+        weight.grad = torch.randn(3, 4)
+        step = (0.9 * momentum + 0.1 * weight.grad).sign() + 0.5 * expected
+        expected -= 0.1 * step
+        momentum = 0.99 * momentum + 0.01 * weight.grad
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), expected)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_learns_and_resumes(tmp_path: Path, name: str) -> None:
     chosen = (*GPT_SMALL, f"optimizer={name}", "train.steps=30", "checkpoint.every=10")
+    if name == "lion":  # its steps are of one size, and thirty of 3e-4 go nowhere
+        chosen += ("optimizer.lr=3e-3",)
     train(tmp_path / "a", *chosen, "eval.every=30")
     scores = [row["val/nats_per_token"] for row in rows(tmp_path / "a") if "val/perplexity" in row]
     assert scores[-1] < scores[0] - 0.1
@@ -189,7 +271,7 @@ def test_muon_orthogonalizes_matrices_and_kernels_and_leaves_the_rest_to_adamw()
 
 @pytest.mark.parametrize(
     ("budget", "steps"),
-    [("tokens=100", 4), ("tokens=128", 4), ("bytes=100", 4), ("flops=1e6", None), ("steps=5", 5)],
+    [("tokens=100", 4), ("tokens=128", 4), ("bytes=96", 3), ("flops=1e6", None), ("steps=5", 5)],
 )
 def test_training_ends_with_its_budget(tmp_path: Path, budget: str, steps: int | None) -> None:
     train(tmp_path / "a", *GPT_SMALL, "train.steps=null", f"train.{budget}")
