@@ -106,14 +106,15 @@ def test_every_rate_is_the_schedule_s_bit_for_bit_and_after_a_resume(
     spent = range(8) if budget == "steps=8" else range(0, 768, 96)
     expected = [0.003 * schedule(amount) for amount in spent]
     assert expected[0] < expected[1] < max(expected)
-    assert used == [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == expected
+    # Before the loop, the zoo tries optimizers out on parameters of its own.
+    assert used[-8:] == [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == expected
     (tmp_path / "a/run/checkpoints/step-00000008.pt").unlink()
     before = trace(tmp_path / "a")
     path = tmp_path / "a/run/summary.json"
     path.write_text(path.read_text().replace("finished", "running"))
     train(tmp_path / "a", *chosen, "resume=true")
     assert trace(tmp_path / "a") == before
-    assert used[8:] == expected[4:]
+    assert used[-4:] == expected[4:]
 
 
 def test_a_schedule_can_be_looked_at() -> None:

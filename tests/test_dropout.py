@@ -3,6 +3,7 @@ evaluation."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -103,15 +104,13 @@ def test_no_step_of_a_recurrent_net_loses_its_memory(name: str) -> None:
 
 @pytest.mark.parametrize("name", WIDENED)
 def test_a_widened_layer_keeps_as_many_units(name: str) -> None:
-    from .test_laws import architecture
-
     key = WIDENED[name]
     plain = node(name) | {"dropout": 0.25}
+    forms = import_module("tests.architectures." + plain["_target_"].split(".")[1])
     wide = plain | {"widen_dropout": True}
     by_hand = plain | {key: round(plain[key] / 0.75)}
-    forms = architecture(name)
     counts = [sum(p.numel() for p in fresh(each).parameters()) for each in (wide, by_hand)]
-    assert counts[0] == counts[1] == forms.parameters(wide, VOCAB)  # type: ignore[union-attr]
+    assert counts[0] == counts[1] == forms.parameters(wide, VOCAB)
     assert sum(p.numel() for p in fresh(plain).parameters()) < counts[0]
     if name == "lstm":  # its cache is as wide
         LAWS["split"](maker(name, "model.dropout=0.25", "model.widen_dropout=true"))
