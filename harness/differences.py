@@ -68,7 +68,7 @@ def _test(first: Group, second: Group) -> Pair:
         return Pair(first, second, untested=untested)
     blocks = both[0][0].blocks
     assert blocks is not None  # else untested
-    bits = [np.array([_bits(run) for run in own]) for own in both]
+    bits = [np.array([bits_per_block(run) for run in own]) for own in both]
     interval = compare_in_pairs(bits[1] - bits[0], blocks.sizes)
     if interval.mean < 0:  # over the seeds that both have, the order is the other way round
         first, second = second, first
@@ -93,7 +93,7 @@ def _why_untested(both: Sequence[Sequence[RunRecord]]) -> str | None:
     return None
 
 
-def _bits(run: RunRecord) -> np.ndarray:
+def bits_per_block(run: RunRecord) -> np.ndarray:
     """(K,): bits of each block, such that they add up to bits per byte times the text's bytes.
 
     The bytes of the first token are not paid for, and tokenizers differ in how many these are.

@@ -3,10 +3,12 @@
 Two things are left to chance in a score: which text was drawn for the test, and how training went
 (initialization, batches). Both are in the interval:
 
-- The text: neighbouring blocks of text resemble each other, so runs of neighbouring blocks are
-  resampled together, around the end (circular block bootstrap; Politis & Romano 1992, in
-  "Exploring the Limits of Bootstrap"), each as long as the third root of their number (the rate
-  that is best for a variance: Hall, Horowitz & Jing 1995, Biometrika 82).
+- The text: neighbouring blocks of text resemble each other, so stretches of neighbouring blocks are
+  resampled together, around the end (circular block bootstrap; Politis & Romano 1992, in "Exploring
+  the Limits of Bootstrap"). A stretch has as many blocks as there are stretches: the third root,
+  best where memory is short (Hall, Horowitz & Jing 1995, Biometrika 82), is too little for text,
+  whose scores drift over pages. That few stretches know little of their own spread is paid for as
+  in Student's t: each resampled deviation is divided by a drawn root of chi-squared.
 - Training: a comparison has two to five seeds. Resampling so few gives intervals that are far too
   narrow: of three seeds' mean, the bootstrap's variance is a third too small, and its tails end at
   the best and the worst seed. Student's t for the mean of the seeds' differences has no such fault,
@@ -52,7 +54,7 @@ def compare_in_pairs(difference_SK: NDArray[np.floating], sizes_K: NDArray[np.in
     """
     seeds = difference_SK.shape[0]
     per_seed = difference_SK.sum(axis=1) / sizes_K.sum()
-    drawn = _resample_text(difference_SK.mean(axis=0), sizes_K)
+    drawn = resample_text(difference_SK.mean(axis=0), sizes_K)
     if seeds > 1:
         error = per_seed.std(ddof=1) / np.sqrt(seeds)
         drawn = drawn + error * np.random.default_rng(SEED).standard_t(seeds - 1, DRAWS)
@@ -62,21 +64,26 @@ def compare_in_pairs(difference_SK: NDArray[np.floating], sizes_K: NDArray[np.in
     return Interval(float(per_seed.mean()), float(low), float(high), p)
 
 
-def _resample_text(
+def resample_text(
     difference_K: NDArray[np.floating], sizes_K: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """(DRAWS,): the mean per byte of as many texts made of this one's stretches."""
+    """(DRAWS,): the mean per byte of as many texts made of this one's stretches, spread as far as
+    so few stretches leave it open."""
     blocks = len(sizes_K)
     length = stretch(blocks)
     starts = _starts(blocks, length)
-    return _sums(difference_K, length)[starts].sum(axis=1) / _sums(sizes_K, length)[starts].sum(
-        axis=1
-    )
+    resampled = _sums(difference_K, length)[starts].sum(axis=1)
+    resampled /= _sums(sizes_K, length)[starts].sum(axis=1)
+    mean = difference_K.sum() / sizes_K.sum()
+    freedom = blocks / length - 1
+    chi_squared = np.random.default_rng([SEED, 1]).chisquare(freedom, DRAWS)
+    drawn: NDArray[np.float64] = mean + (resampled - mean) * np.sqrt((freedom + 1) / chi_squared)
+    return drawn
 
 
 def stretch(blocks: int) -> int:
-    """How many neighbouring blocks are resampled together."""
-    return max(1, round(blocks ** (1 / 3)))
+    """How many neighbouring blocks are resampled together: the root of their number."""
+    return max(1, round(blocks**0.5))
 
 
 @lru_cache(maxsize=4)
