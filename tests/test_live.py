@@ -246,7 +246,16 @@ def test_a_run_that_trains_is_read_from_its_last_row(tmp_path: Path) -> None:
     with serving(tmp_path) as client:
         card = client.runs()["a"]
     assert (card["step"], card["share"], card["loss"]) == (250, 0.25, 3.75)
-    assert card["seconds"] == 250 / 64
+    assert (card["seconds"], card["tokens_per_second"]) == (250 / 64, 8 * 64)
+
+
+def test_a_row_that_no_run_writes_spoils_no_list(tmp_path: Path) -> None:
+    odd = {"tokens": "<b>", "seconds": [1], "train/loss": None, "flops": math.inf}
+    make_run(tmp_path / "a", [row(0) | odd], status="running")
+    make_run(tmp_path / "b")
+    with serving(tmp_path) as client:
+        card = client.runs()["a"]
+    assert (card["step"], card["seconds"], card["loss"]) == (0, None, None)
 
 
 def test_a_run_that_died_or_fell_silent_is_not_said_to_train(

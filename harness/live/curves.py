@@ -233,8 +233,9 @@ class Metrics:
             return found.all() if found else []
 
 
-def last_row(path: Path) -> dict[str, Any]:
-    """The last whole row of a metrics.jsonl, found from its end; empty if there is none."""
+def last_row(path: Path) -> dict[str, float]:
+    """The numbers of the last whole row of a metrics.jsonl, found from its end; empty if there is
+    none."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -247,7 +248,7 @@ def last_row(path: Path) -> dict[str, Any]:
                 for line in reversed(lines):
                     row = _parse(line)
                     if row is not None:
-                        return row
+                        return {name: value for name, value in row.items() if _is_number(value)}
                 if length >= size:
                     return {}
                 length *= 4
@@ -267,10 +268,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _are_numbers(values: Any) -> bool:
     return (
-        isinstance(values, list)
-        and 0 < len(values) <= MOST_BINS
-        and all(type(value) is float and math.isfinite(value) for value in values)
+        isinstance(values, list) and 0 < len(values) <= MOST_BINS and all(map(_is_number, values))
     )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

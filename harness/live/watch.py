@@ -59,6 +59,9 @@ class Run:
             "step" if currency == "steps" else currency, getattr(record.train, currency)
         )
         seconds = row.get("seconds", record.train.seconds)
+        speed = record.train.tokens_per_second
+        if row.get("seconds") and "tokens" in row:
+            speed = row["tokens"] / row["seconds"]
         share = min(1.0, spent / total) if total and spent is not None else None
         val, test = record.val, record.test
         return {
@@ -82,7 +85,7 @@ class Run:
             "test_nats": test and test.nats_per_token,
             "parameters": record.parameters,
             "flops_per_token": record.flops_per_token,
-            "tokens_per_second": record.train.tokens_per_second,
+            "tokens_per_second": speed,
             "peak_memory_bytes": record.train.peak_memory_bytes,
             "begun": _changed(self.folder / "config.yaml"),
             "changed": max(_changed(metrics), _changed(self.folder / "summary.json")),

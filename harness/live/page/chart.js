@@ -117,7 +117,7 @@ export class Chart {
     const longest = Math.max(...this.drawn.map((line) => line.label.length));
     // Names at the lines' ends, where there is room for them.
     this.named = this.tall && width > 560 && this.drawn.length <= 14 && this.drawn.length > 0;
-    const right = this.named ? Math.min(width * 0.34, 64 + longest * 6.3) : 14;
+    const right = this.named ? Math.min(width * 0.36, 72 + longest * 6.4) : 14;
     const xs = this.drawn.flatMap((line) => [line.x[0], line.x.at(-1)]);
     const free = xs.every((x) => x <= 0);
     const { low, high, above } = range(this.drawn, logY, marks);
@@ -239,7 +239,7 @@ export class Chart {
     found.sort((a, b) => b.line.y[b.k] - a.line.y[a.k]);
     const rows = found.slice(0, TIP_LINES).map(({ line, k }) =>
       h("tr", {}, h("td", {}, sample(line)), h("td", { class: "value" }, exact(line.y[k])),
-        h("td", { class: "text" }, line.label, line.high[k] !== line.low[k]
+        h("td", { class: "text" }, line.label, line.high[k] !== line.low[k] && !this.options.smooth
           ? h("small", {}, `${exact(line.low[k])} to ${exact(line.high[k])}`) : null)));
     if (found.length > TIP_LINES) rows.push(h("tr", {}, h("td", { colspan: 3 }, `and ${found.length - TIP_LINES} more`)));
     this.tip.replaceChildren(h("b", {}, `${human(at < 10 ? at : Math.round(at))} ${this.options.axis.name}`), h("table", {}, rows));
@@ -307,8 +307,11 @@ function smoothed(line, share, log) {
 }
 
 // Leaves the start of training above the picture: else the untrained loss flattens every curve.
+// Where any line has begun to learn, one that has not begun is left above too.
 function range(lines, logY, marks) {
-  const settled = lines.flatMap((line) => line.y.slice(line.y.length < 4 ? 0 : Math.ceil(line.y.length / 12)));
+  const begun = lines.filter((line) => line.y.length > 1);
+  const settled = (begun.length ? begun : lines).flatMap((line) =>
+    [...line.y.slice(line.y.length < 4 ? 0 : Math.ceil(line.y.length / 12)), line.y.at(-1)]);
   const all = lines.flatMap((line) => line.y);
   const level = marks.map((mark) => mark.y);
   let low = Math.min(...all, ...level), high = Math.max(...settled, ...level);
