@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import re
 import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -116,8 +117,17 @@ def placed(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
         raise RunFailure(f"{target} can't be written: {error.strerror}") from error
     finally:
         if temporary is not None:
-            temporary.close()
+            with suppress(OSError):  # what is still to be written to a full disk
+                temporary.close()
             Path(temporary.name).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of files that were to be placed in this folder. Only for a
+    folder that nobody else is writing to."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) and path.is_file():
+            path.unlink()
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:

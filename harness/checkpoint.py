@@ -1,4 +1,5 @@
-"""Checkpoints that are whole or not there: written aside, verified, then moved into place.
+"""Checkpoints that are whole or not there: written aside, flushed to the disk, verified, then moved
+into place; only then do older ones go.
 
 `step-00000500.pt` holds all it takes to go on; `best-00000500.pt` the weights that scored best.
 Beside each lies its SHA-256, in the format `sha256sum -c` reads.
@@ -6,10 +7,13 @@ Beside each lies its SHA-256, in the format `sha256sum -c` reads.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -17,37 +21,43 @@ from harness.assets import digest_of, placed
 from harness.errors import RunFailure
 
 LOG = logging.getLogger("harness")
-FORMAT = 1
-KEPT = {"step": 2, "best": 1}  # the newest may turn out damaged: the one before is kept as well
+FORMAT = 2
 
 
-def save(folder: Path, kind: str, step: int, state: dict[str, Any]) -> Path:
-    """Write one checkpoint, read it back against its digest, then remove older ones of its kind.
+def save(
+    folder: Path, kind: str, step: int, state: dict[str, Any], keep: Collection[int | None]
+) -> Path:
+    """Write one checkpoint, and read it back from the disk against the digest of what was meant to
+    be written; then remove the others of its kind but those of the steps to `keep`.
 
     Raises RunFailure when it can't be written; what was there before is then untouched.
     """
     path = _path(folder, kind, step)
     with placed(path) as file:
-        torch.save({"format": FORMAT, "kind": kind, "step": step, **state}, file)
-        file.flush()
-        digest = digest_of(Path(file.name))
+        hashing = _Hashing(file)
+        contents = {"format": FORMAT, "kind": kind, "step": step, **state}
+        torch.save(contents, cast(IO[bytes], hashing))
+        if hashing.error is not None:
+            raise hashing.error
+        digest = hashing.sha256.hexdigest()
+        _flush(file)
+        if digest_of(Path(file.name)) != digest:
+            raise RunFailure(f"{path} does not read back as it was written: check the disk")
         # First the digest, then the file it is of: a file without a digest is not a checkpoint.
         with placed(_digest_path(path)) as digest_file:
-            digest_file.write(f"{digest}  {path.name}\n".encode())
-    if not is_whole(path):
-        raise RunFailure(f"{path} does not read back as it was written: check the disk")
-    # Those above are of a past that a resumed run has left: they must never pass for the newest.
-    remove_above(folder, kind, step)
-    for old in list_steps(folder, kind)[KEPT[kind] :]:
-        _remove(folder, kind, old)
+            digest_file.write(_digest_line(path, digest))
+    _flush_folder(folder)
+    keep_only(folder, kind, [step, *keep])
     return path
 
 
-def remove_above(folder: Path, kind: str, step: int) -> None:
-    """Remove the checkpoints of this kind that are of a later step."""
-    for later in list_steps(folder, kind):
-        if later > step:
-            _remove(folder, kind, later)
+def keep_only(folder: Path, kind: str, steps: Collection[int | None]) -> None:
+    """Remove the checkpoints of this kind that are of no step given. Later ones are of a past that
+    a resumed run has left: they must never pass for the newest."""
+    for other in list_steps(folder, kind):
+        if other not in steps:
+            _path(folder, kind, other).unlink()
+            _digest_path(_path(folder, kind, other)).unlink(missing_ok=True)
 
 
 def load(folder: Path, kind: str) -> dict[str, Any] | None:
@@ -83,15 +93,52 @@ def list_steps(folder: Path, kind: str) -> list[int]:
 def is_whole(path: Path) -> bool:
     """Whether the file matches the digest beside it."""
     try:
-        return _digest_path(path).read_text().split()[0] == digest_of(path)
-    except (OSError, IndexError, UnicodeDecodeError):
+        return _digest_path(path).read_bytes() == _digest_line(path, digest_of(path))
+    except OSError:
         return False
 
 
-def _remove(folder: Path, kind: str, step: int) -> None:
-    path = _path(folder, kind, step)
-    path.unlink()
-    _digest_path(path).unlink(missing_ok=True)
+class _Hashing:
+    """A file to write to that knows the digest of all that was meant to be in it, and what went
+    wrong: torch would hide a full disk behind an error of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Torch asks for it; done once all is written."""
+
+
+def _flush(file: IO[bytes]) -> None:
+    """To the disk, and out of the memory that it would else be read back from."""
+    file.flush()
+    os.fsync(file.fileno())
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _flush_folder(folder: Path) -> None:
+    """So that a new name is on the disk before an old one is gone from it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest_line(path: Path, digest: str) -> bytes:
+    return f"{digest}  {path.name}\n".encode()
 
 
 def _path(folder: Path, kind: str, step: int) -> Path:

@@ -30,6 +30,7 @@ DEFAULT_STEPS = 2000
 POSITIONS = ("all", "last")
 INITS = ("default", "kaiming", "xavier", "gpt2", "truncated_normal")
 BATCH_NORMS = ("moving", "precise", "frozen", "batch")
+ON_NON_FINITE = ("stop", "skip")
 TRUSTED = ("zoo", "zoo_tokenizers", "harness", "torch.optim")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -63,6 +64,7 @@ class TrainSettings:
     batch_norm: str
     batch_norm_samples: int
     batch_norm_frozen: float
+    on_non_finite: str = "stop"
     steps: int | None = None
     tokens: int | None = None
     bytes: int | None = None
@@ -407,6 +409,7 @@ def _check_ranges(settings: Settings) -> None:
     for key, word, words in (
         ("train.positions", train.positions, POSITIONS),
         ("train.batch_norm", train.batch_norm, BATCH_NORMS),
+        ("train.on_non_finite", train.on_non_finite, ON_NON_FINITE),
     ):
         if word not in words:
             raise UsageError(

@@ -34,10 +34,14 @@ class Compute:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         kind = torch.device(device).type
-        there = {"cpu": True, "cuda": torch.cuda.is_available()}
-        there["mps"] = torch.backends.mps.is_available()
-        if not there[kind]:
-            present = ", ".join(name for name, is_there in there.items() if is_there)
+        counts = {"cpu": 1, "cuda": torch.cuda.device_count()}
+        counts["mps"] = int(torch.backends.mps.is_available())
+        if (torch.device(device).index or 0) >= counts[kind]:
+            present = ", ".join(
+                name if count == 1 else f"{name}:0 to {name}:{count - 1}"
+                for name, count in counts.items()
+                if count
+            )
             raise UsageError(f"device={device} is not on this machine; it has: {present}")
         if precision == "auto":
             precision = "bf16" if _multiplies_bf16(kind) else "fp32"

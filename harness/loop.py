@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness import batch_norm, checkpoint
@@ -26,6 +26,7 @@ from harness.data import Dataset, Split, draw_batch
 from harness.decode import Choice, generate
 from harness.device import Compute
 from harness.errors import RunFailure
+from harness.guards import Attempt, Guard, require_finite_weights
 from harness.interrupt import Interrupt, Stopped
 from harness.load import printable
 from harness.loggers import Logger, Row
@@ -50,10 +51,8 @@ class Progress:
     best: dict[str, Any] | None = None
     frozen: bool = False
     """Whether batch normalization's statistics are frozen by now."""
-
-
-class NonFinite(RunFailure):
-    """A loss or gradient that is no number; the weights are those before the update."""
+    saved_best: list[int] = field(default_factory=list)
+    """The best step as of each of the last two checkpoints: either may be gone back to."""
 
 
 def train(
@@ -92,21 +91,20 @@ def train(
     weights = list(model.parameters())
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
-    progress = Progress()
+    progress, guard = Progress(), Guard()
     watch = Watch(settings, model, compute)
 
     if saved is not None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
-        progress = Progress(**saved["progress"])
+        progress, guard = Progress(**saved["progress"]), Guard(**saved["guard"])
         if average is not None:
             average.load_state_dict(saved["average"])
         report(f"going on from step {progress.step}")
-    # A best one of later steps belongs to a past that this run does not share.
-    checkpoint.remove_above(
-        folder.checkpoints, "best", progress.best["step"] if progress.best else -1
-    )
+    # Those of later steps belong to a past that this run does not share.
+    checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
+    folder.drop_samples_from(progress.step)
     saved_step = progress.step if saved is not None else None
     digests = {"tokenizer": tokenizer.digest, "corpus": dataset.digest}
 
@@ -118,11 +116,16 @@ def train(
         nonlocal saved_step
         if saved_step == progress.step:
             return
+        require_finite_weights(model, progress.step)
+        if progress.best is not None:
+            progress.saved_best = [*progress.saved_best[-1:], progress.best["step"]]
         state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        state |= {"scaler": scaler.state_dict(), "progress": asdict(progress), **digests}
+        state |= {"scaler": scaler.state_dict(), "guard": asdict(guard), **digests}
+        state["progress"] = asdict(progress)
         if average is not None:
             state["average"] = average.state_dict()
-        checkpoint.save(folder.checkpoints, "step", progress.step, state)
+        checkpoint.save(folder.checkpoints, "step", progress.step, state, keep=[saved_step])
+        checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
         saved_step = progress.step
 
     def score(split: Split) -> Score:
@@ -147,6 +150,7 @@ def train(
     memory = PeakMemory(compute.device)
     for logger in loggers:
         logger.open(folder.path, settings, progress.step)
+    attempt = Attempt(model)
     model.train()
 
     def spent_so_far() -> Row:
@@ -178,7 +182,9 @@ def train(
                     if progress.best is None or result.nats < progress.best["nats"]:
                         progress.best = {"step": step, "nats": result.nats, **result.summary()}
                         state = {"model": evaluated.state_dict(), **digests}
-                        checkpoint.save(folder.checkpoints, "best", step, state)
+                        checkpoint.save(
+                            folder.checkpoints, "best", step, state, keep=progress.saved_best
+                        )
                     finished |= _out_of_patience(progress, settings)
                 report(_line(row, spent / total))
                 for finding in watch.findings():
@@ -208,19 +214,21 @@ def train(
             targets_BT = targets_BT[:, trained]
             learnt = targets_BT[targets_BT != IGNORED].numpy()
             loss = torch.zeros((), device=compute.device)
-            for inputs, targets in zip(
-                inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
-            ):
-                with compute.autocast():
-                    features_BTC = features(inputs.to(compute.device))
-                loss += add_gradients(
-                    model,
-                    features_BTC[:, trained],
-                    targets.to(compute.device),
-                    compute,
-                    mean,
-                    plan.label_smoothing,
-                )
+            with attempt() as undo:
+                for inputs, targets in zip(
+                    inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
+                ):
+                    interrupt.check()
+                    with compute.autocast():
+                        features_BTC = features(inputs.to(compute.device))
+                    loss += add_gradients(
+                        model,
+                        features_BTC[:, trained],
+                        targets.to(compute.device),
+                        compute,
+                        mean,
+                        plan.label_smoothing,
+                    )
             scaler.unscale_(optimizer)
             norm = clip_gradients(weights, plan.clip or math.inf)
             row |= {
@@ -229,18 +237,20 @@ def train(
                 "grad_norm": norm,
                 "grad_norm_clipped": min(norm, plan.clip or math.inf),
             }
-            _require_finite(row, model, scaler.is_enabled())
             if step == 0:
                 report(_first_loss(row["train/loss"], model.vocab_size))
-            watch.before_update(row, inputs_BT[: plan.batch_size])
-            scaler.step(optimizer)
+            if guard.admits(row, model, plan.on_non_finite == "skip", scaler.is_enabled()):
+                watch.before_update(row, inputs_BT[: plan.batch_size])
+                scaler.step(optimizer)
+                if plan.max_norm is not None:
+                    limit_norms(matrices(model), plan.max_norm)
+                if average is not None:
+                    average.update_parameters(model)
+                watch.after_update(row)
+            else:
+                undo()
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            if plan.max_norm is not None:
-                limit_norms(matrices(model), plan.max_norm)
-            if average is not None:
-                average.update_parameters(model)
-            watch.after_update(row)
             progress.step += 1
             progress.tokens += len(learnt)
             progress.bytes += int(token_bytes[learnt].sum())
@@ -251,6 +261,7 @@ def train(
         raise
     finally:
         summary |= _reached(spent_so_far(), memory, progress)
+        summary |= {"skipped_steps": guard.skipped, "loss_spikes": guard.spikes}
 
     if dataset.test is not None:
         if progress.best is not None:
@@ -287,24 +298,6 @@ def _first_loss(loss: float, vocab_size: int) -> str:
 def _mix(seed: int, step: int) -> int:
     """A generator seed of its own for each (seed, step)."""
     return int.from_bytes(sha256(f"{seed} {step}".encode()).digest()[:8])
-
-
-def _require_finite(row: Row, model: nn.Module, scaled: bool) -> None:
-    """Raises NonFinite naming the step and the parameters, before they reach the weights."""
-    # Overflown fp16 gradients are the scaler's to skip; an overflown loss is nobody's.
-    if math.isfinite(row["train/loss"]) and (math.isfinite(row["grad_norm"]) or scaled):
-        return
-    named = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
-    ]
-    where = f"gradients of {', '.join(named[:3])}" + (" and others" if len(named) > 3 else "")
-    raise NonFinite(
-        f"step {row['step']}: loss {row['train/loss']}, gradient norm {row['grad_norm']}; "
-        f"non-finite {where if named else 'loss'}; the weights were not updated. "
-        "Lower optimizer.lr or train.clip, or use precision=fp32"
-    )
 
 
 def _log(row: Row, loggers: Sequence[Logger], on_step: Callable[[Row], None]) -> None:

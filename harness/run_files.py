@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness import blocks
 from harness.blocks import Blocks
+from harness.run_folder import SAMPLE_HEADING
 
 STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
 # What a comparison takes of a row that has a validation score; observability may add much more.
@@ -26,7 +26,6 @@ NOT_CONFIGURATION = (
     "seed", "run_dir", "resume", "hydra", "assets", "cache", "trust", "logger", "checkpoint",
     "device", "observe", "data.path", "eval.batch_size", "eval.sample_tokens", "eval.prompt",
 )  # fmt: skip
-SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
 
 
 class DamageError(Exception):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import re
+import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.assets import REPOSITORY, placed
+from harness.assets import REPOSITORY, placed, remove_leftovers
 from harness.errors import RunFailure, UsageError
 from harness.loggers import strict_json
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Summary = dict[str, Any]
+SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
 
 
 class RunFolder:
@@ -45,14 +50,20 @@ class RunFolder:
 
     def create(self, config: str) -> None:
         """Raises UsageError if something is there already: nothing is ever overwritten."""
+        if self.path.exists():
+            raise UsageError(self.taken)
+        # Made aside: a run that is killed as it begins must not leave a folder that is in the way.
+        aside = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
         try:
-            self.path.mkdir(parents=True)
-        except FileExistsError:
-            raise UsageError(self.taken) from None
+            aside.checkpoints.mkdir(parents=True)
+            aside.write_config(config)
+            aside.path.rename(self.path)
         except OSError as error:
+            if self.path.exists():  # another process's, made this very moment
+                raise UsageError(self.taken) from None
             raise RunFailure(f"{self.path} can't be made: {error.strerror}") from error
-        self.checkpoints.mkdir()
-        self.write_config(config)
+        finally:
+            shutil.rmtree(aside.path, ignore_errors=True)
 
     @property
     def taken(self) -> str:
@@ -61,6 +72,21 @@ class RunFolder:
             f"run_dir={self.path} exists already; go on with it by resume=true, "
             "or choose another run_dir"
         )
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Inside, no other process trains in this folder, and what killed ones left half written is
+        gone. Raises UsageError if another one does."""
+        with self.log.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process
+            except BlockingIOError:
+                raise UsageError(f"{self.path} is in use: another process trains there") from None
+            except OSError:  # a file system without locks
+                pass
+            for folder in (self.path, self.checkpoints, self.tokenizer):
+                remove_leftovers(folder)
+            yield
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -117,6 +143,15 @@ class RunFolder:
         if getattr(counts, "shape", None) != (vocab_size,) or counts.dtype.kind not in "iu":
             raise UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
         return counts
+
+    def drop_samples_from(self, step: int) -> None:
+        """Drop the blocks that a resumed run writes again."""
+        if not self.samples.exists():
+            return
+        text = self.samples.read_bytes().decode("utf-8", "surrogateescape")
+        starts = [found.start() for found in SAMPLE_HEADING.finditer(text) if int(found[1]) >= step]
+        with placed(self.samples) as file:
+            file.write(text[: min(starts, default=None)].encode("utf-8", "surrogateescape"))
 
     def append(self, path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8", errors="surrogateescape") as file:

@@ -41,6 +41,7 @@ LOG = logging.getLogger("harness")
 RESUMABLE = {
     *(f"train.{name}" for name in config.CURRENCIES),
     "train.patience",
+    "train.on_non_finite",
     *(f"eval.{name}" for name in ("every", "batch_size", "sample_tokens", "prompt")),
     "checkpoint",
     "logger",
@@ -91,17 +92,18 @@ def run(settings: Settings) -> int:
     dataset = load_dataset(settings)
     require_room(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
-    saved = None
-    if settings.resume:
-        saved = checkpoint.load(folder.checkpoints, "step")
-        _require_same_data(saved, dataset, settings)
-        folder.write_config(settings.dump())
-    else:
+    if not settings.resume:
         folder = _create_folder(settings)
-    if saved is None:
-        dataset.tokenizer.save(folder.tokenizer)
-        folder.write_counts(dataset.counts())
-    return _train(settings, dataset, compute, folder, saved)
+    with folder.claimed():
+        saved = None
+        if settings.resume:
+            saved = checkpoint.load(folder.checkpoints, "step")
+            _require_same_data(saved, dataset, settings)
+            folder.write_config(settings.dump())
+        if saved is None:
+            dataset.tokenizer.save(folder.tokenizer)
+            folder.write_counts(dataset.counts())
+        return _train(settings, dataset, compute, folder, saved)
 
 
 def check(settings: Settings) -> None:
@@ -178,8 +180,9 @@ def _train(
     saved: dict[str, Any] | None,
 ) -> int:
     """The loop, and what a run leaves behind however it ends."""
+    from harness.guards import NonFinite
     from harness.interrupt import Interrupt, Stopped
-    from harness.loop import NonFinite, train
+    from harness.loop import train
 
     summary = _first_summary(settings, dataset, compute)
     loggers = choose_loggers(settings)
@@ -204,6 +207,12 @@ def _train(
             summary["status"] = "stopped"
             code = TERMINATED if stop.signum == signal.SIGTERM else INTERRUPTED
             LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
+        except KeyboardInterrupt:
+            summary["status"], code = "stopped", INTERRUPTED
+            LOG.warning(
+                "interrupted at once, nothing saved; go on from the last checkpoint: "
+                f"run_dir={folder.path} resume=true"
+            )
         except NonFinite as error:
             code = _record(summary, "non_finite", error)
         except RunFailure as error:
@@ -230,8 +239,9 @@ def _record(summary: Summary, status: str, error: Exception) -> int:
 
 def _out_of_memory(error: Exception, settings: Settings) -> RunFailure | None:
     """What to lower, if memory ran out: the batch size never changes by itself."""
-    text = str(error)
-    if "out of memory" not in text.lower() and "can't allocate memory" not in text:
+    text = str(error) or type(error).__name__
+    known = ("out of memory", "can't allocate memory")
+    if not isinstance(error, MemoryError) and not any(words in text.lower() for words in known):
         return None
     return RunFailure(
         f"out of memory ({text.splitlines()[0]}); lower train.batch_size="

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.config import Settings
 from harness.loggers.base import Histogram, Logger, Row
 from harness.loggers.flat import flat_results, flat_settings, sweep_of
-from harness.run_files import SAMPLE_HEADING
+from harness.run_folder import SAMPLE_HEADING
 
 if TYPE_CHECKING:
     import wandb
