@@ -26,10 +26,12 @@ from harness.device import Compute
 from harness.errors import RunFailure
 from harness.loggers import Histogram, Local, followers, strict_json
 from harness.loggers.flat import flat_results, flat_settings
+from harness.loggers.wandb import REACHING
 from harness.train import load_dataset
 
 from . import training
 from .training import SMALL, rows, settings, train
+from .wandb_server import serving
 
 GPT_SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "train.steps=12")
 BIGRAM = ("model=bigram", "train.steps=12", "checkpoint.every=4")
@@ -161,6 +163,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
+    monkeypatch.setattr(followers, "START_UP", 60)  # a busy machine is no reason for a warning
     watched = (*GPT_SMALL, "observe=full", "observe.every=5")
     train(tmp_path / "plain", *watched)
     loggers = ("logger=[local,wandb,tensorboard,trackio]", "logger.wandb.checkpoint=true")
@@ -273,6 +276,50 @@ def test_a_logger_that_is_new_to_a_run_gets_all_of_it(tmp_path: Path) -> None:
     assert tensorboard_rows(tmp_path / "a" / "run") == expected
 
 
+def test_logged_in_a_run_is_online_and_a_resumed_one_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that a killed training had sent already are the same ones again: W&B keeps the first
+    of each step."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr(followers, "START_UP", 60)
+    folder, online = tmp_path / "a", (*BIGRAM, "schedule=constant", "logger=[local,wandb]")
+    with serving() as (server, url):
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        assert train(folder, *online) == 0
+        run = folder / "run"
+        name = (run / "wandb" / "run-id").read_text()
+        assert f"{url}/me/project/runs/{name}" in (run / "train.log").read_text()
+        about = server.about[name]
+        assert (about["displayName"], about["jobType"]) == ("run", "train")
+        assert about["tags"] == ["text", "char", "bigram"]
+        assert about["config"]["optimizer.lr"] == {"value": 0.001}
+        assert about["program"] == "harness.train"
+        first = defined(rows(folder))
+        assert [clean(row) for row in server.history[name]] == first
+        assert any(file.startswith("media/html/report") for file in server.files)
+        assert {"report", "run_table"} <= set(server.artifacts)
+
+        (run / "checkpoints" / "step-00000012.pt").unlink()  # as if killed before it was there
+        path = run / "summary.json"
+        path.write_text(path.read_text().replace("finished", "running"))
+        more = [each for each in online if "train.steps" not in each]
+        assert train(folder, *more, "train.steps=16", "resume=true") == 0
+        again = [clean(row) for row in server.history[name]]
+        assert [row["step"] for row in again] == list(range(17))
+        assert again[:13] == first
+        assert again[13:] == defined(rows(folder))[13:]
+        assert server.exit_codes == [0, 0]
+    assert warnings(run) == []
+    kept = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert not any(KEY.encode() in content for content in kept)
+
+
+def clean(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that W&B's server got, without what W&B adds."""
+    return {k: v for k, v in row.items() if not k.startswith(("_", "samples", "report"))}
+
+
 def wait_for(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not holds():
@@ -358,6 +405,8 @@ def test_a_server_that_never_answers_makes_wandb_go_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logged in, the server's port open, and nobody there. And the key is in no file of the run."""
+    monkeypatch.setattr(followers, "START_UP", 60)
+    assert REACHING < 10
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)

@@ -89,25 +89,34 @@ class WandB(Logger):
         self._run.log(values, step=row["step"])
 
     def close(self, summary: dict[str, Any]) -> None:
+        self._run.summary.update(flat_results(summary))
+        try:
+            self._log_media(summary)
+        finally:  # whatever the server says to those, it gets all rows
+            try:
+                self._run.finish(exit_code=EXIT_CODES.get(summary["status"], 1))
+            except TimeoutError:
+                place = self._run.settings.sync_dir
+                LOG.warning(f"not all was uploaded in time; go on by: wandb sync {place}")
+
+    def _log_media(self, summary: dict[str, Any]) -> None:
+        """The samples; and of a finished run its report and its best checkpoint."""
         import wandb
 
-        run = self._run
-        final: dict[str, Any] = {}
+        media: dict[str, Any] = {}
         if samples := _samples(self._folder / "samples.txt"):
-            final["samples"] = wandb.Table(columns=["step", "text"], data=samples)
-        if summary["status"] == "finished":
+            media["samples"] = wandb.Table(columns=["step", "text"], data=samples)
+        finished = summary["status"] == "finished"
+        if finished:
             report = self._write_report()
-            final["report"] = wandb.Html(report, inject=False)
-            _attach(run, report, "report")
+            media["report"] = wandb.Html(report, inject=False)
+        # Beside the last row: a step of their own would be in a resumed run's way.
+        self._run.log(media)
+        if finished:
+            _attach(self._run, report, "report")
             best = sorted((self._folder / "checkpoints").glob("best-*.pt"))
             if self._checkpoint and best:
-                _attach(run, best[-1], "model", summary["best"])
-        run.log(final)  # beside the last row: a step of their own would be in a resumed run's way
-        run.summary.update(flat_results(summary))
-        try:
-            run.finish(exit_code=EXIT_CODES.get(summary["status"], 1))
-        except TimeoutError:
-            LOG.warning(f"not all was uploaded in time; wandb sync {run.settings.sync_dir}")
+                _attach(self._run, best[-1], "model", summary["best"])
 
     def _offline(self) -> bool:
         import wandb
@@ -140,7 +149,7 @@ def _init(about: dict[str, Any], mode: Literal["online", "offline"]) -> wandb.Ru
     import wandb
 
     settings = wandb.Settings(
-        console="off", save_code=False, disable_git=True,
+        program="harness.train", console="off", save_code=False, disable_git=True,
         x_disable_meta=True,  # the command line, which may hold what nobody else should read
         init_timeout=REACHING, login_timeout=REACHING,
         finish_timeout=UPLOADING, finish_timeout_raises=True,
