@@ -61,7 +61,8 @@ class Server(ThreadingHTTPServer):
             "id": f"id-{name}", "name": name, "displayName": name, "summaryMetrics": "{}",
             "logLineCount": 0, "eventsLineCount": 0, "historyLineCount": len(rows),
             "historyTail": json.dumps([json.dumps(row) for row in rows[-1:]]),
-            "eventsTail": "[]", "config": "{}", "tags": [], "notes": None, "wandbConfig": json.dumps({"t": 1}),
+            "eventsTail": "[]", "config": "{}", "tags": [], "notes": None,
+            "wandbConfig": json.dumps({"t": 1}),  # without it W&B's client takes the run for new
         }  # fmt: skip
 
 
