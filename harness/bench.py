@@ -2,6 +2,7 @@
 
 python -m harness.bench model=gpt train.batch_size=12
 python -m harness.bench --list                             what every model of the zoo costs
+python -m harness.bench --checkpoint model=gpt             what saving costs, and nothing else
 
 The harness's own cost is a ratio: each step of the real loop over a bare step (forward, backward,
 optimizer) right after it, so that a machine whose speed drifts does not decide it. What watching
@@ -19,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 10  # steps not counted
 STEPS = 100
+SAVES = 5
 SAMPLED = 200  # tokens
 LISTED_VOCABULARY = 65  # that of tiny_shakespeare
 
@@ -91,6 +93,7 @@ def measure(settings: Settings) -> dict[str, str]:
         "training speed": f"{speed:,.0f} tokens/s, {rate:,.1f} GFLOP/s",
         "peak memory": f"{peak_memory / 1e6:,.0f} MB",
         "harness / bare step": _quartiles(ratios),
+        "checkpoint": _checkpoint(settings, bare),
     }
     if dataset.val is not None:
         started = perf_counter()
@@ -206,6 +209,46 @@ class _BareStep:
         self._compute.synchronize()
         self.seconds.append(perf_counter() - started)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint of it holds, but for a few numbers."""
+        return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+
+def _checkpoint(settings: Settings, bare: _BareStep) -> str:
+    """What saves take of the time of training; each is measured right after a step."""
+    from harness import checkpoint
+
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for step in range(SAVES):
+            bare()
+            started = perf_counter()
+            path = checkpoint.save(Path(folder), "step", step, bare.state(), keep=[step - 1])
+            seconds.append(perf_counter() - started)
+        size = path.stat().st_size
+    save, every = statistics.median(seconds), settings.checkpoint.every
+    share = save / (every * statistics.median(bare.seconds[-SAVES:]))
+    return f"{save:.3f} s for {size / 1e6:,.1f} MB; every {every} steps: {share:.2%} of the time"
+
+
+def checkpoint_cost() -> int:
+    """The table's line on checkpoints alone, for models whose steps take seconds."""
+    import torch
+
+    from harness import train
+    from zoo.language_model import LanguageModel
+
+    overrides = [argument for argument in sys.argv[1:] if argument != "--checkpoint"]
+    settings = config.read(compose(overrides))
+    train.check(settings)
+    dataset = train.load_dataset(settings)
+    torch.manual_seed(settings.seed)
+    model = settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
+    bare = _BareStep(settings, dataset, model)
+    bare()
+    print(_checkpoint(settings, bare))
+    return 0
+
 
 def _watching(
     settings: Settings, dataset: Dataset, compute: Compute, model: LanguageModel
@@ -320,4 +363,6 @@ def _costs(settings: Settings) -> list[str]:
 if __name__ == "__main__":
     if "--list" in sys.argv:
         run_tool(list_zoo)
+    if "--checkpoint" in sys.argv:
+        run_tool(checkpoint_cost)
     run_hydra(task)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 Summary = dict[str, Any]
 SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk is said once, in words, on the screen: not by a traceback for each line lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 class RunFolder:
@@ -92,7 +99,7 @@ class RunFolder:
     def logging(self) -> Iterator[None]:
         """The harness's log, and Python's warnings, on stderr and in train.log."""
         screen = logging.StreamHandler()
-        file = logging.FileHandler(self.log, encoding="utf-8")
+        file = _LogFile(self.log, encoding="utf-8")
         screen.setFormatter(logging.Formatter("%(message)s"))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         loggers = [logging.getLogger("harness"), logging.getLogger("py.warnings")]
@@ -106,7 +113,8 @@ class RunFolder:
             logging.captureWarnings(False)
             for logger in loggers:
                 logger.handlers.clear()
-            file.close()
+            with suppress(OSError):
+                file.close()
 
     def write_config(self, config: str) -> None:
         with placed(self.config) as file:

@@ -220,9 +220,11 @@ def _train(
         except Exception as error:
             code = _record(summary, "failed", _out_of_memory(error, settings) or error)
         finally:
-            folder.write_summary(summary)
-            for logger in loggers:
-                logger.close(summary)
+            try:
+                folder.write_summary(summary)
+            finally:
+                for logger in loggers:
+                    logger.close(summary)
     if code == 0:
         print(_result(summary, folder))
     return code

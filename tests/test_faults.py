@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import checkpoint, drill, loop
+from harness import checkpoint, config, drill, loop
 from harness.cli import INTERRUPTED, TERMINATED
+from harness.device import Compute
 from harness.errors import RunFailure, UsageError
 from harness.guards import QUIET, RENEWED, SKIPS_IN_A_ROW, WINDOW, Guard, NonFinite
 from harness.run_folder import RunFolder
@@ -66,6 +67,40 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(tmp_path: Path) -> None
     assert len(deaths) == 5
     assert drill.differences(tmp_path / "whole", tmp_path / "killed") == []
     assert not leftovers(tmp_path / "killed")
+
+
+OPTIMIZERS, SCHEDULES = config.choices("optimizer"), config.choices("schedule")
+EXTRAS = (
+    ("train.ema=0.9", "train.on_non_finite=skip"),
+    ("train.accumulate=3", "train.label_smoothing=0.1"),
+    ("precision=bf16", "train.max_norm=2.0"),
+    ("precision=fp16", "observe=full"),
+    ("train.patience=2", "train.clip=0.1"),
+)
+BATCH_NORMS = tuple(
+    (f"train.batch_norm={mode}", "model.norm=batch_norm", "model.bias=false")
+    for mode in config.BATCH_NORMS
+)
+CASES = {
+    name: [
+        *(f"model={name}", f"optimizer={OPTIMIZERS[number % len(OPTIMIZERS)]}"),
+        *(f"schedule={SCHEDULES[number % len(SCHEDULES)]}", *EXTRAS[number % len(EXTRAS)]),
+    ]
+    for number, name in enumerate(NAMES)
+} | {f"mlp {mode[0]}": ["model=mlp", "train.ema=0.8", *mode] for mode in BATCH_NORMS}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", CASES)
+def test_twenty_kills_change_nothing(tmp_path: Path, case: str) -> None:
+    """Every architecture, and among them every optimizer, schedule and precision, whatever keeps
+    state, and each mode of batch normalization."""
+    rhythm = ("train.steps=60", "train.seq_len=32", "eval.every=20", "checkpoint.every=3")
+    chosen = [o for o in overrides(tmp_path, *rhythm) if o not in GPT_SMALL]
+    deaths = drill.rehearse([*chosen, *CASES[case]], tmp_path, kills=20, report=print)
+    print(f"{case}: {len(deaths)} kills, {sum(death.writing for death in deaths)} while writing")
+    assert len(deaths) == 20
+    assert drill.differences(tmp_path / "whole", tmp_path / "killed") == []
 
 
 def forgetful(chosen: list[str], folder: Path) -> None:
@@ -266,6 +301,12 @@ def test_a_second_ctrl_c_ends_it_at_once(
     train(tmp_path / "whole", *GPT_SMALL)
     assert train(tmp_path / "cut", *GPT_SMALL, "resume=true") == 0
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
+
+
+def test_a_device_that_is_not_there_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="cuda:9 is not on this machine; it has: cpu, cuda:0 to"):
+        Compute.choose("cuda:9", "fp32")
 
 
 # Damaged
