@@ -17,7 +17,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from harness import bench, cli, compare, dashboard, evaluate, sample
+from harness import bench, cli, compare, dashboard, evaluate, inside, sample
 from harness import train as training_command
 from harness.assets import REPOSITORY
 
@@ -32,6 +32,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "evaluate": lambda: cli.run_tool(evaluate.main),
     "sample": lambda: cli.run_tool(sample.main),
     "compare": lambda: cli.run_tool(compare.main),
+    "inside": lambda: cli.run_tool(inside.main),
     "dashboard": lambda: cli.run_tool(dashboard.main),
 }
 
