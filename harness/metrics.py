@@ -230,9 +230,11 @@ def _slide(
         batch = plan[first : first + batch_size]
         index = np.array([start for start, _ in batch])[:, None] + np.arange(length + 1)
         window = torch.from_numpy(ids[index].astype(np.int64)).to(compute.device)
-        found_BT = score_nats(model, model.features(window[:, :-1]), window[:, 1:], measure)
+        most = max(new for _, new in batch)  # what only gives context needs no logits
+        features_BTC = model.features(window[:, :-1])[:, -most:]
+        found_BT = score_nats(model, features_BTC, window[:, -most:], measure)
         for row, (_, new) in zip(found_BT.cpu().numpy(), batch, strict=True):
-            yield row[length - new :].copy()  # a view would keep the whole batch
+            yield row[most - new :].copy()  # a view would keep the whole batch
         on_batch(sum(new for _, new in batch))
 
 
