@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from harness.curves import MOST_DRAWN
-from harness.differences import Pair, neighbours, sentence
+from harness.differences import MOST_TESTED, Pair, neighbours, sentence
 from harness.format_numbers import chance, signed
 from harness.markup import Cell, Head, caption, details, table
 from harness.page import escape, section
@@ -106,20 +106,28 @@ def differences(comparison: Comparison) -> str:
         parts.append(
             pairs if len(tested) <= FEW_PAIRS else details(f"All {len(tested)} pairs", pairs)
         )
-        parts.append(caption(_how_tested(len(tested))))
+        parts.append(caption(*_how_tested(tested, comparison.ranked)))
     return section("Differences, in pairs", *parts)
 
 
-def _how_tested(pairs: int) -> str:
-    return (
+def _how_tested(tested: Sequence[Pair], ranked: Sequence[Group]) -> list[str]:
+    lines = [
         "A difference is how many more bits per byte the second pays, on the same bytes of the "
         f"test text, over the seeds that both have. Its {LEVEL:.0%} interval is that of the pair "
-        "by itself: stretches of neighbouring blocks of text are resampled "
-        f"{DRAWS:,} times, and the chance in training is added as Student's t over the seeds' "
-        "differences. With one seed it is left out: the interval then speaks of these two trained "
-        f"models, not of the architectures. p is two-sided, after Holm's correction for {pairs} "
-        f"pairs; below {1 - LEVEL:.2g} the first is called better."
-    )
+        f"by itself: stretches of neighbouring blocks of text are resampled {DRAWS:,} times, and "
+        "the chance in training is added as Student's t over the seeds' differences.",
+        f"p is two-sided; below {1 - LEVEL:.2g} the first is called better.",
+    ]
+    if any(len(pair.seeds) == 1 for pair in tested):
+        lines.append(
+            "With one seed the chance in training is left out: interval and p then speak of two "
+            "trained models, not of the architectures."
+        )
+    if (most := max(pair.family for pair in tested)) > 1:
+        lines.append(f"p is after Holm's correction for all {most} pairs of a data set.")
+    if any(place(ranked, index) > MOST_TESTED for index in range(len(ranked))):
+        lines.append(f"Only the first {MOST_TESTED} of a ranking are tested.")
+    return lines
 
 
 def _pairs(comparison: Comparison, tested: Sequence[Pair]) -> str:
@@ -128,7 +136,7 @@ def _pairs(comparison: Comparison, tested: Sequence[Pair]) -> str:
     high = max(0.0, *(interval.high for interval in intervals))
     heads = [
         Head("first", text=True), Head("second", text=True), Head("difference", "bits/byte"),
-        Head(f"{LEVEL:.0%} interval", "bits/byte"), Head("", "", kind="bar"), Head("p", "Holm"),
+        Head(f"{LEVEL:.0%} interval", "bits/byte"), Head("", "", kind="bar"), Head("p", "after Holm"),
         Head("seeds", "in common"), Head("is the first better?", text=True),
     ]  # fmt: skip
     rows = []

@@ -16,6 +16,7 @@ from harness.ranking import Comparison, compare_runs
 from harness.runs import find_runs, read_run
 from harness.verdict import headlines
 
+from . import training
 from .comparing import write_run
 
 BYTES = 40 * 256
@@ -205,3 +206,19 @@ def test_a_pair_without_an_interval_is_never_settled(tmp_path: Path) -> None:
     write(tmp_path, "gpt", 0, 2.0)
     (group,) = compared(tmp_path).ranked
     assert not Pair(group, group, untested="no reason").settled
+
+
+def test_real_runs_are_paired_across_tokenizers(tmp_path: Path) -> None:
+    """What training leaves is what the comparison reads: characters against bytes."""
+    (tmp_path / "corpus.txt").write_text(training.TEXT * 4)
+    for tokenizer in ("char", "bytes"):
+        more = (f"tokenizer={tokenizer}", "optimizer.lr=0.1", "train.steps=2")
+        assert training.train(tmp_path / tokenizer, "model=bigram", *more) == 0
+    (pair,) = compared(tmp_path).pairs
+    assert pair.untested is None
+    assert pair.interval is not None
+    better, worse = (
+        training.summary(tmp_path / group.tokenizer)["test"]["bits_per_byte"]
+        for group in (pair.better, pair.worse)
+    )
+    assert pair.interval.mean == pytest.approx(worse - better, rel=1e-4)

@@ -127,6 +127,8 @@ def test_the_page_says_what_the_pairs_show(paired: Path) -> None:
     assert "gpt is 0.500 bits per byte better than mlp (95% interval" in words
     assert "mlp is 0.750 bits per byte better than rnn" in words
     assert words.count("yes") == 3
+    assert "Holm's correction for all 3 pairs" in words
+    assert "With one seed" not in words
 
 
 def test_the_front_is_drawn_and_named_for_every_cost(paired: Path) -> None:
