@@ -136,7 +136,7 @@ def _pairs(comparison: Comparison, tested: Sequence[Pair]) -> str:
     high = max(0.0, *(interval.high for interval in intervals))
     heads = [
         Head("first", text=True), Head("second", text=True), Head("difference", "bits/byte"),
-        Head(f"{LEVEL:.0%} interval", "bits/byte"), Head("", "", kind="bar"), Head("p", "after Holm"),
+        Head(f"{LEVEL:.0%} interval", "bits/byte"), Head("", kind="bar"), Head("p", "after Holm"),
         Head("seeds", "in common"), Head("is the first better?", text=True),
     ]  # fmt: skip
     rows = []
