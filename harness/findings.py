@@ -7,36 +7,38 @@ from dataclasses import dataclass
 
 from harness.loggers import Row
 
+LISTED = 3  # places named in a line
+
 
 @dataclass(frozen=True)
 class Rule:
     """Numbers with a name of the form prefix + place + suffix, and from where on they look wrong.
 
-    say: of the place with the largest number, and that number.
+    title: what that is called. say: one place's number.
     """
 
     prefix: str
     suffix: str
     limit: float
-    say: Callable[[str, float], str]
+    title: str
+    say: Callable[[float], str]
 
     def broken(self, row: Row) -> dict[str, float]:
-        return {
+        """The numbers that look wrong, by place, the largest first."""
+        found = {
             name.removeprefix(self.prefix).removesuffix(self.suffix): value
             for name, value in row.items()
             if name.startswith(self.prefix) and name.endswith(self.suffix) and value >= self.limit
         }
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 RULES = (
-    Rule("dead/", "/share", 0.1, lambda place, share: f"dead units: {share:.0%} of {place}"),
+    Rule("dead/", "/share", 0.1, "dead units", lambda share: f"{share:.0%} of"),
+    Rule("activations/", "/saturation", 0.5, "saturated outputs", lambda share: f"{share:.0%} of"),
     Rule(
-        "activations/", "/saturation", 0.5,
-        lambda place, share: f"saturated: {share:.0%} of {place}'s outputs",
-    ),
-    Rule(
-        "updates/", "/log10_ratio", -1.0,
-        lambda place, ratio: f"updates of {place} are 10^{ratio:.1f} of its weights, -3 is usual",
+        "updates/", "/log10_ratio", -1.0, "updates far above the usual 10^-3 of the weights",
+        lambda ratio: f"10^{ratio:.1f} of",
     ),
 )  # fmt: skip
 
@@ -61,6 +63,6 @@ class Findings:
 
 
 def _line(rule: Rule, broken: Mapping[str, float], step: int) -> str:
-    worst = max(broken, key=broken.__getitem__)
-    line = f"step {step}: {rule.say(worst, broken[worst])}"
-    return line + (f"; and {len(broken) - 1} more such" if len(broken) > 1 else "")
+    places = [f"{rule.say(value)} {place}" for place, value in broken.items()]
+    more = [f"{len(places) - LISTED} more"] if len(places) > LISTED else []
+    return f"step {step}: {rule.title}: {', '.join(places[:LISTED] + more)}"
