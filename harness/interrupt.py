@@ -17,15 +17,22 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Remembers a signal until the work is at a place where it can stop."""
+    """Remembers a signal until the work is at a place where it can stop.
 
-    def __init__(self) -> None:
-        self._signum: int | None = None
+    together: several processes work together, so that a signal counts only once all have agreed
+    on it (harness.world).
+    """
+
+    def __init__(self, together: bool = False) -> None:
+        self.noted: int | None = None
+        self.agreed: int | None = None
+        self._together = together
 
     def check(self) -> None:
         """Raises Stopped if a signal came. A second Ctrl-C interrupts at once."""
-        if self._signum is not None:
-            raise Stopped(self._signum)
+        signum = self.agreed if self._together else self.noted
+        if signum is not None:
+            raise Stopped(signum)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -40,6 +47,6 @@ class Interrupt:
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self._signum == signal.SIGINT == signum:
+        if self.noted == signal.SIGINT == signum:
             raise KeyboardInterrupt
-        self._signum = signum
+        self.noted = signum

@@ -37,6 +37,7 @@ from harness.observe import Watch
 from harness.optim import build_optimizer, clip_gradients, limit_norms, matrices
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
+from harness.world import ALONE, World
 from zoo.language_model import LanguageModel
 
 
@@ -66,10 +67,12 @@ def train(
     report: Callable[[str], None],
     on_step: Callable[[Row], None],
     saved: dict[str, Any] | None = None,
+    world: World = ALONE,
 ) -> None:
     """Train until the budget is spent, going on from the checkpoint `saved` if there is one.
 
-    Fills in `summary` as it goes. report: told of every evaluation; on_step: of every row.
+    Fills in `summary` as it goes. report: told of every evaluation; on_step: of every row. world:
+    the processes that train this model together; they take the same steps, and the first saves.
     Raises Stopped, its work saved, after a signal, and NonFinite.
     """
     plan, tokenizer = settings.train, dataset.tokenizer
@@ -114,7 +117,7 @@ def train(
 
     def save_checkpoint() -> None:
         nonlocal saved_step
-        if saved_step == progress.step:
+        if saved_step == progress.step or not world.is_first:
             return
         require_finite_weights(model, progress.step)
         if progress.best is not None:
@@ -165,6 +168,7 @@ def train(
 
     try:
         while True:
+            progress.seconds = world.keep_together(interrupt, progress.seconds)
             interrupt.check()
             step = progress.step
             row = spent_so_far()
@@ -182,9 +186,10 @@ def train(
                     if progress.best is None or result.nats < progress.best["nats"]:
                         progress.best = {"step": step, "nats": result.nats, **result.summary()}
                         state = {"model": evaluated.state_dict(), **digests}
-                        checkpoint.save(
-                            folder.checkpoints, "best", step, state, keep=progress.saved_best
-                        )
+                        if world.is_first:
+                            checkpoint.save(
+                                folder.checkpoints, "best", step, state, keep=progress.saved_best
+                            )
                     finished |= _out_of_patience(progress, settings)
                 report(_line(row, spent / total))
                 for finding in watch.findings():
@@ -206,19 +211,20 @@ def train(
                     recompute_statistics(model)
                     progress.frozen = True
                 batch_norm.freeze(model)
-            # Dropout, too, depends on (seed, step) alone: no generator's state need be kept.
-            compute.seed(_mix(settings.seed, step))
             inputs_BT, targets_BT = draw_batch(
                 dataset.train.ids, settings.seed, step, rows, plan.seq_len
             )
             targets_BT = targets_BT[:, trained]
             learnt = targets_BT[targets_BT != IGNORED].numpy()
             loss = torch.zeros((), device=compute.device)
+            micro_batches = zip(
+                inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
+            )
             with attempt() as undo:
-                for inputs, targets in zip(
-                    inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
-                ):
+                for number, (inputs, targets) in world.share(list(enumerate(micro_batches))):
                     interrupt.check()
+                    # Dropout, too, is a function of its place: no generator's state need be kept.
+                    compute.seed(_mix(settings.seed, step, number))
                     with compute.autocast():
                         features_BTC = features(inputs.to(compute.device))
                     loss += add_gradients(
@@ -229,6 +235,7 @@ def train(
                         mean,
                         plan.label_smoothing,
                     )
+            world.add_up([loss, *(weight.grad for weight in weights if weight.grad is not None)])
             scaler.unscale_(optimizer)
             norm = clip_gradients(weights, plan.clip or math.inf)
             row |= {
@@ -263,7 +270,7 @@ def train(
         summary |= _reached(spent_so_far(), memory, progress)
         summary |= {"skipped_steps": guard.skipped, "loss_spikes": guard.spikes}
 
-    if dataset.test is not None:
+    if dataset.test is not None and world.is_first:
         if progress.best is not None:
             best = checkpoint.load(folder.checkpoints, "best")
             if best is None or best["step"] != progress.best["step"]:
@@ -295,9 +302,9 @@ def _first_loss(loss: float, vocab_size: int) -> str:
     return line
 
 
-def _mix(seed: int, step: int) -> int:
-    """A generator seed of its own for each (seed, step)."""
-    return int.from_bytes(sha256(f"{seed} {step}".encode()).digest()[:8])
+def _mix(*numbers: int) -> int:
+    """A generator seed of its own for each seed, step and micro-batch."""
+    return int.from_bytes(sha256(repr(numbers).encode()).digest()[:8])
 
 
 def _log(row: Row, loggers: Sequence[Logger], on_step: Callable[[Row], None]) -> None:

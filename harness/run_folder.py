@@ -96,9 +96,11 @@ class RunFolder:
             yield
 
     @contextmanager
-    def logging(self) -> Iterator[None]:
-        """The harness's log, and Python's warnings, on stderr and in train.log."""
+    def logging(self, quiet: bool = False) -> Iterator[None]:
+        """The harness's log, and Python's warnings, on stderr (quiet: errors alone) and in
+        train.log."""
         screen = logging.StreamHandler()
+        screen.setLevel(logging.ERROR if quiet else logging.INFO)
         file = _LogFile(self.log, encoding="utf-8")
         screen.setFormatter(logging.Formatter("%(message)s"))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -18,6 +18,7 @@ from harness import config
 from harness.cli import fail, run_tool
 from harness.errors import UsageError
 from harness.values import show
+from harness.world import World
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -37,6 +38,7 @@ class SweepReport(Callback):
     # Hydra passes these by name, so `config` hides the module here.
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            World.of_environment().require_alone()
             folder = _folder(config)
             _require_folder(folder, config.get("resume") is True)
             _require_any_sound(_jobs(config))

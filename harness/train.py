@@ -16,7 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from harness.config import Settings
 from harness.errors import RunFailure, UsageError
 from harness.run_folder import RunFolder, Summary, git, versions
 from harness.values import show
+from harness.world import ALONE, World
 
 if TYPE_CHECKING:
     from harness.data import Dataset
@@ -74,12 +75,14 @@ def run(settings: Settings) -> int:
     with the data before the folder is made.
     """
     config.require_trusted(settings)
+    world = World.of_environment()
+    world.check(settings)
     if settings.resume:
         folder = RunFolder.existing(Path(settings.run_dir or ""))
         if _is_finished(folder, settings):
             print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
             return 0
-    elif settings.run_dir:
+    elif settings.run_dir and world.is_first:
         _require_free(RunFolder(Path(settings.run_dir)))
 
     from harness import checkpoint
@@ -88,25 +91,29 @@ def run(settings: Settings) -> int:
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings.precision = compute.precision  # resolved: a resumed run keeps it
-    check(settings)
+    check(settings, world)
     dataset = load_dataset(settings)
     require_room(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
-    if not settings.resume:
-        folder = _create_folder(settings)
-    with folder.claimed():
-        saved = None
-        if settings.resume:
-            saved = checkpoint.load(folder.checkpoints, "step")
-            _require_same_data(saved, dataset, settings)
-            folder.write_config(settings.dump())
-        if saved is None:
-            dataset.tokenizer.save(folder.tokenizer)
-            folder.write_counts(dataset.counts())
-        return _train(settings, dataset, compute, folder, saved)
+    with world.joined(compute.device) as nowhere:
+        before = folder if settings.resume else None
+        if nowhere is not None:
+            settings.run_dir, settings.logger = nowhere, {"local": settings.logger["local"]}
+        if before is None or nowhere is not None:
+            folder = _create_folder(settings)
+        with folder.claimed():
+            saved = None
+            if before is not None:
+                saved = checkpoint.load(before.checkpoints, "step")
+                _require_same_data(saved, dataset, settings)
+                folder.write_config(settings.dump())
+            if saved is None:
+                dataset.tokenizer.save(folder.tokenizer)
+                folder.write_counts(dataset.counts())
+            return _train(settings, dataset, compute, folder, saved, world)
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, world: World = ALONE) -> None:
     """Build what can be built without data. Raises UsageError for what could not be trained."""
     import torch
 
@@ -152,6 +159,11 @@ def check(settings: Settings) -> None:
         raise UsageError("train.patience needs a validation split; data.split leaves none")
     check_optimizer(settings, model)
     batch_norm.require_some(model, settings.train.batch_norm)
+    if world.size > 1 and batch_norm.layers(model):
+        raise UsageError(
+            "batch normalization: its statistics would be those of one process's share; train this "
+            "model in one process"
+        )
 
 
 def load_dataset(settings: Settings) -> Dataset:
@@ -178,6 +190,7 @@ def _train(
     compute: Compute,
     folder: RunFolder,
     saved: dict[str, Any] | None,
+    world: World,
 ) -> int:
     """The loop, and what a run leaves behind however it ends."""
     from harness.guards import NonFinite
@@ -186,12 +199,12 @@ def _train(
 
     summary = _first_summary(settings, dataset, compute)
     loggers = choose_loggers(settings)
-    interrupt = Interrupt()
+    interrupt = Interrupt(together=world.size > 1)
     with (
-        folder.logging(),
+        folder.logging(quiet=not world.is_first),
         interrupt.listening(),
         process.signed(folder.path),
-        _progress_bar(settings) as on_step,
+        _progress_bar(settings) if world.is_first else nullcontext(_ignore) as on_step,
     ):
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
@@ -200,7 +213,7 @@ def _train(
         try:
             train(
                 settings, dataset, compute, folder, loggers, summary, interrupt, LOG.info, on_step,
-                saved,
+                saved, world,
             )  # fmt: skip
             summary["status"], code = "finished", 0
         except Stopped as stop:
@@ -225,7 +238,7 @@ def _train(
             finally:
                 for logger in loggers:
                     logger.close(summary)
-    if code == 0:
+    if code == 0 and world.is_first:
         print(_result(summary, folder))
     return code
 
@@ -320,7 +333,11 @@ def _progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
                 bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
             bar.update(spent - bar.n)
 
-        yield on_step if not bar.disable else lambda row: None
+        yield on_step if not bar.disable else _ignore
+
+
+def _ignore(row: Row) -> None:
+    pass
 
 
 def choose_loggers(settings: Settings) -> list[Logger]:
