@@ -120,7 +120,7 @@ def check(settings: Settings, world: World = ALONE) -> None:
     from harness import batch_norm, measure
     from harness.data import Corpus
     from harness.metrics import resolve_stride
-    from harness.optim import check_arguments, check_optimizer
+    from harness.optim import check_arguments, check_optimizer, matrices
     from harness.schedule import Schedule
     from zoo.language_model import LanguageModel
     from zoo_tokenizers import Tokenizer
@@ -164,6 +164,8 @@ def check(settings: Settings, world: World = ALONE) -> None:
             "batch normalization: its statistics would be those of one process's share; train this "
             "model in one process"
         )
+    if settings.train.max_norm is not None and not matrices(model):
+        raise UsageError("train.max_norm: the model has no weights but embeddings")
 
 
 def load_dataset(settings: Settings) -> Dataset:

@@ -370,6 +370,12 @@ def test_max_norm_bounds_what_comes_into_each_unit(tmp_path: Path) -> None:
     assert model.token_embedding.weight.norm(dim=1).max() > 0.06  # an embedding is no unit's input
 
 
+def test_max_norm_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no weights but embeddings"):
+        train(tmp_path / "a", "model=bigram", "train.max_norm=3")
+    assert not (tmp_path / "a/run").exists()
+
+
 def test_the_moving_average_is_what_is_evaluated(tmp_path: Path) -> None:
     chosen = (*GPT_SMALL, "train.ema=0.5", "checkpoint.every=1", "train.steps=2", "eval.every=1")
     train(tmp_path / "a", *chosen)

@@ -141,7 +141,7 @@ def test_tf32_is_as_it_is_set(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> 
     """Seen from torch's own switches, as if there were a GPU; on a CPU they are left alone."""
     precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         compute = Compute.choose("cuda", "fp32", tf32=wanted)
         assert compute.tf32 is wanted
         assert torch.get_float32_matmul_precision() == ("high" if wanted else "highest")
