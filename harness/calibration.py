@@ -234,7 +234,13 @@ class Calibration:
     def summary(self) -> dict[str, Any]:
         """As calibration.json has it: a pair is before and after."""
         before, after = self.scores
-        diagrams = zip(("before", "after"), self.diagrams(by_width), strict=True)
+        diagrams = {
+            f"reliability{kind}": {
+                name: [asdict(each) for each in bins]
+                for name, bins in zip(("before", "after"), self.diagrams(place), strict=True)
+            }
+            for kind, place in (("", by_width), ("_equal_mass", by_mass))
+        }
         return {
             "temperature": self.temperature.value,
             "temperature_is_best": self.temperature.is_best,
@@ -248,5 +254,5 @@ class Calibration:
             "accuracy": float(self.observed.correct.mean()),
             "unused_probability": float(self.observed.unused.mean(dtype=np.float64)),
             "unused_nats_per_token": self.unused_nats_per_token(),
-            "reliability": {name: [asdict(each) for each in bins] for name, bins in diagrams},
+            **diagrams,
         }

@@ -86,31 +86,31 @@ def words(subject: Subject, found: Calibration) -> list[str]:
 
 
 def reliability_figure(found: Calibration, paint: svg.Paint) -> tuple[Figure, dict[str, str]]:
-    """The diagram (Guo et al. 2017, figure 1), its points as large as their share of tokens, and
-    what to say of each."""
+    """The diagram (Guo et al. 2017, figure 1) in bins of equal mass, so that each point is equally
+    certain, as far as the most confident goes; and what to say of each point."""
     figure, axes = canvas(paint, SIZE, right=0.15)
     axes.grid(axis="x", color=paint.grid, lw=0.8)
     axes.plot([0, 1], [0, 1], color=paint.muted, lw=1, dashes=(4, 3))
-    titles = {}
-    named = zip(
-        ("T = 1", f"T = {found.temperature.value:.3f}"), found.diagrams(by_width), strict=True
-    )
-    for style, (name, bins) in enumerate(named):
-        colour = paint.series[style]
+    titles, furthest = {}, 0.0
+    names = ("T = 1", f"T = {found.temperature.value:.3f}")
+    for style, (name, bins) in enumerate(zip(names, found.diagrams(by_mass), strict=True)):
+        colour, marker = paint.series[style], svg.MARKERS[style]
         x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
+        furthest = max(furthest, *x, *y)
         axes.plot(x, y, color=colour, lw=1.3, dashes=svg.DASHES[style] or (1, 0))
         for index, each in enumerate(bins):
             gid = f"point-{style}-{index}"
-            share = each.tokens / len(found.observed.targets)
             axes.plot(
-                [each.confidence], [each.accuracy], color=colour, marker=svg.MARKERS[style],
-                markersize=3 + 14 * share**0.5, markeredgecolor=paint.paper, gid=gid,
+                [each.confidence], [each.accuracy], color=colour, marker=marker, markersize=6,
+                markeredgecolor=paint.paper, gid=gid,
             )  # fmt: skip
             titles[gid] = (
                 f"{name}: expects {each.confidence:.1%}, right in {each.accuracy:.1%} of "
                 f"{human(each.tokens)} tokens"
             )
-    axes.set(xlim=(0, 1), ylim=(0, 1))
+    end = min(1.0, (int(10 * furthest) + 1) / 10)
+    axes.set(xlim=(0, end), ylim=(0, end))
+    axes.locator_params(nbins=5)
     axes.set_xlabel("confidence: the likeliest token's probability")
     axes.set_ylabel("accuracy: how often it came")
     return figure, titles
@@ -118,7 +118,7 @@ def reliability_figure(found: Calibration, paint: svg.Paint) -> tuple[Figure, di
 
 def _reliability(found: Calibration) -> str:
     figure, titles = reliability_figure(found, svg.PLACEHOLDERS)
-    points = (f"{each.confidence:.2f} {each.accuracy:.2f}" for each in found.diagrams(by_width)[0])
+    points = (f"{each.confidence:.2f} {each.accuracy:.2f}" for each in found.diagrams(by_mass)[0])
     description = f"accuracy against confidence, bin by bin: {'; '.join(points)}"
     drawing = svg.inline_svg(figure, "reliability", description, titles)
     legend = "".join(
@@ -141,10 +141,10 @@ def _reliability(found: Calibration) -> str:
         for name, pair in rows.items()
     )
     caption = (
-        f"T = 1 is the model as it is. {BINS} bins of confidence; a point on the broken line is "
-        "believed as much as it may be, below it too much. The larger a point, the more tokens. "
-        "The calibration error is the mean over tokens of how far their bin lies from the line "
-        "(Guo et al. 2017, arXiv 1706.04599)."
+        f"T = 1 is the model as it is. Each point is one of {BINS} equal parts of the tokens, from "
+        "the least confident on; on the broken line it is believed as much as it may be, below it "
+        "too much. The calibration error is the mean over tokens of how far their bin lies from "
+        "the line (Guo et al. 2017, arXiv 1706.04599)."
     )
     return (
         f'<div class="beside"><div><ul class="legend">{legend}</ul><figure>{drawing}</figure></div>'
@@ -186,7 +186,7 @@ def _frequency(bands: list[Band], found: Calibration) -> str:
         unused = float(found.observed.unused.mean(dtype=np.float64))
         caption += (
             f" The model gives ids that train never shows {unused:.2g} of the probability in the "
-            f"mean, which adds {found.unused_nats_per_token():.2g} nats per token to its loss; "
+            f"mean, which adds {found.unused_nats_per_token():.2g} nats to any other token's loss; "
             "<code>harness.sample --mask-unused</code> leaves such ids out."
         )
     return (
