@@ -168,7 +168,10 @@ def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
     ("overrides", "complaint"),
     [
         (["train.accumulate=3"], "train.accumulate=3 micro-batches can't be shared evenly by 2"),
-        (["model=mlp", "model.norm=batch_norm", "train.accumulate=2"], "batch normalization"),
+        (
+            ["model=mlp", "model.norm=batch_norm", "model.bias=false", "train.accumulate=2"],
+            "batch normalization: its statistics would be those of one process",
+        ),
     ],
 )
 def test_what_can_not_be_shared_is_refused(
