@@ -83,12 +83,7 @@ def read_metrics(path: Path) -> Metrics:
 
 def read_config(path: Path) -> dict[str, str]:
     """Flat: dotted keys, values as text; without what does not tell configurations apart."""
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
-    except (yaml.YAMLError, RecursionError):
-        raise DamageError(f"{path.name} is not plain YAML") from None
+    config = plain_yaml(path.read_text(encoding="utf-8", errors="replace"), path.name)
     if not isinstance(config, dict):
         raise DamageError(f"{path.name} is not a mapping")
     return {
@@ -96,6 +91,23 @@ def read_config(path: Path) -> dict[str, str]:
         for key, text in _flatten(config)
         if not any(key == name or key.startswith(name + ".") for name in NOT_CONFIGURATION)
     }
+
+
+def plain_yaml(text: str, where: str) -> Any:
+    """What a configuration says. Aliases, which no run writes and ten of which can fill any memory,
+    are damage."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: int) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("an alias")
+            return super().compose_node(parent, index)
+
+    try:
+        return yaml.load(text, Plain)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise DamageError(f"{where} is not plain YAML") from None
 
 
 def read_blocks(path: Path) -> Blocks | None:

@@ -307,10 +307,19 @@ def test_a_runs_own_page(tmp_path: Path) -> None:
     assert histograms == {"act": [{"step": 0, "counts": [1], "edges": [0, 1]}], "nope": []}
 
 
+# Each line ten times the one before.
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 12)
+)
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "- a", "x: !!python/object:os.system {}", "{", "a: 2020-01-01", "? [1]\n: 2", "é: ∑"],
-)
+    [
+        "", "- a", "x: !!python/object:os.system {}", "{", "a: 2020-01-01", "? [1]\n: 2", "é: ∑",
+        "a: 2020-99-99", BOMB,
+    ],
+)  # fmt: skip
 def test_any_configuration_can_be_shown(text: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a")
     (folder / "config.yaml").write_text(text)

@@ -11,12 +11,11 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-import yaml
-
 from harness import process
 from harness.config import CURRENCIES
 from harness.live.curves import Metrics, last_row
 from harness.loggers import Local
+from harness.run_files import DamageError, plain_yaml
 from harness.run_folder import SAMPLE_HEADING
 from harness.runs import RunRecord, read_run, run_folders
 
@@ -173,8 +172,8 @@ def _samples(text: str) -> list[dict[str, Any]]:
 def _yaml(text: str) -> Any:
     """What a configuration says, as JSON can; as text where it is none that a run writes."""
     try:
-        return json.loads(json.dumps(yaml.safe_load(text), default=str))
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+        return json.loads(json.dumps(plain_yaml(text, "config.yaml"), default=str))
+    except (DamageError, RecursionError, ValueError, TypeError):
         return text
 
 
