@@ -401,6 +401,15 @@ def test_a_logger_that_does_not_begin_is_waited_for_no_longer_than_agreed(
     assert "logger Stuck is not ready after 0 s; the training goes on without it" in line
 
 
+def test_a_logger_that_can_not_be_started_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert train(tmp_path / "a", *BIGRAM, "logger=tensorboard") == 0
+    (line,) = warnings(tmp_path / "a" / "run")
+    assert "logger tensorboard can't be started (" in line
+
+
 def test_a_server_that_never_answers_makes_wandb_go_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,11 @@ class Followers(Logger):
     def open(self, folder: Path, settings: Settings, step: int) -> None:
         """Start them, and wait until they are ready, so that no step shares the machine with it."""
         arguments = [str(folder), str(step), str(FINISHING), *settings.trust]
-        self._followers = [_Follower(name, arguments) for name in self._names]
+        for name in self._names:
+            try:
+                self._followers.append(_Follower(name, arguments))
+            except OSError as error:  # no process or no memory left
+                LOG.warning(f"logger {name} can't be started ({error}); the training goes on")
         deadline = monotonic() + START_UP
         for follower in self._followers:
             follower.wait_until_ready(deadline)
