@@ -266,6 +266,20 @@ def test_a_mutant_that_takes_text_for_html_is_caught(tmp_path: Path, browser: Br
 # What it does
 
 
+def test_why_a_run_can_not_be_gone_on_with_stays_in_sight(
+    tmp_path: Path, visit: Callable[..., Browser]
+) -> None:
+    make_run(tmp_path / "a", rows(3, 2.0), status="stopped")
+    page = visit()
+    click(page, ".run a")
+    click(page, ".title button", "Go on with it")
+    page.wait("document.querySelector('.one .note').textContent.includes('has no value')")
+    asked = "performance.getEntriesByType('resource').filter((e) => /api.runs/.test(e.name)).length"
+    page.wait(f"{asked} > {page.run(asked) + 1}")
+    assert "has no value" in texts(page, ".one .note:not([hidden])")[0]
+    assert texts(page, ".title button:not([disabled])") == ["Go on with it"]
+
+
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The real command, in an empty folder."""

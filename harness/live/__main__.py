@@ -1,6 +1,7 @@
 """`python -m harness.live [FOLDER…]`: a page on this machine that shows runs as they train."""
 
 import argparse
+import os
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -32,13 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _bind(watch, options.port) as server:
         print(server.address, flush=True)
         print("Ctrl-C ends the page; trainings begun from it go on.", file=sys.stderr)
-        if options.open:
+        if options.open and _has_screen():
             webbrowser.open(server.ticket())
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print(file=sys.stderr)
     return 0
+
+
+def _has_screen() -> bool:
+    """Without one, a browser would be one of characters, and take the terminal for itself."""
+    graphical = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, graphical))
 
 
 def _bind(watch: "Watch", port: int | None) -> "Server":

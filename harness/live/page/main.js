@@ -53,8 +53,8 @@ function readLook() {
   const axis = query.get("axis") in AXES ? query.get("axis") : "step";
   return {
     axis,
-    left: query.get("left") ?? "val/bits_per_byte",
-    right: query.get("right") ?? "train/loss",
+    left: query.get("left") || "val/bits_per_byte",
+    right: query.get("right") || "train/loss",
     logX: query.get("logx") === "1",
     logY: query.get("logy") === "1",
     smooth: Number(query.get("smooth") ?? 0.02) || 0,

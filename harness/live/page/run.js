@@ -83,8 +83,9 @@ export class RunPage {
     this.bar.hidden = run.share == null || run.status === "finished";
     if (run.share != null) this.bar.value = run.share;
     say(this.progress, progress(run));
-    this.error.hidden = !run.error;
-    say(this.error, run.error ?? "");
+    const wrong = this.refusal ?? run.error;
+    this.error.hidden = !wrong;
+    say(this.error, wrong ?? "");
     this.#offer(run);
     const score_of = (bits, nats) => (run.lossless ? score(bits) : nats == null ? "–" : `${nats.toFixed(3)} nats/token`);
     const facts = [
@@ -124,28 +125,32 @@ export class RunPage {
       this.sure = true;
       action.className = "sure";
       action.textContent = this.run.in_sweep ? "Really, with its later runs? Work is saved" : "Really? Work is saved";
-      setTimeout(() => { this.can = null; this.#offer(this.run); }, SURE_FOR);
+      this.doubt = setTimeout(() => { this.can = null; this.#offer(this.run); }, SURE_FOR);
       return;
     }
+    clearTimeout(this.doubt);
+    this.refusal = null;
     action.disabled = true;
     action.textContent = can === "stop" ? "Saving …" : "Starting …";
     try {
       const answer = await post(can, { run: this.id });
       if (answer.training) this.#follow(answer.training);
     } catch (error) {
-      this.error.hidden = false;
-      say(this.error, error.message);
-      this.can = null;
+      this.#refuse(error.message);
     }
+  }
+
+  // What was asked for can't be: said until something else is asked for.
+  #refuse(words) {
+    this.refusal = words;
+    this.can = null;
+    this.#head(this.run);
   }
 
   async #follow(training) {
     const { exit_code: code, error, runs } = await get("training", { training });
-    if (error) {
-      this.can = null;
-      this.run.error = error;
-      this.#head(this.run);
-    } else if (code == null && !runs.length) setTimeout(() => this.#follow(training), 300);
+    if (error) this.#refuse(error);
+    else if (code == null && !runs.length) setTimeout(() => this.#follow(training), 300);
   }
 
   #say(details) {
