@@ -6,12 +6,10 @@ from __future__ import annotations
 import logging
 import math
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.errors import RunFailure
 from harness.loggers import Row
@@ -19,7 +17,7 @@ from harness.loggers import Row
 LOG = logging.getLogger("harness")
 SKIPS_IN_A_ROW = 20  # more, and no better step is to be hoped for; fp16's scale is by then 2^-4
 WINDOW = 64  # losses that say what is usual
-RENEWED = 16  # steps between two looks at them
+RENEWED = 32  # steps between two looks at them
 SPIKE = 8.0  # robust standard deviations above the usual loss
 QUIET = 100  # steps between two reports of one kind
 
@@ -99,23 +97,21 @@ class Attempt:
         saved = model.state_dict().keys()
         self._model = model
         self._names = [name for name, _ in model.named_buffers() if name in saved]
+        self._before: list[Tensor] = []
 
-    @contextmanager
-    def __call__(self) -> Iterator[Callable[[], None]]:
-        """Around a step's forward passes: an exception undoes what they left, and so does the
-        function given."""
-        before = {name: self._model.get_buffer(name).clone() for name in self._names}
+    def __enter__(self) -> None:
+        """Around a step's forward passes; an exception undoes what they left."""
+        self._before = [self._model.get_buffer(name).clone() for name in self._names]
 
-        @torch.no_grad()
-        def undo() -> None:
-            for name, value in before.items():
-                self._model.get_buffer(name).copy_(value)
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self.undo()
 
-        try:
-            yield undo
-        except BaseException:
-            undo()
-            raise
+    @torch.no_grad()
+    def undo(self) -> None:
+        """For a step that is skipped after all."""
+        for name, value in zip(self._names, self._before, strict=True):
+            self._model.get_buffer(name).copy_(value)
 
 
 def require_finite_weights(model: nn.Module, step: int) -> None:

@@ -220,7 +220,7 @@ def train(
             micro_batches = zip(
                 inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
             )
-            with attempt() as undo:
+            with attempt:
                 for number, (inputs, targets) in world.share(list(enumerate(micro_batches))):
                     interrupt.check()
                     # Dropout, too, is a function of its place: no generator's state need be kept.
@@ -255,7 +255,7 @@ def train(
                     average.update_parameters(model)
                 watch.after_update(row)
             else:
-                undo()
+                attempt.undo()
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             progress.step += 1
