@@ -41,9 +41,9 @@ def main() -> int:
     if len(options.runs) > MOST_RUNS:
         raise UsageError(f"{len(options.runs)} runs are too many for one figure: {MOST_RUNS} fit")
     seen = [read(folder) for folder in options.runs]
-    figure = draw([folder.resolve().name for folder in options.runs], seen)
+    figure = draw([folder.absolute().name for folder in options.runs], seen)
     try:
-        figure.savefig(options.out, dpi=150)
+        figure.savefig(options.out, dpi=110)
     except OSError as error:
         raise RunFailure(f"--out {options.out} can't be written: {error.strerror}") from error
     print(options.out)
@@ -131,7 +131,7 @@ def _spread(axes: Axes, rows: Rows) -> str:
         axes.plot(range(1, 1 + len(values)), values, color=colour, marker="o", ms=3.5, lw=1.4)
     axes.set_yscale("log")
     axes.set_xlim(0.5, len(lines) + 0.5)
-    axes.locator_params(axis="x", integer=True)
+    axes.set_xticks(range(1, len(lines) + 1, 1 + len(lines) // 8))
     word = "block" if lines is blocks else "layer"
     return f"{word}; orange at step {rows[0]['step']}, blue last"
 
