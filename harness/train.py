@@ -205,7 +205,7 @@ def _train(
     with (
         folder.logging(quiet=not world.is_first),
         interrupt.listening(),
-        process.signed(folder.path),
+        process.signed(folder.path) if world.is_first else nullcontext(),
         _progress_bar(settings) if world.is_first else nullcontext(_ignore) as on_step,
     ):
         LOG.info(f"run folder: {folder.path}")
