@@ -269,13 +269,8 @@ def _out_of_memory(error: Exception, settings: Settings) -> RunFailure | None:
 
 def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Summary:
     unknown_yet = (
-        "receptive_field",
-        "parameters",
-        "flops_per_token",
-        "train",
-        "val",
-        "test",
-        "best",
+        *("receptive_field", "parameters", "flops_per_token"),
+        *("train", "val", "test", "best"),
     )
     return {
         "status": "running",
