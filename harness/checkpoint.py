@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -21,7 +22,7 @@ from harness.assets import digest_of, placed
 from harness.errors import RunFailure
 
 LOG = logging.getLogger("harness")
-FORMAT = 2
+FORMAT = 3
 
 
 def save(
@@ -72,7 +73,11 @@ def load(folder: Path, kind: str) -> dict[str, Any] | None:
         if not is_whole(path):
             LOG.warning(f"{path} is damaged (its SHA-256 is off); passing it over")
             continue
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            reason = f"{error}".strip().partition("\n")[0]
+            raise RunFailure(f"{path} holds more than tensors and values: {reason}") from error
         if state.get("format") != FORMAT:
             raise RunFailure(
                 f"{path} has format {state.get('format')}; this code reads format {FORMAT}: "

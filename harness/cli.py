@@ -11,12 +11,11 @@ import io
 import os
 import signal
 import sys
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import config
@@ -163,20 +162,10 @@ def compose(overrides: list[str], config_dir: Path = config.CONF) -> DictConfig:
 
 
 def prepare_hydra() -> None:
-    """Teach Hydra what conf/ uses in `${…}` beside OmegaConf's own, and to compose through our
-    loader. Hydra offers no place to put a loader, hence the assignment.
-
-    `${unique:}`: a few letters that no other process has, the same wherever one run reads it.
-    `${by_model:{gpt: 1e-3, …}}`: the value for the model that was chosen.
-    """
+    """Teach Hydra to compose through our loader, and what conf/ uses in `${…}` beside OmegaConf's
+    own. Hydra offers no place to put a loader, hence the assignment."""
     from hydra._internal import hydra as internals
 
     from harness.loader import Loader
 
-    OmegaConf.register_new_resolver(
-        "unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True
-    )
-    OmegaConf.register_new_resolver(
-        "by_model", lambda values, _root_: values[_root_.names.model], replace=True
-    )
     vars(internals)["ConfigLoaderImpl"] = Loader

@@ -21,6 +21,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import secrets
 from harness.errors import UsageError
 from harness.values import closest, describe, fits, nearest, show
 
@@ -153,6 +154,7 @@ def read(config: DictConfig | Mapping[str, Any]) -> Settings:
     plain.pop("hydra", None)
     plain.pop("experiment", None)  # an empty group leaves its name behind
     _refuse_extreme_numbers(plain, "")
+    secrets.require_none(plain)
     settings = _typed(Settings, plain, "")
     _check_ranges(settings)
     for where, node in _nodes(settings):
@@ -165,7 +167,9 @@ def read(config: DictConfig | Mapping[str, Any]) -> Settings:
 def load(path: Path) -> Settings:
     """The settings of a run's config.yaml. What it trusts does not count: only the user says."""
     try:
-        settings = read(typing.cast(DictConfig, OmegaConf.load(path)))
+        # What a run writes is resolved: a ${oc.env:…} in it is text, or it would read our secrets.
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        settings = read(plain)
     except FileNotFoundError as error:
         raise UsageError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
     except (OSError, ValueError, yaml.YAMLError) as error:

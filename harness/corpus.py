@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import hashlib
 import itertools
 import math
@@ -65,8 +66,8 @@ class Text:
 class Corpus(ABC):
     """Where text comes from. split: the shares of train, validation and test, by bytes."""
 
-    stand_in: str | None = None
-    """The name of the corpus that had to take this one's place, once read."""
+    found: str | None = None
+    """Where the configuration leaves open which text it is: the name of the one that was read."""
 
     def __init__(self, split: list[float]) -> None:
         if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-9):
@@ -85,24 +86,33 @@ class Download(Corpus):
         self, file: str, url: str, sha256: str, split: list[float], fallback: str | None = None
     ) -> None:
         super().__init__(split)
+        if not file or file != Path(file).name or "\0" in file:
+            raise ValueError(f"file={file!r} must be the plain name of a file")
         if fallback not in (None, "python_docs"):
             raise ValueError(f"fallback={fallback} must be python_docs or null")
         self.file, self.url, self.sha256, self.fallback = file, url, sha256, fallback
 
     def read(self, assets: Assets) -> Text:
-        try:
+        if self.fallback is None:
             return Text(assets.find(self.file, self.url, self.sha256))
+        try:
+            text = Text(assets.find(self.file, self.url, self.sha256))
+            self.found = Path(self.file).stem
         except UsageError as error:
-            if self.fallback is None:
-                raise
-            line = "!" * 88
-            print(
-                f"{line}\n{error}\nTRAINING ON THE PYTHON DOCUMENTATION INSTEAD: these numbers do "
-                f"not compare with any of {self.file}\n{line}",
-                file=sys.stderr,
+            _shout(
+                f"{error}\nTRAINING ON THE PYTHON DOCUMENTATION INSTEAD: these numbers do not "
+                f"compare with any of {self.file}"
             )
-            self.stand_in = self.fallback
-            return PythonDocs(self.split).read(assets)
+            self.found = self.fallback
+            text = PythonDocs(self.split).read(assets)
+        return text
+
+
+@functools.cache
+def _shout(notice: str) -> None:
+    """Once in a process: each job of a sweep would say the same."""
+    line = "!" * 88
+    print(f"{line}\n{notice}\n{line}", file=sys.stderr)
 
 
 class TextFile(Corpus):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import checkpoint, config
+from harness import checkpoint, config, identity
 from harness.assets import Assets
-from harness.config import Settings
+from harness.config import Node, Settings
 from harness.data import Corpus, Dataset, prepare
 from harness.device import Compute
 from harness.errors import UsageError
@@ -16,6 +16,7 @@ from harness.run_folder import RunFolder
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
+SCORED = ("model", "tokenizer", "train", "eval", "precision", "tf32")  # what decides a score
 _AVERAGED = "module."  # how torch's AveragedModel names what it averages
 
 
@@ -30,15 +31,19 @@ class Run:
     compute: Compute
     step: int
     corpus_digest: str
+    trained: Node
+    """The settings that its weights were trained with, as far as they decide them."""
 
     def dataset(self) -> Dataset:
         """The text the run was trained on, encoded by its own tokenizer.
 
-        Raises UsageError if the text is no longer the same.
+        Raises UsageError if the text, or how it is split, is no longer the same.
         """
         settings = self.settings
         assets = Assets.of(settings.assets, settings.cache)
-        dataset = prepare(settings.build("data", Corpus), self.tokenizer, assets, ready=True)
+        corpus = settings.build("data", Corpus)
+        identity.require_same(self.trained, settings, self.folder.config, ["data"])
+        dataset = prepare(corpus, self.tokenizer, assets, ready=True)
         if dataset.digest != self.corpus_digest:
             raise UsageError(
                 f"the text of data={settings.names.data} is not the one this run was trained on "
@@ -52,7 +57,8 @@ def load_run(
 ) -> Run:
     """Read a run's folder. which: "best" or "latest" weights; precision: if not the run's own.
 
-    Raises UsageError if it is not a run's folder or has no checkpoint yet.
+    Raises UsageError if it is not a run's folder, has no checkpoint yet, or if its configuration is
+    not what the weights were trained with.
     """
     folder = RunFolder.existing(path)
     settings = config.load(folder.config)
@@ -64,12 +70,13 @@ def load_run(
         raise UsageError(f"{path} has no checkpoint yet")
     tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
-    try:
-        model.load_state_dict(_evaluated_weights(state))
-    except RuntimeError as error:
-        raise UsageError(f"{folder.config} is not what the weights were trained with") from error
+    identity.require_same(state["settings"], settings, folder.config, SCORED)
+    model.load_state_dict(_evaluated_weights(state))
     model.to(compute.device).eval()
-    return Run(folder, settings, tokenizer, model, compute, state["step"], state["corpus"])
+    return Run(
+        folder, settings, tokenizer, model, compute,
+        state["step"], state["corpus"], state["settings"],
+    )  # fmt: skip
 
 
 def _evaluated_weights(state: dict[str, Any]) -> dict[str, Any]:

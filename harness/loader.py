@@ -5,15 +5,26 @@ from __future__ import annotations
 
 import functools
 import re
+import uuid
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
-from harness import explain
+from harness import explain, secrets
 from harness.errors import UsageError
 from harness.values import fits, show
+
+# Here, as the processes that a launcher may start import this module and no command's.
+# `${unique:}`: a few letters that no other process has, the same wherever one run reads it.
+OmegaConf.register_new_resolver(
+    "unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True
+)
+# `${by_model:{gpt: 1e-3, …}}`: the value for the model that was chosen.
+OmegaConf.register_new_resolver(
+    "by_model", lambda values, _root_: values[_root_.names.model], replace=True
+)
 
 _PLUGINS = "hydra._internal.core_plugins"
 _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
@@ -21,7 +32,6 @@ _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 # leaves it, and what to use instead.
 FIXED: dict[str, tuple[object, str]] = {
     "callbacks": ({"sweep": {"_target_": "harness.sweep.SweepReport"}}, ""),
-    "launcher": ({"_target_": f"{_PLUGINS}.basic_launcher.BasicLauncher"}, ""),
     "sweeper._target_": (f"{_PLUGINS}.basic_sweeper.BasicSweeper", ""),
     "hydra_logging": (_NO_LOGGING, ""),
     "job_logging": (_NO_LOGGING, ""),
@@ -36,16 +46,12 @@ FIXED: dict[str, tuple[object, str]] = {
 class Loader(ConfigLoaderImpl):
     """Composes as Hydra does. Raises UsageError for what can't be composed."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._choices = functools.cache(
-            lambda group: self.get_group_options(group, ObjectType.CONFIG)
-        )
-
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
+        choices = functools.cache(lambda group: self.get_group_options(group, ObjectType.CONFIG))
         overrides = named["overrides"] = [_local_once(each) for each in named["overrides"]]
         for override in overrides:
-            if complaint := explain.wrong_choice(override, self._choices):
+            secrets.require_none_typed(override)
+            if complaint := explain.wrong_choice(override, choices):
                 raise UsageError(complaint)
         try:
             config = super().load_configuration(*arguments, **named)
@@ -74,6 +80,7 @@ def _require_fixed(config: DictConfig) -> None:
             value = value.get(name) if isinstance(value, dict) else None
         if value != expected:
             raise UsageError(f"hydra.{key} can't be changed{instead}")
+    _require_launcher(plain.get("launcher"))
     if not fits(plain.get("verbose"), bool | str | list):
         raise UsageError(f"hydra.verbose={show(plain.get('verbose'))} should be true or false")
     # Hydra holds a sweeper's parameters to be text, but builds them like a callback.
@@ -83,3 +90,25 @@ def _require_fixed(config: DictConfig) -> None:
     for name in params:
         if str(name).startswith("_"):
             raise UsageError(f"hydra.sweeper.params.{name} is no setting")
+
+
+def _require_launcher(launcher: Any) -> None:
+    """Hydra's own, or an installed plugin of it, as by `hydra/launcher=joblib`: no other does Hydra
+    build. But it would build whatever class their settings name."""
+    target = launcher.get("_target_") if isinstance(launcher, dict) else None
+    own = f"{_PLUGINS}.basic_launcher.BasicLauncher"
+    is_plugin = isinstance(target, str) and target.startswith("hydra_plugins.")
+    if target != own and not is_plugin:
+        raise UsageError("hydra.launcher can't be changed, but for an installed one of Hydra's")
+    if _names_class({key: value for key, value in launcher.items() if key != "_target_"}):
+        raise UsageError("hydra.launcher can't be changed: its settings name a class")
+
+
+def _names_class(value: Any) -> bool:
+    """Whether any setting inside is one of those by which Hydra builds and calls things."""
+    if isinstance(value, dict):
+        return any(
+            str(key) in ("_target_", "_args_", "_partial_", "_convert_") or _names_class(inner)
+            for key, inner in value.items()
+        )
+    return isinstance(value, list) and any(map(_names_class, value))

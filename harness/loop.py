@@ -27,6 +27,7 @@ from harness.decode import Choice, generate
 from harness.device import Compute
 from harness.errors import RunFailure
 from harness.guards import Attempt, Guard, require_finite_weights
+from harness.identity import decisive
 from harness.interrupt import Interrupt, Stopped
 from harness.load import printable
 from harness.loggers import Logger, Row
@@ -109,7 +110,11 @@ def train(
     checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
     folder.drop_samples_from(progress.step)
     saved_step = progress.step if saved is not None else None
-    digests = {"tokenizer": tokenizer.digest, "corpus": dataset.digest}
+    origin: dict[str, Any] = {
+        "tokenizer": tokenizer.digest,
+        "corpus": dataset.digest,
+        "settings": decisive(settings),
+    }
 
     def mean(nats: Tensor) -> Tensor:
         """Of all targets of the step that count, whatever micro-batch they are in."""
@@ -123,7 +128,7 @@ def train(
         if progress.best is not None:
             progress.saved_best = [*progress.saved_best[-1:], progress.best["step"]]
         state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        state |= {"scaler": scaler.state_dict(), "guard": asdict(guard), **digests}
+        state |= {"scaler": scaler.state_dict(), "guard": asdict(guard), **origin}
         state["progress"] = asdict(progress)
         if average is not None:
             state["average"] = average.state_dict()
@@ -185,7 +190,7 @@ def train(
                     row |= _prefixed("val/", result)
                     if progress.best is None or result.nats < progress.best["nats"]:
                         progress.best = {"step": step, "nats": result.nats, **result.summary()}
-                        state = {"model": evaluated.state_dict(), **digests}
+                        state = {"model": evaluated.state_dict(), **origin}
                         if world.is_first:
                             checkpoint.save(
                                 folder.checkpoints, "best", step, state, keep=progress.saved_best

@@ -38,7 +38,7 @@ def task(cfg: DictConfig) -> int:
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
-    name = corpus.stand_in or settings.names.data
+    name = corpus.found or settings.names.data
     print(render(name, settings.names.tokenizer, describe(dataset)))
     return 0
 

@@ -1,4 +1,5 @@
-"""What a sweep does before its first job and after its last (a Hydra callback)."""
+"""What a sweep does before its first job and after its last (a Hydra callback), and where each of
+its jobs lies."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import atexit
 import shutil
 import sys
 import traceback
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import config
+from harness import config, identity
 from harness.cli import fail, run_tool
 from harness.errors import UsageError
+from harness.run_folder import RunFolder
 from harness.values import show
 from harness.world import World
 
@@ -34,6 +37,7 @@ class SweepReport(Callback):
 
     def __init__(self) -> None:
         self._failed = False
+        self._jobs: list[Settings | UsageError] = []
 
     # Hydra passes these by name, so `config` hides the module here.
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -41,8 +45,10 @@ class SweepReport(Callback):
             World.of_environment().require_alone()
             folder = _folder(config)
             _require_folder(folder, config.get("resume") is True)
-            _require_any_sound(_jobs(config))
+            self._jobs = _require_any_sound(_jobs(config))
             made = _make(folder)
+            if finished := _count(self._jobs, _digests(folder)):
+                print(f"{finished} of {len(self._jobs)} jobs are finished", file=sys.stderr)
         except (UsageError, OmegaConfBaseException) as error:
             sys.exit(fail(error, 2))
         atexit.register(_remove_if_empty, made)
@@ -68,7 +74,37 @@ class SweepReport(Callback):
         print_comparison(records, sys.stdout)
         write_report(records, folder / "report.html", [folder])
         print(f"{folder}/report.html written", file=sys.stderr)
-        return int(self._failed or any(record.status != "finished" for record in records))
+        # By configuration, as the table may show runs of other jobs, made before in this folder.
+        return int(_count(self._jobs, _digests(folder)) < len(self._jobs))
+
+
+def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
+    """Where a job of a sweep that goes on lies: where a run of its configuration is already,
+    whatever its number was then, a finished one first; else in a folder of its own."""
+    wanted, own = identity.digest(settings), sweep / name
+    same = [path for path in (own, *_runs(sweep)) if identity.digest_of_run(path) == wanted]
+    if same:
+        return next(filter(_is_finished, same), same[0])
+    return sweep / f"{name}-{wanted[:6]}" if own.exists() else own
+
+
+def _runs(sweep: Path) -> list[Path]:
+    return sorted(path.parent for path in sweep.glob("[!.]*/config.yaml"))
+
+
+def _digests(sweep: Path) -> set[str | None]:
+    """Of the configurations that are finished."""
+    return {identity.digest_of_run(path) for path in _runs(sweep) if _is_finished(path)}
+
+
+def _is_finished(folder: Path) -> bool:
+    return RunFolder(folder).read_summary().get("status") == "finished"
+
+
+def _count(jobs: Iterable[Settings | UsageError], digests: Container[str | None]) -> int:
+    """How many of the jobs have one of these digests."""
+    sound = (job for job in jobs if not isinstance(job, UsageError))
+    return sum(identity.digest(job) in digests for job in sound)
 
 
 def _folder(config: DictConfig) -> Path:
@@ -110,8 +146,9 @@ def _jobs(master: DictConfig) -> list[DictConfig]:
     return [loader.load_sweep_config(master, job) for job in batch]
 
 
-def _require_any_sound(jobs: list[DictConfig]) -> None:
-    """Raises the first job's UsageError if no job can run; one that can't fails in its turn."""
+def _require_any_sound(jobs: list[DictConfig]) -> list[Settings | UsageError]:
+    """The settings of each job, or what is wrong with them: it fails in its turn. Raises the first
+    one's UsageError if no job can run."""
     from harness.train import load_dataset
 
     checked = [_check(job) for job in jobs]
@@ -126,7 +163,7 @@ def _require_any_sound(jobs: list[DictConfig]) -> None:
         try:
             if not settings.resume:
                 load_dataset(settings)
-            return
+            return checked
         except UsageError as error:
             refusal = refusal or error
     assert refusal is not None

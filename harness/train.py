@@ -28,7 +28,9 @@ from harness import config, process
 from harness.cli import INTERRUPTED, TERMINATED, run_hydra
 from harness.config import Settings
 from harness.errors import RunFailure, UsageError
+from harness.resume import is_finished, require_same_origin, resumed
 from harness.run_folder import RunFolder, Summary, git, versions
+from harness.sweep import job_folder
 from harness.values import show
 from harness.world import ALONE, World
 
@@ -38,20 +40,6 @@ if TYPE_CHECKING:
     from harness.loggers import Logger, Row
 
 LOG = logging.getLogger("harness")
-# What may change when a run is resumed; all else decides the numbers that are there already.
-RESUMABLE = {
-    *(f"train.{name}" for name in config.CURRENCIES),
-    "train.patience",
-    "train.on_non_finite",
-    *(f"eval.{name}" for name in ("every", "batch_size", "sample_tokens", "prompt")),
-    "checkpoint",
-    "logger",
-    "observe",
-    "assets",
-    "cache",
-    "trust",
-    "device",
-}
 
 
 def task(cfg: DictConfig) -> int:
@@ -65,7 +53,7 @@ def task(cfg: DictConfig) -> int:
     if hydra_config.mode == RunMode.MULTIRUN:
         return _sweep_job(cfg, Path(hydra_config.sweep.dir), int(hydra_config.job.num), overrides)
     settings = config.read(cfg)
-    return run(_resumed(cfg, overrides) if settings.resume else settings)
+    return run(resumed(settings, overrides) if settings.resume else settings)
 
 
 def run(settings: Settings) -> int:
@@ -79,7 +67,7 @@ def run(settings: Settings) -> int:
     world.check(settings)
     if settings.resume:
         folder = RunFolder.existing(Path(settings.run_dir or ""))
-        if _is_finished(folder, settings):
+        if is_finished(folder, settings):
             print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
             return 0
     elif settings.run_dir and world.is_first:
@@ -105,7 +93,7 @@ def run(settings: Settings) -> int:
             saved = None
             if before is not None:
                 saved = checkpoint.load(before.checkpoints, "step")
-                _require_same_data(saved, dataset, settings)
+                require_same_origin(saved, dataset, settings, folder)
                 folder.write_config(settings.dump())
             if saved is None:
                 dataset.tokenizer.save(folder.tokenizer)
@@ -178,7 +166,7 @@ def load_dataset(settings: Settings) -> Dataset:
     tokenizer = settings.build("tokenizer", Tokenizer)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
     require_length(dataset, settings.train.seq_len)
-    settings.names.data = corpus.stand_in or settings.names.data
+    settings.names.data = corpus.found or settings.names.data
     try:
         tokenizer.encode(settings.eval.prompt or "")
     except TokenizerError as error:
@@ -381,74 +369,6 @@ def _create_folder(settings: Settings) -> RunFolder:
     raise AssertionError("unreachable")
 
 
-# Going on with a run
-
-
-def _is_finished(folder: RunFolder, settings: Settings) -> bool:
-    summary = folder.read_summary()
-    if summary.get("status") != "finished":
-        return False
-    currency, total = settings.train.budget
-    # Early stopping finishes below the budget: then only a larger one is more to do.
-    same_budget = config.load(folder.config).train.budget == (currency, total)
-    return same_budget or bool(summary["train"][currency] >= total)
-
-
-def _resumed(cfg: DictConfig, overrides: list[str]) -> Settings:
-    """The settings saved with the run, and over them what the command line says.
-
-    Raises UsageError naming every field that may not differ from the run's.
-    """
-    asked = config.read(cfg)
-    if not asked.run_dir:
-        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
-    folder = RunFolder.existing(Path(asked.run_dir))
-    saved = config.load(folder.config)
-    before, after = (OmegaConf.structured(settings) for settings in (saved, asked))
-    if not any(override.startswith("experiment=") for override in overrides):
-        named = [override.lstrip("+~").partition("=")[0] for override in overrides]
-        after = OmegaConf.create(OmegaConf.to_container(before))
-        for key in named:
-            value = OmegaConf.select(OmegaConf.structured(asked), key)
-            OmegaConf.update(after, key, value, merge=False, force_add=True)
-    differing = _differences(OmegaConf.to_container(before), OmegaConf.to_container(after))
-    if differing:
-        raise UsageError(
-            f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
-        )
-    settings = config.read(after)
-    settings.resume, settings.run_dir, settings.trust = True, asked.run_dir, asked.trust
-    return settings
-
-
-def _differences(before: Any, after: Any, key: str = "") -> list[str]:
-    """`key: before → after` for all that differs and decides the run's numbers."""
-    # names.data is that of a stand-in where the corpus could not be had; `data` itself is compared.
-    if key in RESUMABLE | {"resume", "run_dir", "names.data"}:
-        return []
-    if isinstance(before, dict) and isinstance(after, dict):
-        return [
-            line
-            for name in sorted({*before, *after})
-            for line in _differences(
-                before.get(name), after.get(name), f"{key}.{name}" if key else str(name)
-            )
-        ]
-    return [] if before == after else [f"{key}: {before} → {after}"]
-
-
-def _require_same_data(saved: dict[str, Any] | None, dataset: Dataset, settings: Settings) -> None:
-    if saved is None:
-        print("the run has no checkpoint yet: it begins anew", file=sys.stderr)
-        return
-    for name, digest in (("corpus", dataset.digest), ("tokenizer", dataset.tokenizer.digest)):
-        if saved[name] != digest:
-            raise UsageError(
-                f"{settings.run_dir} can't be resumed: its {name} has changed "
-                f"(SHA-256 {saved[name]} → {digest})"
-            )
-
-
 # One job of a sweep
 
 
@@ -464,11 +384,12 @@ def _sweep_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) 
         names = {name: chosen[name] for name in ("data", "tokenizer", "model")}
         path = sweep / f"{number}-{names['model']}-{names['tokenizer']}"
         return _record_failed_job(path, OmegaConf.to_yaml(cfg), names, error)
-    path = sweep / f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
+    name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
+    path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
-        cfg.run_dir = settings.run_dir = str(path)
+        settings.run_dir = str(path)
         settings.resume = settings.resume and (path / "config.yaml").exists()
-        code = run(_resumed(cfg, overrides) if settings.resume else settings)
+        code = run(settings)
     except Exception as error:
         names = {**vars(settings.names), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)

@@ -160,7 +160,7 @@ def unreachable(fallback: str | None) -> Download:
 def test_the_fallback_is_loud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = unreachable("python_docs")
     dataset = prepare(corpus, Bytes(), Assets((), tmp_path))
-    assert corpus.stand_in == "python_docs"
+    assert corpus.found == "python_docs"
     assert dataset.digest == prepare(PythonDocs(SHARES), Bytes(), Assets((), tmp_path)).digest
     notice = capsys.readouterr().err
     assert "TRAINING ON THE PYTHON DOCUMENTATION INSTEAD" in notice

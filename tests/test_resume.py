@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkpoint, loop
+from harness import checkpoint, config, loop
 from harness.cli import INTERRUPTED, TERMINATED
 from harness.config import CONF
 from harness.errors import RunFailure, UsageError
-from harness.train import _resumed, run
+from harness.resume import resumed
+from harness.train import run
 
 from .training import SMALL, losses, settings, summary, trace, train
 from .zoo_models import NAMES
@@ -190,7 +191,7 @@ def resume(folder: Path, *overrides: str) -> int:
     from harness import cli
 
     overrides = (f"run_dir={folder / 'run'}", "resume=true", *overrides)
-    return run(_resumed(cli.compose(list(overrides)), list(overrides)))
+    return run(resumed(config.read(cli.compose(list(overrides))), list(overrides)))
 
 
 def test_resuming_needs_only_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

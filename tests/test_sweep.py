@@ -61,6 +61,14 @@ def contents(run: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+def wait_until(holds: Callable[[], bool], started: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not holds():
+        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_every_combination_is_a_run_and_one_table_ends_them(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -267,20 +275,86 @@ def test_a_job_that_failed_is_tried_again(
     assert command("evaluate", folder / "1-gpt-char-s0").code == 0
 
 
-def test_a_sweep_does_not_go_on_with_other_settings(
+def test_killed_reordered_and_extended_it_runs_only_what_is_missing(
+    command: Command, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    """SIGKILL leaves no time to say anything: what is there is known by its configuration alone."""
+    line = ("-m", *small, "train.steps=200", "eval.every=100", "checkpoint.every=20")
+    folder, whole = tmp_path / "sweep", tmp_path / "whole"
+    started = subprocess.Popen(
+        [sys.executable, "-m", "harness.train", *line, "seed=0,1,2", f"hydra.sweep.dir={folder}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    second = folder / "1-gpt-char-s1"
+    wait_until(lambda: any(second.glob("checkpoints/step-*.pt")), started)
+    started.kill()
+    started.communicate()
+    assert [status(folder / name) for name in folders(folder)] == ["finished", "running"]
+    finished = contents(folder / "0-gpt-char-s0")
+
+    again = ("train", *line, "seed=3,1,0", "resume=true", f"hydra.sweep.dir={folder}")
+    ended = command(*again)
+    assert ended.code == 0, ended.err
+    assert "1 of 3 jobs are finished" in ended.err
+    assert f"{folder}/0-gpt-char-s0 is finished already: nothing to do" in ended.err
+    assert int(re.findall(r"going on from step (\d+)", ended.err)[0]) >= 20
+    assert contents(folder / "0-gpt-char-s0") == finished
+    assert folders(folder) == ["0-gpt-char-s0", "0-gpt-char-s3", "1-gpt-char-s1"]
+    assert command("train", *line, "seed=1,3", f"hydra.sweep.dir={whole}").code == 0
+    assert trace(folder / "1-gpt-char-s1") == trace(whole / "0-gpt-char-s1")
+    assert trace(folder / "0-gpt-char-s3") == trace(whole / "1-gpt-char-s3")
+
+    before = contents(folder / "0-gpt-char-s3") | contents(second)
+    ended = command(*again)
+    assert "3 of 3 jobs are finished" in ended.err
+    assert contents(folder / "0-gpt-char-s3") | contents(second) == before
+    assert ended.code == 0
+
+
+def test_other_settings_make_other_jobs(
+    command: Command, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Those that are there already stay as they are, and are not taken for the ones asked for."""
+    folder = tmp_path / "sweep"
+    line = ("train", "-m", "seed=0", *small, f"hydra.sweep.dir={folder}")
+    assert command(*line).code == 0
+    before = contents(folder / "0-gpt-char-s0")
+    assert command(*line, "optimizer.lr=0.5", "train.steps=2", "resume=true").code == 0
+    assert contents(folder / "0-gpt-char-s0") == before
+    first, second = folders(folder)
+    assert re.fullmatch(r"0-gpt-char-s0-[0-9a-f]{6}", second)
+    assert config.load(folder / second / "config.yaml").optimizer["lr"] == 0.5
+    assert command(*line, "optimizer.lr=0.5", "train.steps=2", "resume=true").code == 0
+    assert folders(folder) == [first, second]
+
+
+def test_a_finished_job_that_was_edited_is_not_taken_for_the_one_asked_for(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep"
-    line = ("train", "-m", "seed=0,1", *small, f"hydra.sweep.dir={folder}")
+    line = ("train", "-m", "seed=0", *small, "train.steps=1", f"hydra.sweep.dir={folder}")
     assert command(*line).code == 0
-    before = contents(folder / "0-gpt-char-s0")
-    ended = command(*line, "optimizer.lr=0.5", "resume=true")
-    assert ended.code == 1
-    assert "optimizer.lr: 0.001 → 0.5" in ended.err
-    after = contents(folder / "0-gpt-char-s0")
-    assert {name: after[name] for name in before if name != "train.log"} == {
-        name: content for name, content in before.items() if name != "train.log"
-    }
+    saved = folder / "0-gpt-char-s0" / "config.yaml"
+    saved.write_text(saved.read_text().replace("n_layer: 1", "n_layer: 2"))
+    assert command(*line, "resume=true").code == 0
+    assert len(folders(folder)) == 2
+
+
+def test_a_recipe_that_was_cut_off_goes_on(
+    command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of precision=auto, which was resolved when its jobs began."""
+    folder = tmp_path / "sweep"
+    line = (
+        "train", "experiment=compare", "model=bigram,mlp", *without_model(small),
+        "precision=auto", f"hydra.sweep.dir={folder}",
+    )  # fmt: skip
+    assert cut_off(command, 1, 5, monkeypatch)(*line).code == 143
+    ended = command(*line, "resume=true")
+    assert ended.code == 0, ended.err
+    assert "1 of 2 jobs are finished" in ended.err
+    assert "going on from step 5" in ended.err
+    assert folders(folder) == ["0-bigram-char-s0", "1-mlp-char-s0"]
 
 
 def test_a_sweep_goes_on_only_where_there_is_one(
@@ -303,10 +377,7 @@ def test_sigterm_stops_the_whole_sweep(small: tuple[str, ...], tmp_path: Path) -
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     metrics = folder / "0-gpt-char-s0" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size > 1000):
-        assert started.poll() is None, started.communicate()
-        time.sleep(0.05)
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size > 1000, started)
     started.send_signal(signal.SIGTERM)
     asked = time.monotonic()
     out, err = started.communicate(timeout=60)

@@ -1,0 +1,99 @@
+"""Going on with a run that was stopped: what may differ from it, and what may not."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import config
+from harness.config import Settings
+from harness.errors import UsageError
+from harness.identity import differences, require_same
+from harness.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from harness.data import Dataset
+
+_ABSENT = object()
+
+
+def resumed(asked: Settings, overrides: list[str]) -> Settings:
+    """The settings saved with the run in `asked.run_dir`, and over them what the command line says:
+    its overrides, or all of `asked` where one of them is a recipe.
+
+    Raises UsageError naming every field that may not differ from the run's.
+    """
+    if not asked.run_dir:
+        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
+    folder = RunFolder.existing(Path(asked.run_dir))
+    saved = config.load(folder.config)
+    if asked.precision == "auto":  # which was resolved when the run began
+        asked.precision = saved.precision
+    before, after = asdict(saved), asdict(asked)
+    if not any(override.startswith("experiment=") for override in overrides):
+        typed, after = after, copy.deepcopy(before)
+        for override in overrides:
+            key = override.lstrip("+~").partition("=")[0]
+            _put(after, key, _get(typed, key))
+    differing = differences(before, after)
+    if differing:
+        raise UsageError(
+            f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
+        )
+    settings = config.read(after)
+    settings.resume, settings.run_dir, settings.trust = True, asked.run_dir, asked.trust
+    return settings
+
+
+def is_finished(folder: RunFolder, settings: Settings) -> bool:
+    """Whether the run has spent its budget, and no more is asked for."""
+    summary = folder.read_summary()
+    if summary.get("status") != "finished":
+        return False
+    currency, total = settings.train.budget
+    # Early stopping finishes below the budget: then only a larger one is more to do.
+    same_budget = config.load(folder.config).train.budget == (currency, total)
+    return same_budget or bool(summary["train"][currency] >= total)
+
+
+def require_same_origin(
+    saved: dict[str, Any] | None, dataset: Dataset, settings: Settings, folder: RunFolder
+) -> None:
+    """Raises UsageError if a checkpoint is of another text, tokenizer or configuration."""
+    if saved is None:
+        print("the run has no checkpoint yet: it begins anew", file=sys.stderr)
+        return
+    for name, digest in (("corpus", dataset.digest), ("tokenizer", dataset.tokenizer.digest)):
+        if saved[name] != digest:
+            raise UsageError(
+                f"{settings.run_dir} can't be resumed: its {name} has changed "
+                f"(SHA-256 {saved[name]} → {digest})"
+            )
+    require_same(saved["settings"], settings, folder.config)
+
+
+def _get(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(node, dict) or name not in node:
+            return _ABSENT
+        node = node[name]
+    return node
+
+
+def _put(node: dict[str, Any], key: str, value: Any) -> None:
+    """Set, or where the value is absent remove, what lies at a dotted key."""
+    *path, last = key.split(".")
+    for name in path:
+        inner = node.get(name)
+        if not isinstance(inner, dict):
+            if value is _ABSENT:
+                return
+            inner = node[name] = {}
+        node = inner
+    if value is _ABSENT:
+        node.pop(last, None)
+    else:
+        node[last] = value

@@ -1,0 +1,350 @@
+"""What holds for any input: of the sampler, the windows of evaluation, schedules, tokenizers,
+checkpoints and the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, example, given
+from hypothesis import settings as hypothesis_settings
+
+from harness import checkpoint, cli, config, schedule
+from harness.assets import Assets
+from harness.corpus import TextFile
+from harness.data import draw_batch, prepare
+from harness.metrics import resolve_stride, windows
+from harness.schedule import Schedule
+from harness.train import task
+from zoo_tokenizers import Tokenizer
+from zoo_tokenizers.bytes import Bytes
+from zoo_tokenizers.characters import Characters
+
+from .conftest import plain
+from .training import TEXT
+
+quick = hypothesis_settings(max_examples=100, deadline=None)
+
+# The sampler
+
+
+@given(
+    length=st.integers(2, 60),
+    share=st.floats(0, 1),
+    rows=st.integers(1, 8),
+    seed=st.integers(0, 2**63 - 1),
+    step=st.integers(0, 2**64 - 1),
+)
+@quick
+def test_a_batch_is_made_of_stretches_of_its_split(
+    length: int, share: float, rows: int, seed: int, step: int
+) -> None:
+    """No token from outside, targets one on from inputs: each token here is its own place."""
+    seq_len = 1 + int(share * (length - 2))
+    inputs, targets = draw_batch(np.arange(length, dtype=np.uint8), seed, step, rows, seq_len)
+    assert inputs.shape == targets.shape == (rows, seq_len)
+    assert (inputs[:, 1:] == inputs[:, :-1] + 1).all()
+    assert (targets == inputs + 1).all()
+    assert inputs.min() >= 0
+    assert targets.max() < length
+
+
+@given(
+    length=st.integers(2, 40),
+    seq_len=st.integers(1, 39),
+    seed=st.integers(0, 2**63 - 1),
+    step=st.integers(0, 2**60),
+)
+@example(length=2, seq_len=1, seed=0, step=0)
+@example(length=40, seq_len=1, seed=0, step=0)
+@quick
+def test_every_offset_is_reached(length: int, seq_len: int, seed: int, step: int) -> None:
+    """First and last included. (To miss one of n in 40 n draws has probability below n e^-40.)"""
+    assume(seq_len < length)
+    offsets = length - seq_len
+    inputs, _ = draw_batch(np.arange(length), seed, step, 40 * offsets, seq_len)
+    assert set(inputs[:, 0].tolist()) == set(range(offsets))
+
+
+# The windows of evaluation
+
+
+@given(targets=st.integers(1, 300), block=st.integers(1, 80), stride=st.none() | st.integers(1, 80))
+@example(targets=80, block=80, stride=80)
+@example(targets=81, block=80, stride=80)
+@example(targets=1, block=1, stride=None)
+@hypothesis_settings(max_examples=500, deadline=None)
+def test_windows_score_each_token_once(targets: int, block: int, stride: int | None) -> None:
+    """In order, with all the context that the stride leaves them."""
+    assume(stride is None or stride <= block)
+    moved = resolve_stride(block, stride)
+    found = windows(targets, block, moved)
+    length = min(block, targets)
+    scored = [at for start, new in found for at in range(start + length - new, start + length)]
+    assert scored == list(range(targets))
+    for start, new in found:
+        assert 0 <= start <= targets - length
+        assert 1 <= new <= length
+    for _, new in found[1:]:
+        assert new <= moved
+        assert length - new >= block - moved
+
+
+# Schedules
+
+SCHEDULES = {
+    schedule.Constant: {},
+    schedule.Cosine: {"floor": st.floats(0, 1)},
+    schedule.Linear: {"floor": st.floats(0, 1)},
+    schedule.StableDecay: {"floor": st.floats(0, 1), "decay": st.floats(0, 0.5)},
+    schedule.Step: {
+        "at": st.lists(st.floats(0, 1), max_size=3),
+        "factor": st.floats(0.01, 1),
+    },
+    schedule.InverseSqrt: {},
+}
+
+
+def subclasses(cls: type) -> set[type]:
+    return {cls, *(inner for each in cls.__subclasses__() for inner in subclasses(each))}
+
+
+def test_every_schedule_is_tried() -> None:
+    public = {each for each in subclasses(Schedule) if each.__module__ == schedule.__name__}
+    assert {each for each in public if each.__name__[0] != "_"} - {Schedule} == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+@quick
+def test_a_schedule_rises_to_its_peak_and_never_again(kind: type[Schedule], data: Any) -> None:
+    total = data.draw(st.integers(1, 10**9) | st.floats(1e-3, 1e18), label="total")
+    warmup = data.draw(st.floats(1e-6, 0.5), label="warmup")
+    start = data.draw(st.floats(0, 1), label="warmup_start")
+    more = {name: data.draw(values, label=name) for name, values in SCHEDULES[kind].items()}
+    made = kind(total, warmup=warmup, warmup_start=start, **more)
+    shares = sorted(data.draw(st.lists(st.floats(0, 1), min_size=2, max_size=9), label="shares"))
+    spent = [share * total for share in shares]
+    factors = [made(each) for each in spent]
+    assert all(0 <= factor <= 1 + 1e-9 and math.isfinite(factor) for factor in factors)
+    assert math.isclose(made(0), start, abs_tol=1e-12)
+    rising = [factor for each, factor in zip(spent, factors, strict=True) if each < made.warmup]
+    falling = [factor for each, factor in zip(spent, factors, strict=True) if each >= made.warmup]
+    assert all(a <= b + 1e-12 for a, b in itertools.pairwise(rising))
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
+    if "floor" in more and (kind is not schedule.StableDecay or more["decay"] > 0):
+        assert math.isclose(made(total), more["floor"], abs_tol=1e-6)
+
+
+# Tokenizers
+
+SCALARS = st.characters(exclude_categories=["Cs"])
+
+
+@given(train=st.text(SCALARS, min_size=1, max_size=60), rest=st.text(SCALARS, max_size=20))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_a_split_comes_back_and_every_byte_is_counted(train: str, rest: str) -> None:
+    """Known characters from their ids, unknown ones by number; nothing is learnt from the rest."""
+    for tokenizer in (Characters(), Bytes()):
+        tokenizer.fit([train])
+        before = tokenizer.digest, tokenizer.vocab_size
+        for text in (train, rest):
+            ids, unknown = tokenizer.encode_known(text)
+            assert tokenizer.decode(ids) == "".join(c for c in text if c not in unknown)
+            lost = sum(len(character.encode()) * count for character, count in unknown.items())
+            assert int(tokenizer.token_bytes[ids].sum()) + lost == len(text.encode())
+            assert not len(ids) or int(max(ids)) < tokenizer.vocab_size
+        assert (tokenizer.digest, tokenizer.vocab_size) == before
+
+
+@given(content=st.binary(min_size=40, max_size=400), cut=st.integers(1, 8))
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_no_token_comes_from_outside_its_split(content: bytes, cut: int) -> None:
+    shares = [cut / 10, (9 - cut) / 20 + 0.05, (9 - cut) / 20 + 0.05]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text"
+        path.write_bytes(content)
+        tokenizer: Tokenizer = Bytes()
+        dataset = prepare(TextFile(str(path), shares), tokenizer, Assets((), Path(folder)))
+        parts = [bytes(np.asarray(part.ids)) for part in (dataset.train, dataset.val, dataset.test)]
+        assert b"".join(parts) == content
+        assert [len(part) for part in parts] == [
+            part.bytes for part in (dataset.train, dataset.val, dataset.test)
+        ]
+
+
+# Checkpoints
+
+DTYPES = [
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8,
+    torch.bool, torch.complex64,
+]  # fmt: skip
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> torch.Tensor:
+    """Of any bits: NaN and infinity among them."""
+    shape = draw(st.lists(st.integers(0, 4), max_size=3))
+    dtype = draw(st.sampled_from(DTYPES))
+    size = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    if not size:
+        return torch.empty(shape, dtype=dtype)
+    content = bytearray(draw(st.binary(min_size=size, max_size=size)))
+    if dtype == torch.bool:
+        content = bytearray(byte & 1 for byte in content)
+    return torch.frombuffer(content, dtype=dtype).reshape(shape)
+
+
+STATES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | tensors(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers(0, 99), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bit for bit."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, torch.Tensor):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            return False
+        return a.reshape(-1).view(torch.uint8).equal(b.reshape(-1).view(torch.uint8))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b or (a != a and b != b)
+
+
+@given(state=STATES, step=st.integers(0, 10**9))
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_a_checkpoint_comes_back_bit_for_bit(state: Any, step: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint.save(folder, "step", step, {"model": state}, keep=[])
+        back = checkpoint.load(folder, "step")
+        assert back is not None
+        assert back["step"] == step
+        assert same(back["model"], state)
+        assert not same([back["model"], 0], [state, 1])
+
+
+# The command line, to its end
+
+
+def keys(node: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in node.items():
+        found.append(prefix + name)
+        if isinstance(value, dict):
+            found += keys(value, f"{prefix}{name}.")
+    return found
+
+
+KEPT = {"run_dir", "cache", "assets", "data.path", "logger"}  # where the test writes, and what runs
+KEYS = [key for key in keys(plain("data=text", "data.path=x")) if key.split("[")[0] not in KEPT]
+SOUND = {
+    "model": ["bigram", "mlp", "gpt", "gru", "wavenet"],
+    "tokenizer": ["char", "bytes"],
+    "optimizer": config.choices("optimizer"),
+    "schedule": config.choices("schedule"),
+    "observe": config.choices("observe"),
+    "precision": ["fp32", "bf16"],
+    "init": list(config.INITS),
+    "train.seq_len": ["1", "7"],
+    "train.batch_size": ["1", "3"],
+    "train.accumulate": ["2"],
+    "train.clip": ["null", "0.1"],
+    "train.positions": ["last"],
+    "train.ema": ["0.5"],
+    "train.label_smoothing": ["0.1"],
+    "eval.stride": ["1", "3"],
+    "eval.prompt": ["bottle", "''"],
+    "seed": ["0", "7"],
+}
+ODD = ["-1", "0", "1", "1e-3", "1e99", "nan", "null", "true", "''", "[]", "{}", "[1,2]", "a,b", "é",
+       "{_target_: os.system}", "${seed}", "${nope}", "???", "zoo.gpt.GPT", "../up",
+       "1" * 30]  # fmt: skip
+OVERRIDES = st.one_of(
+    *(st.sampled_from(values).map(f"{key}={{}}".format) for key, values in SOUND.items()),
+    st.builds("{}{}={}".format, st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS),
+              st.sampled_from(ODD) | st.text(max_size=4)),
+    st.builds("~{}".format, st.sampled_from(KEYS)),
+    st.text(max_size=8),
+)  # fmt: skip
+
+
+def ends(overrides: list[str]) -> tuple[int, str]:
+    """The code and the stderr of a training of a step with these overrides, in this process."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, err = Path(name), io.StringIO()
+        (folder / "text").write_text(TEXT[:2000])
+        before, argv = Path.cwd(), sys.argv
+        sys.argv = [
+            "train.py", "data=text", f"data.path={folder / 'text'}", f"cache={folder / 'cache'}",
+            f"run_dir={folder / 'run'}", "device=cpu", "precision=fp32", "train.steps=1",
+            "train.batch_size=2", "train.seq_len=4", "eval.sample_tokens=2", "model.n_layer=1",
+            "model.n_head=1", "model.n_embd=8", "model.block_size=8", *overrides,
+        ]  # fmt: skip
+        try:
+            os.chdir(folder)
+            with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+                cli.run_hydra(task)
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            sys.argv = argv
+            os.chdir(before)
+        assert isinstance(code, int)
+        if code == 2:
+            assert not (folder / "run").exists()
+            assert [
+                path.name for path in folder.iterdir() if path.name not in ("text", "cache")
+            ] == []
+        return code, err.getvalue()
+
+
+def is_clean(overrides: list[str]) -> None:
+    code, err = ends(overrides)
+    assert code in (0, 1, 2), err
+    assert "Traceback" not in err
+    if code == 2:
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) == 1, err
+
+
+LISTS = st.lists(OVERRIDES, min_size=1, max_size=3)
+slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+def test_the_command_line_of_these_properties_trains() -> None:
+    code, err = ends([])
+    assert code == 0, err
+
+
+@given(LISTS)
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=slow)
+def test_any_command_line_ends_in_a_run_or_one_line(overrides: list[str]) -> None:
+    is_clean(overrides)
+
+
+@pytest.mark.long
+@given(LISTS)
+@hypothesis_settings(max_examples=1000, deadline=None, suppress_health_check=slow)
+def test_a_thousand_command_lines_end_in_a_run_or_one_line(overrides: list[str]) -> None:
+    is_clean(overrides)

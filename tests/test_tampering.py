@@ -1,0 +1,227 @@
+"""Run folders from elsewhere: edited configurations, pickles, and names that lead outside."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from harness import config, corpus
+from harness.errors import UsageError
+from harness.identity import RESUMABLE, decisive, differences, digest
+
+from .conftest import Ended, plain
+from .training import settings, summary, train
+
+Command = Callable[..., Ended]
+TOOLS = (("evaluate",), ("sample", "--tokens", "1"))
+
+
+@pytest.fixture
+def copied(finished_run: Path, tmp_path: Path) -> Path:
+    """The finished run, to be tampered with."""
+    return Path(shutil.copytree(finished_run, tmp_path / "copied"))
+
+
+def edit(run: Path, key: str, value: object) -> None:
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    *path, last = key.split(".")
+    node = saved
+    for name in path:
+        node = node[name]
+    assert node[last] != value
+    node[last] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(saved))
+
+
+# Edited configurations
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("model.n_head", 1, ("evaluate", "sample")),  # weights of the same shapes, other numbers
+        ("model.n_embd", 32, ("evaluate", "sample")),
+        ("train.ema", 0.5, ("evaluate", "sample")),
+        ("eval.stride", 1, ("evaluate", "sample")),
+        ("data.split", [0.5, 0.25, 0.25], ("evaluate",)),
+        ("optimizer.lr", 0.5, ()),
+        ("seed", 9, ()),
+    ],
+)
+def test_an_edited_configuration_gives_no_numbers(
+    key: str, value: object, needed: tuple[str, ...], command: Command, copied: Path
+) -> None:
+    """The field is named; what does not touch a number of the tool is let through."""
+    edit(copied, key, value)
+    for tool, *options in TOOLS:
+        ended = command(tool, copied, *options)
+        assert ended.code == (2 if tool in needed else 0), ended.err
+        if tool in needed:
+            assert f"config.yaml is not what the weights were trained with: {key}: " in ended.err
+            assert len(ended.err.splitlines()) == 1
+    ended = command("train", f"run_dir={copied}", "resume=true", "train.steps=99")
+    assert ended.code == 2
+    assert f"{key}: " in ended.err
+
+
+def test_a_text_may_lie_elsewhere_if_it_is_the_same(
+    command: Command, copied: Path, tmp_path: Path
+) -> None:
+    saved = config.load(copied / "config.yaml")
+    there = Path(shutil.copy(saved.data["path"], tmp_path / "elsewhere.txt"))
+    edit(copied, "data.path", str(there))
+    assert command("evaluate", copied).code == 0
+    there.write_text(there.read_text() + "!")
+    assert command("evaluate", copied).code == 2
+
+
+def test_what_decides_the_numbers_is_all_but_what_may_change(tmp_path: Path) -> None:
+    """Every setting counts unless it is named; so does one that will be added."""
+    chosen = settings(tmp_path / "a")
+    left_out = {name for name in vars(chosen) if name not in decisive(chosen)}
+    assert left_out == {name for name in RESUMABLE if "." not in name} | {"resume", "run_dir"}
+    before = decisive(chosen)
+    assert differences(before, decisive(settings(tmp_path / "b", "train.steps=9"))) == []
+    changed = decisive(settings(tmp_path / "b", "seed=3", "model.bias=false"))
+    assert differences(before, changed) == ["model.bias: True → False", "seed: 0 → 3"]
+    assert differences(before, {}) != []
+
+
+def test_the_digest_of_a_job_is_of_all_that_tells_it_from_others(tmp_path: Path) -> None:
+    def of(*overrides: str) -> str:
+        return digest(settings(tmp_path / "a", *overrides))
+
+    assert of() == of("resume=true", "run_dir=x", "cache=y", "logger=[wandb]", "trust=[z]")
+    several = ["seed=1", "train.steps=9", "optimizer.lr=2e-3", "eval.every=3", "observe=off"]
+    assert len({of(), *map(of, several), of(f"data.path={tmp_path / 'other'}")}) == 7
+    assert of("precision=auto") in {of("precision=fp32"), of("precision=bf16")}
+
+
+# Pickles
+
+
+class Payload:
+    """What runs when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.mark,)
+
+
+def test_the_payload_works(tmp_path: Path) -> None:
+    """The negative control of the tests below."""
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+def poison(path: Path, mark: Path) -> None:
+    """Put a pickle where a file of a run is, in the format in which it would be read."""
+    if path.suffix == ".pt":
+        torch.save({"format": 3, "model": Payload(mark)}, path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()  # a digest proves no good will
+        path.with_name(path.name + ".sha256").write_text(f"{sha256}  {path.name}\n")
+    elif path.suffix == ".npy":
+        np.save(path, np.array([Payload(mark)], dtype=object), allow_pickle=True)
+    elif path.suffix == ".yaml":
+        path.write_text(f"seed: !!python/object/apply:pathlib.Path.touch ['{mark}']\n")
+    else:
+        path.write_bytes(pickle.dumps(Payload(mark)))
+
+
+def test_no_file_of_a_run_is_unpickled(
+    command: Command, finished_run: Path, tmp_path: Path
+) -> None:
+    """Each of them, one at a time; every tool either does not mind or says it in one line."""
+    mark = tmp_path / "ran"
+    names = [
+        path.relative_to(finished_run)
+        for path in sorted(finished_run.rglob("*"))
+        if path.is_file() and path.suffix not in (".sha256", ".log")
+    ]
+    assert {name.suffix for name in names} >= {".pt", ".npy", ".yaml", ".json", ".jsonl", ".txt"}
+    refused = set()
+    for number, name in enumerate(names):
+        run = Path(shutil.copytree(finished_run, tmp_path / f"copied-{number}"))
+        poison(run / name, mark)
+        for tool, *options in (
+            *TOOLS, ("sample", "--tokens", "1", "--mask-unused"), ("compare",),
+            ("evaluate", "--checkpoint", "latest"),
+        ):  # fmt: skip
+            ended = command(tool, run, *options)
+            assert not mark.exists(), (name, tool)
+            assert "Traceback" not in ended.err
+            assert ended.code in (0, 1, 2)
+            if ended.code and tool != "compare":
+                assert len(ended.err.splitlines()) == 1, ended.err
+                refused.add(name.name.partition("-")[0])
+        ended = command("train", f"run_dir={run}", "resume=true")
+        assert not mark.exists(), name
+        assert "Traceback" not in ended.err
+    assert refused >= {"best", "step", "train_counts.npy", "config.yaml", "characters.txt"}
+
+
+def test_the_cache_is_not_unpickled(tmp_path: Path) -> None:
+    """Nor trusted: what it should hold is made again."""
+    assert train(tmp_path / "a", "train.steps=1") == 0
+    cached = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert cached
+    mark = tmp_path / "ran"
+    for path in cached:
+        path.write_bytes(pickle.dumps(Payload(mark)))
+    assert train(tmp_path / "b", "train.steps=1") == 0
+    assert not mark.exists()
+    assert summary(tmp_path / "b")["test"] == summary(tmp_path / "a")["test"]
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", "/etc/passwd"),
+        ("model", "../../out"),
+        ("tokenizer", ".."),
+        ("tokenizer", "a\\0b"),
+        ("data", "x" * 300),
+    ],
+)
+@pytest.mark.parametrize("mode", [(), ("-m",)])
+def test_a_name_leads_nowhere_else(
+    mode: tuple[str, ...], name: str, value: str, command: Command, small_text: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    ended = command(
+        "train", *mode, "data=text", f"data.path={small_text}", f'names.{name}="{value}"'
+    )
+    assert ended.code == 2
+    assert f"names.{name}=" in ended.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["../above.txt", "/etc/passwd", "a/../../b", "..", "", "a\0b"])
+def test_a_download_stays_in_its_folder(file: str) -> None:
+    """Or a configuration could write a file of its choice anywhere."""
+    node = plain()["data"]
+    with pytest.raises(UsageError, match=r"data: file=.* must be the plain name of a file"):
+        config.build({**node, "file": file}, corpus.Corpus, "data")
+
+
+# Names on the command line that are too long for a folder
+
+
+def test_a_run_folder_that_can_not_be(command: Command, small_text: Path) -> None:
+    ended = command("train", "data=text", f"data.path={small_text}", f"run_dir={'x' * 300}")
+    assert ended.code == 2
+    assert "File name too long" in ended.err
+    assert len(ended.err.splitlines()) == 1
