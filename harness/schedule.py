@@ -156,7 +156,7 @@ class InverseSqrt(Schedule):
 
 def amount(name: str, value: float, total: float) -> float:
     """A setting in the budget's currency; below 1 it is a share of the budget."""
-    if not 0 <= value <= total:
+    if not 0 <= value < 1 and not 1 <= value <= total:
         raise ValueError(f"{name}={value:g} must lie between 0 and the budget of {total:g}")
     return value * total if value < 1 else value
 

@@ -34,7 +34,12 @@ from zoo_tokenizers.characters import Characters
 from .conftest import plain
 from .training import TEXT
 
-quick = hypothesis_settings(max_examples=100, deadline=None)
+UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]  # on a busy machine all is slow
+
+
+def tried(times: int) -> hypothesis_settings:
+    return hypothesis_settings(max_examples=times, deadline=None, suppress_health_check=UNHURRIED)
+
 
 # The sampler
 
@@ -46,7 +51,7 @@ quick = hypothesis_settings(max_examples=100, deadline=None)
     seed=st.integers(0, 2**63 - 1),
     step=st.integers(0, 2**64 - 1),
 )
-@quick
+@tried(100)
 def test_a_batch_is_made_of_stretches_of_its_split(
     length: int, share: float, rows: int, seed: int, step: int
 ) -> None:
@@ -68,7 +73,7 @@ def test_a_batch_is_made_of_stretches_of_its_split(
 )
 @example(length=2, seq_len=1, seed=0, step=0)
 @example(length=40, seq_len=1, seed=0, step=0)
-@quick
+@tried(100)
 def test_every_offset_is_reached(length: int, seq_len: int, seed: int, step: int) -> None:
     """First and last included. (To miss one of n in 40 n draws has probability below n e^-40.)"""
     assume(seq_len < length)
@@ -84,7 +89,7 @@ def test_every_offset_is_reached(length: int, seq_len: int, seed: int, step: int
 @example(targets=80, block=80, stride=80)
 @example(targets=81, block=80, stride=80)
 @example(targets=1, block=1, stride=None)
-@hypothesis_settings(max_examples=500, deadline=None)
+@tried(500)
 def test_windows_score_each_token_once(targets: int, block: int, stride: int | None) -> None:
     """In order, with all the context that the stride leaves them."""
     assume(stride is None or stride <= block)
@@ -127,7 +132,7 @@ def test_every_schedule_is_tried() -> None:
 
 @pytest.mark.parametrize("kind", SCHEDULES, ids=lambda kind: kind.__name__)
 @given(data=st.data())
-@quick
+@tried(100)
 def test_a_schedule_rises_to_its_peak_and_never_again(kind: type[Schedule], data: Any) -> None:
     total = data.draw(st.integers(1, 10**9) | st.floats(1e-3, 1e18), label="total")
     warmup = data.draw(st.floats(1e-6, 0.5), label="warmup")
@@ -153,7 +158,7 @@ SCALARS = st.characters(exclude_categories=["Cs"])
 
 
 @given(train=st.text(SCALARS, min_size=1, max_size=60), rest=st.text(SCALARS, max_size=20))
-@hypothesis_settings(max_examples=60, deadline=None)
+@tried(60)
 def test_a_split_comes_back_and_every_byte_is_counted(train: str, rest: str) -> None:
     """Known characters from their ids, unknown ones by number; nothing is learnt from the rest."""
     for tokenizer in (Characters(), Bytes()):
@@ -169,7 +174,7 @@ def test_a_split_comes_back_and_every_byte_is_counted(train: str, rest: str) -> 
 
 
 @given(content=st.binary(min_size=40, max_size=400), cut=st.integers(1, 8))
-@hypothesis_settings(max_examples=30, deadline=None)
+@tried(30)
 def test_no_token_comes_from_outside_its_split(content: bytes, cut: int) -> None:
     shares = [cut / 10, (9 - cut) / 20 + 0.05, (9 - cut) / 20 + 0.05]
     with tempfile.TemporaryDirectory() as folder:
@@ -232,7 +237,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @given(state=STATES, step=st.integers(0, 10**9))
-@hypothesis_settings(max_examples=40, deadline=None)
+@tried(40)
 def test_a_checkpoint_comes_back_bit_for_bit(state: Any, step: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -329,7 +334,6 @@ def is_clean(overrides: list[str]) -> None:
 
 
 LISTS = st.lists(OVERRIDES, min_size=1, max_size=3)
-slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 def test_the_command_line_of_these_properties_trains() -> None:
@@ -338,13 +342,13 @@ def test_the_command_line_of_these_properties_trains() -> None:
 
 
 @given(LISTS)
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=slow)
+@tried(40)
 def test_any_command_line_ends_in_a_run_or_one_line(overrides: list[str]) -> None:
     is_clean(overrides)
 
 
 @pytest.mark.long
 @given(LISTS)
-@hypothesis_settings(max_examples=1000, deadline=None, suppress_health_check=slow)
+@tried(1000)
 def test_a_thousand_command_lines_end_in_a_run_or_one_line(overrides: list[str]) -> None:
     is_clean(overrides)
