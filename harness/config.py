@@ -167,6 +167,8 @@ def read(config: DictConfig | Mapping[str, Any]) -> Settings:
 def load(path: Path) -> Settings:
     """The settings of a run's config.yaml. What it trusts does not count: only the user says."""
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(path.read_text())):
+            raise ValueError("it holds aliases, ten of which can fill any memory")
         # What a run writes is resolved: a ${oc.env:…} in it is text, or it would read our secrets.
         plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         settings = read(plain)

@@ -105,6 +105,15 @@ def test_the_digest_of_a_job_is_of_all_that_tells_it_from_others(tmp_path: Path)
     assert of("precision=auto") in {of("precision=fp32"), of("precision=bf16")}
 
 
+def test_a_configuration_that_would_fill_any_memory_is_refused(tmp_path: Path) -> None:
+    """Ten lines, each of ten times the one before."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 11)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(UsageError, match="it holds aliases"):
+        config.load(tmp_path / "config.yaml")
+
+
 # Pickles
 
 
