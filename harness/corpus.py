@@ -86,7 +86,7 @@ class Download(Corpus):
         self, file: str, url: str, sha256: str, split: list[float], fallback: str | None = None
     ) -> None:
         super().__init__(split)
-        if not file or file != Path(file).name or "\0" in file:
+        if file in ("", "..") or file != Path(file).name or "\0" in file:
             raise ValueError(f"file={file!r} must be the plain name of a file")
         if fallback not in (None, "python_docs"):
             raise ValueError(f"fallback={fallback} must be python_docs or null")
