@@ -417,10 +417,7 @@ def _check_ranges(settings: Settings) -> None:
         ("train.batch_norm", train.batch_norm, BATCH_NORMS),
         ("train.on_non_finite", train.on_non_finite, ON_NON_FINITE),
     ):
-        if word not in words:
-            raise UsageError(
-                f"{key}={word} is not one of {', '.join(words)}.{nearest(word, words)}"
-            )
+        require_choice(key, word, words)
     share, samples = train.batch_norm_frozen, train.batch_norm_samples
     require(0 < share <= 1, "train.batch_norm_frozen", share, "above 0 and at most 1")
     require(samples >= 2, "train.batch_norm_samples", samples, "at least 2")
