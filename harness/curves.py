@@ -17,6 +17,7 @@ from harness.runs import RunRecord
 MOST_DRAWN = 12
 MOST_POINTS = 200
 TRAINING_BINS = 80
+ENDS_APART = 0.9  # of the last step of one seed to that of another, to be drawn as one end
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,22 @@ def validation_series(
 
 
 def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]:
-    """(x, mean, lowest, highest) at the steps that all seeds have: a mean over fewer would jump."""
+    """(x, mean, lowest, highest) at the steps that all seeds have, a mean over fewer would jump, and
+    at their ends, which a budget in bytes or seconds puts at somewhat different steps."""
     runs = [
         {row["step"]: row for row in run.metrics.evaluations if x_key in row and y_key in row}
         for run in group.counted
     ]
+    common = sorted(set.intersection(*(set(rows) for rows in runs)))
+    places = [[step] * len(runs) for step in common]
+    ends = [max(rows, default=0) for rows in runs]
+    if max(common, default=-1) < min(ends) and ENDS_APART * max(ends) <= min(ends):
+        places.append(ends)
     points: list[tuple[float, ...]] = []
-    for step in sorted(set.intersection(*(set(rows) for rows in runs))):
-        values = [rows[step][y_key] for rows in runs]
-        cost = statistics.fmean(rows[step][x_key] for rows in runs)
+    for steps in places:
+        rows = [rows[step] for rows, step in zip(runs, steps, strict=True)]
+        values = [row[y_key] for row in rows]
+        cost = statistics.fmean(row[x_key] for row in rows)
         points.append((cost, statistics.fmean(values), min(values), max(values)))
     return points
 

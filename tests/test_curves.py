@@ -87,3 +87,12 @@ def test_nothing_in_common_is_nothing_to_draw() -> None:
     assert validation_series(drawable([group]), CURVE_AXES[0]) == []
     assert training_series(drawable([group])) == []
     assert training_series(drawable([group_of([])])) == []
+
+
+def test_seeds_that_end_at_steps_of_their_own_have_one_end() -> None:
+    """A budget in bytes is reached a step earlier or later from seed to seed."""
+    group = group_of([(0, 6.0), (100, 3.0), (668, 2.0)], [(0, 6.0), (100, 3.2), (670, 2.2)])
+    (line,) = validation_series(drawable([group]), CURVE_AXES[0])
+    assert line.x == (0, 100, 669)
+    assert line.y == (6.0, pytest.approx(3.1), pytest.approx(2.1))
+    assert (line.low[-1], line.high[-1]) == (2.0, 2.2)
