@@ -86,8 +86,8 @@ def validation_series(
 
 
 def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]:
-    """(x, mean, lowest, highest) at the steps that all seeds have, a mean over fewer would jump, and
-    at their ends, which a budget in bytes or seconds puts at somewhat different steps."""
+    """(x, mean, lowest, highest) at the steps that all seeds have (a mean over fewer would jump),
+    and at their ends, which a budget in bytes or seconds puts at somewhat different steps."""
     runs = [
         {row["step"]: row for row in run.metrics.evaluations if x_key in row and y_key in row}
         for run in group.counted
