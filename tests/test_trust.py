@@ -71,7 +71,7 @@ REFUSED = {
     "model._target_=zoo.gpt.Gpt": "does not exist",
     "model._target_=zoo.nope.GPT": "does not exist",
     "model._target_=zoo..gpt.GPT": "does not exist",
-    "model._target_=zoo.gpt.math": "is no LanguageModel",
+    "model._target_=zoo.gpt.nn": "is no LanguageModel",
     "model._target_=zoo.gpt.nn.Linear": "does not exist",
     "model._target_=zoo.layers.transformer.Block": "is no LanguageModel",
     "model._target_=zoo.language_model.LanguageModel": "is no LanguageModel",
@@ -96,6 +96,9 @@ REFUSED = {
     f"hydra.callbacks.sweep._target_={FOREIGN}.Mine": "hydra.callbacks can't be changed",
     f"hydra.launcher._target_={FOREIGN}.Mine": "hydra.launcher can't be changed",
     f"+hydra.launcher.inner._target_={FOREIGN}.Mine": "hydra.launcher can't be changed",
+    f"hydra.launcher._target_=hydra_plugins.a.B +hydra.launcher.inner._target_={FOREIGN}.Mine": (
+        "hydra.launcher can't be changed: its settings name a class"
+    ),
     f"hydra.sweeper._target_={FOREIGN}.Mine": "hydra.sweeper._target_ can't be changed",
     f"++hydra.sweeper.params={{a:{{_target_:{FOREIGN}.Mine}}}}": "hydra.sweeper.params",
     f"experiment=compare ++hydra.sweeper.params._target_={FOREIGN}.Mine": "params._target_ is no",
