@@ -136,7 +136,8 @@ def draw_batch(
     counter-based (Salmon et al. 2011, Philox), keyed by (seed, step): any step's batch without the
     ones before. Its raw output is what numpy promises never to change.
     """
-    raw = np.random.Philox(key=[seed, step]).random_raw(rows)
+    # As numpy's own integers: a list with a number from 2^63 on in it becomes one of floats.
+    raw = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(rows)
     starts = (raw % np.uint64(len(ids) - seq_len)).astype(np.int64)
     window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
     return window[:, :-1], window[:, 1:]

@@ -82,6 +82,15 @@ def test_every_offset_is_reached(length: int, seq_len: int, seed: int, step: int
     assert set(inputs[:, 0].tolist()) == set(range(offsets))
 
 
+@given(seed=st.integers(0, 2**63 - 1), step=st.integers(0, 2**64 - 2))
+@example(seed=0, step=2**63)  # where the batches begin that batch normalization is measured on
+@tried(100)
+def test_each_step_has_a_batch_of_its_own(seed: int, step: int) -> None:
+    ids = np.arange(2**20)
+    one, next_one = (draw_batch(ids, seed, each, 8, 1)[0] for each in (step, step + 1))
+    assert not one.equal(next_one)
+
+
 # The windows of evaluation
 
 
@@ -114,7 +123,7 @@ SCHEDULES = {
     schedule.Linear: {"floor": st.floats(0, 1)},
     schedule.StableDecay: {"floor": st.floats(0, 1), "decay": st.floats(0, 0.5)},
     schedule.Step: {
-        "at": st.lists(st.floats(0, 1), max_size=3),
+        "at": st.lists(st.floats(0, 1, exclude_max=True), max_size=3),  # shares of the budget
         "factor": st.floats(0.01, 1),
     },
     schedule.InverseSqrt: {},
@@ -261,7 +270,8 @@ def keys(node: dict[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-KEPT = {"run_dir", "cache", "assets", "data.path", "logger"}  # where the test writes, and what runs
+# Where the test writes, what runs, and how long: without train.steps it would be the default.
+KEPT = {"run_dir", "cache", "assets", "data.path", "logger", "train", "train.steps"}
 KEYS = [key for key in keys(plain("data=text", "data.path=x")) if key.split("[")[0] not in KEPT]
 SOUND = {
     "model": ["bigram", "mlp", "gpt", "gru", "wavenet"],
