@@ -20,6 +20,7 @@ _VARIABLE = re.compile(
 )
 _LOGIN = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _FROM_ENVIRONMENT = re.compile(r"\boc\.env\b")
+_ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\\$\{[^}]*\}")  # \${…}: plain text
 SHORTEST = 8  # characters; what is shorter occurs in texts by chance
 
 
@@ -29,7 +30,7 @@ def require_none_typed(override: str) -> None:
     key = override.lstrip("+~").partition("=")[0].strip()
     # The key that is shown is the text up to the first =, which may itself be a slip of the paste.
     shown = key if re.fullmatch(r"[\w./@-]+", key) and _holder(key) is None else "an override"
-    if _FROM_ENVIRONMENT.search(override):
+    if _FROM_ENVIRONMENT.search(_ESCAPED.sub("", override)):
         raise UsageError(
             f"{shown} reads the environment: the value would be written into the run's folder; "
             "only files in conf/ may do so"

@@ -236,6 +236,7 @@ def test_the_rates_of_parts_follow_the_schedule(
         tmp_path / "a", *GPT_SMALL, "optimizer=sgd", "optimizer.lr=0.1", "train.steps=4",
         "schedule=step", "schedule.at=[2]", "optimizer.lr_of={token_embedding: 0.4, blocks: 0.1}",
     )  # fmt: skip
+    seen = seen[-4:]  # before them, a step in little tells how much memory the optimizer needs
     assert [max(rates) for rates in seen] == pytest.approx([0.4, 0.4, 0.04, 0.04])
     assert [min(rates) for rates in seen] == pytest.approx([0.1, 0.1, 0.01, 0.01])
     assert [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == pytest.approx(

@@ -95,7 +95,7 @@ def test_a_job_of_an_agent_is_the_run_that_the_agent_named(tmp_path: Path) -> No
         "WANDB_SWEEP_PARAM_PATH": str(handed),
     }  # fmt: skip
     ended = subprocess.run(
-        [*agents_command(sweep, job), *SMALL, *own, "~data.fallback"], cwd=REPOSITORY,
+        [*agents_command(sweep, job), *SMALL, *own], cwd=REPOSITORY,
         env=os.environ | environment, capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("harness")
 PROJECT = "language-model-zoo"
 AXES = ("step", "tokens", "bytes", "flops", "seconds")
-MINIMA = ("train/loss", "val/*")
+SCORES = ("nats_per_token", "bits_per_byte", "perplexity")
+# By name: of several patterns that fit, W&B takes any.
+MINIMA = ("train/loss", *(f"val/{score}" for score in SCORES))
 # Below the training's patience with a logger that starts up, with time left to go offline.
 REACHING = 7.0
 UPLOADING = 45.0
@@ -134,7 +136,7 @@ class WandB(Logger):
             self._run.define_metric(name)
         for name in MINIMA:
             self._run.define_metric(name, step_metric="step", summary="min,last")
-        self._run.define_metric("*", step_metric="step")  # last: the first that fits counts
+        self._run.define_metric("*", step_metric="step")
 
     def _write_report(self) -> Path:
         from harness.report import write_report
