@@ -287,6 +287,8 @@ def live(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     server = subprocess.Popen(
         [sys.executable, "-m", "harness.live", "--port", "0"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Whoever runs the tests in the background may have Ctrl-C ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     yield server
     server.kill()
