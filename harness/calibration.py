@@ -229,7 +229,7 @@ class Calibration:
         """What the probability of ids that train never shows adds to the loss: without them that of
         any other would be 1 / (1 - unused) times as high."""
         with np.errstate(divide="ignore"):  # an infinity, if they have all of it
-            return float(-np.log1p(-self.observed.unused.astype(np.float64)).mean())
+            return abs(float(np.log1p(-self.observed.unused.astype(np.float64)).mean()))  # not -0.0
 
     def summary(self) -> dict[str, Any]:
         """As calibration.json has it: a pair is before and after."""
