@@ -4,6 +4,7 @@ pure function of (seed, step)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 COUNTED = 1 << 22  # ids counted at a time
+STARTED = 64  # steps whose random numbers are drawn together: one's setting up is nine tenths
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,16 @@ def draw_batch(
     counter-based (Salmon et al. 2011, Philox), keyed by (seed, step): any step's batch without the
     ones before. Its raw output is what numpy promises never to change.
     """
-    # As numpy's own integers: a list with a number from 2^63 on in it becomes one of floats.
-    raw = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(rows)
-    starts = (raw % np.uint64(len(ids) - seq_len)).astype(np.int64)
+    first = step - step % STARTED
+    starts = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
     window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
     return window[:, :-1], window[:, 1:]
+
+
+@lru_cache(maxsize=2)
+def _starts(seed: int, first: int, rows: int, places: int) -> NDArray[np.int64]:
+    """Where the rows of STARTED steps begin, `first` and those after it: (STARTED, rows)."""
+    # As numpy's own integers: a list with a number from 2^63 on in it becomes one of floats.
+    keys = np.array([[seed, first + step] for step in range(STARTED)], np.uint64)
+    raw = np.stack([np.random.Philox(key=key).random_raw(rows) for key in keys])
+    return (raw % np.uint64(places)).astype(np.int64)

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness import batch_norm, checkpoint
@@ -26,6 +25,7 @@ from harness.data import Dataset, Split, draw_batch
 from harness.decode import Choice, generate
 from harness.device import Compute
 from harness.errors import RunFailure
+from harness.gradients import Gradients
 from harness.guards import Attempt, Guard, require_finite_weights
 from harness.identity import decisive
 from harness.interrupt import Interrupt, Stopped
@@ -35,7 +35,7 @@ from harness.loss import IGNORED, add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
 from harness.observe import Watch
-from harness.optim import build_optimizer, clip_gradients, limit_norms, matrices
+from harness.optim import build_optimizer, limit_norms, matrices
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from harness.world import ALONE, World
@@ -92,7 +92,7 @@ def train(
     average = moving_average(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
-    weights = list(model.parameters())
+    gradients = Gradients(model.parameters())
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress, guard = Progress(), Guard()
@@ -115,10 +115,6 @@ def train(
         "corpus": dataset.digest,
         "settings": decisive(settings),
     }
-
-    def mean(nats: Tensor) -> Tensor:
-        """Of all targets of the step that count, whatever micro-batch they are in."""
-        return scaler.scale(nats / len(learnt))
 
     def save_checkpoint() -> None:
         nonlocal saved_step
@@ -220,29 +216,30 @@ def train(
                 dataset.train.ids, settings.seed, step, rows, plan.seq_len
             )
             targets_BT = targets_BT[:, trained]
-            learnt = targets_BT[targets_BT != IGNORED].numpy()
+            learnt = targets_BT.numpy()[targets_BT.numpy() != IGNORED]
+            learnt_bytes = int(token_bytes[learnt].sum())
+            # Each target counts alike, whatever micro-batch it is in.
+            weight = scaler.scale(torch.full((), 1 / len(learnt), device=compute.device))
             loss = torch.zeros((), device=compute.device)
-            micro_batches = zip(
-                inputs_BT.split(plan.batch_size), targets_BT.split(plan.batch_size), strict=True
-            )
             with attempt:
-                for number, (inputs, targets) in world.share(list(enumerate(micro_batches))):
+                for number in world.share(range(plan.accumulate)):
                     interrupt.check()
+                    part = slice(number * plan.batch_size, (number + 1) * plan.batch_size)
                     # Dropout, too, is a function of its place: no generator's state need be kept.
                     compute.seed(_mix(settings.seed, step, number))
                     with compute.autocast():
-                        features_BTC = features(inputs.to(compute.device))
+                        features_BTC = features(inputs_BT[part].to(compute.device))
                     loss += add_gradients(
                         model,
                         features_BTC[:, trained],
-                        targets.to(compute.device),
+                        targets_BT[part].to(compute.device),
                         compute,
-                        mean,
+                        weight,
                         plan.label_smoothing,
                     )
-            world.add_up([loss, *(weight.grad for weight in weights if weight.grad is not None)])
+            world.add_up([loss, gradients.flat])
             scaler.unscale_(optimizer)
-            norm = clip_gradients(weights, plan.clip or math.inf)
+            norm = gradients.clip(plan.clip or math.inf)
             row |= {
                 "train/loss": loss.item() / len(learnt),
                 "lr": settings.optimizer["lr"] * factor,
@@ -262,10 +259,10 @@ def train(
             else:
                 attempt.undo()
             scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            gradients.zero()
             progress.step += 1
             progress.tokens += len(learnt)
-            progress.bytes += int(token_bytes[learnt].sum())
+            progress.bytes += learnt_bytes
             _log(row, loggers, on_step)
             progress.seconds += perf_counter() - started
     except Stopped:

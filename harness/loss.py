@@ -22,11 +22,11 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 """What is found of each position, (N, …), from its logits (N, V) and its target (N,)."""
 
 
-def nats_N(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+def nats_N(logits_NV: Tensor, targets_N: Tensor, reduction: str = "none") -> Tensor:
     """-ln p(target) of every position, in fp32 (or better, if the logits are); 0 where the target
-    is IGNORED."""
+    is IGNORED. reduction="sum": their sum, ()."""
     logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
-    return F.cross_entropy(logits_NV, targets_N, reduction="none", ignore_index=IGNORED)
+    return F.cross_entropy(logits_NV, targets_N, reduction=reduction, ignore_index=IGNORED)
 
 
 def score_nats(
@@ -43,10 +43,10 @@ def add_gradients(
     features_BTC: Tensor,
     targets_BT: Tensor,
     compute: Compute,
-    scale: Callable[[Tensor], Tensor],
+    weight: Tensor,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Add the gradients of `scale(sum of nats)` to every parameter; returns the plain sum.
+    """Add the gradients of `weight`, (), times the sum of nats to every parameter; returns the sum.
 
     label_smoothing: the share of the target's probability that the gradient spreads evenly over
     the vocabulary (Szegedy et al. 2016, section 7). The sum returned is without it.
@@ -63,7 +63,7 @@ def add_gradients(
         leaf_NC = chunk_NC.detach().requires_grad_() if several else chunk_NC
         with compute.autocast():
             logits_NV = model.head(leaf_NC)
-        nats = nats_N(logits_NV, targets_N).sum()
+        nats = nats_N(logits_NV, targets_N, reduction="sum")
         aim = nats
         if label_smoothing:
             # The mean over the vocabulary of -ln p is the log-sum-exp less the mean logit.
@@ -71,7 +71,7 @@ def add_gradients(
             uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
             uniform = uniform_N[targets_N != IGNORED].sum()
             aim = (1 - label_smoothing) * nats + label_smoothing * uniform
-        scale(aim).backward()
+        aim.backward(weight)
         if several:
             assert leaf_NC.grad is not None, "the head did not use the features"
             gradients.append(leaf_NC.grad)

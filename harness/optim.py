@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -137,20 +136,6 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
     """Weight matrices and convolution kernels that are not embeddings; rows are units."""
     embedded = _embeddings(model)
     return [p for p in model.parameters() if p.dim() >= 2 and id(p) not in embedded]
-
-
-def clip_gradients(weights: Iterable[nn.Parameter], limit: float) -> float:
-    """Scale all gradients by one factor so that their joint norm is at most `limit` (Pascanu et al.
-    2013, arXiv 1211.5063, section 3.2); returns the norm that they had.
-
-    What `nn.utils.clip_grad_norm_` does, without a pass over the gradients where nothing is to be
-    clipped. Non-finite gradients are left as they are, to be found and named.
-    """
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
-    if limit < norm < math.inf:
-        torch._foreach_mul_(gradients, limit / norm)
-    return norm
 
 
 @torch.no_grad()

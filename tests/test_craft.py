@@ -350,8 +350,9 @@ def test_label_smoothing_shapes_the_gradient_and_not_the_report() -> None:
     model.zero_grad()
     plain = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
     total = loss.add_gradients(
-        model, model.features(ids[:, :-1]), ids[:, 1:], CPU, lambda nats: nats / 12, 0.05
-    )
+        model, model.features(ids[:, :-1]), ids[:, 1:], CPU,
+        torch.tensor(1 / 12, dtype=torch.float64), 0.05,
+    )  # fmt: skip
     assert total.item() / 12 == pytest.approx(plain.item(), rel=1e-6)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], atol=1e-12, rtol=0)

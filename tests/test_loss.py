@@ -31,7 +31,11 @@ def test_chunks_give_the_gradients_of_the_whole(
     model.zero_grad()
     monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
     total = loss.add_gradients(
-        model, model.features(ids[:, :-1]), ids[:, 1:], CPU, lambda nats: nats / 40
+        model,
+        model.features(ids[:, :-1]),
+        ids[:, 1:],
+        CPU,
+        torch.tensor(1 / 40, dtype=torch.float64),
     )
     assert total.item() / 40 == pytest.approx(plain.item(), abs=1e-6)
     assert gradients(model).keys() == expected.keys()
@@ -64,8 +68,8 @@ def test_targets_that_do_not_count_are_left_out(
     model.zero_grad()
     monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
     total = loss.add_gradients(
-        model, model.features(ids[:, :-1]), targets, CPU, lambda nats: nats / counted,
-        label_smoothing,
+        model, model.features(ids[:, :-1]), targets, CPU,
+        torch.tensor(1 / counted, dtype=torch.float64), label_smoothing,
     )  # fmt: skip
     assert total.item() / counted == pytest.approx(plain.item(), abs=1e-6)
     for name, gradient in gradients(model).items():
@@ -82,5 +86,5 @@ def test_a_large_vocabulary_never_holds_all_its_logits() -> None:
         parameter.grad = torch.zeros_like(parameter)
     memory = measure.PeakMemory(torch.device("cpu"))
     before = memory.read()
-    loss.add_gradients(model, model.features(ids[:, :-1]), ids[:, 1:], CPU, lambda nats: nats / 2e3)
+    loss.add_gradients(model, model.features(ids[:, :-1]), ids[:, 1:], CPU, torch.tensor(1 / 2e3))
     assert memory.read() - before < 2000 * 50_281 * 4

@@ -56,7 +56,7 @@ def test_the_loss_is_in_fp32(precision: str) -> None:
         assert (
             model.head(features).dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         )
-    total = loss.add_gradients(model, features, ids[:, 1:], compute, lambda nats: nats)
+    total = loss.add_gradients(model, features, ids[:, 1:], compute, torch.ones(()))
     assert total.dtype == torch.float32
     assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
     assert (
@@ -89,9 +89,8 @@ def test_every_architecture_learns_in_fp16(name: str) -> None:
     for _ in range(6):
         with compute.autocast():
             features = model.features(ids[:, :-1])
-        total = loss.add_gradients(
-            model, features, ids[:, 1:], compute, lambda nats: scaler.scale(nats / 32)
-        )
+        weight = scaler.scale(torch.tensor(1 / 32))
+        total = loss.add_gradients(model, features, ids[:, 1:], compute, weight)
         losses.append(total.item() / 32)
         scaler.step(optimizer)
         scaler.update()
@@ -106,11 +105,11 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale(
     """And a resumed run goes on with the lowered scale: equal traces, bit for bit."""
     nats, calls = loss.nats_N, [0]
 
-    def overflowing(logits: torch.Tensor, targets: torch.Tensor) -> Any:
+    def overflowing(logits: torch.Tensor, targets: torch.Tensor, **rest: Any) -> Any:
         calls[0] += logits.requires_grad
         if calls[0] == 3 and logits.requires_grad:
             logits.register_hook(lambda gradient: gradient * torch.inf)
-        return nats(logits, targets)
+        return nats(logits, targets, **rest)
 
     monkeypatch.setattr(loss, "nats_N", overflowing)
     chosen = (*FP16, "checkpoint.every=1", "train.steps=6")

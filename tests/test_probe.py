@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,9 +66,9 @@ def test_a_probe_ends_at_a_loss_that_is_no_number(
     nats = loss.nats_N
     calls: list[int] = []
 
-    def third_is_nan(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def third_is_nan(logits: torch.Tensor, targets: torch.Tensor, **rest: Any) -> torch.Tensor:
         calls.append(1)
-        return nats(logits, targets) * (math.nan if len(calls) == 3 else 1.0)
+        return nats(logits, targets, **rest) * (math.nan if len(calls) == 3 else 1.0)
 
     monkeypatch.setattr(loss, "nats_N", third_is_nan)
     found = probe(chosen, load_dataset(chosen), CPU, [(1.0, batch)] * 9)
