@@ -285,7 +285,7 @@ def _watched_evaluation(
 ) -> float:
     """By how many seconds watching makes an evaluation longer: the median of three pairs."""
     from harness.metrics import score_split
-    from harness.observe import Watch
+    from harness.watch.observe import Watch
 
     assert dataset.val is not None, "nothing to evaluate on"
     watch = Watch(settings, model, compute)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import svg
 from harness.calibration import BINS, Calibration, by_mass, by_width
-from harness.format_numbers import human
-from harness.page import document, escape, section
-from harness.plot_parts import canvas
+from harness.report import svg
+from harness.report.format_numbers import human
+from harness.report.page import document, escape, section
+from harness.report.plot_parts import canvas
 from harness.surprise import Band, Mark, Passage
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import IO, TYPE_CHECKING
 
 from harness.cli import Parser, run_tool
 from harness.errors import UsageError
-from harness.ranking import Comparison, Group, compare_runs
-from harness.runs import RunRecord, find_runs
+from harness.report.ranking import Comparison, Group, compare_runs
+from harness.report.runs import RunRecord, find_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.verdict import Column
+    from harness.report.verdict import Column
 
 # The least width of output that is piped or saved, which must lose no column.
 PLAIN_WIDTH = 160
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises UsageError for a path without runs, or for one that can't be written.
     """
-    from harness import export
+    from harness.report import export
 
     options = _parse(arguments)
     records = find_runs(options.paths)
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 path.write_text(write(), encoding="utf-8")
                 print(f"{path} written")
         if options.out is not None:
-            from harness.report import write_report
+            from harness.report.document import write_report
 
             write_report(records, options.out, options.paths)
             print(f"{options.out} written")
         if options.plots is not None:
-            from harness.plots import write_plots
+            from harness.report.plots import write_plots
 
             files = write_plots(records, options.plots)
             print(f"{options.plots}: {len(files)} files written")
@@ -91,8 +91,15 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     """
     from rich.console import Console
 
-    from harness.differences import neighbours, sentence
-    from harness.verdict import LOSSY_NOTE, MEANS_NOTE, by_tokenizer, headlines, losses, notes
+    from harness.report.differences import neighbours, sentence
+    from harness.report.verdict import (
+        LOSSY_NOTE,
+        MEANS_NOTE,
+        by_tokenizer,
+        headlines,
+        losses,
+        notes,
+    )
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or not file.isatty():
@@ -126,7 +133,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
 
 def _print_groups(console: "Console", groups: Sequence[Group], *, lossy: bool) -> None:
     """One table where it fits; on a narrow terminal several, each with the names in front."""
-    from harness.verdict import columns
+    from harness.report.verdict import columns
 
     def width(shown: "Sequence[Column]") -> int:
         unlimited = console.options.update(max_width=10_000)
@@ -150,7 +157,7 @@ def _table(groups: Sequence[Group], shown: "Sequence[Column]", lossy: bool) -> "
     from rich.table import Table
     from rich.text import Text
 
-    from harness.verdict import place
+    from harness.report.verdict import place
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     if not lossy:
@@ -173,7 +180,7 @@ def _uncounted_table(comparison: Comparison) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from harness.verdict import plain, run_name
+    from harness.report.verdict import plain, run_name
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("run", overflow="fold")

@@ -34,10 +34,10 @@ from harness.loggers import Logger, Row
 from harness.loss import IGNORED, add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.observe import Watch
 from harness.optim import build_optimizer, limit_norms, matrices
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
+from harness.watch.observe import Watch
 from harness.world import ALONE, World
 from zoo.language_model import LanguageModel
 

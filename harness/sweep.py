@@ -65,8 +65,8 @@ class SweepReport(Callback):
 
     def _report(self, folder: Path) -> int:
         from harness.compare import print_comparison
-        from harness.report import write_report
-        from harness.runs import find_runs
+        from harness.report.document import write_report
+        from harness.report.runs import find_runs
 
         if not any(folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
             return int(self._failed)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare import print_comparison
-from harness.report import write_report
-from harness.runs import find_runs
+from harness.report.document import write_report
+from harness.report.runs import find_runs
 
 
 def write_run(

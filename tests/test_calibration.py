@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import loss, svg
+from harness import loss
 from harness.calibration import (
     BINS,
     Calibration,
@@ -33,7 +33,8 @@ from harness.data import Split
 from harness.device import Compute
 from harness.loss import Measure
 from harness.metrics import add_up, token_nats
-from harness.style import DARK, LIGHT
+from harness.report import svg
+from harness.report.style import DARK, LIGHT
 from harness.surprise import by_frequency, most_surprising, passages
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes

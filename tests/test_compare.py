@@ -11,9 +11,9 @@ import pytest
 
 from harness.compare import main
 from harness.errors import UsageError
-from harness.ranking import compare_runs
-from harness.runs import find_runs
-from harness.verdict import headlines
+from harness.report.ranking import compare_runs
+from harness.report.runs import find_runs
+from harness.report.verdict import headlines
 
 from .comparing import printed, write_run
 

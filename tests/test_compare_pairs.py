@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from harness.compare import main
-from harness.differences import Pair, evidence, neighbours, sentence
-from harness.ranking import Comparison, compare_runs
-from harness.runs import find_runs, read_run
-from harness.verdict import headlines
+from harness.report.differences import Pair, evidence, neighbours, sentence
+from harness.report.ranking import Comparison, compare_runs
+from harness.report.runs import find_runs, read_run
+from harness.report.verdict import headlines
 
 from . import training
 from .comparing import write_run

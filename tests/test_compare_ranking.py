@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.ranking import compare_runs, ranking_score
-from harness.runs import find_runs
-from harness.verdict import headlines, notes, score
+from harness.report.ranking import compare_runs, ranking_score
+from harness.report.runs import find_runs
+from harness.report.verdict import headlines, notes, score
 
 from .comparing import printed, write_run
 

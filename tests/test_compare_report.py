@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.report import write_report
+from harness.report.document import write_report
+from harness.report.runs import find_runs
+from harness.report.svg import PLACEHOLDERS
 from harness.run_files import Metrics
-from harness.runs import find_runs
-from harness.svg import PLACEHOLDERS
 
 from .comparing import Page, page, printed, write_run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.ranking import compare_runs
-from harness.runs import find_runs, read_run
+from harness.report.ranking import compare_runs
+from harness.report.runs import find_runs, read_run
 
 from .comparing import page, write_run
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from harness.compare import print_comparison
-from harness.format_numbers import human
-from harness.ranking import compare_runs
-from harness.runs import find_runs
-from harness.verdict import by_tokenizer, headlines, notes
+from harness.report.format_numbers import human
+from harness.report.ranking import compare_runs
+from harness.report.runs import find_runs
+from harness.report.verdict import by_tokenizer, headlines, notes
 
 from .comparing import printed, write_run
 

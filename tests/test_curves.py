@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.curves import (
+from harness.report.curves import (
     CURVE_AXES,
     MOST_POINTS,
     TRAINING_BINS,
@@ -18,9 +18,9 @@ from harness.curves import (
     training_series,
     validation_series,
 )
-from harness.ranking import Group
+from harness.report.ranking import Group
+from harness.report.runs import RunRecord
 from harness.run_files import Metrics
-from harness.runs import RunRecord
 
 POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
 

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import cli, config, findings, hooks, observe
+from harness import cli, config
 from harness.config import Settings
 from harness.errors import UsageError
-from harness.hooks import Layer, watching
 from harness.loggers import Histogram, Row
-from harness.observe import Watch
+from harness.watch import findings, hooks, observe
+from harness.watch.hooks import Layer, watching
+from harness.watch.observe import Watch
 from zoo.language_model import Cache, LanguageModel
 
 from .laws import CPU

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.style import DARK, DARK_SERIES, LIGHT, LIGHT_SERIES, style_sheet
-from harness.svg import DASHES, MARKERS
+from harness.report.style import DARK, DARK_SERIES, LIGHT, LIGHT_SERIES, style_sheet
+from harness.report.svg import DASHES, MARKERS
 
 THEMES = [pytest.param(LIGHT, LIGHT_SERIES, id="light"), pytest.param(DARK, DARK_SERIES, id="dark")]
 # What is left of linear RGB (Machado, Oliveira & Fernandes 2009, "A Physiologically-based Model for

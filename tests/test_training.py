@@ -226,7 +226,7 @@ def test_clipping_is_what_torch_calls_clipping(limit: float) -> None:
 
 
 def test_the_norm_of_many_gradients_does_not_drift() -> None:
-    """One running sum in fp32 loses what is small beside it: at this size over 0.1 % of the norm."""
+    """One running sum in fp32 loses what is small beside it: over 0.1 % of the norm here."""
     weight = nn.Parameter(torch.empty(30_000_001))
     gradients = Gradients([weight])
     assert weight.grad is not None

@@ -29,8 +29,8 @@ from harness.live.curves import AXES
 from harness.live.trainings import Trainings
 from harness.live.watch import Run, Watch
 from harness.loggers import strict_json
-from harness.style import style_sheet
-from harness.svg import DASHES
+from harness.report.style import style_sheet
+from harness.report.svg import DASHES
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")  # what a browser may call it

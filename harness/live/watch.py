@@ -15,9 +15,9 @@ from harness import process
 from harness.config import CURRENCIES
 from harness.live.curves import Metrics, last_row
 from harness.loggers import Local
+from harness.report.runs import RunRecord, read_run, run_folders
 from harness.run_files import DamageError, plain_yaml
 from harness.run_folder import SAMPLE_HEADING
-from harness.runs import RunRecord, read_run, run_folders
 
 RESCAN_SECONDS = 2.0
 SILENT_SECONDS = 600.0

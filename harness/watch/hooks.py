@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from harness.quantities import attention_entropy, entropy_of_weights
+from harness.watch.quantities import attention_entropy, entropy_of_weights
 from zoo.language_model import LanguageModel
 
 SATURATED = 0.97  # of tanh and, drawn out to ±1, of sigmoid

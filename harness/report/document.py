@@ -6,16 +6,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import report_figures, report_tables
-from harness.export import csv_table, markdown
-from harness.markup import SORT_SCRIPT, details
-from harness.page import document, escape, section
-from harness.ranking import Comparison, compare_runs
-from harness.report_style import STYLE, UNFOLD_SCRIPT
-from harness.report_tables import linked
-from harness.runs import RunRecord
-from harness.svg import swatch
-from harness.verdict import headlines, notes
+from harness.report import figures, tables
+from harness.report.export import csv_table, markdown
+from harness.report.markup import SORT_SCRIPT, details
+from harness.report.page import document, escape, section
+from harness.report.ranking import Comparison, compare_runs
+from harness.report.runs import RunRecord
+from harness.report.stylesheet import STYLE, UNFOLD_SCRIPT
+from harness.report.svg import swatch
+from harness.report.tables import linked
+from harness.report.verdict import headlines, notes
 
 SAMPLE_CHARACTERS = 700
 
@@ -41,15 +41,15 @@ def write_report(
 
 def _page(comparison: Comparison, command: str) -> str:
     sections = {
-        "ranking": report_tables.ranking(comparison),
-        "lossy": report_tables.lossy(comparison),
-        "differences": report_tables.differences(comparison),
-        "curves": report_figures.curves(comparison),
-        "cost": report_figures.costs(comparison),
-        "losses": report_figures.losses_per_token(comparison),
+        "ranking": tables.ranking(comparison),
+        "lossy": tables.lossy(comparison),
+        "differences": tables.differences(comparison),
+        "curves": figures.curves(comparison),
+        "cost": figures.costs(comparison),
+        "losses": figures.losses_per_token(comparison),
         "samples": _samples(comparison),
-        "configurations": report_tables.configurations(comparison),
-        "runs": report_tables.runs(comparison),
+        "configurations": tables.configurations(comparison),
+        "runs": tables.runs(comparison),
         "paper": _for_a_paper(comparison),
         "origin": _provenance(comparison, command),
     }

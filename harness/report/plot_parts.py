@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.curves import Series
-from harness.format_numbers import PREFIXES
-from harness.svg import DASHES, MARKERS, PLACEHOLDERS, Paint, config_link
+from harness.report.curves import Series
+from harness.report.format_numbers import PREFIXES
+from harness.report.svg import DASHES, MARKERS, PLACEHOLDERS, Paint, config_link
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from harness.differences import neighbours, sentence
-from harness.ranking import Comparison, Group, lossy_score, ranking_score, why_uncounted
-from harness.runs import Cost, RunRecord
-from harness.verdict import LOSSY_NOTE, MEANS_NOTE, columns, headlines, notes, place
+from harness.report.differences import neighbours, sentence
+from harness.report.ranking import Comparison, Group, lossy_score, ranking_score, why_uncounted
+from harness.report.runs import Cost, RunRecord
+from harness.report.verdict import LOSSY_NOTE, MEANS_NOTE, columns, headlines, notes, place
 
 
 def markdown(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.style import LIGHT_SERIES
+from harness.report.style import LIGHT_SERIES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from harness.style import style_sheet
+from harness.report.style import style_sheet
 
 
 def document(title: str, body: str, style: str = "", script: str = "") -> str:

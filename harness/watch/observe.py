@@ -15,7 +15,7 @@ once more, forward, without dropout, and a row gets numbers under these names:
 and, with observe=full, every evaluation
 
     dead/<layer>/share                        of units inactive over the whole validation split
-    val/loss_by_position/<range>              `harness.by_position`
+    val/loss_by_position/<range>              `harness.watch.by_position`
     val/loss_by_patch_position/<place>
 """
 
@@ -28,14 +28,15 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from harness import batch_norm, findings
-from harness.by_position import loss_by_position, over_patch, over_ranges
+from harness import batch_norm
 from harness.config import Settings
 from harness.data import Split
 from harness.device import Compute
-from harness.hooks import KINDS, Layer, watching
 from harness.loggers import Row
-from harness.quantities import histogram, spectral_norm
+from harness.watch import findings
+from harness.watch.by_position import loss_by_position, over_patch, over_ranges
+from harness.watch.hooks import KINDS, Layer, watching
+from harness.watch.quantities import histogram, spectral_norm
 from zoo.language_model import LanguageModel
 
 

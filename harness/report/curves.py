@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.ranking import Group
-from harness.runs import RunRecord
+from harness.report.ranking import Group
+from harness.report.runs import RunRecord
 
 # More lines than this can't be told apart, and would make the report heavy.
 MOST_DRAWN = 12

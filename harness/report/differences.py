@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.blocks import FILE
-from harness.format_numbers import chance, signed
-from harness.paired import LEAST_BLOCKS, LEVEL, Interval, compare_in_pairs, holm
+from harness.report.format_numbers import chance, signed
+from harness.report.paired import LEAST_BLOCKS, LEVEL, Interval, compare_in_pairs, holm
 
 if TYPE_CHECKING:
-    from harness.ranking import Group
-    from harness.runs import RunRecord
+    from harness.report.ranking import Group
+    from harness.report.runs import RunRecord
 
 MOST_TESTED = 12  # 66 pairs: beyond, Holm's correction would leave little to be found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.curves import (
+from harness.report.curves import (
     CURVE_AXES,
     SCATTER_COSTS,
     Axis,
@@ -23,7 +23,7 @@ from harness.curves import (
     pareto_front,
     validation_series,
 )
-from harness.plot_parts import (
+from harness.report.plot_parts import (
     FONT,
     canvas,
     label_ends,
@@ -35,9 +35,9 @@ from harness.plot_parts import (
     short,
     zero_slot,
 )
-from harness.ranking import Comparison, Group, compare_runs, ranking_score
-from harness.runs import RunRecord
-from harness.svg import ON_WHITE, Paint, draw_svg
+from harness.report.ranking import Comparison, Group, compare_runs, ranking_score
+from harness.report.runs import RunRecord
+from harness.report.svg import ON_WHITE, Paint, draw_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.differences import Pair, neighbours, tested_words
-from harness.format_numbers import amount, human, seconds
-from harness.ranking import Comparison, Group, Spread, lossy_score, ranking_score
-from harness.runs import RunRecord
+from harness.report.differences import Pair, neighbours, tested_words
+from harness.report.format_numbers import amount, human, seconds
+from harness.report.ranking import Comparison, Group, Spread, lossy_score, ranking_score
+from harness.report.runs import RunRecord
 
 NOT_GIVEN = ("None", "null", "–", "")
 LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.differences import Pair, compare_pairs
-from harness.runs import UNKNOWN, RunRecord
+from harness.report.differences import Pair, compare_pairs
+from harness.report.runs import UNKNOWN, RunRecord
 
 # What runs have in common that differ in the seed alone: model, tokenizer, data, whether that is
 # lossless, and the configuration.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.curves import MOST_DRAWN
-from harness.differences import MOST_TESTED, Pair, neighbours, sentence
-from harness.format_numbers import chance, signed
-from harness.markup import Cell, Head, caption, details, table
-from harness.page import escape, section
-from harness.paired import DRAWS, LEVEL
-from harness.ranking import Comparison, Group, lossy_score, ranking_score
-from harness.runs import RunRecord
-from harness.svg import swatch
-from harness.verdict import (
+from harness.report.curves import MOST_DRAWN
+from harness.report.differences import MOST_TESTED, Pair, neighbours, sentence
+from harness.report.format_numbers import chance, signed
+from harness.report.markup import Cell, Head, caption, details, table
+from harness.report.page import escape, section
+from harness.report.paired import DRAWS, LEVEL
+from harness.report.ranking import Comparison, Group, lossy_score, ranking_score
+from harness.report.runs import RunRecord
+from harness.report.svg import swatch
+from harness.report.verdict import (
     LOSSY_NOTE,
     MEANS_NOTE,
     by_tokenizer,

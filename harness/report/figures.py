@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import plots, svg
-from harness.curves import (
+from harness.report import plots, svg
+from harness.report.curves import (
     CURVE_AXES,
     MOST_DRAWN,
     SCATTER_COSTS,
@@ -16,10 +16,10 @@ from harness.curves import (
     training_series,
     validation_series,
 )
-from harness.format_numbers import human
-from harness.markup import caption
-from harness.page import escape, section
-from harness.ranking import Comparison, Group
+from harness.report.format_numbers import human
+from harness.report.markup import caption
+from harness.report.page import escape, section
+from harness.report.ranking import Comparison, Group
 
 
 def curves(comparison: Comparison) -> str:

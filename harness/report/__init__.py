@@ -1,0 +1,1 @@
+"""What a person looks at: runs read, ranked, tested in pairs, drawn and written as one page."""

@@ -1,0 +1,1 @@
+"""A look inside while it trains: activations, gradients, updates, attention, loss by position."""
