@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,9 +43,10 @@ class Blocks:
     def __post_init__(self) -> None:
         """Raises ValueError for blocks that no run writes."""
         counts = (self.start, self.bytes, self.block_bytes)
-        if not all(type(count) is int and count >= 0 for count in counts):
+        if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
             raise ValueError("start, bytes or block_bytes is no count")
-        if not all(type(nats) in (int, float) and math.isfinite(nats) for nats in self.nats):
+        most = sys.float_info.max  # math.isfinite raises for an integer beyond it
+        if not all(type(nats) in (int, float) and abs(nats) <= most for nats in self.nats):
             raise ValueError("nats are not all finite numbers")
         if not isinstance(self.corpus, str):
             raise ValueError("corpus is no digest")

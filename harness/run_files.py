@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +154,9 @@ def number_at(within: Mapping[str, Any], key: str) -> float | None:
 
 
 def is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # An integer may be too large for a float, where math.isfinite raises.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _parse_json(text: str, where: str) -> dict[str, Any]:
@@ -179,4 +181,9 @@ def _flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str,
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, default=str, sort_keys=True)
+    except (TypeError, ValueError) as error:  # keys of several types; a number of 5,000 digits
+        raise DamageError(f"a setting that no run writes ({error})") from None

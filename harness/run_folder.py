@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Summary = dict[str, Any]
-SAMPLE_HEADING = re.compile(r"^=== step (\d+) ===$", re.MULTILINE)
+SAMPLE_HEADING = re.compile(r"^=== step (\d{1,15}) ===$", re.MULTILINE)
 
 
 class _LogFile(logging.FileHandler):

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
+from harness.report import runs
 from harness.report.ranking import compare_runs
 from harness.report.runs import find_runs, read_run
 
 from .comparing import page, write_run
+
+HUGE = 10**400
+LOST = '{"status": "finished", "lost": {"characters": 9, "changed": 1, "examples": 3}}'
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,13 @@ from .comparing import page, write_run
         ("summary.json", '{"status": "finished", "flops_per_token": "1"}', "flops_per_token"),
         ("metrics.jsonl", '{"step": 0}\n{"st\n{"step": 2}\n', "metrics.jsonl line 2"),
         ("metrics.jsonl", '{"loss": 0}\n', "metrics.jsonl line 1 has no step"),
+        # Integers that no float holds, and more digits than Python reads
+        ("summary.json", f'{{"status": "finished", "parameters": {{"total": {HUGE}}}}}', "total"),
+        ("test_nats.json", f'{{"nats": [{HUGE}], "start": 0, "bytes": 9}}', "test_nats.json"),
+        ("summary.json", '{"status": "finished", "seed": ' + "9" * 5000 + "}", "strict JSON"),
+        ("summary.json", '{"status": "finished", "lost": {"characters": "x"}}', "characters"),
+        ("summary.json", LOST, "lost does not say what is lost"),
+        ("config.yaml", "foo: [{1: a, b: c}]", "a setting that no run writes"),
         ("config.yaml", "a: [", "config.yaml is not plain YAML"),
         ("config.yaml", None, "config.yaml is missing"),
         ("summary.json", None, "summary.json is missing"),
@@ -51,6 +62,47 @@ def test_a_torn_last_line_costs_that_line_alone(tmp_path: Path) -> None:
     run = read_run(folder)
     steps = [row["step"] for row in run.metrics.evaluations]
     assert (run.status, steps, run.metrics.last_step) == ("finished", [0, 50], 50)
+
+
+def test_a_loss_that_no_float_holds_is_no_number(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "gpt")
+    before = read_run(folder).metrics.losses
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": 51, "train/loss": {HUGE}}}\n')
+    run = read_run(folder)
+    assert (run.status, run.metrics.last_step) == ("finished", 51)
+    assert run.metrics.losses.tolist() == before.tolist()
+
+
+def test_a_heading_of_a_thousand_digits_is_text(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "gpt")
+    (folder / "samples.txt").write_text(f"=== step 7 ===\na\n\n=== step {'9' * 5000} ===\nb\n")
+    run = read_run(folder)
+    assert (run.status, run.sample_step) == ("finished", 7)
+
+
+def test_whatever_else_a_file_holds_is_damage_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder must not keep all others from being compared."""
+
+    def surprised(path: Path) -> None:
+        raise OverflowError("of a kind that nobody thought of")
+
+    folder = write_run(tmp_path / "run", "gpt")
+    monkeypatch.setattr(runs, "read_metrics", surprised)
+    run = read_run(folder)
+    assert run.status == "damaged"
+    assert run.error is not None
+    assert "nobody thought of" in run.error
+
+
+def test_a_backslash_in_a_name_is_a_backslash(tmp_path: Path) -> None:
+    for number, init in enumerate((r"a\qb", r"a\g<0>b")):
+        write_run(tmp_path / f"run{number}", "gpt", config={"init": init})
+    found = page(tmp_path, tmp_path / "report.html")
+    assert r"a\qb" in found
+    assert r"a\g&lt;0&gt;b" in found
 
 
 def test_a_path_without_runs_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from harness.config import CURRENCIES
 from harness.live.curves import Metrics, last_row
 from harness.loggers import Local
 from harness.report.runs import RunRecord, read_run, run_folders
-from harness.run_files import DamageError, plain_yaml
+from harness.run_files import DamageError, is_finite, plain_yaml
 from harness.run_folder import SAMPLE_HEADING
 
 RESCAN_SECONDS = 2.0
@@ -52,6 +52,7 @@ class Run:
         """What the list shows of it; no field is ever missing, unknown ones are None."""
         record, metrics = self.record, self.folder / Local.FILE
         row = last_row(metrics) if record.status == "running" else {}
+        row = {name: value for name, value in row.items() if is_finite(value)}
         status, alive = self._status()
         currency, total = _budget(record.config)
         spent = row.get(

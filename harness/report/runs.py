@@ -138,6 +138,8 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
             damage.append(f"{Path(error.filename).name} is missing")
         except (DamageError, OSError) as error:
             damage.append(str(error))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            damage.append(f"what no run writes ({type(error).__name__}: {error})")
         return otherwise
 
     summary = attempt(lambda: read_summary(folder / "summary.json"), {})
@@ -181,7 +183,7 @@ def _known_fields(summary: dict[str, Any]) -> dict[str, Any]:
         "seed": number_at(summary, "seed"),
         "corpus": texts(summary, "corpus").get("sha256", UNKNOWN),
         "lossless": lossless is not False,
-        "lost": section(summary, "lost"),
+        "lost": _lost(section(summary, "lost")),
         "leaks": summary.get("leaks") is True,
         "causal": summary.get("causal") is not False,
         "parameters": number_at(section(summary, "parameters"), "total"),
@@ -200,6 +202,19 @@ def _score(summary: dict[str, Any], split: str) -> Score | None:
         return None
     score = section(summary, split)
     return Score(**{name: number_at(score, name) for name in Score.__dataclass_fields__})
+
+
+def _lost(lost: dict[str, Any]) -> dict[str, Any]:
+    """What a lossy tokenizer loses, as `harness.encoded.Lost` has it."""
+    counts = [number_at(lost, name) for name in ("characters", "changed")]
+    examples = lost.get("examples", [])
+    pairs = isinstance(examples, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in examples
+    )
+    if not pairs or (None in counts and lost):
+        raise DamageError("summary.json: lost does not say what is lost")
+    return lost
 
 
 def _blocks(path: Path, test: Score | None) -> Blocks | None:

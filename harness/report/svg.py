@@ -64,9 +64,9 @@ def inline_svg(figure: "Figure", prefix: str, description: str, titles: dict[str
         svg = svg.replace(opening, f"{opening}<title>{html.escape(text)}</title>")
     svg = svg.replace(f'href="{CONFIG}', 'href="#config-')
     size = r'<svg (?:width="[^"]*"|height="[^"]*"|\s)*'
-    return re.sub(
-        size, f'<svg role="img" aria-label="{html.escape(description, quote=True)}" ', svg, count=1
-    )
+    opening = f'<svg role="img" aria-label="{html.escape(description, quote=True)}" '
+    # By a function: in a replacement's text a backslash would mean something.
+    return re.sub(size, lambda match: opening, svg, count=1)
 
 
 def draw_svg(figure: "Figure") -> str:
