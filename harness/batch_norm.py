@@ -103,3 +103,11 @@ def freeze(model: nn.Module) -> None:
     """From now on normalize by the population statistics, in training, too."""
     for norm in layers(model):
         norm.eval()
+
+
+@torch.no_grad()
+def copy_statistics(source: nn.Module, target: nn.Module) -> None:
+    """Give the target's layers the population statistics of the source's."""
+    for theirs, ours in zip(layers(source), layers(target), strict=True):
+        for new, old in zip(_population(theirs), _population(ours), strict=True):
+            old.copy_(new)

@@ -279,7 +279,7 @@ def trace(folder: Path) -> list[dict[str, Any]]:
         {
             "step": row["step"],
             **{name: _hex(value) for name, value in row.items() if name not in ("step", "seconds")},
-            **({"batch": batches.get(row["step"])} if "lr" in row else {}),
+            **({"batch": batches.get(row["step"])} if "train/loss" in row else {}),
         }
         for row in rows
     ]

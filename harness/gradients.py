@@ -14,7 +14,8 @@ ROW = 4096  # numbers summed one after the other in fp32; more, and the sum lose
 class Gradients:
     """Every trained weight's `.grad`, as a view of one buffer: what is done to all of them (norm,
     clipping, exchange, setting to zero) is then one operation, not one for each of a hundred small
-    weights. Backward passes add to it.
+    weights. Backward passes add to it. A weight that no pass reaches has a gradient of zero and not
+    none: optimizers step it, too, and decay it.
 
     flat: the buffer, with zeros behind the last gradient. All weights are of one type, on one
     device.

@@ -34,7 +34,7 @@ from harness.loggers import Logger, Row
 from harness.loss import IGNORED, add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.optim import build_optimizer, limit_norms, matrices
+from harness.optim import build_optimizer, limit_norms, matrices, peak_rates
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from harness.watch.observe import Watch
@@ -92,7 +92,8 @@ def train(
     average = moving_average(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
-    gradients = Gradients(model.parameters())
+    gradients, clip = Gradients(model.parameters()), plan.clip or math.inf
+    peaks = peak_rates(settings, optimizer)
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress, guard = Progress(), Guard()
@@ -191,7 +192,9 @@ def train(
                             checkpoint.save(
                                 folder.checkpoints, "best", step, state, keep=progress.saved_best
                             )
-                    finished |= _out_of_patience(progress, settings)
+                    if not finished and _out_of_patience(progress, settings):
+                        finished = True
+                        report("train.patience: no better score for too long, the training ends")
                 report(_line(row, spent / total))
                 for finding in watch.findings():
                     report(finding)
@@ -210,6 +213,8 @@ def train(
             if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
                 if not progress.frozen:
                     recompute_statistics(model)
+                    if average is not None:  # of models that from now on share these
+                        batch_norm.copy_statistics(model, evaluated)
                     progress.frozen = True
                 batch_norm.freeze(model)
             inputs_BT, targets_BT = draw_batch(
@@ -239,12 +244,12 @@ def train(
                     )
             world.add_up([loss, gradients.flat])
             scaler.unscale_(optimizer)
-            norm = gradients.clip(plan.clip or math.inf)
+            norm = gradients.clip(clip)
             row |= {
                 "train/loss": loss.item() / len(learnt),
-                "lr": settings.optimizer["lr"] * factor,
+                **{name: peak and peak * factor for name, peak in peaks.items()},
                 "grad_norm": norm,
-                "grad_norm_clipped": min(norm, plan.clip or math.inf),
+                "grad_norm_clipped": min(norm, clip) if math.isfinite(norm) else norm,
             }
             if step == 0:
                 report(_first_loss(row["train/loss"], model.vocab_size))
@@ -299,7 +304,7 @@ def _first_loss(loss: float, vocab_size: int) -> str:
     """An untrained model knows nothing: its loss should be that of a uniform guess."""
     uniform = math.log(vocab_size)
     line = f"first loss {loss:.3f}, ln V {uniform:.3f}"
-    if abs(loss / uniform - 1) > 0.1:
+    if abs(loss - uniform) > 0.1 * uniform:
         line += ": more than 10 % off, the initialization is not what it should be"
     return line
 

@@ -74,6 +74,14 @@ def _groups(settings: Settings, model: nn.Module) -> list[Group]:
     )
 
 
+def peak_rates(settings: Settings, optimizer: torch.optim.Optimizer) -> dict[str, float | None]:
+    """The learning rates at the schedule's peak, by the names under which they are logged: `lr`,
+    and `lr/PART` for each part with a rate of its own. None: no parameter has it."""
+    common, lr_of = settings.optimizer["lr"], settings.optimizer.get("lr_of") or {}
+    used = any(group["peak_lr"] == common for group in optimizer.param_groups)
+    return {"lr": common if used else None, **{f"lr/{part}": lr_of[part] for part in lr_of}}
+
+
 def _build(settings: Settings, groups: list[Group]) -> torch.optim.Optimizer:
     return config.build(
         _node(settings), torch.optim.Optimizer, "optimizer", settings.trust, params=groups

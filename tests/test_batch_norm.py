@@ -109,6 +109,17 @@ def test_the_modes_train_alike_until_the_statistics_freeze(tmp_path: Path) -> No
     assert scores[0] != scores[1]
 
 
+def test_an_average_of_weights_is_evaluated_with_the_frozen_statistics(tmp_path: Path) -> None:
+    frozen = ("train.batch_norm=frozen", "train.batch_norm_frozen=0.5", "train.ema=0.9")
+    train(tmp_path, *MODEL, *frozen, "train.batch_norm_samples=64")
+    saved = torch.load(tmp_path / "run/checkpoints/step-00000008.pt", weights_only=True)
+    statistics = [name for name in saved["model"] if "running" in name]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(saved["average"]["module." + name], saved["model"][name])
+    assert not torch.equal(saved["average"]["module.head.weight"], saved["model"]["head.weight"])
+
+
 def test_a_model_without_batch_normalization_refuses_its_modes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no batch normalization"):
         train(tmp_path / "a", "model=gpt", "train.batch_norm=precise")

@@ -239,9 +239,17 @@ def test_the_rates_of_parts_follow_the_schedule(
     seen = seen[-4:]  # before them, a step in little tells how much memory the optimizer needs
     assert [max(rates) for rates in seen] == pytest.approx([0.4, 0.4, 0.04, 0.04])
     assert [min(rates) for rates in seen] == pytest.approx([0.1, 0.1, 0.01, 0.01])
-    assert [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == pytest.approx(
-        [0.1, 0.1, 0.01, 0.01]
-    )
+    logged = [row for row in rows(tmp_path / "a") if "lr" in row]
+    for name, peak in {"lr": 0.1, "lr/blocks": 0.1, "lr/token_embedding": 0.4}.items():
+        expected = [peak, peak, peak / 10, peak / 10]
+        assert [row[name] for row in logged] == pytest.approx(expected)
+
+
+def test_a_rate_that_no_parameter_has_is_not_logged(tmp_path: Path) -> None:
+    train(tmp_path, "model=bigram", "train.steps=2", "optimizer.lr_of={table: 0.4}")
+    logged = [row for row in rows(tmp_path) if "train/loss" in row]
+    assert [row["lr"] for row in logged] == [None, None]
+    assert logged[0]["lr/table"] > 0
 
 
 def test_muon_orthogonalizes_matrices_and_kernels_and_leaves_the_rest_to_adamw() -> None:
@@ -332,6 +340,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     found = summary(tmp_path / "a")
     assert found["status"] == "finished"
     assert found["train"]["steps"] == found["best"]["step"] + 6 < 40
+    assert "train.patience" in (tmp_path / "a/run/train.log").read_text()
     assert train(tmp_path / "a", *GPT_SMALL, *ruin, "train.steps=40", "resume=true") == 0
     assert summary(tmp_path / "a") == found
 
@@ -424,6 +433,7 @@ def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
 def test_a_bad_initialization_is_noticed() -> None:
     assert "more than 10 %" not in loop._first_loss(math.log(65) * 1.05, 65)
     assert "more than 10 %" in loop._first_loss(math.log(65) * 1.2, 65)
+    assert "more than 10 %" not in loop._first_loss(0.0, 1)  # one token: nothing to guess
 
 
 def test_a_run_is_read_back_with_its_moving_average(tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale(
     folder = tmp_path / "a/run/checkpoints"
     saved = {step: torch.load(folder / f"step-{step:08d}.pt", weights_only=True) for step in (5, 6)}
     assert saved[6]["scaler"]["scale"] == 2**15
-    assert rows(tmp_path / "a")[2]["grad_norm"] is None  # infinite, in strict JSON
+    skipped = rows(tmp_path / "a")[2]
+    assert skipped["grad_norm"] is None  # infinite, in strict JSON,
+    assert skipped["grad_norm_clipped"] is None  # and nothing was clipped
     before = trace(tmp_path / "a")
     (folder / "step-00000006.pt").unlink()
     path = tmp_path / "a/run/summary.json"
