@@ -17,6 +17,13 @@ from harness.report.verdict import by_tokenizer, headlines, notes
 from .comparing import printed, write_run
 
 
+def test_a_text_that_costs_nothing_can_be_compared(tmp_path: Path) -> None:
+    for model in ("gpt", "mlp"):
+        write_run(tmp_path / model, model, test=0.0)
+    (line,) = headlines(compare_runs(find_runs([tmp_path])))
+    assert "0.000 below" in str(line)
+
+
 def test_one_seed_shows_no_spread(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "gpt", test=2.0)
     write_run(tmp_path / "b", "mlp", test=2.5)

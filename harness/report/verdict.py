@@ -136,7 +136,8 @@ def _headline(groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
     second = groups[1].spread(ranking_score)
     assert second is not None
     gap = second.mean - own.mean
-    words += f", {gap:.3f} ({gap / second.mean:.1%}) below {groups[1].label}, the next best."
+    share = f" ({gap / second.mean:.1%})" if second.mean else ""  # a text of one character costs 0
+    words += f", {gap:.3f}{share} below {groups[1].label}, the next best."
     tested = [pair for pair in neighbours(pairs, groups[:2]) if pair.interval is not None]
     ground = tested_words(tested[0]) if tested else _untested_words(*groups[:2])
     return Headline(words, f"{ground} {_budget_words(groups)}")
