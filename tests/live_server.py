@@ -20,14 +20,13 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.cookie = f"zoo-{server.port}={server.key}"
         self.host = f"127.0.0.1:{server.port}"
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str | None
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """The answer; a header of None is left out, and `_` in its name is `-`."""
-        usual: dict[str, str | None] = {"Host": self.host, "Cookie": self.cookie}
+        usual: dict[str, str | None] = {"Host": self.host, "X-Zoo-Key": self.server.key}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         try:
@@ -51,7 +50,7 @@ class Client:
         return answer
 
     def post(self, name: str, order: Mapping[str, str], **headers: str | None) -> tuple[int, Any]:
-        usual = {"Origin": f"http://{self.host}", "X_Zoo_Token": self.server.token}
+        usual = {"Origin": f"http://{self.host}"}
         body = json.dumps(order).encode()
         status, _, answer = self.ask("POST", f"/api/{name}", body, **(usual | headers))
         return status, json.loads(answer)

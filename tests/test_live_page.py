@@ -263,6 +263,24 @@ def test_a_mutant_that_takes_text_for_html_is_caught(tmp_path: Path, browser: Br
             browser.open("about:blank")
 
 
+def test_the_key_leaves_the_address_and_is_kept_for_this_origin(
+    tmp_path: Path, browser: Browser
+) -> None:
+    make_run(tmp_path / "a", rows(3, 2.0))
+    with serving(tmp_path) as client:
+        without = client.server.address.partition("?")[0]
+        browser.open(without)
+        browser.wait("document.querySelector('#offline').textContent.includes('carries a key')")
+        assert texts(browser, ".run") == []
+        browser.open(client.server.ticket())
+        browser.wait("!!document.querySelector('.run')")
+        assert client.server.key not in str(browser.run("location.href + document.cookie"))
+        assert browser.run("location.search") == ""
+        browser.open(without)
+        browser.wait("!!document.querySelector('.run')")
+        browser.open("about:blank")
+
+
 # What it does
 
 

@@ -1,8 +1,9 @@
 """The page's server: this machine only, and only whoever has the key.
 
 Every user of the machine, and every website open in the same browser, can reach a port of
-127.0.0.1. So an address carries a key that becomes a cookie; the name asked for must be this
-machine's own (DNS rebinding); and what changes anything needs a token that no other site can read.
+127.0.0.1. So each question carries a key, in a header of its own: another site may not send one,
+and a cookie would go to the servers of others, too, at whatever port. The page itself says nothing
+of anybody's runs. The name asked for must be this machine's own (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,7 +78,6 @@ class Server(ThreadingHTTPServer):
         self.watch = watch
         self.trainings = Trainings(Path.cwd())
         self.key = secrets.token_urlsafe(24)
-        self.token = secrets.token_urlsafe(24)
         self._tickets: set[str] = set()
         self.files = {f"/{path.name}": path.read_bytes() for path in PAGE.iterdir()}
         own = self.files["/style.css"].decode()
@@ -105,7 +104,10 @@ class Server(ThreadingHTTPServer):
         if key in self._tickets:
             self._tickets.discard(key)
             return True
-        return hmac.compare_digest(key.encode(), self.key.encode())
+        return self.is_key(key)
+
+    def is_key(self, key: str) -> bool:
+        return hmac.compare_digest(key.encode(errors="replace"), self.key.encode())
 
     def runs(self) -> list[Run]:
         for folder in self.trainings.folders():
@@ -171,44 +173,28 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.FORBIDDEN, f"this page is at http://{ADDRESS}, and only there")
 
     @property
-    def _cookie(self) -> str:
-        return f"zoo-{self.server.port}"
+    def _key(self) -> str:
+        return self.headers.get("X-Zoo-Key", "")
 
     def _require_key(self) -> None:
-        try:
-            cookies = SimpleCookie(self.headers.get("Cookie", ""))
-        except CookieError:
-            cookies = SimpleCookie()
-        found = cookies.get(self._cookie)
-        if found is None or not hmac.compare_digest(
-            found.value.encode(errors="replace"), self.server.key.encode()
-        ):
+        if not self.server.is_key(self._key):
             raise Refused(
                 HTTPStatus.FORBIDDEN,
-                "open the address that `python -m harness.live` printed: it carries a key",
+                "Open the address that `python -m harness.live` printed: it carries a key.",
             )
 
-    def _require_token(self) -> None:
+    def _require_own_origin(self) -> None:
         if self.headers.get("Origin") != f"http://{self.headers.get('Host')}":
             raise Refused(HTTPStatus.FORBIDDEN, "another site may not ask this")
-        token = self.headers.get("X-Zoo-Token", "")
-        if not hmac.compare_digest(token.encode(errors="replace"), self.server.token.encode()):
-            raise Refused(HTTPStatus.FORBIDDEN, "the page is of an earlier server: load it again")
 
     # What is answered
 
     def _get(self, path: str, query: Query) -> None:
-        if path == "/" and "key" in query:
-            if not self.server.admits(query["key"][0]):
-                raise Refused(HTTPStatus.FORBIDDEN, "this key is of an earlier server, or used up")
-            cookie = f"{self._cookie}={self.server.key}; Path=/; HttpOnly; SameSite=Lax"
-            more = {"Location": "/", "Set-Cookie": cookie}
-            self._send(b"", KINDS[".html"], HTTPStatus.SEE_OTHER, more)
-            return
-        self._require_key()
         if path in self.server.files:
             self._send(self.server.files[path], KINDS[Path(path).suffix or ".html"])
-        elif path in self.ANSWERS:
+            return
+        self._require_key()
+        if path in self.ANSWERS:
             self._send_json(self.ANSWERS[path](self, query))
         else:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
@@ -216,7 +202,6 @@ class Handler(BaseHTTPRequestHandler):
     def _setup(self, query: Query) -> Any:
         """What a page needs once."""
         return {
-            "token": self.server.token,
             "folders": [str(folder) for folder in self.server.watch.folders],
             "dashes": DASHES,
             "axes": AXES,
@@ -284,8 +269,11 @@ class Handler(BaseHTTPRequestHandler):
     }
 
     def _post(self, path: str, query: Query) -> None:
+        self._require_own_origin()
+        if path == "/api/key":
+            self._send_json({"key": self._admitted()})
+            return
         self._require_key()
-        self._require_token()
         stated = self.headers.get("Content-Length", "")
         length = int(stated) if re.fullmatch("[0-9]{1,9}", stated) else 0
         if not 0 < length <= MOST_BODY:
@@ -299,6 +287,12 @@ class Handler(BaseHTTPRequestHandler):
         if path not in self.CHANGES:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing to do there")
         self._send_json(self.CHANGES[path](self, asked))
+
+    def _admitted(self) -> str:
+        """The key, for whoever has it or a ticket."""
+        if not self.server.admits(self._key):
+            raise Refused(HTTPStatus.FORBIDDEN, "This key is of an earlier server, or used up.")
+        return self.server.key
 
     def _start(self, asked: dict[str, str]) -> Any:
         arguments = trainings.split(asked.get("command", ""))
@@ -330,19 +324,13 @@ class Handler(BaseHTTPRequestHandler):
     def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(strict_json(value).encode(), "application/json", status)
 
-    def _send(
-        self,
-        body: bytes,
-        kind: str,
-        status: HTTPStatus = HTTPStatus.OK,
-        more: Mapping[str, str] | None = None,
-    ) -> None:
+    def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
         # A browser that has it already, as most who ask every second do, is told so.
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         if status == HTTPStatus.OK and self.headers.get("If-None-Match") == tag:
             body, status = b"", HTTPStatus.NOT_MODIFIED
         self.send_response(status)
-        for name, value in {**HEADERS, "ETag": tag, **(more or {})}.items():
+        for name, value in {**HEADERS, "ETag": tag}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -1,6 +1,6 @@
 // The address says what is shown; once a second the server says what has changed.
 
-import { get, setup } from "./api.js";
+import { admit, get } from "./api.js";
 import { useDashes } from "./chart.js";
 import { say } from "./dom.js";
 import { AXES } from "./format.js";
@@ -72,25 +72,40 @@ function route() {
   app.view.update();
 }
 
+function complain(error) {
+  const gone = error instanceof TypeError;
+  say(find("offline"), gone ? "The server of this page has ended: python -m harness.live begins it again." : error.message);
+  find("offline").hidden = false;
+}
+
 async function ask() {
   try {
     await app.refresh();
     find("offline").hidden = true;
   } catch (error) {
-    const gone = error instanceof TypeError;
-    say(find("offline"), gone ? "The server of this page has ended: python -m harness.live begins it again." : error.message);
-    find("offline").hidden = false;
+    complain(error);
   }
   const lively = app.runs.some((run) => run.status === "running");
   setTimeout(ask, document.hidden ? UNSEEN : lively ? LIVELY : CALM);
 }
 
-app.setup = await setup();
-useDashes(app.setup.dashes);
-const starter = new Starter(app);
-document.body.append(starter.node);
-find("start").addEventListener("click", () => starter.open());
-addEventListener("hashchange", route);
-await app.refresh().catch(() => {});
-route();
-ask();
+async function begin() {
+  try {
+    await admit();
+    app.setup = await get("setup");
+  } catch (error) {
+    complain(error);
+    find("start").hidden = true;
+    return;
+  }
+  useDashes(app.setup.dashes);
+  const starter = new Starter(app);
+  document.body.append(starter.node);
+  find("start").addEventListener("click", () => starter.open());
+  addEventListener("hashchange", route);
+  await app.refresh().catch(() => {});
+  route();
+  ask();
+}
+
+begin();
