@@ -469,6 +469,36 @@ def test_a_local_log_that_can_not_be_written_fails_at_once(tmp_path: Path) -> No
         Local().open(tmp_path / "b", settings(tmp_path / "a"), 0)
 
 
+def test_a_damaged_line_takes_no_other_row_along(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can be read stays; what is lost is said."""
+    row = '{"step": %d, "tokens": 7}'
+    lines = [(row % step).encode() for step in range(24)]
+    lines[3] = lines[3][:9]
+    lines[5] = b"\xff" + lines[5]
+    lines[7:7] = [b"[1]", b"3", b"null", b'{"step": "x"}', b'{"step": 2.0}', b"{}", b""]
+    path = tmp_path / Local.FILE
+    path.write_bytes(b"\n".join(lines) + b'\n{"step": 24, "tok')
+    local = Local()
+    local.open(tmp_path, settings(tmp_path / "a"), 20)
+    local.close({})
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert kept == [{"step": step, "tokens": 7} for step in range(20) if step not in (3, 5)]
+    (line,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert "the rows of 2 of the first 20 steps are missing or damaged" in line
+    assert "(the first: step 3)" in line
+
+    # A line that a kill tore was of a step that comes again: nothing to say.
+    caplog.clear()
+    whole = "".join(row % step + "\n" for step in range(5))
+    path.write_text(whole + '{"step": 5, "tok')
+    local.open(tmp_path, settings(tmp_path / "a"), 5)
+    local.close({})
+    assert path.read_text() == whole
+    assert not caplog.records
+
+
 def test_a_histogram_is_strict_json_too() -> None:
     row = {"step": 3, "train/loss": math.nan, "weights/a": Histogram([1, 2], [0.0, 0.5, math.inf])}
     expected = {"counts": [1, 2], "edges": [0.0, 0.5, None]}

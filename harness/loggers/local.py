@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +12,8 @@ from harness.assets import placed
 from harness.config import Settings
 from harness.errors import RunFailure
 from harness.loggers.base import Logger, Row, strict_json
+
+LOG = logging.getLogger("harness")
 
 
 class Local(Logger):
@@ -46,13 +49,26 @@ class Local(Logger):
 
 
 def _keep_before(path: Path, step: int) -> None:
-    """Drop the rows that a resumed run writes again, and a last line that a kill tore."""
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break
+    """Drop the rows that a resumed run writes again, and what is damaged: a last line that a kill
+    tore, or worse, which is then said."""
+    kept: dict[int | None, bytes] = {}
+    for line in path.read_bytes().split(b"\n"):
+        found = _step(line)
+        if found in range(step):
+            kept[found] = line + b"\n"
+    if lost := [each for each in range(step) if each not in kept]:
+        LOG.warning(
+            f"{path}: the rows of {len(lost)} of the first {step} steps are missing or damaged, "
+            f"and are lost (the first: step {lost[0]})"
+        )
     with placed(path) as file:
-        file.write("".join(kept).encode())
+        file.write(b"".join(kept.values()))
+
+
+def _step(line: bytes) -> int | None:
+    """That of the row on this line; None if the line is no row."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # bytes that are no UTF-8 are a ValueError, too
+        return None
+    return step if isinstance(step, int) else None
