@@ -224,19 +224,22 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     assert best["path"] == "best-00000012.pt"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_ended_early_is_gone_on_with(signum: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signum", "every"),
+    [(signal.SIGTERM, 30), (signal.SIGKILL, 30), (signal.SIGKILL, 100_000)],
+    ids=["stopped", "killed", "killed before its first checkpoint"],
+)
+def test_a_run_that_ended_early_is_gone_on_with(
+    signum: signal.Signals, every: int, tmp_path: Path
+) -> None:
     """Nothing that was logged is lost, even if the training had no time to say goodbye; and after
     it is resumed every logger has every step of one and the same run."""
     # A smaller budget will do in the end: its schedule must not depend on it.
-    more = ("train.steps=20000", "model=bigram", "eval.every=1000", "checkpoint.every=30")
+    more = ("train.steps=20000", "model=bigram", "eval.every=1000", f"checkpoint.every={every}")
     more += ("schedule=constant",)
     loggers = "logger=[local,wandb,tensorboard,trackio]"
     folder = tmp_path / "a"
-    chosen = settings(folder, *more, loggers)
-    own = [f"data.path={chosen.data['path']}", f"cache={chosen.cache}", f"run_dir={chosen.run_dir}"]
-    command = [sys.executable, "-m", "harness.train", *SMALL, *own, *more, loggers]
-    process = subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL)
+    process = started(folder, *more, loggers)
     metrics = folder / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 40)
     process.send_signal(signum)
@@ -248,7 +251,9 @@ def test_a_run_that_ended_early_is_gone_on_with(signum: signal.Signals, tmp_path
     wait_for(lambda: len(trackio_rows(tmp_path)) == last + 1)
     before = rows(folder)
 
-    steps = max(int(path.stem[5:]) for path in (folder / "run/checkpoints").glob("step-*.pt")) + 5
+    saved = [int(path.stem[5:]) for path in (folder / "run/checkpoints").glob("step-*.pt")]
+    assert bool(saved) == (every == 30)
+    steps = max(saved, default=0) + 5
     assert train(folder, *more[1:], loggers, f"train.steps={steps}", "resume=true") == 0
     expected = defined(rows(folder))
     assert [row["step"] for row in expected] == list(range(steps + 1))
@@ -300,7 +305,8 @@ def test_logged_in_a_run_is_online_and_a_resumed_one_the_same(
         assert any(file.startswith("media/html/report") for file in server.files)
         assert {"report", "run_table"} <= set(server.artifacts)
 
-        (run / "checkpoints" / "step-00000012.pt").unlink()  # as if killed before it was there
+        for path in (run / "checkpoints").iterdir():  # as if killed before there were any
+            path.unlink()
         path = run / "summary.json"
         path.write_text(path.read_text().replace("finished", "running"))
         more = [each for each in online if "train.steps" not in each]
@@ -318,6 +324,15 @@ def test_logged_in_a_run_is_online_and_a_resumed_one_the_same(
 def clean(row: dict[str, Any]) -> dict[str, Any]:
     """A row that W&B's server got, without what W&B adds."""
     return {k: v for k, v in row.items() if not k.startswith(("_", "samples", "report"))}
+
+
+def started(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """A training in a process of its own."""
+    chosen = settings(folder, *overrides)
+    own = [f"data.path={chosen.data['path']}", f"cache={chosen.cache}", f"run_dir={chosen.run_dir}"]
+    command = [sys.executable, "-m", "harness.train", *SMALL, *own, *overrides]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL, env=environment)
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

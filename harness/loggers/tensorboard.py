@@ -31,8 +31,8 @@ class TensorBoard(Logger):
 
         self._writer = EventFileWriter(str(folder / "tensorboard"))
         self._step = step
-        if step:  # a viewer then drops the steps that come again
-            self._write(session_log=SessionLog(status=SessionLog.START))
+        # A viewer then drops the steps that come again, be it all of them.
+        self._write(session_log=SessionLog(status=SessionLog.START))
         self._write(summary=hparams_pb(_plain(flat_settings(settings)), trial_id=folder.name))
         LOG.info(f"tensorboard --logdir {folder.parent}")
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,14 @@ class Trackio(Logger):
         from trackio.sqlite_storage import SQLiteStorage
 
         name = _run_name(folder)
-        database = SQLiteStorage.get_project_db_path(self._project)
-        going_on = bool(step) and database.exists()
-        if going_on:
-            _forget(database, name, step)
         self._run = trackio.init(
             self._project, name, sweep_of(folder), config=flat_settings(settings),
-            resume="allow" if going_on else "never", embed=False, auto_log_gpu=False,
-            auto_log_cpu=False,
+            resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
+        # Only now: trackio finds the run that it goes on with by the rows of it.
+        database = SQLiteStorage.get_project_db_path(self._project)
+        if database.exists():
+            _forget(database, name, step)
         LOG.info(f"trackio show --project {self._project}")
 
     def log(self, row: Row) -> None:
@@ -64,7 +64,7 @@ def _run_name(folder: Path) -> str:
 
 def _forget(database: Path, name: str, step: int) -> None:
     """Drop the rows that will come again."""
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("DELETE FROM metrics WHERE run_name = ? AND step >= ?", (name, step))
 
 
