@@ -16,6 +16,7 @@ from itertools import groupby
 from time import perf_counter
 from typing import Any
 
+from harness.interrupt import Interrupt
 from harness.loggers.followers import Followers
 
 TURN = 1.0  # seconds; some of the loggers' looks at the file
@@ -26,7 +27,7 @@ class ByTurns(Followers):
     """Loggers whose processes are halted every other second; `turn` is called after each step."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(names)
+        super().__init__(names, Interrupt())
         self._began = perf_counter()
         self._turn = 0
         self.of_steps: list[int] = []

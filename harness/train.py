@@ -28,6 +28,7 @@ from harness import config, process
 from harness.cli import INTERRUPTED, TERMINATED, run_hydra
 from harness.config import Settings
 from harness.errors import RunFailure, UsageError
+from harness.interrupt import Interrupt, Stopped
 from harness.resume import is_finished, require_same_origin, resumed
 from harness.run_folder import RunFolder, Summary, git, versions
 from harness.sweep import job_folder
@@ -184,12 +185,11 @@ def _train(
 ) -> int:
     """The loop, and what a run leaves behind however it ends."""
     from harness.guards import NonFinite
-    from harness.interrupt import Interrupt, Stopped
     from harness.loop import train
 
     summary = _first_summary(settings, dataset, compute)
-    loggers = choose_loggers(settings)
     interrupt = Interrupt(together=world.size > 1)
+    loggers = choose_loggers(settings, interrupt)
     with (
         folder.logging(quiet=not world.is_first),
         interrupt.listening(),
@@ -325,12 +325,12 @@ def _ignore(row: Row) -> None:
     pass
 
 
-def choose_loggers(settings: Settings) -> list[Logger]:
+def choose_loggers(settings: Settings, interrupt: Interrupt) -> list[Logger]:
     """The local one, and all others behind it."""
     from harness.loggers.followers import Followers
 
     others = [name for name in settings.logger if name != "local"]
-    return [_build_logger(settings, "local"), *([Followers(others)] if others else [])]
+    return [_build_logger(settings, "local"), *([Followers(others, interrupt)] if others else [])]
 
 
 def _build_logger(settings: Settings, name: str) -> Logger:

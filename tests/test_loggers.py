@@ -26,7 +26,6 @@ from harness.device import Compute
 from harness.errors import RunFailure
 from harness.loggers import Histogram, Local, followers, strict_json
 from harness.loggers.flat import flat_results, flat_settings
-from harness.loggers.wandb import REACHING
 from harness.train import load_dataset
 
 from . import training
@@ -368,7 +367,15 @@ class Dead(Fine):
         os._exit(3)
 
 class Stuck(Fine):
-    def open(self, folder, settings, step): time.sleep(1000)
+    def open(self, folder, settings, step):
+        (folder / "begun").touch()
+        time.sleep(1000)
+
+class StuckAtTheEnd(Fine):
+    def open(self, folder, settings, step): self.folder = folder
+    def close(self, summary):
+        (self.folder / "begun").touch()
+        time.sleep(1000)
 """
 WARNINGS = {
     "Open": "logger Open failed (OSError: no such server); the training goes on without it",
@@ -416,6 +423,23 @@ def test_a_logger_that_does_not_begin_is_waited_for_no_longer_than_agreed(
     assert "logger Stuck is not ready after 0 s; the training goes on without it" in line
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("Stuck", 143), ("StuckAtTheEnd", 0)], ids=["in open", "in close"]
+)
+def test_a_signal_ends_the_waiting_for_a_logger(
+    name: str, code: int, tmp_path: Path, trouble: Callable[..., list[str]]
+) -> None:
+    """Ten seconds are what a training that is told to stop may take."""
+    process = started(tmp_path / "a", *BIGRAM, *trouble(name))
+    wait_for((tmp_path / "a" / "run" / "begun").exists)
+    process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    assert process.wait(100) == code
+    assert time.monotonic() - told < 10
+    (line,) = [line for line in warnings(tmp_path / "a" / "run") if "logger" in line]
+    assert f"logger {name} has not finished yet; it goes on by itself" in line
+
+
 def test_a_logger_that_can_not_be_started_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,7 +454,6 @@ def test_a_server_that_never_answers_makes_wandb_go_offline(
 ) -> None:
     """Logged in, the server's port open, and nobody there. And the key is in no file of the run."""
     monkeypatch.setattr(followers, "START_UP", 60)
-    assert REACHING < 10
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)

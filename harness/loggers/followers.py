@@ -20,20 +20,23 @@ from time import monotonic
 from typing import Any
 
 from harness.config import Settings
+from harness.interrupt import Interrupt
 from harness.loggers.base import Logger, Row, strict_json
 
 LOG = logging.getLogger("harness")
 LEVELS = logging.getLevelNamesMapping()
 START_UP = 15.0  # seconds that a training waits for its loggers, all together
-LEAVING = 5.0  # at a signal; they may go on without us
+LEAVING = 5.0  # from a signal on; they may go on without us
 FINISHING = 60.0  # at any other end
+LOOK = 0.1  # between looks whether a signal has come
 
 
 class Followers(Logger):
     """The loggers `names` of the run's configuration."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], interrupt: Interrupt) -> None:
         self._names = names
+        self._interrupt = interrupt
         self._followers: list[_Follower] = []
 
     def open(self, folder: Path, settings: Settings, step: int) -> None:
@@ -44,9 +47,10 @@ class Followers(Logger):
                 self._followers.append(_Follower(name, arguments))
             except OSError as error:  # no process or no memory left
                 LOG.warning(f"logger {name} can't be started ({error}); the training goes on")
-        deadline = monotonic() + START_UP
-        for follower in self._followers:
-            follower.wait_until_ready(deadline)
+        self._wait([follower.ready for follower in self._followers], START_UP, at_signal=0)
+        if self._interrupt.noted is None:
+            for follower in self._followers:
+                follower.require_ready()
 
     @property
     def process_groups(self) -> list[int]:
@@ -61,9 +65,21 @@ class Followers(Logger):
         for follower in self._followers:
             follower.tell(summary)
         # Told to end, each gives itself FINISHING.
-        deadline = monotonic() + (LEAVING if stopped else FINISHING + LEAVING)
+        self._wait(
+            [follower.ended for follower in self._followers if not follower.warned],
+            LEAVING if stopped else FINISHING + LEAVING,
+            at_signal=LEAVING,
+        )
         for follower in self._followers:
-            follower.wait_until_ended(deadline)
+            follower.require_ended()
+
+    def _wait(self, events: list[Event], seconds: float, at_signal: float) -> None:
+        """Until all are set, for so many seconds; once a signal has come, for `at_signal` more."""
+        deadline, signalled = monotonic() + seconds, False
+        for event in events:
+            while (left := deadline - monotonic()) > 0 and not event.wait(min(LOOK, left)):
+                if self._interrupt.noted is not None and not signalled:
+                    deadline, signalled = min(deadline, monotonic() + at_signal), True
 
 
 class _Follower:
@@ -71,8 +87,9 @@ class _Follower:
 
     def __init__(self, name: str, arguments: list[str]) -> None:
         self._name = name
-        self._warned = False
-        self._ready = Event()
+        self.warned = False
+        self.ready = Event()
+        self.ended = Event()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.loggers.follow", name, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -81,11 +98,10 @@ class _Follower:
             start_new_session=True,  # a Ctrl-C is the training's, which then tells the loggers
         )  # fmt: skip
         self.process_group = self._process.pid
-        self._listening = Thread(target=self._listen, daemon=True)
-        self._listening.start()
+        Thread(target=self._listen, daemon=True).start()
 
-    def wait_until_ready(self, deadline: float) -> None:
-        if not self._ready.wait(max(0, deadline - monotonic())):
+    def require_ready(self) -> None:
+        if not self.ready.is_set():
             self._warn(f"is not ready after {START_UP:.0f} s; the training goes on without it")
 
     def tell(self, summary: dict[str, Any]) -> None:
@@ -95,9 +111,8 @@ class _Follower:
             self._process.stdin.write(strict_json(summary) + "\n")
             self._process.stdin.close()
 
-    def wait_until_ended(self, deadline: float) -> None:
-        self._listening.join(0 if self._warned else max(0, deadline - monotonic()))
-        if self._listening.is_alive():
+    def require_ended(self) -> None:
+        if not self.ended.is_set():
             self._warn(f"has not finished yet; it goes on by itself for up to {FINISHING:.0f} s")
 
     def _listen(self) -> None:
@@ -111,7 +126,7 @@ class _Follower:
             except (ValueError, AttributeError):
                 kind = text = ""
             if kind == "ready":
-                self._ready.set()
+                self.ready.set()
             elif kind == "failed":
                 self._warn(f"failed ({text}); the training goes on without it")
             elif kind in LEVELS:
@@ -120,10 +135,11 @@ class _Follower:
                 noise = line.strip() or noise
         if self._process.wait():
             self._warn(f"died ({noise}); the training goes on without it")
-        self._ready.set()
+        self.ready.set()
+        self.ended.set()
 
     def _warn(self, what: str) -> None:
         """Once: a logger that is in trouble stays in trouble."""
-        if not self._warned:
-            self._warned = True
+        if not self.warned:
+            self.warned = True
             LOG.warning(f"logger {self._name} {what}; the numbers are in metrics.jsonl")
