@@ -376,6 +376,20 @@ class StuckAtTheEnd(Fine):
     def close(self, summary):
         (self.folder / "begun").touch()
         time.sleep(1000)
+
+class Hoarder(Fine):
+    # Stores its rows as it is closed; dies before, if there is a file called killed.
+    def open(self, folder, settings, step):
+        self.folder, self.store = folder, folder / "hoard"
+        rows = self.store.read_text().splitlines() if self.store.exists() else []
+        self.rows = [row for row in rows if int(row) < step]
+        self.write()
+    def log(self, row): self.rows.append(str(row["step"]))
+    def write(self): self.store.write_text("\\n".join(self.rows))
+    def close(self, summary):
+        if (self.folder / "killed").exists():
+            os._exit(3)
+        self.write()
 """
 WARNINGS = {
     "Open": "logger Open failed (OSError: no such server); the training goes on without it",
@@ -438,6 +452,22 @@ def test_a_signal_ends_the_waiting_for_a_logger(
     assert time.monotonic() - told < 10
     (line,) = [line for line in warnings(tmp_path / "a" / "run") if "logger" in line]
     assert f"logger {name} has not finished yet; it goes on by itself" in line
+
+
+def test_what_a_logger_has_not_stored_when_it_is_killed_comes_again(
+    tmp_path: Path, trouble: Callable[..., list[str]]
+) -> None:
+    """Libraries hold rows for a while, and drop at once those that will come again."""
+    folder, killed = tmp_path / "a", tmp_path / "a" / "run" / "killed"
+    chosen = ("model=bigram", "checkpoint.every=4", "schedule=constant", *trouble("Hoarder"))
+    assert train(folder, *chosen, "train.steps=12") == 0
+    (folder / "run" / "checkpoints" / "step-00000012.pt").unlink()
+    killed.touch()
+    assert train(folder, *chosen, "train.steps=16", "resume=true") == 0
+    killed.unlink()
+    assert train(folder, *chosen, "train.steps=20", "resume=true") == 0
+    stored = (folder / "run" / "hoard").read_text().split("\n")
+    assert stored == [str(step) for step in range(21)]
 
 
 def test_a_logger_that_can_not_be_started_is_warned_of(

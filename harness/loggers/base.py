@@ -38,7 +38,8 @@ class Logger(ABC):
 
     @abstractmethod
     def close(self, summary: dict[str, Any]) -> None:
-        """The run ended, in whatever way `summary` says."""
+        """The run ended, in whatever way `summary` says. Returns when all rows are stored: what was
+        taken, but not stored before a kill, comes again in a resumed run."""
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:

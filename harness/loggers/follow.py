@@ -46,22 +46,25 @@ def main() -> int:
 
 
 def _follow(folder: Path, name: str, step: int, trust: list[str], end: _End) -> None:
-    """From open to close. Begins at the first row that the logger may not have seen: one that is
-    new to the run gets all of them."""
+    """From open to close. Begins at the first row that the logger may lack: one that is new to the
+    run gets all of them."""
     settings = config.load(folder / "config.yaml")
     logger = config.build(settings.logger[name], Logger, f"logger.{name}", trust)
     place = folder / "loggers" / f"{name}.step"
+    place.parent.mkdir(exist_ok=True)
     step = min(step, _read_step(place))
+    place.write_text(f"{step}\n")
     logger.open(folder, settings, step)
     _tell("ready")
+    reached = step
     for rows in _batches(folder / Local.FILE, end):
         for row in rows:
             if row["step"] >= step:
                 logger.log(row)
-        if rows:
-            place.parent.mkdir(exist_ok=True)
-            place.write_text(f"{rows[-1]['step'] + 1}\n")
+                reached = row["step"] + 1
     logger.close(end.summary)
+    # Not before: rows that a library has taken it may still hold, and lose when it is killed.
+    place.write_text(f"{reached}\n")
 
 
 def _batches(path: Path, end: _End) -> Iterator[list[Row]]:
@@ -79,6 +82,7 @@ def _revived(value: dict[str, Any]) -> Any:
 
 
 def _read_step(place: Path) -> int:
+    """Before which step the logger has all rows for good."""
     try:
         return int(place.read_text())
     except (OSError, ValueError):
