@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,16 @@ def check_arguments(settings: Settings) -> None:
         value = settings.optimizer.get(name)
         if not fits(value, hint):
             raise UsageError(f"optimizer.{name}={show(value)} should be {describe(hint)}")
+    _check_ranges(settings.optimizer)
+
+
+def _check_ranges(node: Node) -> None:
+    """torch looks at the default rate alone, and not at every average's weight."""
+    rates = {"lr": node["lr"]}
+    rates |= {f"lr_of.{part}": rate for part, rate in (node.get("lr_of") or {}).items()}
+    for name, rate in rates.items():
+        if not (rate >= 0 and math.isfinite(rate)):
+            raise UsageError(f"optimizer.{name}={show(rate)} must be a finite number, at least 0")
 
 
 def check_optimizer(settings: Settings, model: nn.Module) -> None:

@@ -321,6 +321,9 @@ def test_schedules_follow_the_budget(tmp_path: Path) -> None:
         (("train.label_smoothing=1.0",), "label_smoothing"),
         (("train.max_norm=0",), "max_norm"),
         (("optimizer.lr_of={nothing: 1.0}",), "no such part"),
+        (("optimizer.lr_of={blocks: 0.1, norm: -5.0}",), r"optimizer\.lr_of\.norm=-5.0 must be"),
+        (("optimizer.lr=-1",), r"optimizer\.lr=-1 must be a finite number, at least 0"),
+        (("optimizer.lr_of={blocks: inf}",), r"optimizer\.lr_of\.blocks=.* finite"),
     ],
 )
 def test_contradictions_are_refused(
