@@ -69,8 +69,8 @@ class _Falling(Schedule):
 class Cosine(_Falling):
     """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5).
 
-    end: the amount at which it is there, if that is not the budget: a training that ends earlier
-    goes only some of the way.
+    end: the amount at which it is there, if that is not the budget; it may exceed the budget, and
+    the training then goes only some of the way.
     """
 
     def __init__(
@@ -83,9 +83,11 @@ class Cosine(_Falling):
     ) -> None:
         super().__init__(total, warmup, warmup_start, floor)
         if end is not None:
-            if end <= self.warmup:
+            if end <= 0:
+                raise ValueError(f"end={end:g} must be above 0")
+            self.end = end * total if end < 1 else end
+            if self.end <= self.warmup:
                 raise ValueError(f"end={end:g} must be above the warm-up of {self.warmup:g}")
-            self.end = end
 
     def after_warmup(self, spent: float) -> float:
         return self.above_floor(0.5 * (1 + math.cos(math.pi * self.progress(spent))))
