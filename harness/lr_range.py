@@ -2,7 +2,8 @@
 
 python -m harness.lr_range model=gpt train.steps=200
 
-The rate rises from `optimizer.lr` / 10,000 to `optimizer.lr` · 1000 over the steps.
+The rate rises from `optimizer.lr` / 10,000 to `optimizer.lr` · 1000 over the steps, and that of
+each part in `optimizer.lr_of` as much.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ LOWEST, HIGHEST = 1e-4, 1e3  # factors on optimizer.lr
 
 
 def task(cfg: DictConfig) -> int:
-    """Print the smoothed loss over the rate, and the rates between which it fell, on stdout."""
+    """Print the smoothed loss over the rate, and the rates between which it fell, on stdout; 0 if
+    it did, else 1."""
     from harness import train
     from harness.data import draw_batch
     from harness.device import Compute, make_deterministic
     from harness.draw import draw
     from harness.errors import UsageError
+    from harness.optim import rates_of_parts
     from harness.probe import probe
 
     settings = config.read(cfg)
@@ -36,26 +39,48 @@ def task(cfg: DictConfig) -> int:
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
     dataset = train.load_dataset(settings)
-    factors = rising(plan.steps)
+    factors, rows = rising(plan.steps), plan.batch_size * plan.accumulate
     steps = (
-        (
-            factor,
-            draw_batch(dataset.train.ids, settings.seed, step, plan.batch_size, plan.seq_len),
-        )
+        (factor, draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len))
         for step, factor in enumerate(factors)
     )
     losses = smooth(probe(settings, dataset, compute, steps))
-    peak = settings.optimizer["lr"]
     shown = [min(losses[len(losses) * column // 72], 2 * losses[0]) for column in range(72)]
-    reached = peak * factors[len(losses) - 1]
-    print(draw(shown, start=f"{peak * factors[0]:.1e}", end=f"optimizer.lr {reached:.1e}"))
-    best = min(range(len(losses)), key=losses.__getitem__)
-    # The usual rule: a tenth of where the loss is least, since beyond that it blows up.
+    peaks = rates_of_parts(settings)
+    print(draw(shown, start=at(peaks, factors[0]), end=at(peaks, factors[len(losses) - 1])))
+    begun, best = fell(losses)
+    if begun == best:
+        print(f"the loss fell nowhere from its {losses[0]:.3f} nats per token")
+        return 1
     print(
-        f"the loss is least ({losses[best]:.3f} nats per token) at {peak * factors[best]:.1e}; "
-        f"a tenth of that, optimizer.lr={peak * factors[best] / 10:.1e}, is a safe peak"
+        f"the loss fell between {at(peaks, factors[begun])} and {at(peaks, factors[best])}, "
+        f"from {losses[0]:.3f} to {losses[best]:.3f} nats per token"
     )
+    # The usual rule: a tenth of where the loss is least, since beyond that it blows up.
+    print(f"a tenth of the latter is a safe peak: {as_settings(peaks, factors[best] / 10)}")
     return 0
+
+
+def at(peaks: dict[str, float], factor: float) -> str:
+    """A place on the axis: the rate, or where there are several what they are multiplied by."""
+    return as_settings(peaks, factor) if len(peaks) == 1 else f"{factor:.1e} times the rates"
+
+
+def as_settings(peaks: dict[str, float], factor: float) -> str:
+    """The rates that are `factor` times the peaks (see `rates_of_parts`), as they are typed."""
+    rates = {part: f"{peak * factor:.1e}" for part, peak in peaks.items()}
+    settings = [f"optimizer.lr={rates.pop('')}"] if "" in rates else []
+    if rates:
+        inner = ", ".join(f"{part}: {rate}" for part, rate in rates.items())
+        settings.append(f"'optimizer.lr_of={{{inner}}}'")
+    return " ".join(settings)
+
+
+def fell(losses: Sequence[float]) -> tuple[int, int]:
+    """The last step at which a tenth of the fall was not yet done, and that of the least loss."""
+    best = min(range(len(losses)), key=losses.__getitem__)
+    tenth = losses[0] - 0.1 * (losses[0] - losses[best])
+    return max((step for step in range(best) if losses[step] >= tenth), default=best), best
 
 
 def rising(steps: int) -> list[float]:

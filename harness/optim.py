@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 from harness import config
 from harness.config import Node, Settings
 from harness.errors import UsageError
+from harness.measure import Undrawn
 from harness.values import describe, fits, nearest, show
+from zoo.language_model import LanguageModel
 
 Group = dict[str, Any]
 # What is ours to check, because the optimizer's class does not take it, or need not.
@@ -54,6 +56,18 @@ def check_optimizer(settings: Settings, model: nn.Module) -> None:
     """Raises UsageError for what `build_optimizer` would refuse; the model may be without data."""
     groups = _groups(settings, model)
     _build(settings, [g | {"params": [torch.zeros(2, 2, requires_grad=True)]} for g in groups])
+
+
+def rates_of_parts(settings: Settings) -> dict[str, float]:
+    """The peak rates that parameters learn at, by the part of the model that `optimizer.lr_of`
+    gives one; all others' by "". A rate that no parameter has is left out."""
+    with torch.device("meta"), Undrawn():
+        model = settings.build("model", LanguageModel, vocab_size=256)
+    _groups(settings, model)  # for what it refuses
+    node = settings.optimizer
+    rates = {"": node["lr"]} | (node.get("lr_of") or {})
+    held = {_part(name, rates) for name, p in model.named_parameters() if p.requires_grad}
+    return {part: rate for part, rate in rates.items() if part in held}
 
 
 def state_size(settings: Settings, model: nn.Module) -> int:
@@ -135,8 +149,7 @@ def parameter_groups(
         matrix = parameter.dim() >= 2
         decayed = matrix and (id(parameter) not in embedded or decay_embeddings)
         hidden = matrix and id(parameter) not in embedded | output
-        part = max((part for part in lr_of if _lies_in(name, part)), key=len, default="")
-        rate = lr_of.get(part, lr)
+        rate = lr_of.get(_part(name, lr_of), lr)
         group = groups.setdefault(
             (rate, decayed, hidden),
             {
@@ -230,6 +243,11 @@ def _embeddings(model: nn.Module) -> set[int]:
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
+
+
+def _part(name: str, parts: Iterable[str]) -> str:
+    """The longest of the parts that the parameter lies in; "" if it lies in none."""
+    return max((part for part in parts if _lies_in(name, part)), key=len, default="")
 
 
 def _lies_in(name: str, part: str) -> bool:

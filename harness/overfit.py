@@ -16,7 +16,8 @@ LEARNT = 0.1  # nats per token
 
 
 def task(cfg: DictConfig) -> int:
-    """Print the curve on stdout; 0 if the loss came down to LEARNT, else 1."""
+    """Print the curve on stdout; 0 if the loss came down to LEARNT, else 1. The rate is the peak
+    throughout."""
     from harness import train
     from harness.data import draw_batch
     from harness.device import Compute, make_deterministic
@@ -32,7 +33,8 @@ def task(cfg: DictConfig) -> int:
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
     dataset = train.load_dataset(settings)
-    batch = draw_batch(dataset.train.ids, settings.seed, 0, plan.batch_size, plan.seq_len)
+    rows = plan.batch_size * plan.accumulate
+    batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)
     losses = probe(settings, dataset, compute, [(1.0, batch)] * plan.steps)
     columns = [losses[len(losses) * column // 72] for column in range(72)]
     print(draw(columns, start="0", end=f"{len(losses)} steps"))

@@ -170,9 +170,18 @@ def task(cfg: DictConfig) -> int:
 
     settings = config.read(cfg)
     currency, total = settings.train.budget
-    schedule, peak = settings.build("schedule", Schedule, total=total), settings.optimizer["lr"]
-    rates = [peak * schedule(total * column / 71) for column in range(72)]
+    schedule = settings.build("schedule", Schedule, total=total)
+    peaks = {"": settings.optimizer["lr"]}
+    if settings.optimizer.get("lr_of"):
+        from harness.optim import rates_of_parts  # loads torch, which a schedule does without
+
+        peaks = rates_of_parts(settings)
+    one = next(iter(peaks.values())) if len(peaks) == 1 else 1.0
+    rates = [one * schedule(total * column / 71) for column in range(72)]
     print(draw(rates, start="0", end=f"{total:g} {currency}"))
+    if len(peaks) > 1:
+        each = (f"{peak:g} ({part or 'all else'})" for part, peak in peaks.items())
+        print("times " + ", ".join(each))
     return 0
 
 
