@@ -24,6 +24,8 @@ RULES: dict[str, Any] = {
     "lr_of": dict[str, float] | None,
     "decay_embeddings": bool | None,
 }
+# Other modules may keep their weights the other way round, as transformers' Conv1D does.
+ROWS_ARE_UNITS = (nn.Linear, nn.Conv1d, nn.RNNBase)
 
 
 def build_optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
@@ -165,9 +167,24 @@ def parameter_groups(
 
 
 def matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Weight matrices and convolution kernels that are not embeddings; rows are units."""
+    """Weight matrices and convolution kernels that are not embeddings; rows are units.
+
+    Raises UsageError for weights of which that is not known.
+    """
     embedded = _embeddings(model)
-    return [p for p in model.parameters() if p.dim() >= 2 and id(p) not in embedded]
+    found: dict[int, nn.Parameter] = {}  # a weight that is tied is there once
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() < 2 or id(parameter) in embedded:
+                continue
+            if not isinstance(module, ROWS_ARE_UNITS):
+                raise UsageError(
+                    f"train.max_norm: {path}.{name} belongs to a {type(module).__name__}, which is "
+                    "no linear map, convolution or recurrent layer: what comes into one of its "
+                    "units is not known; leave train.max_norm=null"
+                )
+            found[id(parameter)] = parameter
+    return list(found.values())
 
 
 @torch.no_grad()

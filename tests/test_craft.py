@@ -394,6 +394,37 @@ def test_max_norm_of_nothing_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a/run").exists()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_max_norm_knows_the_units_or_is_refused(name: str) -> None:
+    """transformers' Conv1D keeps (in, out): its rows are no units."""
+    model = fresh(node(name))
+    if name == "hf":
+        with pytest.raises(UsageError, match=r"c_attn\.weight belongs to a Conv1D"):
+            matrices(model)
+        return
+    with torch.no_grad():
+        for weight in matrices(model):
+            weight.fill_(1.0)
+        limit_norms(matrices(model), 0.5)
+    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.RNNBase))]
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    found = [p for m in layers for p in m.parameters() if p.dim() > 1 and id(p) not in embedded]
+    assert {id(p) for p in found} == {id(p) for p in matrices(model)}
+    for weight in found:
+        norms = weight.flatten(1).norm(dim=1)
+        torch.testing.assert_close(norms, torch.full_like(norms, 0.5))
+
+
+def test_max_norm_of_a_transposed_layer_starts_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="belongs to a Conv1D"):
+        train(tmp_path / "a", "model=hf", "train.max_norm=3")
+    assert not (tmp_path / "a/run").exists()
+    llama = ("model.config.model_type=llama", "+model.config.intermediate_size=16")
+    small = ("model.config.hidden_size=16", "model.config.num_hidden_layers=1")
+    small += ("+model.config.num_attention_heads=2",)
+    assert train(tmp_path / "b", "model=hf", *llama, *small, "train.max_norm=3") == 0
+
+
 def test_the_moving_average_is_what_is_evaluated(tmp_path: Path) -> None:
     chosen = (*GPT_SMALL, "train.ema=0.5", "checkpoint.every=1", "train.steps=2", "eval.every=1")
     train(tmp_path / "a", *chosen)
