@@ -125,6 +125,25 @@ def test_gpt2_scales_what_adds_up_along_the_stream() -> None:
         assert distance(each.blocks[0].weight, normal(0.02)) < 1.95
 
 
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [
+        ("megabyte", {"global_blocks": 4, "local_blocks": 6}),
+        ("gpt", {"blocks": 8}),
+        ("perceiver_ar", {"read": 8, "blocks": 8}),  # one stream: what it read is what goes on
+    ],
+)
+def test_gpt2_counts_what_adds_up_in_each_stream(name: str, streams: dict[str, int]) -> None:
+    """MEGABYTE's patches and its positions have one each: their sums are apart."""
+    layers = ["model.n_layer_local=3"] if name == "megabyte" else []
+    torch.manual_seed(0)
+    model = fresh(node(name, *layers)).initialize("gpt2")
+    for stream, added in streams.items():
+        maps = residual_maps(model.get_submodule(stream), model.residual)
+        weights = torch.cat([each.weight.detach().flatten() for each in maps])
+        assert distance(weights, normal(0.02 / math.sqrt(added))) < 1.95, stream
+
+
 def test_names_in_configuration_are_the_schemes() -> None:
     assert ("default", *SCHEMES) == config.INITS
 

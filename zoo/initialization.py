@@ -16,7 +16,7 @@ def truncated_normal_(weight: Tensor, std: float) -> Tensor:
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-# Each draws a weight; `added` is how many maps like it add up along the residual stream.
+# Each draws a weight; `added` is how many maps like it add up along its residual stream.
 SCHEMES: dict[str, Callable[[Tensor, int], Tensor]] = {
     # Normal, its variance 2 / fan in (He et al. 2015, arXiv 1502.01852, equation 10).
     "kaiming": lambda weight, added: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
@@ -31,18 +31,29 @@ SCHEMES: dict[str, Callable[[Tensor, int], Tensor]] = {
 KNOWN = (nn.Linear, nn.Conv1d, nn.Embedding, nn.RNNBase)
 
 
-def initialize(model: nn.Module, scheme: str, residual: tuple[str, ...] = ()) -> None:
+def initialize(
+    model: nn.Module,
+    scheme: str,
+    residual: tuple[str, ...] = (),
+    streams: tuple[str, ...] = ("",),
+) -> None:
     """Draw the weights of all maps, convolutions and embeddings anew. Biases become zero; norms and
     other vectors stay as they are.
 
-    residual: what the maps into the residual stream are called, by the last part of their names.
+    residual: what the maps into a residual stream are called, by the last part of their names.
+    streams: the parts of the model that have one, each its own; "" is the whole model.
     Fans are torch's: an embedding's fan in is its width, and matrices that are stored as one
     (queries, keys and values; a recurrent net's gates) count as one.
     Raises ValueError for a scheme that is none, and for weights whose fans are not known.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"init={scheme} is not one of default, {', '.join(SCHEMES)}")
-    into_stream = {id(each.weight) for each in residual_maps(model, residual)}
+    added = {
+        id(each.weight): len(maps)
+        for stream in streams
+        for maps in [residual_maps(model.get_submodule(stream), residual)]
+        for each in maps
+    }
     seen: set[int] = set()  # a weight that is tied is drawn once
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -58,8 +69,7 @@ def initialize(model: nn.Module, scheme: str, residual: tuple[str, ...] = ()) ->
                     f"init={scheme}: {path}.{name} belongs to a {type(module).__name__}, which is "
                     "no linear map, convolution, embedding or recurrent layer; leave init=default"
                 )
-            added = len(into_stream) if id(parameter) in into_stream else 1
-            SCHEMES[scheme](parameter, added)
+            SCHEMES[scheme](parameter, added.get(id(parameter), 1))
 
 
 def zero_residual_maps(model: nn.Module, residual: tuple[str, ...]) -> None:

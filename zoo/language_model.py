@@ -61,8 +61,10 @@ class LanguageModel(nn.Module):
     """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
     few positions at a time. An `nn.Linear` where the last layer is a linear map."""
     residual: tuple[str, ...] = ()
-    """What the linear maps into the residual stream are called, by the last part of their names;
+    """What the linear maps into a residual stream are called, by the last part of their names;
     (): there is no such stream."""
+    streams: tuple[str, ...] = ("",)
+    """The parts of the model that have a residual stream of their own; "": the whole has one."""
 
     def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) for ids (B, T), T >= 1.
@@ -82,7 +84,7 @@ class LanguageModel(nn.Module):
         Raises ValueError for what does not fit the model.
         """
         if scheme != "default":
-            initialize(self, scheme, self.residual)
+            initialize(self, scheme, self.residual, self.streams)
         if zero_residual:
             zero_residual_maps(self, self.residual)
         return self

@@ -46,6 +46,7 @@ class MEGABYTE(LanguageModel):
     block_size: int
     patch_size: int
     residual = ("projection",)
+    streams = ("global_blocks", "local_blocks")
 
     def __init__(
         self,
