@@ -264,9 +264,9 @@ def _refuse_nested_targets(value: Any, key: str, depth: int = 0) -> None:
             _refuse_nested_targets(inner, f"{key}.{name}", depth + 1)
 
 
-def no_setting(key: str) -> str:
-    """What to say of a key that does not exist, with the nearest that does."""
-    known = list(_known_keys())
+def no_setting(key: str, known: Iterable[str] = ()) -> str:
+    """What to say of a key that does not exist, with the nearest of those that do."""
+    known = list(known) or list(_known_keys())
     group, _, name = key.rpartition(".")
     inside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == group]
     if not group or not inside:
@@ -286,16 +286,16 @@ def _known_keys() -> Iterable[str]:
         if group == "experiment":
             continue
         yield from ([] if group == "." else [group])
-        yield from _keys(OmegaConf.load(path), "" if group == "." else f"{group}.")
+        yield from keys(OmegaConf.load(path), "" if group == "." else f"{group}.")
 
 
-def _keys(node: object, prefix: str) -> Iterable[str]:
+def keys(node: object, prefix: str = "") -> Iterable[str]:
     if isinstance(node, DictConfig):
         for key in map(str, node):
             if key in ("defaults", "hydra"):
                 continue
             yield f"{prefix}{key}"
-            yield from _keys(node._get_node(key), f"{prefix}{key}.")
+            yield from keys(node._get_node(key), f"{prefix}{key}.")
 
 
 def choices(group: str) -> list[str]:

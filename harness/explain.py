@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hydra.errors import OverrideParseException
 
@@ -16,8 +16,11 @@ Choices = Callable[[str], list[str]]
 """The names of the files in a group, none if there is no such group."""
 
 
-def composition(error: Exception, overrides: Sequence[str]) -> str:
-    """Why a configuration can't be composed of these overrides."""
+def composition(
+    error: Exception, overrides: Sequence[str], known: Callable[[], Iterable[str]]
+) -> str:
+    """Why a configuration can't be composed of these overrides; `known` finds the settings that
+    there are among the files that they choose."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
@@ -36,9 +39,9 @@ def composition(error: Exception, overrides: Sequence[str]) -> str:
         key = there[1] or there[2]
         return f"{key} has a value already: write {key}=… without the +"
     if unknown := re.search(r"Could not (?:override|delete) '(.+?)'", text):
-        return config.no_setting(unknown[1])
+        return config.no_setting(unknown[1], known())
     if absent := re.search(r"Could not delete from config\. '(.+?)' does not exist", text):
-        return config.no_setting(absent[1])
+        return config.no_setting(absent[1], known())
     if needed := re.search(r"Key '(.+?)' is not in struct", text):
         return f"{needed[1]} can't be left out"
     return text

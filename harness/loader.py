@@ -13,6 +13,7 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
 from harness import explain, secrets
+from harness.config import keys
 from harness.errors import UsageError
 from harness.values import fits, show
 
@@ -58,9 +59,18 @@ class Loader(ConfigLoaderImpl):
         # What Hydra raises for a mistake may be a plain ValueError or AttributeError; composing
         # depends on nothing but what was typed and the files in conf/.
         except Exception as error:
-            raise UsageError(explain.composition(error, overrides)) from error
+            groups = [each for each in overrides if choices(each.partition("=")[0])]
+            known = functools.partial(self._known, *arguments, **named | {"overrides": groups})
+            raise UsageError(explain.composition(error, overrides, known)) from error
         _require_fixed(config)
         return config
+
+    def _known(self, *arguments: Any, **named: Any) -> list[str]:
+        """The settings that there are; none if it can't be composed."""
+        try:
+            return ["hydra.sweep.dir", *keys(super().load_configuration(*arguments, **named))]
+        except Exception:  # what is wrong with it is not what was asked
+            return []
 
 
 def _local_once(override: str) -> str:
