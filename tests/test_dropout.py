@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UsageError
@@ -149,6 +151,59 @@ def test_deeper_blocks_are_dropped_more_often() -> None:
     assert model.state_dict().keys() == without.state_dict().keys()
 
 
+@pytest.mark.parametrize("name", ["gpt", "megabyte", "perceiver_ar"])
+def test_attention_dropout_is_that_of_the_weights_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch's attention is told, in every layer; in evaluation none."""
+    seen: list[float] = []
+
+    def told(q: Tensor, k: Tensor, v: Tensor, mask: Any, rate: float, **rest: Any) -> Tensor:
+        seen.append(rate)
+        return attention(q, k, v, mask, 0.0, **rest)
+
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", told)
+    model_node, ids = node(name), random_ids(2, 16)
+    for given, expected in (
+        ({"dropout": 0.2}, 0.2),
+        ({"dropout": 0.2, "attention_dropout": 0.4}, 0.4),
+        ({"attention_dropout": 0.4}, 0.4),
+        ({"dropout": 0.2, "attention_dropout": 0.0}, 0.0),
+    ):
+        model = fresh(model_node | given)
+        elsewhere = {m.p for m in model.modules() if isinstance(m, nn.Dropout)}
+        assert elsewhere == {given.get("dropout", 0.0)}
+        for training in (True, False):
+            seen.clear()
+            model.train(training)(ids)
+            assert len(seen) >= 4
+            assert set(seen) == {expected if training else 0.0}
+    with pytest.raises(UsageError, match="dropout=1 on the attention weights"):
+        fresh(model_node | {"attention_dropout": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "rates"),
+    [
+        ("megabyte", {"n_layer_global": 2, "n_layer_local": 4}, [0.2, 0.4, 0.1, 0.2, 0.3, 0.4]),
+        ("perceiver_ar", {"n_layer": 2}, [0.2, 0.4]),
+    ],
+)
+def test_every_transformer_has_stochastic_depth(
+    name: str, layers: dict[str, int], rates: list[float]
+) -> None:
+    model_node, ids = node(name) | layers, random_ids(2, 16)
+    model = fresh(model_node | {"stochastic_depth": 0.4})
+    found = [m.rate for m in model.modules() if isinstance(m, StochasticDepth)]
+    assert found == pytest.approx(rates)
+    without = fresh(model_node)
+    assert not [m for m in without.modules() if isinstance(m, StochasticDepth)]
+    without.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(ids), without(ids))
+    assert not torch.equal(model.train()(ids), without(ids))
+
+
 def test_a_dropped_block_is_the_identity() -> None:
     model = GPT(VOCAB, 8, n_layer=1, n_head=2, n_embd=8, stochastic_depth=0.999).train()
     torch.manual_seed(0)
@@ -166,6 +221,8 @@ def test_a_dropped_block_is_the_identity() -> None:
         ("model=wavenet", "model.dropout=0.2", "model.n_stack=1"),
         ("model=lstm", "model.dropout=0.2", "model.n_hidden=16"),
         ("model=gpt", "model.stochastic_depth=0.5", "model.n_embd=16", "model.n_layer=2"),
+        ("model=megabyte", "model.stochastic_depth=0.5", "model.attention_dropout=0.2"),
+        ("model=perceiver_ar", "model.stochastic_depth=0.5", "model.n_latent=4"),
     ],
     ids=" ".join,
 )
@@ -192,6 +249,7 @@ def test_masks_depend_on_seed_and_step_alone(tmp_path: Path, chosen: tuple[str, 
         (("model=mlp", "model.dropout=1.0"), "below 1"),
         (("model=lstm", "model.dropout=-0.5"), "at least 0"),
         (("model=gpt", "model.stochastic_depth=1.0"), "stochastic_depth=1"),
+        (("model=megabyte", "model.stochastic_depth=-0.1"), "must be at least 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -34,8 +34,10 @@ class MEGABYTE(LanguageModel):
     they get their positions; the paper's stack is [3, 5, 7]. cross_patch: how many of the last keys
     and values of the previous patch each local layer sees as well (rotary, as in the paper).
     tie_weights: the head is the local embedding's transpose. dropout: in the blocks, on attention
-    weights and after each projection; none on embeddings. init_std: the paper's is 0.006, for
-    widths from a thousand on.
+    weights and after each projection; none on embeddings. attention_dropout, if given, is that of
+    the weights. stochastic_depth: how often the parts of the last block, of either transformer, are
+    dropped in training; those of the blocks before it less often, in proportion. init_std: the
+    paper's is 0.006, for widths from a thousand on.
 
     The paper's position q predicts token q, the interface's position t token t + 1: it is the
     paper's t + 1. So the last logits of a full window belong to the first position of the next
@@ -65,6 +67,8 @@ class MEGABYTE(LanguageModel):
         bias: bool = True,
         tie_weights: bool = True,
         init_std: float = 0.006,
+        attention_dropout: float | None = None,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(
@@ -100,9 +104,13 @@ class MEGABYTE(LanguageModel):
         )
         self.global_start = nn.Parameter(torch.empty(n_embd_global))
         self.global_blocks = nn.ModuleList(
-            Block(n_embd_global, n_head_global, dropout, bias, activation="relu")
-            for _ in range(n_layer_global)
-        )
+            Block(
+                n_embd_global, n_head_global, dropout, bias, activation="relu",
+                attention_dropout=attention_dropout,
+                stochastic_depth=stochastic_depth * layer / n_layer_global,
+            )
+            for layer in range(1, n_layer_global + 1)
+        )  # fmt: skip
         self.global_norm = nn.LayerNorm(n_embd_global, bias=bias)
         self.global_to_local = nn.Linear(n_embd, n_embd_local, bias=False)
         self.local_embedding = nn.Embedding(vocab_size, n_embd_local)
@@ -110,9 +118,10 @@ class MEGABYTE(LanguageModel):
         self.local_blocks = nn.ModuleList(
             SegmentedBlock(
                 n_embd_local, n_head_local, dropout, bias, patch_size, cross_patch,
-                activation="relu",
+                activation="relu", attention_dropout=attention_dropout,
+                stochastic_depth=stochastic_depth * layer / n_layer_local,
             )
-            for _ in range(n_layer_local)
+            for layer in range(1, n_layer_local + 1)
         )  # fmt: skip
         self.local_norm = nn.LayerNorm(n_embd_local, bias=bias)
         self.head = nn.Linear(n_embd_local, vocab_size, bias=False)

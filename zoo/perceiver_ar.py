@@ -41,7 +41,10 @@ class PerceiverAR(LanguageModel):
     context_dropout: the paper's cross-attend dropout. In training, each token of a sequence is
     hidden from all its latents and heads with this probability, but never from the latent at its
     own position, so that none is left with nothing to see.
-    dropout: on attention weights and after each projection. bias: in linear maps and layer norms.
+    dropout: on attention weights and after each projection; attention_dropout, if given, is that of
+    the weights. stochastic_depth: how often the last layer's parts are dropped in training; those
+    of the layers before it less often, in proportion, and what reads the context never. bias: in
+    linear maps and layer norms.
     """
 
     block_size: int
@@ -58,6 +61,8 @@ class PerceiverAR(LanguageModel):
         dropout: float = 0.0,
         context_dropout: float = 0.0,
         bias: bool = True,
+        attention_dropout: float | None = None,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(block_size=block_size, n_latent=n_latent, n_layer=n_layer, n_embd=n_embd)
@@ -69,11 +74,15 @@ class PerceiverAR(LanguageModel):
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.latent = nn.Linear(n_embd, n_embd, bias=bias)
-        self.read = CrossBlock(n_embd, n_head, dropout, context_dropout, bias)
+        self.read = CrossBlock(n_embd, n_head, dropout, context_dropout, bias, attention_dropout)
         self.blocks = nn.ModuleList(
-            SegmentedBlock(n_embd, n_head, dropout, bias, n_latent, activation="relu2")
-            for _ in range(n_layer)
-        )
+            SegmentedBlock(
+                n_embd, n_head, dropout, bias, n_latent, activation="relu2",
+                attention_dropout=attention_dropout,
+                stochastic_depth=stochastic_depth * layer / n_layer,
+            )
+            for layer in range(1, n_layer + 1)
+        )  # fmt: skip
         self.norm = nn.LayerNorm(n_embd, bias=bias)
         self.head = nn.Linear(n_embd, vocab_size, bias=bias)
         # As GPT begins here, so that a comparison of the two is one of architectures.
@@ -102,7 +111,13 @@ class CrossBlock(nn.Module):
     """A pre-norm block whose queries come from the latents, keys and values from the context."""
 
     def __init__(
-        self, n_embd: int, n_head: int, dropout: float, context_dropout: float, bias: bool
+        self,
+        n_embd: int,
+        n_head: int,
+        dropout: float,
+        context_dropout: float,
+        bias: bool,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
         if n_head < 1 or n_embd % n_head:
@@ -111,6 +126,7 @@ class CrossBlock(nn.Module):
             raise ValueError(f"context_dropout={context_dropout:g} must be in [0, 1)")
         self.n_head = n_head
         self.context_dropout = context_dropout
+        self.attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.latent_norm = nn.LayerNorm(n_embd, bias=bias)
         self.context_norm = nn.LayerNorm(n_embd, bias=bias)
         self.query = nn.Linear(n_embd, n_embd, bias=bias)
@@ -136,13 +152,12 @@ class CrossBlock(nn.Module):
         )
         if past is not None:
             k_BHSD, v_BHSD = past.extend(k_BHSD, v_BHSD)
+        dropout = self.attention_dropout if self.training else 0.0
         if self.training and self.context_dropout:
             mask_B1TS = self._selection(len(z_BTC), z_BTC.shape[1], k_BHSD.shape[2], z_BTC.device)
-            y_BHTD = F.scaled_dot_product_attention(
-                q_BHTD, k_BHSD, v_BHSD, mask_B1TS, self.dropout.p
-            )
+            y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHSD, v_BHSD, mask_B1TS, dropout)
         else:
-            y_BHTD = attend(q_BHTD, k_BHSD, v_BHSD, self.dropout.p if self.training else 0.0)
+            y_BHTD = attend(q_BHTD, k_BHSD, v_BHSD, dropout)
         z_BTC = z_BTC + self.dropout(self.projection(y_BHTD.transpose(1, 2).flatten(-2)))
         return z_BTC + self.dropout(self.feed_forward(self.feed_forward_norm(z_BTC)))
 

@@ -8,11 +8,12 @@ B batch, T time (queries), S keys past and present, C channels, H heads, D chann
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from zoo.layers.attention import CausalSelfAttention, KeyValues, attend
-from zoo.layers.feed_forward import Activation
 from zoo.layers.rotary import rotate
 from zoo.layers.transformer import Block
 
@@ -54,7 +55,7 @@ class SegmentedSelfAttention(CausalSelfAttention):
 
 
 class SegmentedBlock(Block):
-    """The pre-norm transformer block with attention in segments."""
+    """The pre-norm transformer block with attention in segments; `options` are Block's."""
 
     def __init__(
         self,
@@ -64,11 +65,12 @@ class SegmentedBlock(Block):
         bias: bool,
         segment: int,
         overlap: int = 0,
-        *,
-        activation: Activation = "gelu",
+        **options: Any,
     ) -> None:
-        super().__init__(n_embd, n_head, dropout, bias, activation=activation)
-        self.attention = SegmentedSelfAttention(n_embd, n_head, dropout, bias, segment, overlap)
+        super().__init__(n_embd, n_head, dropout, bias, **options)
+        self.attention = SegmentedSelfAttention(
+            n_embd, n_head, self.attention.dropout, bias, segment, overlap
+        )
 
 
 def attend_in_segments(
