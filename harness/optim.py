@@ -52,6 +52,14 @@ def _check_ranges(node: Node) -> None:
     for name, rate in rates.items():
         if not (rate >= 0 and math.isfinite(rate)):
             raise UsageError(f"optimizer.{name}={show(rate)} must be a finite number, at least 0")
+    if str(node["_target_"]).startswith(("torch.optim.", "harness.")):  # to others they may be else
+        shares: dict[str, float] = {k: node[k] for k in ("momentum", "alpha") if k in node}
+        shares |= {f"betas[{at}]": beta for at, beta in enumerate(node.get("betas") or ())}
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                raise UsageError(f"optimizer.{name}={show(share)} must be at least 0 and below 1")
+    if node.get("nesterov") and not node.get("momentum", 1.0):
+        raise UsageError("optimizer.momentum=0: Nesterov's needs one; set optimizer.nesterov=false")
 
 
 def check_optimizer(settings: Settings, model: nn.Module) -> None:
@@ -141,11 +149,7 @@ def parameter_groups(
     output = {id(parameter) for parameter in head.parameters()}
     for part in lr_of:
         if not any(_lies_in(name, part) for name, _ in named):
-            parts = sorted({name.split(".")[0] for name, _ in named})
-            raise UsageError(
-                f"optimizer.lr_of.{part}: the model has no such part.{nearest(part, parts)} "
-                f"Parts: {', '.join(parts)}"
-            )
+            raise UsageError(f"optimizer.lr_of.{part}: {_why_no_part(model, part, named)}")
     groups: dict[tuple[Any, ...], Group] = {}
     for name, parameter in named:
         matrix = parameter.dim() >= 2
@@ -260,6 +264,17 @@ def _embeddings(model: nn.Module) -> set[int]:
         if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
+
+
+def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Parameter]]) -> str:
+    """What to say of a part in which none of the named parameters lies."""
+    owners = {id(parameter): name for name, parameter in named}
+    for twin, parameter in model.named_parameters(remove_duplicate=False):
+        if _lies_in(twin, part) and id(parameter) in owners:
+            owner = owners[id(parameter)]
+            return f"{twin} is tied to {owner}; its rate is that of {owner.rpartition('.')[0]}"
+    parts = sorted({name.split(".")[0] for name, _ in named})
+    return f"the model has no such part.{nearest(part, parts)} Parts: {', '.join(parts)}"
 
 
 def _part(name: str, parts: Iterable[str]) -> str:

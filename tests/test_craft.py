@@ -223,6 +223,10 @@ def test_every_parameter_is_in_one_group_with_its_rate() -> None:
     assert {"token_embedding.weight", "position_embedding.weight"} < with_decay
     with pytest.raises(UsageError, match="Did you mean blocks"):
         parameter_groups(model, 0.01, {"block": 1.0}, 0.0)
+    with pytest.raises(UsageError, match="tied to token_embedding"):
+        parameter_groups(model, 0.01, {"head": 1.0}, 0.0)
+    untied = parameter_groups(small_gpt(tie_weights=False), 0.01, {"head": 1.0}, 0.0)
+    assert sorted({group["lr"] for group in untied}) == [0.01, 1.0]
 
 
 def test_the_rates_of_parts_follow_the_schedule(
@@ -326,6 +330,14 @@ def test_schedules_follow_the_budget(tmp_path: Path) -> None:
         (("train.max_norm=0",), "max_norm"),
         (("optimizer.lr_of={nothing: 1.0}",), "no such part"),
         (("optimizer.lr_of={blocks: 0.1, norm: -5.0}",), r"optimizer\.lr_of\.norm=-5.0 must be"),
+        (("optimizer.lr_of={head: 0.1}",), "head.weight is tied to token_embedding.weight"),
+        (("optimizer=sgd", "optimizer.momentum=5"), r"optimizer\.momentum=5 must be .* below 1"),
+        (("optimizer=sgd", "optimizer.momentum=0"), r"set optimizer\.nesterov=false"),
+        (("optimizer=rmsprop", "optimizer.momentum=1"), r"optimizer\.momentum=1 must be"),
+        (("optimizer=rmsprop", "optimizer.alpha=1.5"), r"optimizer\.alpha=1\.5 must be"),
+        (("optimizer=muon", "optimizer.momentum=1.0"), r"optimizer\.momentum=1\.0 must be"),
+        (("optimizer=muon", "optimizer.betas=[0.9,1.0]"), r"optimizer\.betas\[1\]=1\.0 must be"),
+        (("optimizer=lion", "optimizer.betas=[-0.1,0.9]"), r"optimizer\.betas\[0\]=-0\.1 must be"),
         (("optimizer.lr=-1",), r"optimizer\.lr=-1 must be a finite number, at least 0"),
         (("optimizer.lr_of={blocks: inf}",), r"optimizer\.lr_of\.blocks=.* finite"),
     ],
