@@ -34,7 +34,7 @@ from harness.loggers import Logger, Row
 from harness.loss import IGNORED, add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.optim import build_optimizer, limit_norms, matrices, peak_rates
+from harness.optim import build_optimizer, limit_norms, matrices, rates_of_parts
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from harness.watch.observe import Watch
@@ -93,7 +93,7 @@ def train(
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
     gradients, clip = Gradients(model.parameters()), plan.clip or math.inf
-    peaks = peak_rates(settings, optimizer)
+    peaks = rates_of_parts(settings, model)
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress, guard = Progress(), Guard()
@@ -247,7 +247,8 @@ def train(
             norm = gradients.clip(clip)
             row |= {
                 "train/loss": loss.item() / len(learnt),
-                **{name: peak and peak * factor for name, peak in peaks.items()},
+                "lr": peaks[""] * factor if "" in peaks else None,
+                **{f"lr/{part}": peak * factor for part, peak in peaks.items() if part},
                 "grad_norm": norm,
                 "grad_norm_clipped": min(norm, clip) if math.isfinite(norm) else norm,
             }

@@ -28,7 +28,7 @@ def task(cfg: DictConfig) -> int:
     from harness.device import Compute, make_deterministic
     from harness.draw import draw
     from harness.errors import UsageError
-    from harness.optim import rates_of_parts
+    from harness.optim import planned_rates
     from harness.probe import probe
 
     settings = config.read(cfg)
@@ -46,7 +46,7 @@ def task(cfg: DictConfig) -> int:
     )
     losses = smooth(probe(settings, dataset, compute, steps))
     shown = [min(losses[len(losses) * column // 72], 2 * losses[0]) for column in range(72)]
-    peaks = rates_of_parts(settings)
+    peaks = planned_rates(settings)
     print(draw(shown, start=at(peaks, factors[0]), end=at(peaks, factors[len(losses) - 1])))
     begun, best = fell(losses)
     if begun == best:
@@ -67,7 +67,7 @@ def at(peaks: dict[str, float], factor: float) -> str:
 
 
 def as_settings(peaks: dict[str, float], factor: float) -> str:
-    """The rates that are `factor` times the peaks (see `rates_of_parts`), as they are typed."""
+    """The rates that are `factor` times the peaks (see `planned_rates`), as they are typed."""
     rates = {part: f"{peak * factor:.1e}" for part, peak in peaks.items()}
     settings = [f"optimizer.lr={rates.pop('')}"] if "" in rates else []
     if rates:

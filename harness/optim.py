@@ -68,12 +68,17 @@ def check_optimizer(settings: Settings, model: nn.Module) -> None:
     _build(settings, [g | {"params": [torch.zeros(2, 2, requires_grad=True)]} for g in groups])
 
 
-def rates_of_parts(settings: Settings) -> dict[str, float]:
-    """The peak rates that parameters learn at, by the part of the model that `optimizer.lr_of`
-    gives one; all others' by "". A rate that no parameter has is left out."""
+def planned_rates(settings: Settings) -> dict[str, float]:
+    """The `rates_of_parts` of a model that need not be there yet."""
     with torch.device("meta"), Undrawn():
         model = settings.build("model", LanguageModel, vocab_size=256)
     _groups(settings, model)  # for what it refuses
+    return rates_of_parts(settings, model)
+
+
+def rates_of_parts(settings: Settings, model: nn.Module) -> dict[str, float]:
+    """The peak rates that parameters learn at, by the part of the model that `optimizer.lr_of`
+    gives one; all others' by "". A rate that no parameter has is left out."""
     node = settings.optimizer
     rates = {"": node["lr"]} | (node.get("lr_of") or {})
     held = {_part(name, rates) for name, p in model.named_parameters() if p.requires_grad}
@@ -107,14 +112,6 @@ def _groups(settings: Settings, model: nn.Module) -> list[Group]:
         weight_decay=node.get("weight_decay", 0.0),
         decay_embeddings=node.get("decay_embeddings", False),
     )
-
-
-def peak_rates(settings: Settings, optimizer: torch.optim.Optimizer) -> dict[str, float | None]:
-    """The learning rates at the schedule's peak, by the names under which they are logged: `lr`,
-    and `lr/PART` for each part with a rate of its own. None: no parameter has it."""
-    common, lr_of = settings.optimizer["lr"], settings.optimizer.get("lr_of") or {}
-    used = any(group["peak_lr"] == common for group in optimizer.param_groups)
-    return {"lr": common if used else None, **{f"lr/{part}": lr_of[part] for part in lr_of}}
 
 
 def _build(settings: Settings, groups: list[Group]) -> torch.optim.Optimizer:

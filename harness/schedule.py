@@ -173,9 +173,9 @@ def task(cfg: DictConfig) -> int:
     schedule = settings.build("schedule", Schedule, total=total)
     peaks = {"": settings.optimizer["lr"]}
     if settings.optimizer.get("lr_of"):
-        from harness.optim import rates_of_parts  # loads torch, which a schedule does without
+        from harness.optim import planned_rates  # loads torch, which a schedule does without
 
-        peaks = rates_of_parts(settings)
+        peaks = planned_rates(settings)
     one = next(iter(peaks.values())) if len(peaks) == 1 else 1.0
     rates = [one * schedule(total * column / 71) for column in range(72)]
     print(draw(rates, start="0", end=f"{total:g} {currency}"))
