@@ -14,6 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from harness.errors import RunFailure, UsageError
 
@@ -33,6 +36,14 @@ class Assets:
         """Folders from the configuration: unset ones left out, relative ones in the repository."""
         path = tuple(REPOSITORY / Path(folder).expanduser() for folder in folders if folder)
         return cls(path, Path(cache).expanduser())
+
+    @classmethod
+    def own(cls) -> Assets:
+        """The user's: as conf/config.yaml and the environment have it. For a run's folder, which
+        may be a stranger's: what is read of ours must not be written where it says."""
+        conf = OmegaConf.load(REPOSITORY / "conf" / "config.yaml")
+        folders: Any = OmegaConf.to_container(conf.assets, resolve=True)
+        return cls.of(folders, conf.cache)
 
     def locate(self, name: str) -> Path | None:
         """The file or folder of that name, if the asset path or the cache has one."""

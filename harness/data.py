@@ -92,24 +92,33 @@ class Dataset:
         return notes
 
 
-def prepare(corpus: Corpus, tokenizer: Tokenizer, assets: Assets, ready: bool = False) -> Dataset:
+def prepare(
+    corpus: Corpus, tokenizer: Tokenizer, assets: Assets, trained: str | None = None
+) -> Dataset:
     """Give the tokenizer its vocabulary, fetched or learnt from train alone, and encode each part;
     or map what the cache holds.
 
-    ready: the tokenizer has its vocabulary already, as one read from a run's folder.
-    Raises UsageError for a text or a vocabulary that can't be had, and for text that the tokenizer
-    can't take.
+    trained: the digest of the text that a finished run was trained on; its tokenizer, which has its
+    vocabulary already, comes with it.
+    Raises UsageError for a text or a vocabulary that can't be had, for text that the tokenizer
+    can't take, and for another text than the run's.
     """
     try:
-        if not ready:
+        if trained is None:
             tokenizer.fetch(assets)
         text = corpus.read(assets)
+        digest = text.digest(0, text.size)
+        # Before anything is written: a run's folder may name any file.
+        if trained not in (None, digest):
+            raise UsageError(
+                "data: the text is not the one this run was trained on "
+                f"(SHA-256 {digest}, the run's {trained})"
+            )
         parts = split_points(text, corpus.split)
         if parts[0][1] == 0:
             raise UsageError(f"the train split is empty: the corpus has {text.size} bytes")
-        if not ready:
+        if trained is None:
             learn(tokenizer, text, parts[0], assets.cache)
-        digest = text.digest(0, text.size)
         splits, lost = encode_parts(text, parts, digest, tokenizer, assets.cache)
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error

@@ -22,7 +22,8 @@ _ABSENT = object()
 
 def resumed(asked: Settings, overrides: list[str]) -> Settings:
     """The settings saved with the run in `asked.run_dir`, and over them what the command line says:
-    its overrides, or all of `asked` where one of them is a recipe.
+    its overrides, or all of `asked` where one of them is a recipe. Where the cache and downloads
+    lie is always as asked: the folder may be a stranger's.
 
     Raises UsageError naming every field that may not differ from the run's.
     """
@@ -30,6 +31,7 @@ def resumed(asked: Settings, overrides: list[str]) -> Settings:
         raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
     folder = RunFolder.existing(Path(asked.run_dir))
     saved = config.load(folder.config)
+    saved.assets, saved.cache = asked.assets, asked.cache
     if asked.precision == "auto":  # which was resolved when the run began
         asked.precision = saved.precision
     before, after = asdict(saved), asdict(asked)

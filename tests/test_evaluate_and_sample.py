@@ -196,7 +196,7 @@ def test_a_text_that_has_changed(command: Command, copied: Path, tmp_path: Path)
     changed.write_text(TEXT + "one more line\n")
     saved["data"]["path"] = str(changed)
     (copied / "config.yaml").write_text(yaml.safe_dump(saved))
-    refused(command("evaluate", copied), "data=text is not the one this run was trained on")
+    refused(command("evaluate", copied), "the text is not the one this run was trained on")
     changed.unlink()
     refused(command("evaluate", copied), f"data.path={changed} can't be read")
     assert command("sample", copied, "--tokens", 1).code == 0  # which needs no text

@@ -84,6 +84,51 @@ def test_a_text_may_lie_elsewhere_if_it_is_the_same(
 
 
 def test_what_decides_the_numbers_is_all_but_what_may_change(tmp_path: Path) -> None:
+def test_a_file_that_is_not_the_text_is_written_nowhere(
+    command: Command, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the text itself where a run's configuration says: the cache is the user's own."""
+    own, planted, private = tmp_path / "own", tmp_path / "planted", tmp_path / "private"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own))
+    edit(copied, "cache", str(planted))
+    edit(copied, "assets", [str(planted)])
+    assert command("evaluate", copied).code == 0
+    assert list(own.rglob("test.ids"))
+    assert not planted.exists()
+    shutil.rmtree(own)
+    private.write_text("a private line\n" * 999)
+    edit(copied, "data.path", str(private))
+    ended = command("evaluate", copied)
+    assert ended.code == 2
+    assert "the text is not the one this run was trained on" in ended.err
+    assert not own.exists()
+    ended = command("train", f"run_dir={copied}", "resume=true", "train.steps=99")
+    assert ended.code == 2
+    assert "its corpus has changed" in ended.err
+    assert not planted.exists()
+    assert str(planted) in (copied / "config.yaml").read_text()  # the control
+
+
+def test_a_resumed_run_has_the_users_own_cache_and_assets(
+    command: Command, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the environment, or as typed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    monkeypatch.setenv("ZOO_ASSETS", str(tmp_path / "mine"))
+    edit(copied, "cache", str(tmp_path / "planted"))
+    edit(copied, "assets", [str(tmp_path / "planted")])
+    assert command("train", f"run_dir={copied}", "resume=true", "train.steps=31").code == 0
+    saved = config.load(copied / "config.yaml")
+    assert saved.cache == str(tmp_path / "own" / "language-model-zoo")
+    assert saved.assets == [str(tmp_path / "mine"), "assets", "../shared/assets"]
+    typed = (f"cache={tmp_path / 'typed'}", "assets=[here]", "train.steps=32")
+    assert command("train", f"run_dir={copied}", "resume=true", *typed).code == 0
+    saved = config.load(copied / "config.yaml")
+    assert (saved.cache, saved.assets) == (str(tmp_path / "typed"), ["here"])
+    assert list((tmp_path / "typed").rglob("test.ids"))
+    assert not (tmp_path / "planted").exists()
+
+
     """Every setting counts unless it is named; so does one that will be added."""
     chosen = settings(tmp_path / "a")
     left_out = {name for name in vars(chosen) if name not in decisive(chosen)}
