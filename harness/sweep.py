@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import config, identity
+from harness import config, identity, secrets
 from harness.cli import fail, run_tool
 from harness.errors import UsageError
 from harness.run_folder import RunFolder
@@ -44,6 +44,7 @@ class SweepReport(Callback):
         try:
             World.of_environment().require_alone()
             folder = _folder(config)
+            _require_no_secret(config)
             _require_folder(folder, config.get("resume") is True)
             self._jobs = _require_any_sound(_jobs(config))
             made = _make(folder)
@@ -115,6 +116,13 @@ def _folder(config: DictConfig) -> Path:
     if not folder or not isinstance(folder, str):
         raise UsageError(f"hydra.sweep.dir={show(folder)} should name a folder")
     return Path(folder)
+
+
+def _require_no_secret(master: DictConfig) -> None:
+    """What the jobs have in common, which Hydra writes into multirun.yaml: each job's own settings
+    and all that was typed are looked at elsewhere."""
+    plain: Any = OmegaConf.to_container(master, resolve=False)
+    secrets.require_none({key: value for key, value in plain.items() if key != "hydra"})
 
 
 def _require_folder(folder: Path, resume: bool) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness import config, process
+from harness import config, process, secrets
 from harness.cli import INTERRUPTED, TERMINATED, run_hydra
 from harness.config import Settings
 from harness.errors import RunFailure, UsageError
@@ -383,7 +383,7 @@ def _sweep_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) 
         chosen = HydraConfig.get().runtime.choices
         names = {name: chosen[name] for name in ("data", "tokenizer", "model")}
         path = sweep / f"{number}-{names['model']}-{names['tokenizer']}"
-        return _record_failed_job(path, OmegaConf.to_yaml(cfg), names, error)
+        return _record_failed_job(path, _refused(cfg), names, error)
     name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
@@ -397,6 +397,15 @@ def _sweep_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) 
         print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
         sys.exit(code)
     return code
+
+
+def _refused(cfg: DictConfig) -> str:
+    """A configuration that could not be read, as YAML; nothing of one that holds a secret."""
+    try:
+        secrets.require_none(OmegaConf.to_container(cfg, resolve=False))
+    except UsageError:
+        return ""
+    return OmegaConf.to_yaml(cfg)
 
 
 def _record_failed_job(path: Path, config: str, names: Summary, error: Exception) -> int:

@@ -41,6 +41,16 @@ def holders(folder: Path) -> list[Path]:
         "+model.password=1234",
         "++data.hub.access_token=1234",
         f"data.url={LOCATION.replace(SECRET, 'guess')}",
+        "data.url=https://ghp_secretsecret@raw.example.org/x",
+        *(
+            f'data.url="https://example.org/x?{name}=1234&b=2"'
+            for name in ("token", "a=1&access_token", "key", "X-Amz-Signature", "sig", "apiKey")
+        ),
+        "+logger.w={_target_:a.B,api_key:1234}",
+        "+logger.w={_target_:a.B,more:[{inner:{pgpassword:1234}}]}",
+        "+logger.w={_target_:a.B},{_target_:c.D,api_key:1234}",
+        "+logger.w=choice({_target_:a.B},{_target_:c.D,api_key:1234})",
+        "data.url=https://example.org,https://ghp_secretsecret@example.org",
     ],
 )
 def test_none_can_be_typed(
@@ -54,6 +64,53 @@ def test_none_can_be_typed(
     assert "run's folder" in ended.err
     assert SECRET not in ended.err + ended.out
     assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hydra: {sweeper: {params: {+logger.w: '{api_key: hush-4f9a1c77e2}, {a: 1}'}}}",
+        "eval: {prompt: 'https://hush-4f9a1c77e2@example.org/x'}",  # which no job has in the end
+        "eval: {api_key: hush-4f9a1c77e2}",
+    ],
+)
+def test_a_sweep_begins_with_none(
+    content: str, command: Callable[..., Ended], small_text: Path, tmp_path: Path
+) -> None:
+    """What its jobs have in common is written before the first of them is read."""
+    recipe = tmp_path / "conf" / "experiment" / "leaky.yaml"
+    recipe.parent.mkdir(parents=True)
+    recipe.write_text(f"# @package _global_\n{content}\n")
+    ended = command(
+        "train", "-m", "--config-dir", tmp_path / "conf", "experiment=leaky", *SMALL,
+        f"data.path={small_text}", "eval.prompt=a,b", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
+    assert "written into the run's folder" in ended.err
+    assert SECRET not in ended.err
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize("more", ["", "rate: .inf"])
+def test_a_job_that_was_refused_leaves_none_in_its_folder(
+    more: str, command: Callable[..., Ended], small_text: Path, tmp_path: Path
+) -> None:
+    """Whatever it was refused for first."""
+    group = tmp_path / "conf" / "model"
+    group.mkdir(parents=True)
+    (group / "leaky.yaml").write_text(
+        f"_target_: zoo.bigram.Bigram\nurl: https://{SECRET}@example.org\n{more}\n"
+    )
+    sweep = tmp_path / "sweep"
+    ended = command(
+        "train", "-m", "--config-dir", tmp_path / "conf", "model=bigram,leaky", *SMALL,
+        f"data.path={small_text}", f"cache={tmp_path / 'cache'}", f"hydra.sweep.dir={sweep}",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert "job 1 will fail: " in ended.err
+    assert (sweep / "1-leaky-char" / "config.yaml").read_text() == ""
+    assert config.load(sweep / "0-bigram-char-s0" / "config.yaml").seed == 0
+    assert holders(sweep) == []
 
 
 def test_none_can_come_from_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,9 +128,35 @@ def test_none_can_come_from_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "variable",
+    [
+        *("PGPASSWORD", "MYSQL_PWD", "REDISPWD", "CLIENTSECRET", "SMTP_PASS", "GITHUB_PAT"),
+        *("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_APIKEY", "SVNPASSWD", "DB_PASSWORD_1"),
+    ],
+)
+def test_a_variable_called_like_a_secret(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"eval.prompt=a {SECRET}"
+    secrets.require_none_typed(text)
+    monkeypatch.setenv(variable, SECRET)
+    with pytest.raises(UsageError, match=f"the environment's {variable}: "):
+        secrets.require_none_typed(text)
+
+
+def test_the_value_is_looked_at_and_not_only_its_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comma is escaped on the command line."""
+    monkeypatch.setenv("A_TOKEN", "hush,4f9a")
+    for text in (r"eval.prompt=hush\,4f9a", r"eval.prompt=b,hush\,4f9a", r"+a=[{b: hush\,4f9a}]"):
+        with pytest.raises(UsageError, match="the environment's A_TOKEN"):
+            secrets.require_none_typed(text)
+
+
+@pytest.mark.parametrize(
     ("variable", "text"),
     [
         ("A_TOKEN", "the"),  # too short to be one
+        ("OLDPWD", SECRET),
+        ("TEST_PATH", SECRET),
+        ("SECRETARY", SECRET),
         ("TOKENIZERS_PARALLELISM", SECRET),
         ("KEYBOARD_LAYOUT", SECRET),
         ("PWD", SECRET),
@@ -84,7 +167,12 @@ def test_what_is_no_secret_is_let_through(
 ) -> None:
     monkeypatch.setenv(variable, text)
     secrets.require_none_typed(f"eval.prompt=and {text} again")
-    for override in ("train.tokens=3", "eval.sample_tokens=3", "data.url=https://a/b@c:d"):
+    for override in (
+        *("train.tokens=3", "eval.sample_tokens=3", "data.url=https://a/b@c:d", "+a={monkeys:1}"),
+        *("model=gpt,bigram", "seed=range(0,3)", "~logger.wandb", "eval.prompt=me@example.org"),
+        'data.url="https://example.org/a?download=true&keyword=b"',
+        "what can't be read: {",
+    ):
         secrets.require_none_typed(override)
 
 
