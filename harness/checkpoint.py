@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
 import re
-from collections.abc import Collection
+import textwrap
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,6 +24,9 @@ from harness.errors import RunFailure
 
 LOG = logging.getLogger("harness")
 FORMAT = 3
+# What every checkpoint holds, and what more it takes to go on from one.
+HELD = {"step": int, "model": dict, "tokenizer": str, "corpus": str, "settings": dict}
+TO_GO_ON = {"optimizer": dict, "scaler": dict, "progress": dict, "guard": dict}
 
 
 def save(
@@ -65,7 +69,8 @@ def load(folder: Path, kind: str) -> dict[str, Any] | None:
     """The newest whole checkpoint of a kind, or None if there never was one.
 
     A damaged one is passed over with a warning. Raises RunFailure if all of them are damaged, and
-    for one of another format. Nothing but tensors and plain values is ever unpickled.
+    for one that is whole but no checkpoint, or of another format. Nothing but tensors and plain
+    values is ever unpickled.
     """
     steps = list_steps(folder, kind)
     for step in steps:
@@ -75,18 +80,38 @@ def load(folder: Path, kind: str) -> dict[str, Any] | None:
             continue
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            reason = f"{error}".strip().partition("\n")[0]
-            raise RunFailure(f"{path} holds more than tensors and values: {reason}") from error
+        except Exception as error:  # malformed files make torch raise anything
+            reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
+            raise RunFailure(f"{path} can't be read as tensors and values: {reason}") from error
+        if not isinstance(state, dict):
+            raise RunFailure(f"{path} is no checkpoint: it holds a {type(state).__name__}")
         if state.get("format") != FORMAT:
             raise RunFailure(
                 f"{path} has format {state.get('format')}; this code reads format {FORMAT}: "
                 "use the version of the code that wrote it"
             )
+        for name, type_ in (HELD | (TO_GO_ON if kind == "step" else {})).items():
+            if not isinstance(state.get(name), type_):
+                raise RunFailure(
+                    f"{path} is no checkpoint: its {name} is missing, or no {type_.__name__}"
+                )
         return dict(state)
     if steps:
         raise RunFailure(f"every {kind} checkpoint in {folder} is damaged; nothing can be resumed")
     return None
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Inside, a checkpoint of this folder is put into the model it is of, and whatever else. Raises
+    RunFailure if it does not fit: a digest proves no good will."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = textwrap.shorten(str(error), 200)
+        raise RunFailure(f"a checkpoint in {folder} does not fit its run: {reason}") from error
 
 
 def list_steps(folder: Path, kind: str) -> list[int]:

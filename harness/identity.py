@@ -52,7 +52,7 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         return [
             line
-            for name in sorted({*before, *after})
+            for name in sorted({*before, *after}, key=str)
             for line in differences(
                 before.get(name), after.get(name), f"{key}.{name}" if key else str(name)
             )
@@ -72,7 +72,7 @@ def require_same(
     names = {*trained, *after} if groups is None else groups
     differing = [
         line
-        for name in sorted(names)
+        for name in sorted(names, key=str)
         for line in differences(trained.get(name), after.get(name), name)
     ]
     if differing:

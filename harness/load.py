@@ -63,7 +63,8 @@ def load_run(
     tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same(state["settings"], settings, folder.config, SCORED)
-    model.load_state_dict(_evaluated_weights(state))
+    with checkpoint.fitting(folder.checkpoints):
+        model.load_state_dict(_evaluated_weights(state))
     model.to(compute.device).eval()
     return Run(
         folder, settings, tokenizer, model, compute,

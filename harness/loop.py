@@ -100,12 +100,13 @@ def train(
     watch = Watch(settings, model, compute)
 
     if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
-        progress, guard = Progress(**saved["progress"]), Guard(**saved["guard"])
-        if average is not None:
-            average.load_state_dict(saved["average"])
+        with checkpoint.fitting(folder.checkpoints):
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            scaler.load_state_dict(saved["scaler"])
+            progress, guard = Progress(**saved["progress"]), Guard(**saved["guard"])
+            if average is not None:
+                average.load_state_dict(saved["average"])
         report(f"going on from step {progress.step}")
     # Those of later steps belong to a past that this run does not share.
     checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
@@ -283,7 +284,8 @@ def train(
             best = checkpoint.load(folder.checkpoints, "best")
             if best is None or best["step"] != progress.best["step"]:
                 raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
-            evaluated.load_state_dict(best["model"])
+            with checkpoint.fitting(folder.checkpoints):
+                evaluated.load_state_dict(best["model"])
         test = score(dataset.test)
         summary["test"] = test.summary()
         write_test_blocks(folder.path, dataset, test)

@@ -56,9 +56,11 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
     if summary.get("status") != "finished":
         return False
     currency, total = settings.train.budget
+    train = summary.get("train")
+    spent = train.get(currency) if isinstance(train, dict) else None
     # Early stopping finishes below the budget: then only a larger one is more to do.
     same_budget = config.load(folder.config).train.budget == (currency, total)
-    return same_budget or bool(summary["train"][currency] >= total)
+    return same_budget or (isinstance(spent, int | float) and spent >= total)
 
 
 def require_same_origin(

@@ -129,9 +129,10 @@ class RunFolder:
     def read_summary(self) -> Summary:
         """Empty if there is none, or none that can be read."""
         try:
-            return dict(json.loads((self.path / "summary.json").read_text()))
+            summary = json.loads((self.path / "summary.json").read_text())
         except (OSError, ValueError):
             return {}
+        return summary if isinstance(summary, dict) else {}
 
     def write_counts(self, counts: NDArray[np.integer]) -> None:
         """(V,): how often each id occurs in the train split: what sampling may have to know."""

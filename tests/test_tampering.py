@@ -16,6 +16,7 @@ import yaml
 from harness import config, corpus
 from harness.errors import UsageError
 from harness.identity import RESUMABLE, decisive, differences, digest
+from harness.run_folder import RunFolder
 
 from .conftest import Ended, plain
 from .training import settings, summary, train
@@ -83,7 +84,6 @@ def test_a_text_may_lie_elsewhere_if_it_is_the_same(
     assert command("evaluate", copied).code == 2
 
 
-def test_what_decides_the_numbers_is_all_but_what_may_change(tmp_path: Path) -> None:
 def test_a_file_that_is_not_the_text_is_written_nowhere(
     command: Command, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +129,7 @@ def test_a_resumed_run_has_the_users_own_cache_and_assets(
     assert not (tmp_path / "planted").exists()
 
 
+def test_what_decides_the_numbers_is_all_but_what_may_change(tmp_path: Path) -> None:
     """Every setting counts unless it is named; so does one that will be added."""
     chosen = settings(tmp_path / "a")
     left_out = {name for name in vars(chosen) if name not in decisive(chosen)}
@@ -182,8 +183,7 @@ def poison(path: Path, mark: Path) -> None:
     """Put a pickle where a file of a run is, in the format in which it would be read."""
     if path.suffix == ".pt":
         torch.save({"format": 3, "model": Payload(mark)}, path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()  # a digest proves no good will
-        path.with_name(path.name + ".sha256").write_text(f"{sha256}  {path.name}\n")
+        sign(path)
     elif path.suffix == ".npy":
         np.save(path, np.array([Payload(mark)], dtype=object), allow_pickle=True)
     elif path.suffix == ".yaml":
@@ -235,6 +235,94 @@ def test_the_cache_is_not_unpickled(tmp_path: Path) -> None:
     assert train(tmp_path / "b", "train.steps=1") == 0
     assert not mark.exists()
     assert summary(tmp_path / "b")["test"] == summary(tmp_path / "a")["test"]
+
+
+# What is whole, by its digest, but not what a run wrote
+
+
+def sign(path: Path) -> None:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()  # a digest proves no good will
+    path.with_name(path.name + ".sha256").write_text(f"{sha256}  {path.name}\n")
+
+
+def newest(run: Path, kind: str) -> Path:
+    return max((run / "checkpoints").glob(f"{kind}-*.pt"))
+
+
+FORGED: dict[str, tuple[object, str]] = {
+    "a tensor": (torch.zeros(3), "is no checkpoint: it holds a Tensor"),
+    "a list": ([{"format": 3}], "is no checkpoint: it holds a list"),
+    "nearly nothing": ({"format": 3, "step": 5}, "its model is missing, or no dict"),
+    "no tokenizer": ({"tokenizer": None}, "its tokenizer is missing, or no str"),
+    "a step in words": ({"step": "five"}, "its step is missing, or no int"),
+    "settings in a row": ({"settings": ["seed"]}, "its settings is missing, or no dict"),
+    "no weights": ({"model": {}}, "does not fit its run: Error(s) in loading state_dict"),
+    "weights of no name": ({"model": {5: torch.zeros(1)}}, "does not fit its run: "),
+    "other things": ({"model": {"head.weight": "x"}}, "does not fit its run: "),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_checkpoint_is_refused_in_words(
+    forged: str, command: Command, copied: Path
+) -> None:
+    content, words = FORGED[forged]
+    for kind in ("best", "step"):
+        path = newest(copied, kind)
+        whole = torch.load(path, weights_only=True)
+        changed = isinstance(content, dict) and "format" not in content
+        torch.save({**whole, **content} if changed else content, path)
+        sign(path)
+    for tool, *options in (*TOOLS, ("evaluate", "--checkpoint", "latest")):
+        ended = command(tool, copied, *options)
+        assert (ended.code, len(ended.err.splitlines())) == (1, 1), ended.err
+        assert words in ended.err
+    ended = command("train", f"run_dir={copied}", "resume=true", "train.steps=31")
+    assert ended.code == 1
+    assert words in ended.err
+    assert "Traceback" not in ended.err + (copied / "train.log").read_text()
+
+
+@pytest.mark.parametrize("lacking", ["optimizer", "scaler", "progress", "guard"])
+def test_a_checkpoint_that_nothing_can_go_on_from(
+    lacking: str, command: Command, copied: Path
+) -> None:
+    path = newest(copied, "step")
+    whole = torch.load(path, weights_only=True)
+    forged = [(None, f"its {lacking} is missing"), ({"x": 1}, "does not fit its run")]
+    for value, words in forged[: 1 if lacking == "scaler" else 2]:  # which fp32 has no use for
+        torch.save({**whole, lacking: value}, path)
+        sign(path)
+        ended = command("train", f"run_dir={copied}", "resume=true", "train.steps=31")
+        assert (ended.code, words in ended.err) == (1, True), ended.err
+        assert "Traceback" not in ended.err + (copied / "train.log").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x80\x02h\x05.", b"\x80\x02a.", b"PK\x05\x06"])
+def test_a_checkpoint_that_is_no_file_of_torch(
+    content: bytes, command: Command, copied: Path
+) -> None:
+    path = newest(copied, "best")
+    path.write_bytes(content)
+    sign(path)
+    ended = command("sample", copied)
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1), ended.err
+    assert "can't be read as tensors and values: " in ended.err
+
+
+@pytest.mark.parametrize("more", ["", ', "train": 5', ', "train": {"steps": "x"}'])
+def test_a_summary_that_says_too_little_is_not_believed(
+    more: str, command: Command, copied: Path
+) -> None:
+    (copied / "summary.json").write_text(f'{{"status": "finished"{more}}}')
+    assert command("train", f"run_dir={copied}", "resume=true", "train.steps=31").code == 0
+    assert RunFolder(copied).read_summary()["train"]["steps"] == 31
+
+
+@pytest.mark.parametrize("content", ["5", "null", "[]", '[["status", "finished"]]', "{"])
+def test_a_summary_that_is_none(content: str, copied: Path) -> None:
+    (copied / "summary.json").write_text(content)
+    assert RunFolder(copied).read_summary() == {}
 
 
 # Paths
