@@ -58,9 +58,10 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
     currency, total = settings.train.budget
     train = summary.get("train")
     spent = train.get(currency) if isinstance(train, dict) else None
-    # Early stopping finishes below the budget: then only a larger one is more to do.
-    same_budget = config.load(folder.config).train.budget == (currency, total)
-    return same_budget or (isinstance(spent, int | float) and spent >= total)
+    # Early stopping finishes below the budget: then a larger one, or other patience, is more to do.
+    before = config.load(folder.config).train
+    same = (before.budget, before.patience) == (settings.train.budget, settings.train.patience)
+    return same or (isinstance(spent, int | float) and spent >= total)
 
 
 def require_same_origin(

@@ -355,13 +355,19 @@ def test_without_a_budget_it_is_2000_steps() -> None:
 
 def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     ruin = ("optimizer=sgd", "optimizer.lr=1.0", "schedule=constant", "train.clip=1")
-    train(tmp_path / "a", *GPT_SMALL, *ruin, "train.steps=40", "eval.every=2", "train.patience=3")
+    plan = (*GPT_SMALL, *ruin, "train.steps=40", "eval.every=2")
+    train(tmp_path / "a", *plan, "train.patience=3")
     found = summary(tmp_path / "a")
     assert found["status"] == "finished"
     assert found["train"]["steps"] == found["best"]["step"] + 6 < 40
     assert "train.patience" in (tmp_path / "a/run/train.log").read_text()
-    assert train(tmp_path / "a", *GPT_SMALL, *ruin, "train.steps=40", "resume=true") == 0
+    assert train(tmp_path / "a", *plan, "train.patience=3", "resume=true") == 0
     assert summary(tmp_path / "a") == found
+    # Other patience is more to do; what comes of it is as if it had been so from the start.
+    assert train(tmp_path / "a", *plan, "train.patience=5", "resume=true") == 0
+    assert summary(tmp_path / "a")["train"]["steps"] > found["train"]["steps"]
+    train(tmp_path / "b", *plan, "train.patience=5")
+    assert trace(tmp_path / "a") == trace(tmp_path / "b")
 
 
 # Regularizers
