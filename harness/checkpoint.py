@@ -12,16 +12,19 @@ import logging
 import os
 import re
 import textwrap
+import typing
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import torch
 
 from harness.assets import digest_of, placed
 from harness.errors import RunFailure
+from harness.values import fits, show
 
+T = TypeVar("T")
 LOG = logging.getLogger("harness")
 FORMAT = 3
 # What every checkpoint holds, and what more it takes to go on from one.
@@ -112,6 +115,15 @@ def fitting(folder: Path) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = textwrap.shorten(str(error), 200)
         raise RunFailure(f"a checkpoint in {folder} does not fit its run: {reason}") from error
+
+
+def rebuilt(kind: type[T], saved: dict[str, Any]) -> T:
+    """A dataclass from its fields in a checkpoint. Raises TypeError for one of another type."""
+    hints = typing.get_type_hints(kind)
+    for name, value in saved.items():
+        if name in hints and not fits(value, hints[name]):
+            raise TypeError(f"{kind.__name__}.{name} is {show(value)}")
+    return kind(**saved)
 
 
 def list_steps(folder: Path, kind: str) -> list[int]:

@@ -174,7 +174,7 @@ def load(path: Path) -> Settings:
         settings = read(plain)
     except FileNotFoundError as error:
         raise UsageError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path} can't be read: {_one_line(error)}") from error
     settings.trust = []
     return settings

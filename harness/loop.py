@@ -34,7 +34,7 @@ from harness.loggers import Logger, Row
 from harness.loss import IGNORED, add_gradients
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.optim import build_optimizer, limit_norms, matrices, rates_of_parts
+from harness.optim import build_optimizer, limit_norms, matrices, rates_of_parts, restore
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from harness.watch.observe import Watch
@@ -55,6 +55,11 @@ class Progress:
     """Whether batch normalization's statistics are frozen by now."""
     saved_best: list[int] = field(default_factory=list)
     """The best step as of each of the last two checkpoints: either may be gone back to."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a best score that is none."""
+        if self.best is not None and not {"step", "nats", "nats_per_token"} <= self.best.keys():
+            raise ValueError("the best score lacks its step or its nats")
 
 
 def train(
@@ -102,9 +107,10 @@ def train(
     if saved is not None:
         with checkpoint.fitting(folder.checkpoints):
             model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
+            restore(optimizer, saved["optimizer"])
             scaler.load_state_dict(saved["scaler"])
-            progress, guard = Progress(**saved["progress"]), Guard(**saved["guard"])
+            progress = checkpoint.rebuilt(Progress, saved["progress"])
+            guard = checkpoint.rebuilt(Guard, saved["guard"])
             if average is not None:
                 average.load_state_dict(saved["average"])
         report(f"going on from step {progress.step}")

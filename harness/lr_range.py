@@ -38,6 +38,9 @@ def task(cfg: DictConfig) -> int:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
+    peaks = planned_rates(settings)
+    if not any(peaks.values()):
+        raise UsageError("every rate is 0, and so are all its multiples: give optimizer.lr")
     dataset = train.load_dataset(settings)
     factors, rows = rising(plan.steps), plan.batch_size * plan.accumulate
     steps = (
@@ -46,7 +49,6 @@ def task(cfg: DictConfig) -> int:
     )
     losses = smooth(probe(settings, dataset, compute, steps))
     shown = [min(losses[len(losses) * column // 72], 2 * losses[0]) for column in range(72)]
-    peaks = planned_rates(settings)
     print(draw(shown, start=at(peaks, factors[0]), end=at(peaks, factors[len(losses) - 1])))
     begun, best = fell(losses)
     if begun == best:

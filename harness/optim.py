@@ -68,6 +68,23 @@ def check_optimizer(settings: Settings, model: nn.Module) -> None:
     _build(settings, [g | {"params": [torch.zeros(2, 2, requires_grad=True)]} for g in groups])
 
 
+def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Give the optimizer what it knew of each parameter, from a checkpoint; rates, decay and all
+    else stay those of the configuration. Raises ValueError for what has not the shape of its
+    parameter: fused kernels trust it."""
+    own, parts = optimizer.state_dict(), [optimizer]
+    mine, theirs = [own], [saved]
+    if isinstance(optimizer, Muon):
+        parts, mine, theirs = optimizer.parts, own["parts"], saved["parts"]
+    for part, kept, given in zip(parts, mine, theirs, strict=True):
+        part.load_state_dict({"state": given["state"], "param_groups": kept["param_groups"]})
+        for parameter, state in part.state.items():
+            for name, value in state.items():
+                wanted = () if name == "step" else parameter.shape
+                if isinstance(value, torch.Tensor) and value.shape != wanted:
+                    raise ValueError(f"{name} of {tuple(value.shape)} for {tuple(parameter.shape)}")
+
+
 def planned_rates(settings: Settings) -> dict[str, float]:
     """The `rates_of_parts` of a model that need not be there yet."""
     with torch.device("meta"), Undrawn():
@@ -218,19 +235,19 @@ class Muon(torch.optim.Optimizer):
         rest = [group for group in self.param_groups if not group["hidden"]]
         self._flat = [(p, p.detach().flatten(1)) for group in hidden for p in group["params"]]
         flat = {id(parameter): matrix for parameter, matrix in self._flat}
-        self._parts: list[torch.optim.Optimizer] = []
+        self.parts: list[torch.optim.Optimizer] = []
         if hidden:
             reshaped = [
                 {**group, "params": [flat[id(p)] for p in group["params"]]} for group in hidden
             ]
-            self._parts.append(
+            self.parts.append(
                 torch.optim.Muon(
                     reshaped, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"
                 )
             )
         if rest:
             copies = [dict(group) for group in rest]
-            self._parts.append(
+            self.parts.append(
                 torch.optim.AdamW(copies, lr, betas, weight_decay=weight_decay, fused=True)
             )
         self._outer = hidden + rest
@@ -239,18 +256,18 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         for parameter, matrix in self._flat:
             matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-        inner = [group for part in self._parts for group in part.param_groups]
+        inner = [group for part in self.parts for group in part.param_groups]
         for group, own in zip(self._outer, inner, strict=True):
             own["lr"] = group["lr"]
-        for part in self._parts:
+        for part in self.parts:
             part.step()
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self._parts]}
+        return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
 
 

@@ -29,8 +29,8 @@ def probe(
     `train.batch_size`. Ends early when a loss is not finite.
 
     A step is the loop's, with its positions, label smoothing, accumulation, clipping, scaler and
-    max-norm. What makes no difference to a step's loss is left out: `train.ema`, `compile`,
-    evaluation. Batch normalization has its batch's statistics throughout.
+    max-norm; dropout's masks are others. What makes no difference to a step's loss is left out:
+    `train.ema`, `compile`, evaluation. Batch normalization has its batch's statistics throughout.
     """
     plan = settings.train
     if plan.batch_norm == "frozen":

@@ -130,7 +130,7 @@ class RunFolder:
         """Empty if there is none, or none that can be read."""
         try:
             summary = json.loads((self.path / "summary.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return summary if isinstance(summary, dict) else {}
 

@@ -24,8 +24,9 @@ _FOLDERS = ("PWD", "OLDPWD")  # which every shell sets
 _LOGIN = re.compile(r"://[^/\s@]*@")
 # A parameter of an address: ?token=…, &X-Amz-Signature=….
 _PARAMETER = re.compile(
-    rf"(?i)://\S*[?&;#](?:[^=&;\s]*(?:key|token|credentials?|signature|{_WORD})"
-    r"|(?:[^=&;\s]*[._-])?(?:pass|pat|sig|auth))="
+    rf"(?i)://\S*[?&;#](?:[^=&;\s]*(?:token|credentials?|signature|{_WORD})"
+    r"|[^=&;\s]*(?:api|access|private|secret)key"
+    r"|(?:[^=&;\s]*[._-])?(?:key|pass|pat|sig|auth))="
 )
 _FROM_ENVIRONMENT = re.compile(r"\boc\.env\b")
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\\$\{[^}]*\}")  # \${…}: plain text

@@ -46,6 +46,11 @@ def test_what_cannot_be_learnt_fails(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "receptive field 1" in capsys.readouterr().out
 
 
+def test_multiples_of_nothing_are_no_range(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="every rate is 0"):
+        lr_range.task(composed(tmp_path, *GPT_SMALL, "train.steps=60", "optimizer.lr=0"))
+
+
 def test_the_range_test_finds_where_learning_breaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,13 @@ def test_a_variable_called_like_a_secret(variable: str, monkeypatch: pytest.Monk
         secrets.require_none_typed(text)
 
 
+def test_an_address_may_have_a_harmless_parameter() -> None:
+    secrets.require_none_typed("data.url=https://example.org/d?monkey=1&turkey=2")
+    for name in ("key", "api-key", "accesskey", "APIKEY"):
+        with pytest.raises(UsageError, match="login or a key"):
+            secrets.require_none_typed(f"data.url=https://example.org/d?a=1&{name}=2")
+
+
 def test_the_value_is_looked_at_and_not_only_its_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comma is escaped on the command line."""
     monkeypatch.setenv("A_TOKEN", "hush,4f9a")

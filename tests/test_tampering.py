@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import yaml
 from harness import config, corpus
 from harness.errors import UsageError
 from harness.identity import RESUMABLE, decisive, differences, digest
+from harness.loggers import Local
 from harness.run_folder import RunFolder
 
 from .conftest import Ended, plain
@@ -310,6 +312,48 @@ def test_a_checkpoint_that_is_no_file_of_torch(
     assert "can't be read as tensors and values: " in ended.err
 
 
+ODD: dict[str, Callable[[dict[str, Any]], object]] = {
+    "moments of another shape": lambda whole: [
+        state.update(exp_avg=torch.zeros(1)) for state in whole["optimizer"]["state"].values()
+    ],
+    "moments that are one number": lambda whole: [
+        state.update(exp_avg=torch.tensor(0.0)) for state in whole["optimizer"]["state"].values()
+    ],
+    "a step in words": lambda whole: whole["progress"].update(step="x"),
+    "no best steps": lambda whole: whole["progress"].update(saved_best=None),
+    "an empty best": lambda whole: whole["progress"].update(best={}),
+    "seconds in words": lambda whole: whole["progress"].update(seconds="q"),
+    "a guard in words": lambda whole: whole["guard"].update(skipped="many"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_state_that_is_not_of_its_run_is_refused(odd: str, command: Command, copied: Path) -> None:
+    """Fused kernels would read beyond what a wrong shape holds."""
+    path = newest(copied, "step")
+    whole = torch.load(path, weights_only=True)
+    ODD[odd](whole)
+    torch.save(whole, path)
+    sign(path)
+    ended = command("train", f"run_dir={copied}", "resume=true", "train.steps=31")
+    assert (ended.code, "does not fit its run" in ended.err) == (1, True), ended.err
+    assert "Traceback" not in ended.err + (copied / "train.log").read_text()
+
+
+def test_rates_are_those_of_the_configuration(command: Command, copied: Path) -> None:
+    """Not those of a checkpoint, which nobody would see in the log."""
+    path = newest(copied, "step")
+    whole = torch.load(path, weights_only=True)
+    for group in whole["optimizer"]["param_groups"]:
+        group.update(peak_lr=50.0, lr=50.0, weight_decay=9.0)
+    torch.save(whole, path)
+    sign(path)
+    assert command("train", f"run_dir={copied}", "resume=true", "train.steps=31").code == 0
+    saved = torch.load(newest(copied, "step"), weights_only=True)
+    assert saved["step"] == 31
+    assert all(group["peak_lr"] < 1 for group in saved["optimizer"]["param_groups"])
+
+
 @pytest.mark.parametrize("more", ["", ', "train": 5', ', "train": {"steps": "x"}'])
 def test_a_summary_that_says_too_little_is_not_believed(
     more: str, command: Command, copied: Path
@@ -319,10 +363,26 @@ def test_a_summary_that_says_too_little_is_not_believed(
     assert RunFolder(copied).read_summary()["train"]["steps"] == 31
 
 
-@pytest.mark.parametrize("content", ["5", "null", "[]", '[["status", "finished"]]', "{"])
+@pytest.mark.parametrize(
+    "content",
+    ["5", "null", "[]", '[["status", "finished"]]', "{", pytest.param("[" * 200_000, id="deep")],
+)
 def test_a_summary_that_is_none(content: str, copied: Path) -> None:
     (copied / "summary.json").write_text(content)
     assert RunFolder(copied).read_summary() == {}
+
+
+def test_depth_is_no_way_to_a_traceback(copied: Path, tmp_path: Path) -> None:
+    (copied / "config.yaml").write_text("a: " + "[" * 5000)
+    with pytest.raises(UsageError, match="can't be read"):
+        config.load(copied / "config.yaml")
+    path = copied / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], "[" * 200_000 + "\n", *lines[3:]]))
+    local = Local()
+    local.open(copied, settings(tmp_path), len(lines))
+    local.close({})
+    assert path.read_text().splitlines(keepends=True) == [*lines[:2], *lines[3:]]
 
 
 # Paths

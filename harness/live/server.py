@@ -271,6 +271,7 @@ class Handler(BaseHTTPRequestHandler):
     def _post(self, path: str, query: Query) -> None:
         self._require_own_origin()
         if path == "/api/key":
+            self.close_connection = True  # a body, of which nothing is wanted, was not read
             self._send_json({"key": self._admitted()})
             return
         self._require_key()

@@ -69,6 +69,7 @@ def _step(line: bytes) -> int | None:
     """That of the row on this line; None if the line is no row."""
     try:
         step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # bytes that are no UTF-8 are a ValueError, too
+    # Bytes that are no UTF-8 are a ValueError, too.
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) else None
