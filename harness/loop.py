@@ -99,6 +99,7 @@ def train(
     optimizer = build_optimizer(settings, model)
     gradients, clip = Gradients(model.parameters()), plan.clip or math.inf
     peaks = rates_of_parts(settings, model)
+    limited = matrices(model) if plan.max_norm is not None else []
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress, guard = Progress(), Guard()
@@ -265,7 +266,7 @@ def train(
                 watch.before_update(row, inputs_BT[: plan.batch_size])
                 scaler.step(optimizer)
                 if plan.max_norm is not None:
-                    limit_norms(matrices(model), plan.max_norm)
+                    limit_norms(limited, plan.max_norm)
                 if average is not None:
                     average.update_parameters(model)
                 watch.after_update(row)

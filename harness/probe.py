@@ -40,6 +40,7 @@ def probe(
     model.initialize(settings.init, settings.zero_residual).to(compute.device).train()
     optimizer = build_optimizer(settings, model)
     gradients = Gradients(model.parameters())
+    limited = matrices(model) if plan.max_norm is not None else []
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     losses = []
     for factor, (inputs_BT, targets_BT) in steps:
@@ -69,6 +70,6 @@ def probe(
         scaler.step(optimizer)
         scaler.update()
         if plan.max_norm is not None:
-            limit_norms(matrices(model), plan.max_norm)
+            limit_norms(limited, plan.max_norm)
         gradients.zero()
     return losses
