@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from harness.cli import Parser, run_tool
-from harness.errors import UsageError
+from harness.cli.tool import Parser, run_tool
+from harness.common.errors import UsageError
 from harness.report.ranking import Comparison, Group, compare_runs
 from harness.report.runs import RunRecord, find_runs
 

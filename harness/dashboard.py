@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import Parser, run_tool
-from harness.errors import RunFailure, UsageError
+from harness.cli.tool import Parser, run_tool
+from harness.common.errors import RunFailure, UsageError
 from harness.loggers.wandb import PROJECT
 
 if TYPE_CHECKING:

@@ -6,143 +6,31 @@ python -m harness.prepare data=tiny_shakespeare tokenizer=p50k
 
 from __future__ import annotations
 
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
-
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness import config
-from harness.cli import run_hydra
-from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.data import Dataset
-
-SAMPLE = 1 << 22  # bytes of the train split that are encoded again, for the speed and the way back
-SHOWN = 5  # examples of a kind
+from harness.cli.hydra_app import run_hydra
+from harness.common.errors import UsageError
+from harness.config.settings import read_settings
 
 
 def task(cfg: DictConfig) -> int:
     """Print the report on stdout."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UsageError("harness.prepare takes one corpus and one tokenizer: leave out -m")
-    settings = config.read(cfg)
+    settings = read_settings(cfg)
 
-    from harness.assets import Assets
-    from harness.data import Corpus, prepare
-    from zoo_tokenizers import Tokenizer
+    from harness.data.describe import describe_data
 
-    corpus = settings.build("data", Corpus)
-    tokenizer = settings.build("tokenizer", Tokenizer)
-    dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
-    name = corpus.found or settings.names.data
-    print(render(name, settings.names.tokenizer, describe(dataset)))
+    print(describe_data(settings))
     return 0
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """What the tokenizer makes of the corpus, in numbers.
-
-    seen: for 1, 10 and 100, the ids that occur less often than that in the train split; a model
-    hardly learns what they mean (the "glitch" tokens of Land & Bartolo 2024, arXiv 2405.05417).
-    rare: the longest that do occur, but less than 10 times. one_byte and partial: the shares of
-    train's tokens that stand for a single byte, and for less than a character.
-    """
-    tokenizer, counts, pieces = dataset.tokenizer, dataset.counts(), dataset.tokenizer.pieces
-    used = counts.nonzero()[0].tolist()
-
-    def longest(ids: list[int]) -> list[str]:
-        chosen = sorted(ids, key=lambda id_: (-len(pieces[id_]), id_))[:SHOWN]
-        return [_shown(pieces[id_]) for id_ in chosen]
-
-    def share(holds: set[int]) -> float:
-        return float(counts[sorted(holds)].sum() / counts.sum())
-
-    seconds, size, exact = _encode_again(dataset)
-    return {
-        "parts": {
-            name: {
-                "bytes": part.bytes,
-                "tokens": len(part.ids),
-                "bytes_per_token": part.bytes / max(1, len(part.ids)),
-                "unknown": sum(part.unknown.values()),
-            }
-            for name in ("train", "val", "test")
-            if (part := getattr(dataset, name)) is not None
-        },
-        "vocab_size": tokenizer.vocab_size,
-        "stored_as": dataset.train.ids.dtype.name,
-        "lossless": tokenizer.lossless,
-        "leaks": tokenizer.leaks,
-        "used": len(used),
-        "seen": {limit: int((counts < limit).sum()) for limit in (1, 10, 100)},
-        "rare": longest([id_ for id_ in used if counts[id_] < 10]),
-        "longest": longest(used),
-        "one_byte": share({id_ for id_ in used if len(pieces[id_]) == 1}),
-        "partial": share({id_ for id_ in used if not _whole_characters(pieces[id_])}),
-        "sampled_bytes": size,
-        "exact": exact,
-        "megabytes_per_second": size / seconds / 1e6,
-        "notes": dataset.notes(),
-    }
-
-
-def render(data: str, tokenizer: str, found: dict[str, Any]) -> str:
-    """As a table for the screen."""
-    kind = f"{'lossless' if found['lossless'] else 'lossy'}{', LEAKS' if found['leaks'] else ''}"
-    lines = [
-        f"{data} by {tokenizer}: {found['vocab_size']:,} ids ({found['stored_as']}), {kind}",
-        f"{'':8}{'bytes':>15}{'tokens':>15}{'bytes/token':>14}{'unknown':>10}",
-    ]
-    for name, part in found["parts"].items():
-        lines.append(
-            f"{name:8}{part['bytes']:>15,}{part['tokens']:>15,}{part['bytes_per_token']:>14.3f}"
-            f"{part['unknown']:>10,}"
-        )
-    size, limits = found["vocab_size"], found["seen"]
-    way_back = "exact" if found["exact"] else "not exact"
-    rows = {
-        "used in train": f"{found['used']:,} of {size:,} ids ({found['used'] / size:.1%})",
-        "longest": "  ".join(found["longest"]),
-        **{
-            "never seen" if limit == 1 else f"seen < {limit} times": f"{n:,} ids ({n / size:.1%})"
-            for limit, n in limits.items()
-        },
-        "rare": "  ".join(found["rare"]) or "–",
-        "single bytes": f"{found['one_byte']:.2%} of train's tokens",
-        "half characters": f"{found['partial']:.2%} of train's tokens",
-        "way back": f"{way_back} on {found['sampled_bytes']:,} bytes of train",
-        "speed": f"{found['megabytes_per_second']:.1f} MB/s, one stream",
-    }
-    lines += [f"{name:17}{value}" for name, value in rows.items()]
-    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
-
-
-def _encode_again(dataset: Dataset) -> tuple[float, int, bool]:
-    """Seconds and bytes of encoding the beginning of train, and whether decoding gives it back."""
-    tokenizer = dataset.tokenizer
-    end = min(SAMPLE, dataset.train.bytes)
-    text = "".join(dataset.text.strings(0, end))
-    started = perf_counter()
-    ids, _ = tokenizer.encode_known(text)
-    seconds = perf_counter() - started
-    return seconds, end, tokenizer.decode(ids) == text
-
-
-def _whole_characters(piece: bytes) -> bool:
-    try:
-        piece.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _shown(piece: bytes) -> str:
-    return repr(piece.decode("utf-8", "replace"))
+def main() -> None:
+    """The command."""
+    run_hydra(task)
 
 
 if __name__ == "__main__":
-    run_hydra(task)
+    main()

@@ -17,9 +17,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from harness import bench, cli, compare, dashboard, evaluate, inside, sample
+from harness import bench, compare, dashboard, evaluate, inside, sample
 from harness import train as training_command
-from harness.assets import REPOSITORY
+from harness.cli.hydra_app import compose
+from harness.cli.tool import run_tool
+from harness.common.paths import REPOSITORY
 
 from .comparing import write_sweep
 from .training import TEXT, train
@@ -27,19 +29,19 @@ from .training import TEXT, train
 GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule")
 CORPUS = "tiny_shakespeare.txt"
 TOOLS: dict[str, Callable[[], object]] = {
-    "train": lambda: cli.run_hydra(training_command.task),
-    "bench": lambda: cli.run_hydra(bench.task),
-    "evaluate": lambda: cli.run_tool(evaluate.main),
-    "sample": lambda: cli.run_tool(sample.main),
-    "compare": lambda: cli.run_tool(compare.main),
-    "inside": lambda: cli.run_tool(inside.main),
-    "dashboard": lambda: cli.run_tool(dashboard.main),
+    "train": lambda: training_command.main(),
+    "bench": lambda: bench.main(),
+    "evaluate": lambda: evaluate.main(),
+    "sample": lambda: sample.main(),
+    "compare": lambda: run_tool(compare.main),
+    "inside": lambda: run_tool(inside.main),
+    "dashboard": lambda: run_tool(dashboard.main),
 }
 
 
 def plain(*overrides: str) -> dict[str, Any]:
     """A composed configuration as plain values."""
-    cfg = cli.compose(list(overrides))
+    cfg = compose(list(overrides))
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
     found: Any = OmegaConf.to_container(cfg, resolve=True)

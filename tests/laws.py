@@ -12,8 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness import metrics
-from harness.device import Compute
+from harness.compute.device import Compute
+from harness.evaluation import score as metrics
 from zoo.language_model import LanguageModel
 
 from .zoo_models import VOCAB, Make, length, random_ids

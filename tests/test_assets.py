@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import assets as assets_module
-from harness.assets import REPOSITORY, Assets, digest_of, placed
-from harness.errors import RunFailure, UsageError
+from harness.common.errors import RunFailure, UsageError
+from harness.common.files import atomic_write, sha256_of
+from harness.common.paths import REPOSITORY
+from harness.data import assets as assets_module
+from harness.data.assets import Assets
 
 CONTENT = b"First Citizen:\n" * 200_000  # more than one chunk
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -76,11 +78,12 @@ def test_folders_are_looked_through_in_order(tmp_path: Path) -> None:
 
 def test_the_configured_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """$ZOO_ASSETS, then assets/ and ../shared/assets of the repository, then the user's cache."""
-    from harness import cli, config
+    from harness.cli.hydra_app import compose
+    from harness.config.settings import read_settings
 
     monkeypatch.setenv("ZOO_ASSETS", str(tmp_path / "mine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = config.read(cli.compose([]))
+    settings = read_settings(compose([]))
     found = Assets.of(settings.assets, settings.cache)
     assert found.path == (
         tmp_path / "mine",
@@ -89,7 +92,7 @@ def test_the_configured_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     assert found.cache == tmp_path / "cache" / "language-model-zoo"
     monkeypatch.delenv("ZOO_ASSETS")
-    settings = config.read(cli.compose([]))
+    settings = read_settings(compose([]))
     assert len(Assets.of(settings.assets, settings.cache).path) == 2
 
 
@@ -160,7 +163,7 @@ def test_another_file_of_that_name_is_refused(server: str, tmp_path: Path) -> No
 
 def _find(url: str, cache: Path, results: multiprocessing.Queue[str]) -> None:
     try:
-        results.put(digest_of(Assets((), cache).find("corpus.txt", url, SHA)))
+        results.put(sha256_of(Assets((), cache).find("corpus.txt", url, SHA)))
     except Exception as error:
         results.put(repr(error))
 
@@ -182,10 +185,10 @@ def test_two_processes_may_download_at_once(server: str, tmp_path: Path) -> None
 def test_placed_leaves_the_old_file_when_the_new_one_fails(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), placed(target) as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(target) as file:
         file.write(b"%d" % (1 / 0))
     assert target.read_bytes() == b"old"
-    with placed(target) as file:
+    with atomic_write(target) as file:
         file.write(b"new")
         file.flush()
         assert target.read_bytes() == b"old"
@@ -195,5 +198,8 @@ def test_placed_leaves_the_old_file_when_the_new_one_fails(tmp_path: Path) -> No
 
 def test_placed_says_what_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").write_bytes(b"a file where a folder should be")
-    with pytest.raises(RunFailure, match="can't be written"), placed(tmp_path / "folder/file"):
+    with (
+        pytest.raises(RunFailure, match="can't be written"),
+        atomic_write(tmp_path / "folder/file"),
+    ):
         pass

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import batch_norm
-from harness.errors import UsageError
-from harness.metrics import token_nats
+from harness.common.errors import UsageError
+from harness.evaluation import batch_norm
+from harness.evaluation.score import token_nats
 from zoo.mlp import MLP
 
 from .laws import CPU
@@ -30,7 +30,7 @@ def inputs_of(found: MLP, batches: list[torch.Tensor]) -> list[torch.Tensor]:
         lambda _, given: seen.append(given[0].flatten(0, 1).detach())
     )
     for batch in batches:
-        found.features(batch)
+        found(batch, return_features=True)
     hook.remove()
     return seen
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.beams import beam_search, normalizer
-from harness.decode import Choice, generate
+from harness.sampling.beams import beam_search, normalizer
+from harness.sampling.decode import SamplingParams, generate
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 
 from .zoo_models import NAMES, maker, random_ids, randomize
 
-GREEDY = Choice(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 Ends = Callable[[list[int]], bool]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness import measure
+from harness.compute import costs as measure
 from zoo.bigram import Bigram
 
 from .architectures import bigram

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import blocks
-from harness.blocks import Blocks, block_size, borders, parse, per_block, unknown_characters
+from harness.evaluation.test_blocks import unknown_characters
+from harness.runs import blocks
+from harness.runs.blocks import Blocks, block_size, borders, parse, per_block
 
 from . import training
 

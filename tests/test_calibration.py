@@ -14,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import loss
-from harness.calibration import (
+from harness.compute.device import Compute
+from harness.data.encoded import Split
+from harness.evaluation import nats
+from harness.evaluation.calibration import (
     BINS,
     Calibration,
     Floats,
@@ -28,14 +30,12 @@ from harness.calibration import (
     observe,
     reliability,
 )
-from harness.calibration_page import HEAT_DARK, HEAT_LIGHT, Subject, page
-from harness.data import Split
-from harness.device import Compute
-from harness.loss import Measure
-from harness.metrics import add_up, token_nats
+from harness.evaluation.nats import Measure, nats_N
+from harness.evaluation.score import score_of, token_nats
+from harness.evaluation.surprise import by_frequency, most_surprising, passages
 from harness.report import svg
+from harness.report.calibration_page import HEAT_DARK, HEAT_LIGHT, Subject, page
 from harness.report.style import DARK, LIGHT
-from harness.surprise import by_frequency, most_surprising, passages
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
@@ -76,7 +76,7 @@ def test_finds_the_factor_that_the_logits_were_multiplied_by(factor: float) -> N
     logits, targets = calibrated()
     found = fit_temperature(fixed(factor * logits + 3.0, targets))
     assert found.value == pytest.approx(factor, rel=2e-4)
-    entropy = loss.nats_N(logits, targets).mean().item()
+    entropy = nats_N(logits, targets).mean().item()
     assert found.nats_per_token[1] == pytest.approx(entropy, rel=1e-7)
     assert found.nats_per_token[0] >= found.nats_per_token[1]
     assert (found.nats_per_token[0] == found.nats_per_token[1]) == (factor == 1)
@@ -93,12 +93,12 @@ def test_no_temperature_of_a_fine_grid_is_better(seed: int) -> None:
     targets = torch.where(right, logits.argmax(-1), random_ids(1, 400, seed, 12)[0])
     found = fit_temperature(fixed(logits, targets))
     grid = [
-        loss.nats_N(logits / temperature, targets).mean().item()
+        nats_N(logits / temperature, targets).mean().item()
         for temperature in np.geomspace(0.03, 40, 2000)
     ]
     assert found.nats_per_token[1] <= min(grid) + 1e-7
     assert found.nats_per_token[1] <= found.nats_per_token[0]
-    at = loss.nats_N(logits / found.value, targets).mean().item()
+    at = nats_N(logits / found.value, targets).mean().item()
     assert found.nats_per_token[1] == pytest.approx(at, rel=1e-12)
 
 
@@ -190,7 +190,7 @@ def test_every_architecture_is_looked_at_token_by_token(
 ) -> None:
     """Once each, in the windows of the exact evaluation, whatever the chunks; and the temperature
     is the one that was asked for."""
-    monkeypatch.setattr(loss, "CHUNK_LOGITS", 7 * VOCAB)
+    monkeypatch.setattr(nats, "CHUNK_LOGITS", 7 * VOCAB)
     model = maker(name, "train.seq_len=32")()
     ids = random_ids(1, 75)[0].numpy()
     unused = np.arange(VOCAB) % 5 == 0
@@ -288,7 +288,7 @@ def drawn(text: str, tokenizer: Tokenizer, nats: list[float] | None = None) -> s
     nats = [1.0] * (len(ids) - 1) if nats is None else nats
     seen = observed(nats, ids[1:].tolist(), tokenizer.vocab_size)
     split = Split(ids, len(text.encode()), {})
-    score = add_up(seen.nats[:, 0], split, tokenizer, None)
+    score = score_of(seen.nats[:, 0], split, tokenizer, None)
     temperature = fit_temperature(fixed(*calibrated()))
     found = Calibration(temperature, seen, (score, score))
     subject = Subject("<b>gpt", "text", "bytes", "test", 7, "fp32", "runs/<script>alert(1)")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, loop
-from harness.errors import RunFailure, UsageError
+from harness.cli.hydra_app import hydra_app as cli
+from harness.cli.tool import run_tool
+from harness.common.errors import RunFailure, UsageError
+from harness.training import loop
 
 from .conftest import Ended
 
@@ -310,7 +312,7 @@ def test_a_mistake_of_the_other_tools_is_one_line(
 
 def ends(main: Callable[[], int], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
-        cli.run_tool(main)
+        run_tool(main)
     assert isinstance(ended.value.code, int)
     return ended.value.code, capsys.readouterr().err
 
@@ -349,7 +351,7 @@ def test_sigterm_ends_in_143_with_clean_hands(capsys: pytest.CaptureFixture[str]
 
 def test_a_bug_is_not_dressed_up_as_a_mistake() -> None:
     with pytest.raises(ZeroDivisionError):
-        cli.run_tool(raises(ZeroDivisionError()))
+        run_tool(raises(ZeroDivisionError()))
 
 
 def test_what_an_error_quotes_does_not_break_its_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,5 +376,5 @@ def test_a_terminal_without_the_characters_shows_others(monkeypatch: pytest.Monk
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     with pytest.raises(SystemExit):
-        cli.run_tool(lambda: print("a…b") or 0)
+        run_tool(lambda: print("a…b") or 0)
     assert written.getvalue() == b"a?b\n"

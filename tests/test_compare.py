@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.common.errors import UsageError
 from harness.compare import main
-from harness.errors import UsageError
 from harness.report.ranking import compare_runs
 from harness.report.runs import find_runs
 from harness.report.verdict import headlines

@@ -14,7 +14,7 @@ import pytest
 from harness.report.document import write_report
 from harness.report.runs import find_runs
 from harness.report.svg import PLACEHOLDERS
-from harness.run_files import Metrics
+from harness.runs.files import Metrics
 
 from .comparing import Page, page, printed, write_run
 

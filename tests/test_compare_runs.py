@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
+from harness.common.errors import UsageError
 from harness.report import runs
 from harness.report.ranking import compare_runs
 from harness.report.runs import find_runs, read_run

@@ -17,10 +17,12 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 
-from harness import cli, config, train
-from harness.config import Node
-from harness.errors import UsageError
-from harness.values import closest, describe, fits, show
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.common.values import closest, describe, fits, show
+from harness.config.build import build_object
+from harness.config.settings import Node, load_settings, read_settings
+from harness.training.checks import check_settings
 
 from .conftest import GROUPS, Ended, plain
 from .training import settings
@@ -32,12 +34,12 @@ from .zoo_models import NAMES
 def test_what_a_run_writes_reads_back_the_same(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "train.clip=null", "eval.stride=3", 'eval.prompt="a: \\"b\\""')
     (tmp_path / "config.yaml").write_text(chosen.dump())
-    assert config.load(tmp_path / "config.yaml") == chosen
+    assert load_settings(tmp_path / "config.yaml") == chosen
 
 
 def test_numbers_of_a_file_are_as_exact_as_they_were(tmp_path: Path) -> None:
     rate = math.nextafter(0.1, 1)
-    chosen = config.read(cli.compose([f"optimizer.lr={rate!r}"]))
+    chosen = read_settings(compose([f"optimizer.lr={rate!r}"]))
     assert yaml.safe_load(chosen.dump())["optimizer"]["lr"] == chosen.optimizer["lr"] == rate
 
 
@@ -53,7 +55,7 @@ def test_reading_takes_nothing_it_does_not_know(tmp_path: Path) -> None:
             node = node[name]
         node["extra"] = 1
         with pytest.raises(UsageError, match=line):
-            config.read(wrong)
+            read_settings(wrong)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +69,15 @@ def test_reading_misses_what_is_not_there(key: str) -> None:
         node = node[name]
     del node[last]
     with pytest.raises(UsageError, match=f"^{key} has no value; give one: {key}="):
-        config.read(wrong)
+        read_settings(wrong)
 
 
 def test_the_local_logger_is_always_on(command: Callable[..., Ended]) -> None:
-    assert set(config.read(cli.compose(["logger=[]"])).logger) == {"local"}
+    assert set(read_settings(compose(["logger=[]"])).logger) == {"local"}
     wrong = plain()
     wrong["logger"] = {}
     with pytest.raises(UsageError, match="always on"):
-        config.read(wrong)
+        read_settings(wrong)
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc", "a/b", "", ".hidden", "x" * 101, "a\nb", "a b"])
@@ -83,13 +85,13 @@ def test_a_run_can_not_be_called_what_leads_out_of_its_folder(name: str) -> None
     wrong = plain()
     wrong["names"]["model"] = name
     with pytest.raises(UsageError, match=r"(?s)names\.model=.* must be a plain name"):
-        config.read(wrong)
+        read_settings(wrong)
 
 
 def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     with pytest.raises(UsageError, match=r"not a run's folder: it has no config\.yaml"):
-        config.load(path)
+        load_settings(path)
     for content in (
         "",
         "3",
@@ -101,7 +103,7 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     ):
         path.write_text(content)
         with pytest.raises(UsageError):
-            config.load(path)
+            load_settings(path)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ SIZED: Node = {"_target_": f"{__name__}.Sized", "size": 1}
 
 def build(**changes: Any) -> Sized:
     node = {name: value for name, value in (SIZED | changes).items() if value is not ...}
-    return config.build(node, object, "here", trust=[__name__], given=3)  # type: ignore[return-value]
+    return build_object(node, object, "here", trust=[__name__], given=3)  # type: ignore[return-value]
 
 
 def test_builds_what_the_node_says() -> None:
@@ -262,7 +264,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_any_configuration_is_sound_or_refused(configuration: dict[str, Any]) -> None:
     with suppress(UsageError):
-        train.check(config.read(configuration))
+        check_settings(read_settings(configuration))
 
 
 OVERRIDES = st.builds(
@@ -282,4 +284,4 @@ OVERRIDES = st.builds(
 @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_command_line_is_sound_or_refused(overrides: list[str]) -> None:
     with suppress(UsageError):
-        config.read(cli.compose(["data=python_docs", *overrides]))
+        read_settings(compose(["data=python_docs", *overrides]))

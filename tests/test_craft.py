@@ -11,13 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness import cli, config, loop, loss
-from harness.config import Settings
-from harness.draw import draw
-from harness.errors import UsageError
-from harness.lion import Lion
-from harness.optim import Muon, build_optimizer, limit_norms, matrices, parameter_groups
-from harness.schedule import Constant, Cosine, InverseSqrt, Linear, Schedule, StableDecay, Step
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.common.paths import CONF
+from harness.common.terminal_plot import draw
+from harness.config.settings import Settings, read_settings
+from harness.training import loop, loss
+from harness.training.lion import Lion
+from harness.training.optim import Muon, build_optimizer, limit_norms, matrices, parameter_groups
+from harness.training.schedules import (
+    Constant,
+    Cosine,
+    InverseSqrt,
+    Linear,
+    Schedule,
+    StableDecay,
+    Step,
+)
 from zoo.gpt import GPT
 
 from .laws import CPU
@@ -25,8 +35,8 @@ from .training import losses, rows, settings, summary, trace, train
 from .zoo_models import NAMES, fresh, node
 
 GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
-OPTIMIZERS = sorted(path.stem for path in (config.CONF / "optimizer").glob("*.yaml"))
-SCHEDULES = sorted(path.stem for path in (config.CONF / "schedule").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
+SCHEDULES = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
 
 
 def small_gpt(**options: bool) -> GPT:
@@ -137,7 +147,7 @@ def test_a_schedule_can_be_looked_at() -> None:
 
 @cache
 def with_decay(optimizer: str) -> Settings:
-    return config.read(cli.compose([f"optimizer={optimizer}", "optimizer.weight_decay=0.25"]))
+    return read_settings(compose([f"optimizer={optimizer}", "optimizer.weight_decay=0.25"]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -350,7 +360,7 @@ def test_contradictions_are_refused(
 
 
 def test_without_a_budget_it_is_2000_steps() -> None:
-    assert config.read(cli.compose([])).train.budget == ("steps", 2000)
+    assert read_settings(compose([])).train.budget == ("steps", 2000)
 
 
 def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
@@ -384,7 +394,7 @@ def test_label_smoothing_shapes_the_gradient_and_not_the_report() -> None:
     model.zero_grad()
     plain = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
     total = loss.add_gradients(
-        model, model.features(ids[:, :-1]), ids[:, 1:], CPU,
+        model, model(ids[:, :-1], return_features=True), ids[:, 1:], CPU,
         torch.tensor(1 / 12, dtype=torch.float64), 0.05,
     )  # fmt: skip
     assert total.item() / 12 == pytest.approx(plain.item(), rel=1e-6)
@@ -471,8 +481,8 @@ def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
     train(tmp_path / "a", *GPT_SMALL, "train.positions=last", "train.steps=1", "schedule=constant")
     train(tmp_path / "b", *GPT_SMALL, "train.steps=1", "schedule=constant")
     chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
-    from harness.data import draw_batch
-    from harness.train import load_dataset
+    from harness.data.batches import draw_batch
+    from harness.training.run import load_dataset
 
     dataset = load_dataset(chosen)
     inputs, targets = draw_batch(dataset.train.ids, 0, 0, 2, 16)
@@ -493,7 +503,7 @@ def test_a_bad_initialization_is_noticed() -> None:
 
 
 def test_a_run_is_read_back_with_its_moving_average(tmp_path: Path) -> None:
-    from harness.load import load_run
+    from harness.runs.load import load_run
 
     chosen = (*GPT_SMALL, "train.ema=0.99", "optimizer.lr=0.01")
     train(tmp_path / "a", *chosen, "data.split=[0.9,0,0.1]")

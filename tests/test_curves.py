@@ -20,7 +20,7 @@ from harness.report.curves import (
 )
 from harness.report.ranking import Group
 from harness.report.runs import RunRecord
-from harness.run_files import Metrics
+from harness.runs.files import Metrics
 
 POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
 

@@ -23,12 +23,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import cli, config, encoded
-from harness import corpus as corpus_module
-from harness.assets import REPOSITORY, Assets
-from harness.corpus import Download, PythonDocs, Text, TextFile, split_bytes
-from harness.data import Dataset, Split, draw_batch, prepare, require_length
-from harness.errors import RunFailure, UsageError
+from harness.cli.hydra_app import compose
+from harness.common.errors import RunFailure, UsageError
+from harness.common.paths import REPOSITORY
+from harness.config.settings import read_settings
+from harness.data import corpus as corpus_module
+from harness.data import dataset, encoded
+from harness.data.assets import Assets
+from harness.data.batches import draw_batch
+from harness.data.corpus import Download, PythonDocs, Text, TextFile, split_bytes
+from harness.data.dataset import Dataset, prepare, require_length
+from harness.data.encoded import Split
 from zoo_tokenizers import Tokenizer, TokenizerError, smallest_unsigned
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
@@ -466,9 +471,8 @@ def test_a_tokenizer_that_is_not_as_lossless_as_it_says_is_found_out(tmp_path: P
 
 
 def test_counts_are_of_the_train_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import data
 
-    monkeypatch.setattr(data, "COUNTED", 7)
+    monkeypatch.setattr(dataset, "COUNTED", 7)
     counts = dataset_of(tmp_path, b"aab" * 30 + b"c" * 10, Bytes(), [0.9, 0.1, 0]).counts()
     assert (counts[ord("a")], counts[ord("b")], counts[ord("c")]) == (60, 30, 0)
     assert counts.sum() == 90
@@ -574,15 +578,16 @@ def test_what_the_cache_says_of_itself(tmp_path: Path) -> None:
 MEASURE = """
 import sys
 from pathlib import Path
-from harness import cli, config
-from harness.assets import Assets
-from harness.corpus import TextFile
-from harness.data import prepare
-from harness.measure import PeakMemory
+from harness.cli.hydra_app import compose
+from harness.config.settings import read_settings
+from harness.data.assets import Assets
+from harness.data.corpus import TextFile
+from harness.data.dataset import prepare
+from harness.compute.memory import PeakMemory
 from zoo_tokenizers import Tokenizer
 import torch
 name, path, cache, mirror = sys.argv[1:]
-tokenizer = config.read(cli.compose([f"tokenizer={name}"])).build("tokenizer", Tokenizer)
+tokenizer = read_settings(compose([f"tokenizer={name}"])).build("tokenizer", Tokenizer)
 corpus = TextFile(path, [0.8, 0.1, 0.1])
 memory = PeakMemory(torch.device("cpu"))
 dataset = prepare(corpus, tokenizer, Assets((Path(mirror),), Path(cache)))
@@ -637,7 +642,7 @@ def test_encoding_is_as_quick_as_the_library(
     """From file to file, with the digests taken on the way: 80 % of the library's own speed."""
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     content = (assets / "tiny_shakespeare.txt").read_bytes() * 4
-    tokenizer = config.read(cli.compose([f"tokenizer={name}"])).build("tokenizer", Tokenizer)
+    tokenizer = read_settings(compose([f"tokenizer={name}"])).build("tokenizer", Tokenizer)
     tokenizer.fetch(Assets((assets,), tmp_path))
     tokenizer.fit([content[:1_000_000].decode()])
     (tmp_path / "text").write_bytes(content)

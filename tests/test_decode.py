@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.decode import Choice, generate, stream
+from harness.sampling.decode import SamplingParams, generate, stream
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 
 from .zoo_models import NAMES, maker, random_ids, randomize
 
-GREEDY = Choice(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 BLOCK = 8
 
 
@@ -69,11 +69,15 @@ def test_dropout_is_off_while_decoding_and_as_it_was_after_it() -> None:
 def test_the_same_seed_draws_the_same_and_leaves_torchs_generator_alone() -> None:
     model, prompt = gpt(), random_ids(2, 3, vocab_size=11)
     before = torch.random.get_rng_state()
-    first, second, other = (generate(model, prompt, 30, Choice(), seed) for seed in (3, 3, 4))
+    first, second, other = (
+        generate(model, prompt, 30, SamplingParams(), seed) for seed in (3, 3, 4)
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-    assert not torch.equal(first[0], generate(model, prompt[:1].expand(2, -1), 30, Choice())[1])
+    assert not torch.equal(
+        first[0], generate(model, prompt[:1].expand(2, -1), 30, SamplingParams())[1]
+    )
 
 
 # What is drawn
@@ -87,7 +91,7 @@ def table(probabilities: list[float]) -> LanguageModel:
     return model
 
 
-def frequencies(model: LanguageModel, choice: Choice, draws: int = 4000) -> list[float]:
+def frequencies(model: LanguageModel, choice: SamplingParams, draws: int = 4000) -> list[float]:
     ids = generate(model, torch.zeros(draws, 1, dtype=torch.int64), 1, choice)
     return (torch.bincount(ids[:, 1], minlength=model.vocab_size) / draws).tolist()
 
@@ -98,31 +102,42 @@ FOUR = [0.4, 0.3, 0.2, 0.1]
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        (Choice(), FOUR),
-        (Choice(temperature=0), [1, 0, 0, 0]),
-        (Choice(temperature=1e-320), [1, 0, 0, 0]),
-        (Choice(temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
-        (Choice(temperature=1e9), [0.25] * 4),
-        (Choice(top_k=1), [1, 0, 0, 0]),
-        (Choice(top_k=2), [4 / 7, 3 / 7, 0, 0]),
-        (Choice(top_k=4), FOUR),
-        (Choice(top_k=1000), FOUR),  # clamped to the vocabulary
-        (Choice(top_p=1e-9), [1, 0, 0, 0]),
-        (Choice(top_p=0.39), [1, 0, 0, 0]),
-        (Choice(top_p=0.41), [4 / 7, 3 / 7, 0, 0]),
-        (Choice(top_p=0.69), [4 / 7, 3 / 7, 0, 0]),
-        (Choice(top_p=0.89), [4 / 9, 3 / 9, 2 / 9, 0]),
-        (Choice(top_p=1.0), FOUR),
-        (Choice(top_k=3, top_p=0.7), [4 / 7, 3 / 7, 0, 0]),  # 4/9 + 3/9 reach 0.7 of the three
-        (Choice(temperature=0.5, top_k=2), [16 / 25, 9 / 25, 0, 0]),
-        (Choice(min_p=0), FOUR),
-        (Choice(min_p=0.49), [4 / 9, 3 / 9, 2 / 9, 0]),  # 0.49 of the likeliest's 0.4 is 0.196
-        (Choice(min_p=0.51), [4 / 7, 3 / 7, 0, 0]),
-        (Choice(min_p=1), [1, 0, 0, 0]),
-        (Choice(temperature=0.5, min_p=0.51), [16 / 25, 9 / 25, 0, 0]),  # 9 is 0.56 of 16, 4 0.25
+        (SamplingParams(), FOUR),
+        (SamplingParams(temperature=0), [1, 0, 0, 0]),
+        (SamplingParams(temperature=1e-320), [1, 0, 0, 0]),
+        (SamplingParams(temperature=0.5), [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        (SamplingParams(temperature=1e9), [0.25] * 4),
+        (SamplingParams(top_k=1), [1, 0, 0, 0]),
+        (SamplingParams(top_k=2), [4 / 7, 3 / 7, 0, 0]),
+        (SamplingParams(top_k=4), FOUR),
+        (SamplingParams(top_k=1000), FOUR),  # clamped to the vocabulary
+        (SamplingParams(top_p=1e-9), [1, 0, 0, 0]),
+        (SamplingParams(top_p=0.39), [1, 0, 0, 0]),
+        (SamplingParams(top_p=0.41), [4 / 7, 3 / 7, 0, 0]),
+        (SamplingParams(top_p=0.69), [4 / 7, 3 / 7, 0, 0]),
+        (SamplingParams(top_p=0.89), [4 / 9, 3 / 9, 2 / 9, 0]),
+        (SamplingParams(top_p=1.0), FOUR),
+        (
+            SamplingParams(top_k=3, top_p=0.7),
+            [4 / 7, 3 / 7, 0, 0],
+        ),  # 4/9 + 3/9 reach 0.7 of the three
+        (SamplingParams(temperature=0.5, top_k=2), [16 / 25, 9 / 25, 0, 0]),
+        (SamplingParams(min_p=0), FOUR),
+        (
+            SamplingParams(min_p=0.49),
+            [4 / 9, 3 / 9, 2 / 9, 0],
+        ),  # 0.49 of the likeliest's 0.4 is 0.196
+        (SamplingParams(min_p=0.51), [4 / 7, 3 / 7, 0, 0]),
+        (SamplingParams(min_p=1), [1, 0, 0, 0]),
+        (
+            SamplingParams(temperature=0.5, min_p=0.51),
+            [16 / 25, 9 / 25, 0, 0],
+        ),  # 9 is 0.56 of 16, 4 0.25
     ],
 )
-def test_draws_as_often_as_the_probabilities_say(choice: Choice, expected: list[float]) -> None:
+def test_draws_as_often_as_the_probabilities_say(
+    choice: SamplingParams, expected: list[float]
+) -> None:
     found = frequencies(table(FOUR), choice)
     for frequency, probability in zip(found, expected, strict=True):
         # Five standard deviations; exactly 0 and 1 where nothing is left to chance.
@@ -154,7 +169,7 @@ def test_draws_as_often_as_the_probabilities_say(choice: Choice, expected: list[
 def test_refuses_what_draws_nothing(wrong: dict[str, float]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"^{name}="):
-        Choice(**wrong)  # type: ignore[arg-type]
+        SamplingParams(**wrong)  # type: ignore[arg-type]
 
 
 # Against transformers
@@ -163,7 +178,7 @@ LOGITS_BV = 3 * torch.randn(60, 40, generator=torch.Generator().manual_seed(5)).
 IDS_BT = random_ids(60, 12, vocab_size=40)
 
 
-def theirs(choice: Choice) -> list[Any]:
+def theirs(choice: SamplingParams) -> list[Any]:
     """transformers' processors for this choice, in the order of its `_get_logits_processor`."""
     from transformers.generation import logits_process as library
 
@@ -190,23 +205,23 @@ def processed(processors: list[Any]) -> Tensor:
 @pytest.mark.parametrize(
     "choice",
     [
-        Choice(0.7),
-        Choice(1.6),
-        Choice(top_k=1),
-        Choice(top_k=7),
-        Choice(top_p=0.05),
-        Choice(top_p=0.6),
-        Choice(top_p=0.95),
-        Choice(min_p=0.02),
-        Choice(min_p=0.5),
-        Choice(repetition_penalty=1.3),
-        Choice(repetition_penalty=0.6),
-        Choice(0.7, top_k=9, top_p=0.9, min_p=0.1, repetition_penalty=1.2),
-        Choice(1.4, top_k=20, top_p=0.8, min_p=0.05, repetition_penalty=1.5),
+        SamplingParams(0.7),
+        SamplingParams(1.6),
+        SamplingParams(top_k=1),
+        SamplingParams(top_k=7),
+        SamplingParams(top_p=0.05),
+        SamplingParams(top_p=0.6),
+        SamplingParams(top_p=0.95),
+        SamplingParams(min_p=0.02),
+        SamplingParams(min_p=0.5),
+        SamplingParams(repetition_penalty=1.3),
+        SamplingParams(repetition_penalty=0.6),
+        SamplingParams(0.7, top_k=9, top_p=0.9, min_p=0.1, repetition_penalty=1.2),
+        SamplingParams(1.4, top_k=20, top_p=0.8, min_p=0.05, repetition_penalty=1.5),
     ],
     ids=str,
 )
-def test_the_probabilities_are_transformers(choice: Choice) -> None:
+def test_the_probabilities_are_transformers(choice: SamplingParams) -> None:
     ours = choice.truncate(choice.penalize(LOGITS_BV, IDS_BT)).softmax(-1)
     expected = processed(theirs(choice))
     assert torch.equal(ours > 0, expected > 0)
@@ -216,7 +231,7 @@ def test_the_probabilities_are_transformers(choice: Choice) -> None:
 @pytest.mark.parametrize("order", ["rkptm", "rtpkm", "rtkmp", "tkpmr"])
 def test_the_order_matters(order: str) -> None:
     """So that the last test would see another: of repetition, temperature, k, p and min-p."""
-    choice = Choice(1.4, top_k=4, top_p=0.8, min_p=0.2, repetition_penalty=1.5)
+    choice = SamplingParams(1.4, top_k=4, top_p=0.8, min_p=0.2, repetition_penalty=1.5)
     processors = dict(zip("rtkpm", theirs(choice), strict=True))
     other = processed([processors[letter] for letter in order])
     assert (other - processed(theirs(choice))).abs().max() > 1e-3
@@ -227,7 +242,7 @@ def test_what_was_said_is_said_less() -> None:
     model = Bigram(4).double()
     with torch.no_grad():
         model.table.weight[:] = torch.tensor([2.0, 1.5, 1.2, -1.0]).double()
-    greedy = Choice(temperature=0, repetition_penalty=2)
+    greedy = SamplingParams(temperature=0, repetition_penalty=2)
     # 0: 2, 1; 1: 1.5, .75; 2: 1.2, .6 once each was said.
     assert generate(model, torch.tensor([[3]]), 5, greedy).tolist() == [[3, 0, 1, 2, 0, 0]]
     assert generate(model, torch.tensor([[0]]), 3, greedy).tolist() == [[0, 1, 2, 0]]
@@ -238,14 +253,18 @@ def test_what_was_said_is_said_less() -> None:
 # Ids that are not to be said
 
 
-@pytest.mark.parametrize("choice", [Choice(), GREEDY, Choice(top_k=1), Choice(top_p=0.1)], ids=str)
-def test_only_what_is_allowed_is_drawn(choice: Choice) -> None:
+@pytest.mark.parametrize(
+    "choice",
+    [SamplingParams(), GREEDY, SamplingParams(top_k=1), SamplingParams(top_p=0.1)],
+    ids=str,
+)
+def test_only_what_is_allowed_is_drawn(choice: SamplingParams) -> None:
     """In proportion; without the mask the others come, too."""
     allowed = torch.tensor([False, True, False, True])
     found = generate(table(FOUR), torch.zeros(4000, 1, dtype=torch.int64), 1, choice, 0, allowed)
     counts = torch.bincount(found[:, 1], minlength=4)
     assert counts[[0, 2]].tolist() == [0, 0]
-    expected = 3 / 4 if choice == Choice() else 1
+    expected = 3 / 4 if choice == SamplingParams() else 1
     assert abs(counts[1] / 4000 - expected) <= 5 * math.sqrt(3 / 16 / 4000)
     assert frequencies(table(FOUR), choice)[0] > 0
 
@@ -255,9 +274,9 @@ def test_only_what_is_allowed_is_drawn(choice: Choice) -> None:
 
 def test_a_stream_gives_each_token_before_the_next_is_computed() -> None:
     model, prompt = gpt(), random_ids(2, 3, vocab_size=11)
-    whole = generate(model, prompt, 20, Choice(), 7)
+    whole = generate(model, prompt, 20, SamplingParams(), 7)
     model.train()
-    going = stream(model, prompt, 20, Choice(), 7)
+    going = stream(model, prompt, 20, SamplingParams(), 7)
     first = [next(going) for _ in range(5)]
     assert torch.equal(torch.cat(first, dim=1), whole[:, 3:8])
     going.close()

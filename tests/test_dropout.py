@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import UsageError
+from harness.common.errors import UsageError
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 from zoo.layers.dropout import StochasticDepth, widened

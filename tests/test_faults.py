@@ -21,12 +21,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import checkpoint, config, drill, loop
-from harness.cli import INTERRUPTED, TERMINATED
-from harness.device import Compute
-from harness.errors import RunFailure, UsageError
-from harness.guards import QUIET, RENEWED, SKIPS_IN_A_ROW, WINDOW, Guard, NonFinite
-from harness.run_folder import RunFolder
+from harness import drill
+from harness.common.errors import RunFailure, UsageError
+from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.compute.device import Compute
+from harness.config import settings as config
+from harness.config.keys import names_in_group
+from harness.runs import checkpoint
+from harness.runs.folder import RunFolder
+from harness.training import loop
+from harness.training.guards import QUIET, RENEWED, SKIPS_IN_A_ROW, WINDOW, Guard, NonFiniteError
 
 from .training import SMALL, TEXT, rows, summary, trace, train
 from .zoo_models import NAMES
@@ -69,7 +73,7 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(tmp_path: Path) -> None
     assert not leftovers(tmp_path / "killed")
 
 
-OPTIMIZERS, SCHEDULES = config.choices("optimizer"), config.choices("schedule")
+OPTIMIZERS, SCHEDULES = names_in_group("optimizer"), names_in_group("schedule")
 EXTRAS = (
     ("train.ema=0.9", "train.on_non_finite=skip"),
     ("train.accumulate=3", "train.label_smoothing=0.1"),
@@ -692,7 +696,7 @@ def test_overflow_under_fp16_is_the_scalers_to_mend_but_not_for_ever() -> None:
     guard = Guard()
     for _ in range(SKIPS_IN_A_ROW):
         assert not guard.admits(row, torch.nn.Identity(), skip=False, scaled=True)
-    with pytest.raises(NonFinite, match="as in the 20 steps before"):
+    with pytest.raises(NonFiniteError, match="as in the 20 steps before"):
         guard.admits(row, torch.nn.Identity(), skip=False, scaled=True)
-    with pytest.raises(NonFinite, match="loss nan"):
+    with pytest.raises(NonFiniteError, match="loss nan"):
         Guard().admits(row | {"train/loss": math.nan}, torch.nn.Identity(), skip=False, scaled=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness import measure
+from harness.compute import costs as measure
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 from zoo.layers.feed_forward import FeedForward

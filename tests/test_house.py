@@ -16,11 +16,14 @@ import pytest
 import torch
 import yaml
 
-from harness import cli, config, train
-from harness.assets import REPOSITORY
-from harness.corpus import Corpus
-from harness.loggers import Logger
-from harness.schedule import Schedule
+from harness.cli.hydra_app import compose
+from harness.common.paths import CONF, REPOSITORY
+from harness.config.build import resolve_class
+from harness.config.settings import read_settings
+from harness.data.corpus import Corpus
+from harness.loggers.base import Logger
+from harness.training.checks import check_settings
+from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -39,7 +42,7 @@ WANTED = {
     ("tokenizer", "hf", "name"): "bert-base-uncased",
     ("tokenizer", "tiktoken", "encoding"): "gpt2",
 }
-CONF_FILES = sorted(config.CONF.rglob("*.yaml"))
+CONF_FILES = sorted(CONF.rglob("*.yaml"))
 
 
 # Arrows
@@ -171,12 +174,12 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text()) or {}
 
 
-@pytest.mark.parametrize("path", CONF_FILES, ids=lambda path: str(path.relative_to(config.CONF)))
+@pytest.mark.parametrize("path", CONF_FILES, ids=lambda path: str(path.relative_to(CONF)))
 def test_a_file_names_at_most_one_class_and_is_flat(path: Path) -> None:
-    group = path.relative_to(config.CONF).parent.as_posix()
+    group = path.relative_to(CONF).parent.as_posix()
     found = list(targets(read(path)))
     if path.name == "config.yaml":
-        assert [name for _, name in found] == ["harness.sweep.SweepReport"]
+        assert [name for _, name in found] == ["harness.cli.sweep_callback.SweepReport"]
     elif group not in INTERFACES:
         assert found == []
     else:
@@ -193,7 +196,7 @@ def test_a_nested_class_is_seen() -> None:
 @pytest.mark.parametrize(
     "path",
     [path for path in CONF_FILES if path.name != "config.yaml"],
-    ids=lambda path: str(path.relative_to(config.CONF)),
+    ids=lambda path: str(path.relative_to(CONF)),
 )
 def test_every_file_can_be_chosen(path: Path) -> None:
     """And makes a configuration of classes that are there and could be trained."""
@@ -203,16 +206,16 @@ def test_every_file_can_be_chosen(path: Path) -> None:
         for key, value in read(path).items()
         if value == "???"
     ]
-    chosen = config.read(cli.compose([f"{group}={name}", *left_to_the_user]))
-    train.check(chosen)
+    chosen = read_settings(compose([f"{group}={name}", *left_to_the_user]))
+    check_settings(chosen)
     for where, interface in INTERFACES.items():
         nodes = chosen.logger.values() if where == "logger" else [getattr(chosen, where)]
         for node in nodes:
-            assert config.resolve_class(node["_target_"], interface, where)
+            assert resolve_class(node["_target_"], interface, where)
 
 
 def test_conf_holds_no_code() -> None:
-    kinds = {path.suffix for path in config.CONF.rglob("*") if path.is_file()}
+    kinds = {path.suffix for path in CONF.rglob("*") if path.is_file()}
     assert kinds == {".yaml"}
 
 
@@ -255,7 +258,7 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     for path in CONF_FILES:
-        assert f"conf/{path.relative_to(config.CONF)}" in names
+        assert f"conf/{path.relative_to(CONF)}" in names
     for package, folder in SOURCES.items():
         for path in files(package):
             assert f"{package}/{path.relative_to(REPOSITORY / folder)}" in names

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import config, measure
-from harness.errors import UsageError
+from harness.common.errors import UsageError
+from harness.common.paths import CONF
+from harness.compute import costs as measure
+from harness.config.build import build_object
 from zoo.hugging_face import HuggingFace
 from zoo.language_model import LanguageModel
 
@@ -178,7 +180,7 @@ def test_costs_are_counted_without_weights(
 def test_refused(settings: dict[str, Any], complaint: str) -> None:
     node = {"_target_": "zoo.hugging_face.HuggingFace", "block_size": BLOCK, "config": settings}
     with pytest.raises(UsageError) as caught:
-        config.build(node, LanguageModel, "model", vocab_size=VOCAB)
+        build_object(node, LanguageModel, "model", vocab_size=VOCAB)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -201,4 +203,4 @@ def test_transformers_is_imported_for_its_models_only() -> None:
         "import sys; from tests.zoo_models import fresh, node; fresh(node('gpt')); "
         "assert 'transformers' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=config.CONF.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import config
-from harness.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import settings as config
 from zoo.initialization import SCHEMES, initialize, residual_maps
 from zoo.language_model import LanguageModel
 
@@ -190,7 +190,7 @@ def test_blocks_of_zero_residual_are_the_identity() -> None:
     model = fresh(node("gpt")).initialize("xavier", zero_residual=True)
     ids = random_ids(2, 8)
     embedded = model.token_embedding(ids) + model.position_embedding(torch.arange(8))
-    torch.testing.assert_close(model.features(ids), model.norm(embedded))
+    torch.testing.assert_close(model(ids, return_features=True), model.norm(embedded))
 
 
 def test_weights_of_unknown_layout_are_refused() -> None:

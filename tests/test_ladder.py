@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness import cli, config, measure
-from harness.config import Settings
-from harness.optim import build_optimizer
+from harness.cli.hydra_app import compose
+from harness.compute import costs as measure
+from harness.config.settings import Settings, read_settings
+from harness.training.optim import build_optimizer
 from zoo.language_model import LanguageModel
 
 from .architectures import bigram, gpt, ladder
@@ -57,7 +58,7 @@ GPT3 = {  # parameters in millions, Brown et al. 2020, table D.1
 
 @functools.cache
 def recipe(name: str) -> Settings:
-    return config.read(cli.compose([f"experiment={name}"]))
+    return read_settings(compose([f"experiment={name}"]))
 
 
 def without_weights(settings: Settings, vocab_size: int) -> LanguageModel:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from harness import measure
+from harness.compute import costs as measure
 from zoo.language_model import LanguageModel
 
 from .laws import LAWS

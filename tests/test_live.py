@@ -529,11 +529,12 @@ def test_what_is_no_setting_starts_nothing(
     ["a b", "it's a [run], = {x}", 'q"uo\\te\\\\"', "${oc.env:HOME}", "é ∑", "tail\\", "#,:"],
 )
 def test_a_folder_of_any_name_is_gone_on_with(name: str) -> None:
-    from harness import cli, config
+    from harness.cli.hydra_app import compose
+    from harness.config.settings import read_settings
 
     folder = Path("/somewhere") / name
     where, resume = trainings.resume(folder)
-    assert config.read(cli.compose([where])).run_dir == str(folder)
+    assert read_settings(compose([where])).run_dir == str(folder)
     assert resume == "resume=true"
 
 

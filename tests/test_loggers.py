@@ -20,13 +20,16 @@ from typing import Any
 
 import pytest
 
-from harness import bench, bench_loggers, config
-from harness.config import CONF
-from harness.device import Compute
-from harness.errors import RunFailure
-from harness.loggers import Histogram, Local, followers, strict_json
+from harness import bench, bench_loggers
+from harness.common.errors import RunFailure
+from harness.common.paths import CONF
+from harness.common.rows import Histogram, strict_json
+from harness.compute.device import Compute
+from harness.config.settings import load_settings
+from harness.loggers import followers
 from harness.loggers.flat import flat_results, flat_settings
-from harness.train import load_dataset
+from harness.loggers.local import Local
+from harness.training.run import load_dataset
 
 from . import training
 from .training import SMALL, rows, settings, train
@@ -192,7 +195,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     assert about["tags"] == ["text", "char", "gpt", "mine"]
     found = about["config"]["update"]
     found.pop("_wandb")
-    assert found == flat_settings(config.load(run / "config.yaml"))
+    assert found == flat_settings(load_settings(run / "config.yaml"))
     metrics = {each.get("name") or each["glob_name"]: each for each in of_type(session, "metric")}
     assert [name for name, each in metrics.items() if "step_metric" not in each] == AXES
     assert all(each.get("step_metric", "step") == "step" for each in metrics.values())
@@ -345,7 +348,7 @@ def wait_for(holds: Callable[[], bool]) -> None:
 
 TROUBLE = """
 import os, sys, time
-from harness.loggers import Logger
+from harness.loggers.base import Logger
 
 class Fine(Logger):
     def open(self, folder, settings, step): pass

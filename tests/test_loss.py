@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness import loss, measure
+from harness.compute.memory import PeakMemory
+from harness.evaluation.nats import IGNORED, score_nats
+from harness.training import loss
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 
@@ -32,7 +34,7 @@ def test_chunks_give_the_gradients_of_the_whole(
     monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
     total = loss.add_gradients(
         model,
-        model.features(ids[:, :-1]),
+        model(ids[:, :-1], return_features=True),
         ids[:, 1:],
         CPU,
         torch.tensor(1 / 40, dtype=torch.float64),
@@ -41,7 +43,7 @@ def test_chunks_give_the_gradients_of_the_whole(
     assert gradients(model).keys() == expected.keys()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-12, rtol=0)
-    scored = loss.score_nats(model, model.features(ids[:, :-1]), ids[:, 1:])
+    scored = score_nats(model, model(ids[:, :-1], return_features=True), ids[:, 1:])
     assert scored.shape == (5, 8)
     assert scored.mean().item() == pytest.approx(plain.item(), abs=1e-12)
 
@@ -55,11 +57,11 @@ def test_targets_that_do_not_count_are_left_out(
     model = GPT(50, 8, n_layer=1, n_head=2, n_embd=16).double()
     ids = torch.randint(50, (5, 9))
     targets = ids[:, 1:].clone()
-    targets[torch.rand(5, 8) < 0.4] = loss.IGNORED
-    counted = int((targets != loss.IGNORED).sum())
+    targets[torch.rand(5, 8) < 0.4] = IGNORED
+    counted = int((targets != IGNORED).sum())
     assert 0 < counted < 40
     logits = model(ids[:, :-1]).flatten(0, 1)
-    options = {"ignore_index": loss.IGNORED}
+    options = {"ignore_index": IGNORED}
     F.cross_entropy(
         logits, targets.flatten(), label_smoothing=label_smoothing, **options
     ).backward()
@@ -68,14 +70,14 @@ def test_targets_that_do_not_count_are_left_out(
     model.zero_grad()
     monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
     total = loss.add_gradients(
-        model, model.features(ids[:, :-1]), targets, CPU,
+        model, model(ids[:, :-1], return_features=True), targets, CPU,
         torch.tensor(1 / counted, dtype=torch.float64), label_smoothing,
     )  # fmt: skip
     assert total.item() / counted == pytest.approx(plain.item(), abs=1e-6)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-12, rtol=0)
-    scored = loss.score_nats(model, model.features(ids[:, :-1]), targets)
-    assert torch.equal(scored == 0, targets == loss.IGNORED)
+    scored = score_nats(model, model(ids[:, :-1], return_features=True), targets)
+    assert torch.equal(scored == 0, targets == IGNORED)
 
 
 def test_a_large_vocabulary_never_holds_all_its_logits() -> None:
@@ -84,7 +86,9 @@ def test_a_large_vocabulary_never_holds_all_its_logits() -> None:
     ids = torch.randint(50_281, (200, 11))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    memory = measure.PeakMemory(torch.device("cpu"))
+    memory = PeakMemory(torch.device("cpu"))
     before = memory.read()
-    loss.add_gradients(model, model.features(ids[:, :-1]), ids[:, 1:], CPU, torch.tensor(1 / 2e3))
+    loss.add_gradients(
+        model, model(ids[:, :-1], return_features=True), ids[:, 1:], CPU, torch.tensor(1 / 2e3)
+    )
     assert memory.read() - before < 2000 * 50_281 * 4

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness import evaluate, measure, metrics
-from harness.errors import UsageError
-from harness.metrics import token_nats
+from harness import evaluate
+from harness.common.errors import UsageError
+from harness.compute import costs as measure
+from harness.evaluation import score as metrics
+from harness.evaluation.score import token_nats
 from zoo.language_model import Cache, LanguageModel
 from zoo.megabyte import MEGABYTE
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import config, memory
-from harness.cli import compose
-from harness.errors import UsageError
-from harness.optim import build_optimizer, state_size
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.compute.memory import total_memory
+from harness.config.keys import names_in_group
+from harness.config.settings import read_settings
+from harness.training import memory
+from harness.training.optim import build_optimizer, state_size
 from zoo.language_model import LanguageModel
 
 from .training import train
@@ -18,10 +21,10 @@ from .training import train
 SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=8", "train.seq_len=8")
 
 
-@pytest.mark.parametrize("optimizer", config.choices("optimizer"))
+@pytest.mark.parametrize("optimizer", names_in_group("optimizer"))
 def test_the_optimizers_state_is_counted(optimizer: str) -> None:
     """Against the state that a real step leaves."""
-    settings = config.read(compose([*SMALL, f"optimizer={optimizer}"]))
+    settings = read_settings(compose([*SMALL, f"optimizer={optimizer}"]))
     model = settings.build("model", LanguageModel, vocab_size=23)
     chosen = build_optimizer(settings, model)
     model(torch.zeros(1, 8, dtype=torch.int64)).sum().backward()
@@ -35,7 +38,7 @@ def test_a_model_that_fits_nowhere_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The bigram of V tokens under AdamW: 16 bytes for each of V·V parameters."""
-    settings = config.read(compose(["model=bigram"]))
+    settings = read_settings(compose(["model=bigram"]))
     needed = 16 * 300**2
     monkeypatch.setattr(memory, "total", lambda device: needed)
     memory.require_room(settings, 300, torch.device("cpu"))
@@ -55,4 +58,4 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_there_is_memory() -> None:
-    assert memory.total(torch.device("cpu")) > 2**30
+    assert total_memory(torch.device("cpu")) > 2**30

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import measure
-from harness.data import UNICODE_SCALARS, Split
-from harness.loss import nats_N
-from harness.metrics import resolve_stride, score_split, token_nats, windows
+from harness.compute import costs as measure
+from harness.compute.memory import PeakMemory
+from harness.data.encoded import UNICODE_SCALARS, Split
+from harness.evaluation.nats import nats_N
+from harness.evaluation.score import resolve_stride, score_split, token_nats, windows
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import Cache, LanguageModel
@@ -106,7 +107,7 @@ def test_a_lossy_tokenizer_has_no_bits_per_byte() -> None:
 
 
 def test_streaming_equals_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import metrics
+    from harness.evaluation import score as metrics
 
     monkeypatch.setattr(metrics, "STREAM_CHUNK", 7)
     model = Bigram(11).double()
@@ -158,9 +159,9 @@ def test_tied_and_embedding_parameters_count_once() -> None:
 
 
 def test_peak_memory_forgets_what_was_before() -> None:
-    before = measure.PeakMemory(torch.device("cpu"))
+    before = PeakMemory(torch.device("cpu"))
     block = np.ones(60_000_000, dtype=np.uint8)
     grown = before.read()
     del block
-    after = measure.PeakMemory(torch.device("cpu")).read()
+    after = PeakMemory(torch.device("cpu")).read()
     assert grown - after > 40_000_000

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import cli, config
+from harness.cli.hydra_app import compose
+from harness.config.build import build_object
+from harness.config.settings import read_settings
 from zoo.language_model import LanguageModel
 from zoo.mlp import MLP
 
@@ -125,9 +127,9 @@ def test_parameters_with_options() -> None:
 
 
 def test_seed_mlp_has_the_notes_parameters() -> None:
-    settings = config.read(cli.compose(["experiment=seed_mlp"]))
+    settings = read_settings(compose(["experiment=seed_mlp"]))
     with torch.device("meta"):
-        model = config.build(settings.model, LanguageModel, "model", vocab_size=50281)
+        model = build_object(settings.model, LanguageModel, "model", vocab_size=50281)
     assert sum(p.numel() for p in model.parameters()) == 20_562_681
     assert model.receptive_field == settings.train.seq_len == 10
 
@@ -147,10 +149,10 @@ def test_windows_are_not_copied() -> None:
     batch, time, context, width = 3, 50, 20, 16
     sizes = {"context": context, "n_layer": 1, "n_embd": width, "n_hidden": 8}
     with Largest() as largest, torch.no_grad():
-        MLP(VOCAB, **sizes).features(random_ids(batch, time))
+        MLP(VOCAB, **sizes)(random_ids(batch, time), return_features=True)
     assert largest.numel <= batch * (time + context - 1) * width
     with Largest() as largest, torch.no_grad():
-        MLP(VOCAB, **sizes, direct=True).features(random_ids(batch, time))
+        MLP(VOCAB, **sizes, direct=True)(random_ids(batch, time), return_features=True)
     assert largest.numel <= batch * time * (context * width + 8)  # one copy, for the head
 
 

@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import cli, config
-from harness.config import Settings
-from harness.errors import UsageError
-from harness.loggers import Histogram, Row
-from harness.watch import findings, hooks, observe
-from harness.watch.hooks import Layer, watching
-from harness.watch.observe import Watch
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.common.rows import Histogram, Row
+from harness.config import settings as config
+from harness.config.settings import Settings, read_settings
+from harness.observe import findings, hooks, observe
+from harness.observe.hooks import Layer, watching
+from harness.observe.watch import Watch
 from zoo.language_model import Cache, LanguageModel
 
 from .laws import CPU
@@ -32,7 +33,7 @@ EVERY_STEP = ("observe=full", "observe.every=1")
 
 
 def chosen(*overrides: str) -> Settings:
-    return config.read(cli.compose(["data=text", "data.path=any", *overrides]))
+    return read_settings(compose(["data=text", "data.path=any", *overrides]))
 
 
 def looked_at(model: LanguageModel, *overrides: str) -> Row:
@@ -171,7 +172,7 @@ def test_activations_of_known_outputs() -> None:
 def test_the_share_of_time_that_watching_takes_is_measured(tmp_path: Path) -> None:
     """`harness.bench` runs it for real; here, that it gives a share for both ways of observing."""
     from harness import bench
-    from harness.train import load_dataset
+    from harness.training.run import load_dataset
 
     some = settings(tmp_path / "a", "model=bigram")
     dataset = load_dataset(some)
@@ -186,7 +187,7 @@ def dead_shares(model: LanguageModel, *batches: Tensor) -> Row:
     units = observe._Units()
     with watching(model, units.look):
         for ids_BT in batches:
-            model.features(ids_BT)
+            model(ids_BT, return_features=True)
     return units.shares()
 
 
@@ -372,7 +373,7 @@ def test_after_an_error_nothing_is_left_on_the_model() -> None:
         raise RuntimeError(layer.name)
 
     with pytest.raises(RuntimeError, match="token_embedding"), watching(model, fail):
-        model.features(ids_BT)
+        model(ids_BT, return_features=True)
     assert "features" not in vars(model)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not torch.overrides._get_current_function_mode_stack()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from harness import measure
+from harness.compute import costs as measure
 from zoo.perceiver_ar import PerceiverAR
 
 from .architectures import perceiver_ar as forms

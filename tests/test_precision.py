@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from harness import checkpoint, loss, metrics
-from harness.device import Compute
+from harness.compute.device import Compute
+from harness.evaluation import score as metrics
+from harness.evaluation.nats import nats_N, score_nats
+from harness.runs import checkpoint
+from harness.training import loss
 from zoo.language_model import LanguageModel
 
 from .training import rows, summary, trace, train
@@ -28,7 +31,7 @@ def trained(name: str) -> LanguageModel:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(20):
         optimizer.zero_grad()
-        nats = loss.score_nats(model, model.features(ids[:, :-1]), ids[:, 1:]).mean()
+        nats = score_nats(model, model(ids[:, :-1], return_features=True), ids[:, 1:]).mean()
         nats.backward()
         optimizer.step()
     return model.eval()
@@ -52,16 +55,14 @@ def test_the_loss_is_in_fp32(precision: str) -> None:
     model, compute = fresh(node("gpt")), Compute(CPU, precision)
     ids = random_ids(2, 9)
     with compute.autocast():
-        features = model.features(ids[:, :-1])
+        features = model(ids[:, :-1], return_features=True)
         assert (
             model.head(features).dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         )
     total = loss.add_gradients(model, features, ids[:, 1:], compute, torch.ones(()))
     assert total.dtype == torch.float32
     assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
-    assert (
-        loss.nats_N(torch.zeros(1, 5).to(torch.float16), torch.tensor([1])).dtype == torch.float32
-    )
+    assert nats_N(torch.zeros(1, 5).to(torch.float16), torch.tensor([1])).dtype == torch.float32
 
 
 def test_fp16_trains_like_fp32(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_every_architecture_learns_in_fp16(name: str) -> None:
     losses = []
     for _ in range(6):
         with compute.autocast():
-            features = model.features(ids[:, :-1])
+            features = model(ids[:, :-1], return_features=True)
         weight = scaler.scale(torch.tensor(1 / 32))
         total = loss.add_gradients(model, features, ids[:, 1:], compute, weight)
         losses.append(total.item() / 32)
@@ -103,7 +104,7 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a resumed run goes on with the lowered scale: equal traces, bit for bit."""
-    nats, calls = loss.nats_N, [0]
+    nats, calls = nats_N, [0]
 
     def overflowing(logits: torch.Tensor, targets: torch.Tensor, **rest: Any) -> Any:
         calls[0] += logits.requires_grad

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import cli
-from harness.assets import Assets
-from harness.corpus import TextFile
-from harness.data import prepare
+from harness.cli.hydra_app import compose
+from harness.data.assets import Assets
+from harness.data.corpus import TextFile
+from harness.data.dataset import prepare
 from harness.prepare import describe, render, task
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
@@ -85,7 +85,7 @@ def test_what_is_not_exact_is_said(tmp_path: Path) -> None:
 def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text").write_text("to be, or not to be, that is the question\n" * 100)
     chosen = ["data=text", f"data.path={tmp_path / 'text'}", "tokenizer=bpe", "assets=[]"]
-    cfg = cli.compose([*chosen, "tokenizer.vocab_size=1000", f"cache={tmp_path / 'cache'}"])
+    cfg = compose([*chosen, "tokenizer.vocab_size=1000", f"cache={tmp_path / 'cache'}"])
     assert task(cfg) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("text by bpe: ")

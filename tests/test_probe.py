@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from harness import cli, config, loss, lr_range, overfit, schedule
-from harness.config import Settings
-from harness.data import draw_batch
-from harness.device import Compute
-from harness.errors import UsageError
+from harness import lr_range, overfit, schedule
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.compute.device import Compute
+from harness.config.settings import Settings, read_settings
+from harness.data.batches import draw_batch
+from harness.diagnostics.probe import probe
+from harness.evaluation.nats import nats_N
 from harness.lr_range import rising, smooth
-from harness.probe import probe
-from harness.train import load_dataset
+from harness.training import loss
+from harness.training.run import load_dataset
 
 from .laws import CPU
 from .training import rows, settings, train
@@ -31,7 +34,7 @@ GPT_SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=32"
 def composed(folder: Path, *overrides: str):  # noqa: ANN201
     chosen = settings(folder, *overrides)
     own = [f"data.path={chosen.data['path']}", f"cache={chosen.cache}"]
-    return cli.compose(["data=text", "device=cpu", "precision=fp32", *own, *overrides])
+    return compose(["data=text", "device=cpu", "precision=fp32", *own, *overrides])
 
 
 def test_one_batch_is_learnt_by_heart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +80,7 @@ def test_the_range_test_names_each_part_s_rate(
     factor = float(re.findall(r"and (\S+) times the rates", fell)[0])
     assert "optimizer.lr=" not in fell + safe
     override = shlex.split(safe.partition(": ")[2])[0]
-    found = config.read(composed(tmp_path / "a", *chosen, override)).optimizer["lr_of"]
+    found = read_settings(composed(tmp_path / "a", *chosen, override)).optimizer["lr_of"]
     expected = {"token_embedding": 2.0, "window": 0.5, "head": 0.02}
     assert found == pytest.approx({k: v * factor / 10 for k, v in expected.items()}, rel=0.1)
 
@@ -157,18 +160,18 @@ def test_what_a_probe_does_not_do_is_said(
 
 def test_a_drawn_schedule_has_the_rates_of_the_parts(capsys: pytest.CaptureFixture[str]) -> None:
     whole = ("model=mlp", "model.n_layer=1", "optimizer.lr=0.3")
-    schedule.task(cli.compose([*whole]))
+    schedule.task(compose([*whole]))
     assert capsys.readouterr().out.startswith("      0.3 ┤")
-    schedule.task(cli.compose([*whole, "optimizer.lr_of={head: 0.07}"]))
+    schedule.task(compose([*whole, "optimizer.lr_of={head: 0.07}"]))
     drawn = capsys.readouterr().out
     assert drawn.startswith("        1 ┤")
     assert drawn.endswith("times 0.3 (all else), 0.07 (head)\n")
     parts = "{token_embedding: 12.0, window: 0.015, head: 0.07}"
-    schedule.task(cli.compose([*whole, f"optimizer.lr_of={parts}"]))
+    schedule.task(compose([*whole, f"optimizer.lr_of={parts}"]))
     drawn = capsys.readouterr().out
     assert drawn.endswith("times 12 (token_embedding), 0.015 (window), 0.07 (head)\n")
     with pytest.raises(UsageError, match="no such part"):
-        schedule.task(cli.compose([*whole, "optimizer.lr_of={heads: 0.07}"]))
+        schedule.task(compose([*whole, "optimizer.lr_of={heads: 0.07}"]))
 
 
 def test_rates_rise_in_equal_ratios() -> None:
@@ -185,7 +188,7 @@ def test_a_probe_ends_at_a_loss_that_is_no_number(
 ) -> None:
     chosen = settings(tmp_path / "a", *GPT_SMALL)
     batch = (torch.zeros(1, 8, dtype=torch.int64), torch.ones(1, 8, dtype=torch.int64))
-    nats = loss.nats_N
+    nats = nats_N
     calls: list[int] = []
 
     def third_is_nan(logits: torch.Tensor, targets: torch.Tensor, **rest: Any) -> torch.Tensor:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import process
-from harness.errors import UsageError
+from harness.common.errors import UsageError
+from harness.runs import process
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="this system has no /proc to prove a process by"
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 SIGNS = """
 import signal, sys
 from pathlib import Path
-from harness import process
+from harness.runs import process
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with process.signed(Path(sys.argv[1])):
     print("signed", flush=True)

@@ -20,14 +20,27 @@ import torch
 from hypothesis import HealthCheck, assume, example, given
 from hypothesis import settings as hypothesis_settings
 
-from harness import checkpoint, cli, config, schedule
-from harness.assets import Assets
-from harness.checkpoint import HELD, TO_GO_ON
-from harness.corpus import TextFile
-from harness.data import draw_batch, prepare
-from harness.metrics import resolve_stride, windows
-from harness.schedule import Schedule
+from harness import schedule
+from harness.cli.hydra_app import run_hydra
+from harness.config import settings as config
+from harness.config.keys import names_in_group
+from harness.data.assets import Assets
+from harness.data.batches import draw_batch
+from harness.data.corpus import TextFile
+from harness.data.dataset import prepare
+from harness.evaluation.score import resolve_stride, windows
+from harness.runs import checkpoint
+from harness.runs.checkpoint import HELD, TO_GO_ON
 from harness.train import task
+from harness.training.schedules import (
+    Constant,
+    Cosine,
+    InverseSqrt,
+    Linear,
+    Schedule,
+    StableDecay,
+    Step,
+)
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
@@ -119,15 +132,15 @@ def test_windows_score_each_token_once(targets: int, block: int, stride: int | N
 # Schedules
 
 SCHEDULES = {
-    schedule.Constant: {},
-    schedule.Cosine: {"floor": st.floats(0, 1)},
-    schedule.Linear: {"floor": st.floats(0, 1)},
-    schedule.StableDecay: {"floor": st.floats(0, 1), "decay": st.floats(0, 0.5)},
-    schedule.Step: {
+    Constant: {},
+    Cosine: {"floor": st.floats(0, 1)},
+    Linear: {"floor": st.floats(0, 1)},
+    StableDecay: {"floor": st.floats(0, 1), "decay": st.floats(0, 0.5)},
+    Step: {
         "at": st.lists(st.floats(0, 1, exclude_max=True), max_size=3),  # shares of the budget
         "factor": st.floats(0.01, 1),
     },
-    schedule.InverseSqrt: {},
+    InverseSqrt: {},
 }
 
 
@@ -158,7 +171,7 @@ def test_a_schedule_rises_to_its_peak_and_never_again(kind: type[Schedule], data
     falling = [factor for each, factor in zip(spent, factors, strict=True) if each >= made.warmup]
     assert all(a <= b + 1e-12 for a, b in itertools.pairwise(rising))
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
-    if "floor" in more and (kind is not schedule.StableDecay or more["decay"] > 0):
+    if "floor" in more and (kind is not StableDecay or more["decay"] > 0):
         assert math.isclose(made(total), more["floor"], abs_tol=1e-6)
 
 
@@ -278,9 +291,9 @@ KEYS = [key for key in keys(plain("data=text", "data.path=x")) if key.split("[")
 SOUND = {
     "model": ["bigram", "mlp", "gpt", "gru", "wavenet"],
     "tokenizer": ["char", "bytes"],
-    "optimizer": config.choices("optimizer"),
-    "schedule": config.choices("schedule"),
-    "observe": config.choices("observe"),
+    "optimizer": names_in_group("optimizer"),
+    "schedule": names_in_group("schedule"),
+    "observe": names_in_group("observe"),
     "precision": ["fp32", "bf16"],
     "init": list(config.INITS),
     "train.seq_len": ["1", "7"],
@@ -321,7 +334,7 @@ def ends(overrides: list[str]) -> tuple[int, str]:
         try:
             os.chdir(folder)
             with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-                cli.run_hydra(task)
+                run_hydra(task)
         except SystemExit as ended:
             code = ended.code
         finally:

@@ -10,10 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.metrics import token_nats
-from harness.watch import quantities
-from harness.watch.by_position import loss_by_position, over_patch, over_ranges
-from harness.watch.quantities import attention_entropy, entropy_of_weights, histogram, spectral_norm
+from harness.evaluation.score import token_nats
+from harness.observe import quantities
+from harness.observe.by_position import loss_by_position, over_patch, over_ranges
+from harness.observe.quantities import (
+    attention_entropy,
+    entropy_of_weights,
+    histogram,
+    spectral_norm,
+)
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import attend
 

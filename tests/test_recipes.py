@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import cli, config
-from harness.config import Settings
-from harness.schedule import Schedule
+from harness.cli.hydra_app import compose
+from harness.config.settings import Settings, read_settings
+from harness.training.schedules import Schedule
 
 ADAMW = {
     "_target_": "torch.optim.AdamW", "lr": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.01,
@@ -19,7 +19,7 @@ ADAMW = {
 TRANSFORMER: dict[str, dict[str, Any]] = {
     "names": {"data": "tiny_shakespeare", "tokenizer": "p50k"},
     "optimizer": ADAMW,
-    "schedule": {"_target_": "harness.schedule.Cosine", "warmup": 0.5, "floor": 1e-4, "end": None},
+    "schedule": {"_target_": "harness.training.schedules.Cosine", "warmup": 0.5, "floor": 1e-4, "end": None},
     "train": {
         "steps": 375, "batch_size": 200, "seq_len": 10, "accumulate": 8, "clip": 1.0,
         "label_smoothing": 0.05, "positions": "all",
@@ -51,7 +51,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "optimizer": ADAMW,
         "schedule": {
-            "_target_": "harness.schedule.Cosine", "warmup": 187.5, "warmup_start": 0.02,
+            "_target_": "harness.training.schedules.Cosine", "warmup": 187.5, "warmup_start": 0.02,
             "floor": 1e-4, "end": 12500,
         },
         "train": {
@@ -75,7 +75,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def recipe(name: str) -> Settings:
-    return config.read(cli.compose([f"experiment={name}"]))
+    return read_settings(compose([f"experiment={name}"]))
 
 
 def rates(settings: Settings) -> list[float]:

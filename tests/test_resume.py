@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkpoint, config, loop
-from harness.cli import INTERRUPTED, TERMINATED
-from harness.config import CONF
-from harness.errors import RunFailure, UsageError
-from harness.resume import resumed
-from harness.train import run
+from harness.common.errors import RunFailure, UsageError
+from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.common.paths import CONF
+from harness.config.settings import read_settings
+from harness.runs import checkpoint
+from harness.runs.resume import resumed
+from harness.training import loop
+from harness.training.run import run
 
 from .training import SMALL, losses, settings, summary, trace, train
 from .zoo_models import NAMES
@@ -188,10 +190,10 @@ def test_with_every_checkpoint_damaged_nothing_starts_anew(
 
 def resume(folder: Path, *overrides: str) -> int:
     """As the command line does it: what is saved with the run, and over it what is asked for."""
-    from harness import cli
+    from harness.cli.hydra_app import compose
 
     overrides = (f"run_dir={folder / 'run'}", "resume=true", *overrides)
-    return run(resumed(config.read(cli.compose(list(overrides))), list(overrides)))
+    return run(resumed(read_settings(compose(list(overrides))), list(overrides)))
 
 
 def test_resuming_needs_only_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +296,7 @@ def test_a_failed_write_leaves_the_previous_checkpoint(
 def test_a_best_checkpoint_of_a_past_that_is_gone_never_counts(tmp_path: Path) -> None:
     """Killed after a later best was saved, resumed with a smaller budget: test is scored with the
     best weights of this run, not with those of the later step."""
-    from harness.load import load_run
+    from harness.runs.load import load_run
 
     train(tmp_path / "a", *GPT_SMALL, "optimizer.lr=0.01")
     assert checkpoint.list_steps(tmp_path / "a/run/checkpoints", "best")[0] == 8

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness import config
-from harness.load import load_run
-from harness.transcript import Transcript
+from harness.config.settings import load_settings
+from harness.runs.load import load_run
+from harness.sampling.transcript import Transcript
 
 from .conftest import Ended
 from .training import TEXT
@@ -94,7 +94,7 @@ def test_sampling_does_not_need_the_corpus(
 ) -> None:
     run = train_run("model=bigram", "train.steps=1", f"data.path={small_text}")
     small_text.unlink()
-    assert config.load(run / "config.yaml").data["path"] == str(small_text)
+    assert load_settings(run / "config.yaml").data["path"] == str(small_text)
     assert len(sampled(command, run, "--tokens", 9, "--prompt", "a")) == 11
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import config, secrets
-from harness.errors import UsageError
+from harness.common.errors import UsageError
+from harness.config import secrets
+from harness.config.settings import load_settings, read_settings
 
 from .conftest import Ended, plain
 from .training import SMALL
@@ -109,7 +110,7 @@ def test_a_job_that_was_refused_leaves_none_in_its_folder(
     assert ended.code == 1
     assert "job 1 will fail: " in ended.err
     assert (sweep / "1-leaky-char" / "config.yaml").read_text() == ""
-    assert config.load(sweep / "0-bigram-char-s0" / "config.yaml").seed == 0
+    assert load_settings(sweep / "0-bigram-char-s0" / "config.yaml").seed == 0
     assert holders(sweep) == []
 
 
@@ -117,14 +118,14 @@ def test_none_can_come_from_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files in conf/ may read the environment."""
     found = plain()
     found["eval"]["prompt"] = f"a {SECRET}"
-    config.read(found)  # one that nobody calls a secret
+    read_settings(found)  # one that nobody calls a secret
     monkeypatch.setenv("A_TOKEN", SECRET)
     with pytest.raises(UsageError, match=r"eval\.prompt holds the value of the environment's A_TO"):
-        config.read(found)
+        read_settings(found)
     found["eval"]["prompt"] = "a"
     found["model"]["api_key"] = "1234"
     with pytest.raises(UsageError, match=r"model\.api_key: no secret belongs"):
-        config.read(found)
+        read_settings(found)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_a_saved_configuration_reads_no_environment(
     saved = yaml.safe_load((finished_run / "config.yaml").read_text())
     saved["eval"]["prompt"] = "${oc.env:A_PLAIN_VARIABLE}"
     (run / "config.yaml").write_text(yaml.safe_dump(saved))
-    assert config.load(run / "config.yaml").eval.prompt == "${oc.env:A_PLAIN_VARIABLE}"
+    assert load_settings(run / "config.yaml").eval.prompt == "${oc.env:A_PLAIN_VARIABLE}"
     ended = command("train", f"run_dir={run}", "resume=true")
     assert ended.code == 0
     assert SECRET not in ended.err + ended.out

@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 
-from harness import cli, config, loop, sweep, train
+from harness import train
+from harness.cli.hydra_app import compose
+from harness.config.settings import load_settings
+from harness.training import loop, sweep
 from zoo.bigram import Bigram
 
 from .conftest import Ended
@@ -82,7 +85,7 @@ def test_every_combination_is_a_run_and_one_table_ends_them(
     assert folders(folder) == names
     for name in names:
         assert status(folder / name) == "finished"
-        chosen = config.load(folder / name / "config.yaml")
+        chosen = load_settings(folder / name / "config.yaml")
         assert f"-{chosen.names.model}-char-s{chosen.seed}" in name
     assert len({json.dumps(trace(folder / name)) for name in names}) == 4
     # A line for each job, then a table with a line for each model.
@@ -170,7 +173,7 @@ def test_a_job_that_crashes_leaves_the_others_alone(
 
 def test_two_sweeps_of_the_same_second_get_different_folders() -> None:
     while True:
-        found = [cli.compose([]) for _ in range(2)]
+        found = [compose([]) for _ in range(2)]
         first, second = (str(cfg.hydra.sweep.dir) for cfg in found)
         if first[:-6] == second[:-6]:  # the same second: what differs is the last six letters
             break
@@ -323,7 +326,7 @@ def test_other_settings_make_other_jobs(
     assert contents(folder / "0-gpt-char-s0") == before
     first, second = folders(folder)
     assert re.fullmatch(r"0-gpt-char-s0-[0-9a-f]{6}", second)
-    assert config.load(folder / second / "config.yaml").optimizer["lr"] == 0.5
+    assert load_settings(folder / second / "config.yaml").optimizer["lr"] == 0.5
     assert command(*line, "optimizer.lr=0.5", "train.steps=2", "resume=true").code == 0
     assert folders(folder) == [first, second]
 

@@ -14,11 +14,13 @@ import pytest
 import torch
 import yaml
 
-from harness import config, corpus
-from harness.errors import UsageError
-from harness.identity import RESUMABLE, decisive, differences, digest
-from harness.loggers import Local
-from harness.run_folder import RunFolder
+from harness.common.errors import UsageError
+from harness.config.build import build_object
+from harness.config.identity import RESUMABLE, decisive, differences, digest
+from harness.config.settings import load_settings
+from harness.data import corpus
+from harness.loggers.local import Local
+from harness.runs.folder import RunFolder
 
 from .conftest import Ended, plain
 from .training import settings, summary, train
@@ -78,7 +80,7 @@ def test_an_edited_configuration_gives_no_numbers(
 def test_a_text_may_lie_elsewhere_if_it_is_the_same(
     command: Command, copied: Path, tmp_path: Path
 ) -> None:
-    saved = config.load(copied / "config.yaml")
+    saved = load_settings(copied / "config.yaml")
     there = Path(shutil.copy(saved.data["path"], tmp_path / "elsewhere.txt"))
     edit(copied, "data.path", str(there))
     assert command("evaluate", copied).code == 0
@@ -120,12 +122,12 @@ def test_a_resumed_run_has_the_users_own_cache_and_assets(
     edit(copied, "cache", str(tmp_path / "planted"))
     edit(copied, "assets", [str(tmp_path / "planted")])
     assert command("train", f"run_dir={copied}", "resume=true", "train.steps=31").code == 0
-    saved = config.load(copied / "config.yaml")
+    saved = load_settings(copied / "config.yaml")
     assert saved.cache == str(tmp_path / "own" / "language-model-zoo")
     assert saved.assets == [str(tmp_path / "mine"), "assets", "../shared/assets"]
     typed = (f"cache={tmp_path / 'typed'}", "assets=[here]", "train.steps=32")
     assert command("train", f"run_dir={copied}", "resume=true", *typed).code == 0
-    saved = config.load(copied / "config.yaml")
+    saved = load_settings(copied / "config.yaml")
     assert (saved.cache, saved.assets) == (str(tmp_path / "typed"), ["here"])
     assert list((tmp_path / "typed").rglob("test.ids"))
     assert not (tmp_path / "planted").exists()
@@ -159,7 +161,7 @@ def test_a_configuration_that_would_fill_any_memory_is_refused(tmp_path: Path) -
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 11)]
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     with pytest.raises(UsageError, match="it holds aliases"):
-        config.load(tmp_path / "config.yaml")
+        load_settings(tmp_path / "config.yaml")
 
 
 # Pickles
@@ -375,7 +377,7 @@ def test_a_summary_that_is_none(content: str, copied: Path) -> None:
 def test_depth_is_no_way_to_a_traceback(copied: Path, tmp_path: Path) -> None:
     (copied / "config.yaml").write_text("a: " + "[" * 5000)
     with pytest.raises(UsageError, match="can't be read"):
-        config.load(copied / "config.yaml")
+        load_settings(copied / "config.yaml")
     path = copied / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], "[" * 200_000 + "\n", *lines[3:]]))
@@ -416,7 +418,7 @@ def test_a_download_stays_in_its_folder(file: str) -> None:
     """Or a configuration could write a file of its choice anywhere."""
     node = plain()["data"]
     with pytest.raises(UsageError, match=r"data: file=.* must be the plain name of a file"):
-        config.build({**node, "file": file}, corpus.Corpus, "data")
+        build_object({**node, "file": file}, corpus.Corpus, "data")
 
 
 # Names on the command line that are too long for a folder

@@ -25,15 +25,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import assets as assets_module
-from harness import cli, config
-from harness.assets import REPOSITORY, Assets
-from harness.corpus import Text, TextFile
-from harness.data import Dataset, Split, prepare
-from harness.device import Compute
-from harness.errors import UsageError
-from harness.load import load_run
-from harness.metrics import score_split
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.common.paths import CONF, REPOSITORY
+from harness.compute.device import Compute
+from harness.config import settings as config
+from harness.config.settings import read_settings
+from harness.data import assets as assets_module
+from harness.data.assets import Assets
+from harness.data.corpus import Text, TextFile
+from harness.data.dataset import Dataset, prepare
+from harness.data.encoded import Split
+from harness.evaluation.score import score_split
+from harness.runs.load import load_run
 from zoo.language_model import Cache, LanguageModel
 from zoo_tokenizers import (
     NotUnicode,
@@ -101,7 +105,7 @@ any_file = (
 
 
 def settings_of(*overrides: str) -> config.Settings:
-    return config.read(cli.compose(list(overrides)))
+    return read_settings(compose(list(overrides)))
 
 
 def tokenizer_of(*overrides: str) -> Tokenizer:
@@ -139,7 +143,7 @@ def parts_of(dataset: Dataset) -> list[Split]:
 
 
 def test_every_file_in_conf_is_tried() -> None:
-    files = {path.stem for path in (config.CONF / "tokenizer").glob("*.yaml")}
+    files = {path.stem for path in (CONF / "tokenizer").glob("*.yaml")}
     assert files == set(ON_THE_CORPUS) - {"unigram"}
 
 
@@ -576,7 +580,7 @@ def test_what_is_learnt_depends_on_the_text_alone(name: str, tmp_path: Path) -> 
     (tmp_path / "text").write_text(text)
     program = (
         "import sys; from harness import cli, config; from zoo_tokenizers import Tokenizer\n"
-        f"tokenizer = config.read(cli.compose({LEARNERS[name]!r})).build('tokenizer', Tokenizer)\n"
+        f"tokenizer = read_settings(compose({LEARNERS[name]!r})).build('tokenizer', Tokenizer)\n"
         "tokenizer.fit([open(sys.argv[1]).read()]); print(tokenizer.digest)"
     )
     assert learnt_elsewhere(program, tmp_path / "text") == expected

@@ -14,11 +14,14 @@ import pytest
 import torch
 from torch import nn
 
-from harness import checkpoint, data, loop, loss
-from harness.decode import Choice, generate
-from harness.errors import UsageError
-from harness.gradients import ROW, Gradients
-from harness.optim import parameter_groups
+from harness.common.errors import UsageError
+from harness.data.batches import draw_batch
+from harness.evaluation.nats import IGNORED, nats_N
+from harness.runs import checkpoint
+from harness.sampling.decode import SamplingParams, generate
+from harness.training import loop, loss
+from harness.training.gradients import ROW, Gradients
+from harness.training.optim import parameter_groups
 from zoo.gpt import GPT
 
 from .training import losses, rows, settings, summary, trace, train
@@ -58,13 +61,13 @@ def test_every_row_describes_the_weights_it_names(tmp_path: Path) -> None:
     """The loss of row k is that of the model after k updates on batch k, found again by hand."""
     train(tmp_path / "a", *GPT_SMALL, "checkpoint.every=4")
     chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
-    from harness.train import load_dataset
+    from harness.training.run import load_dataset
 
     dataset = load_dataset(chosen)
     saved = torch.load(tmp_path / "a/run/checkpoints/step-00000004.pt", weights_only=True)
     model = GPT(dataset.tokenizer.vocab_size, 16, 2, 2, 16)
     model.load_state_dict(saved["model"])
-    inputs, targets = data.draw_batch(dataset.train.ids, chosen.seed, 4, 2, 16)
+    inputs, targets = draw_batch(dataset.train.ids, chosen.seed, 4, 2, 16)
     logits = model(inputs).flatten(0, 1)
     loss = nn.functional.cross_entropy(logits, targets.flatten()).item()
     assert rows(tmp_path / "a")[4]["train/loss"] == pytest.approx(loss, rel=1e-6)
@@ -126,7 +129,7 @@ def ragged(draw: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[.
         inputs, targets = draw(ids, seed, step, rows, seq_len)
         ends = torch.randint(seq_len + 1, (rows, 1), generator=torch.Generator().manual_seed(step))
         ends[0] = seq_len  # so that a step has a target
-        return inputs, targets.where(torch.arange(seq_len) < ends, loss.IGNORED)
+        return inputs, targets.where(torch.arange(seq_len) < ends, IGNORED)
 
     return drawn
 
@@ -137,7 +140,7 @@ def test_accumulation_equals_one_large_batch_with_ragged_targets(
 ) -> None:
     """The gradients, shown by one step of SGD, to 1e-6; a mean taken over anything but the targets
     of the whole step is noticed."""
-    draw = ragged(data.draw_batch)
+    draw = ragged(draw_batch)
     monkeypatch.setattr(loop, "draw_batch", draw)
     plain = ("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "optimizer.nesterov=false")
     plain += ("schedule=constant", "train.clip=null", "train.steps=1", "eval.every=100")
@@ -147,7 +150,7 @@ def test_accumulation_equals_one_large_batch_with_ragged_targets(
     def mutated(
         model: Any, features: Any, targets: Any, compute: Any, weight: Any, *rest: Any
     ) -> Any:
-        counted = int((targets != loss.IGNORED).sum())
+        counted = int((targets != IGNORED).sum())
         own = {"of the positions": targets.numel() * 4, "of each micro-batch": counted * 4}
         return add(model, features, targets, compute, torch.tensor(1 / own[str(mutant)]), *rest)
 
@@ -161,7 +164,7 @@ def test_accumulation_equals_one_large_batch_with_ragged_targets(
         weights.append(torch.cat([w.flatten() for w in saved["model"].values()]))
         found.append(rows(tmp_path / name))
     targets = draw(torch.zeros(100, dtype=torch.uint8).numpy(), 0, 0, 8, 16)[1]
-    assert 16 < found[0][-1]["tokens"] == int((targets != loss.IGNORED).sum()) < 8 * 16
+    assert 16 < found[0][-1]["tokens"] == int((targets != IGNORED).sum()) < 8 * 16
     assert found[0][-1]["bytes"] >= found[0][-1]["tokens"]
     off = max((weights[0] - other).abs().max().item() for other in weights[1:])
     if mutant:
@@ -261,7 +264,7 @@ def test_clipping_bounds_the_update_and_logs_the_norm_before(tmp_path: Path) -> 
 def test_non_finite_numbers_never_reach_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    nats, calls = loss.nats_N, [0]
+    nats, calls = nats_N, [0]
 
     def poisoned(logits: torch.Tensor, targets: torch.Tensor, **rest: Any) -> torch.Tensor:
         calls[0] += logits.requires_grad
@@ -346,7 +349,7 @@ def test_a_split_shorter_than_a_sequence_is_refused(tmp_path: Path, override: st
 
 
 def test_metrics_are_strict_json_also_when_a_score_overflows(tmp_path: Path) -> None:
-    from harness.loggers import strict_json
+    from harness.common.rows import strict_json
 
     line = strict_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})
     assert json.loads(line) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
@@ -371,6 +374,6 @@ def test_sampling_leaves_the_generator_and_the_mode_alone() -> None:
     model = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8, dropout=0.5).train()
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    generate(model, torch.tensor([[1]]), 10, Choice())
+    generate(model, torch.tensor([[1]]), 10, SamplingParams())
     assert model.training
     assert torch.equal(before, torch.get_rng_state())

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.assets import Assets
-from harness.load import printable
-from harness.transcript import Transcript
+from harness.common.text import printable
+from harness.data.assets import Assets
+from harness.sampling.transcript import Transcript
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters

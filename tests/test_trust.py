@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 
-from harness import config
-from harness.data import Corpus
-from harness.errors import UsageError
-from harness.loggers import Logger
-from harness.schedule import Schedule
+from harness.common.errors import UsageError
+from harness.config.build import TRUSTED, resolve_class
+from harness.config.settings import load_settings
+from harness.data.corpus import Corpus
+from harness.loggers.base import Logger
+from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -76,7 +77,7 @@ REFUSED = {
     "model._target_=zoo.layers.transformer.Block": "is no LanguageModel",
     "model._target_=zoo.language_model.LanguageModel": "is no LanguageModel",
     "model._target_=harness.train.run": "is no LanguageModel",
-    "model._target_=harness.data.PythonDocs": "is no LanguageModel",
+    "model._target_=harness.data.corpus.PythonDocs": "is no LanguageModel",
     "tokenizer._target_=harness.train.Path": "is no Tokenizer",
     "tokenizer._target_=zoo_tokenizers.Tokenizer": "is no Tokenizer",
     "optimizer._target_=torch.optim.lr_scheduler.LambdaLR": "is no Optimizer",
@@ -84,7 +85,7 @@ REFUSED = {
     "optimizer._target_=torch.optim.Optimizer": "is no Optimizer",
     "optimizer._target_=harness.loop.nn.Linear": "does not exist",
     "data._target_=harness.corpus.Path": "is no Corpus",
-    "schedule._target_=harness.schedule.Schedule": "is no Schedule",
+    "schedule._target_=harness.training.schedules.Schedule": "is no Schedule",
     "logger.local._target_=harness.loggers.Logger": "is no Logger",
     # nested
     f"+model.inner={{_target_:{FOREIGN}.Mine}}": "only model itself names a class",
@@ -132,7 +133,7 @@ def test_a_class_that_may_not_be_named_is_refused_and_not_imported(
 def test_the_mark_shows_an_import(foreign: Path) -> None:
     """The negative control of the test above."""
     with pytest.raises(UsageError, match="is no Corpus"):
-        config.resolve_class(f"{FOREIGN}.Mine", Corpus, "data", trust=[FOREIGN])
+        resolve_class(f"{FOREIGN}.Mine", Corpus, "data", trust=[FOREIGN])
     assert foreign.exists()
 
 
@@ -144,8 +145,8 @@ def test_what_a_trusted_module_imported_is_not_its_own(
     monkeypatch.delitem(sys.modules, "a_trusted_package", raising=False)
     trust, target = ["a_trusted_package"], "a_trusted_package.Mine"
     with pytest.raises(UsageError, match="is no LanguageModel"):
-        config.resolve_class(target, LanguageModel, "model", trust)
-    assert config.resolve_class(target, LanguageModel, "model", [*trust, FOREIGN])
+        resolve_class(target, LanguageModel, "model", trust)
+    assert resolve_class(target, LanguageModel, "model", [*trust, FOREIGN])
 
 
 @pytest.mark.parametrize("where", INTERFACES)
@@ -155,10 +156,10 @@ def test_every_class_of_the_project_is_itself_and_no_other_thing(where: str) -> 
         for name in where.split("."):
             node = node[name]
         if other == where:
-            config.resolve_class(node["_target_"], interface, where)
+            resolve_class(node["_target_"], interface, where)
         else:
             with pytest.raises(UsageError, match=f"is no {interface.__name__}"):
-                config.resolve_class(node["_target_"], interface, where)
+                resolve_class(node["_target_"], interface, where)
 
 
 def test_a_users_own_model_is_trained_by_name(
@@ -178,7 +179,7 @@ def test_a_users_own_model_is_trained_by_name(
     for tool in ("evaluate", "sample"):
         ended = command(tool, run)
         assert ended.code == 2
-        assert f"lies outside the trusted packages ({', '.join(config.TRUSTED)})" in ended.err
+        assert f"lies outside the trusted packages ({', '.join(TRUSTED)})" in ended.err
         assert f"--trust {FOREIGN}" in ended.err
         assert not foreign.exists()
     for tool, more in (("evaluate", []), ("sample", ["--tokens", "3"])):
@@ -207,7 +208,7 @@ def test_a_saved_configuration_can_name_no_foreign_class(
     for trust in ([], [FOREIGN]):
         saved["trust"] = trust
         (run / "config.yaml").write_text(yaml.safe_dump(saved))
-        assert config.load(run / "config.yaml").trust == []
+        assert load_settings(run / "config.yaml").trust == []
         for command_line in (
             ("evaluate", run),
             ("sample", run, "--tokens", "1"),
@@ -234,4 +235,4 @@ class Half(Schedule):
 
 def test_an_unfinished_class_can_not_be_chosen() -> None:
     with pytest.raises(UsageError, match=r"Half is no Schedule"):
-        config.resolve_class(f"{__name__}.Half", Schedule, "schedule", trust=[__name__])
+        resolve_class(f"{__name__}.Half", Schedule, "schedule", trust=[__name__])

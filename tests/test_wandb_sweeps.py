@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import cli, config, dashboard
-from harness.assets import REPOSITORY
+from harness import dashboard
+from harness.cli.hydra_app import compose
+from harness.common.paths import REPOSITORY
+from harness.config.settings import load_settings, read_settings
 from harness.loggers.flat import flat_results, flat_settings
 from harness.loggers.wandb import AXES
-from harness.train import check
+from harness.training.checks import check_settings
 
 from .conftest import Ended
 from .training import SMALL, settings, summary
@@ -69,12 +71,12 @@ def test_every_job_of_a_sweep_file_can_be_trained(path: Path) -> None:
     for job in jobs(sweep):
         env, python, *module, _ = (words := agents_command(sweep, job))[:5]
         assert (env, python, *module) == ("/usr/bin/env", sys.executable, "-m", "harness.train")
-        cfg = cli.compose(words[4:])
+        cfg = compose(words[4:])
         assert str(cfg.hydra.mode) in ("None", "RunMode.RUN")
-        chosen = config.read(cfg)
+        chosen = read_settings(cfg)
         if chosen.names.model not in seen:  # a model is built once, whatever its seed
             seen.add(chosen.names.model)
-            check(chosen)
+            check_settings(chosen)
         assert list(chosen.logger) == ["local", "wandb"]
         flat = flat_settings(chosen) | {"model": chosen.names.model}
         assert {key: flat[key] for key in job} == job
@@ -144,7 +146,7 @@ def test_the_page_draws_what_the_runs_log(
     assert {"summary:train/flops", "summary:parameters/total"} <= over
     assert any("train/tokens_per_second" in panel.get("metrics", []) for panel in panels)
     # The key of a flat setting, as W&B's own library says it.
-    flat = flat_settings(config.load(finished_run / "config.yaml"))
+    flat = flat_settings(load_settings(finished_run / "config.yaml"))
     (group,) = runs["grouping"]
     assert group == {"section": "config", "name": "names.model.value"}
     assert "names.model" in flat

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import cli, config
-from harness.measure import forward_flops
+from harness.cli.hydra_app import compose
+from harness.compute.costs import forward_flops
+from harness.config.settings import read_settings
 from zoo.language_model import LanguageModel
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.wavenet import WaveNet
@@ -148,7 +149,7 @@ def test_seed_wavenet(
     experiment: str, options: list[str], parameters: int, receptive_field: int
 ) -> None:
     def read(*more: str) -> dict[str, Any]:
-        return config.read(cli.compose([f"experiment={experiment}", *options, *more])).model
+        return read_settings(compose([f"experiment={experiment}", *options, *more])).model
 
     with torch.device("meta"):
         model = fresh(read(), vocab_size=30522)

@@ -18,9 +18,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import CONF
-from harness.errors import UsageError
-from harness.world import World
+from harness.common.errors import UsageError
+from harness.common.paths import CONF
+from harness.training.distributed import World
 
 from . import training
 
@@ -30,7 +30,9 @@ MODEL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "m
 RAGGED = """
 import json, os, sys
 import torch
-from harness import cli, loop, train
+from harness.cli.hydra_app import run_hydra
+from harness.training import loop
+from harness import train
 drawn, trained = loop.draw_batch, loop.add_gradients
 log = open(sys.argv.pop(1), "w", buffering=1)
 def draw_batch(ids, seed, step, rows, seq_len):
@@ -43,7 +45,7 @@ def add_gradients(model, features, targets, *rest):
     log.write(json.dumps(targets.tolist()) + "\\n")
     return trained(model, features, targets, *rest)
 loop.draw_batch, loop.add_gradients = draw_batch, add_gradients
-cli.run_hydra(train.task)
+run_hydra(train.task)
 """
 
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import cli, config
-from harness.config import Settings
-from harness.train import run
+from harness.cli.hydra_app import compose
+from harness.config.settings import Settings, read_settings
+from harness.training.run import run
 
 TEXT = "".join(
     f"{number} green bottles, hanging on the wall; and if {number % 7} should fall… \n"
@@ -34,7 +34,7 @@ def settings(folder: Path, *overrides: str) -> Settings:
     if not corpus.exists():
         corpus.write_text(TEXT)
     own = (f"data.path={corpus}", f"cache={folder.parent / 'cache'}", f"run_dir={folder / 'run'}")
-    return config.read(cli.compose([*SMALL, *own, *overrides]))
+    return read_settings(compose([*SMALL, *own, *overrides]))
 
 
 def train(folder: Path, *overrides: str) -> int:

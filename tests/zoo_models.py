@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness import cli, config
+from harness.cli.hydra_app import compose
+from harness.common.paths import CONF
+from harness.config.build import build_object
+from harness.config.settings import read_settings
 from zoo.language_model import LanguageModel
 
 VOCAB = 23
-NAMES = sorted(path.stem for path in (config.CONF / "model").glob("*.yaml"))
+NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 Make = Callable[..., LanguageModel]
 """make() has random weights of unit gain; make(random=False) those that training begins with."""
 
@@ -34,7 +37,7 @@ class Mutant:
 
 def node(name: str, *overrides: str) -> dict[str, Any]:
     """The resolved configuration of conf/model/NAME.yaml."""
-    return config.read(cli.compose([f"model={name}", *overrides])).model
+    return read_settings(compose([f"model={name}", *overrides])).model
 
 
 def maker(name: str, *overrides: str) -> Make:
@@ -51,7 +54,7 @@ def maker(name: str, *overrides: str) -> Make:
 
 def fresh(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
     """As training begins with it."""
-    return config.build(model_node, LanguageModel, "model", vocab_size=vocab_size)
+    return build_object(model_node, LanguageModel, "model", vocab_size=vocab_size)
 
 
 def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:

@@ -66,15 +66,21 @@ class LanguageModel(nn.Module):
     streams: tuple[str, ...] = ("",)
     """The parts of the model that have a residual stream of their own; "": the whole has one."""
 
-    def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, ids_BT: Tensor, cache: Cache | None = None, *, return_features: bool = False
+    ) -> Tensor:
         """Logits (B, T, V) for ids (B, T), T >= 1.
 
+        return_features: give what the head reads instead, (B, T, C), so that the caller can apply
+        the head to a few positions at a time.
         Raises ValueError when past and present tokens exceed `block_size`.
         """
-        return self.head(self.features(ids_BT, cache))
+        features_BTC = self.features(ids_BT, cache)
+        return features_BTC if return_features else self.head(features_BTC)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """What the head reads: (B, T, C). An implementation's first line calls `advance`."""
+        """What the head reads: (B, T, C). For an architecture to implement and for nobody to call:
+        callers call the model, so that hooks see every pass. The first line calls `advance`."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def initialize(self, scheme: str = "default", zero_residual: bool = False) -> Self:

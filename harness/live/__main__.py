@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import Parser, run_tool
-from harness.errors import UsageError
+from harness.cli.tool import Parser, run_tool
+from harness.common.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.live.server import Server

@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from harness import process
-from harness.config import choices
-from harness.errors import UsageError
+from harness.common.errors import UsageError
+from harness.common.rows import strict_json
+from harness.config.keys import names_in_group
 from harness.live import trainings
 from harness.live.curves import AXES
 from harness.live.trainings import Trainings
 from harness.live.watch import Run, Watch
-from harness.loggers import strict_json
 from harness.report.style import style_sheet
 from harness.report.svg import DASHES
+from harness.runs import process
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")  # what a browser may call it
@@ -205,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
             "folders": [str(folder) for folder in self.server.watch.folders],
             "dashes": DASHES,
             "axes": AXES,
-            "choices": {group: choices(group) for group in GROUPS},
+            "choices": {group: names_in_group(group) for group in GROUPS},
         }
 
     def _runs(self, query: Query) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.common.errors import UsageError
 
 COMMAND = (sys.executable, "-m", "harness.train")
 # What of a process's output is looked at: where its runs lie is said early, how it failed late.

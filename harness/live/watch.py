@@ -11,13 +11,13 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-from harness import process
-from harness.config import CURRENCIES
+from harness.config.settings import CURRENCIES
 from harness.live.curves import Metrics, last_row
-from harness.loggers import Local
+from harness.loggers.local import Local
 from harness.report.runs import RunRecord, read_run, run_folders
-from harness.run_files import DamageError, is_finite, plain_yaml
-from harness.run_folder import SAMPLE_HEADING
+from harness.runs import process
+from harness.runs.files import DamageError, is_finite, plain_yaml
+from harness.runs.folder import SAMPLE_HEADING
 
 RESCAN_SECONDS = 2.0
 SILENT_SECONDS = 600.0

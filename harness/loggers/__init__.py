@@ -1,6 +1,1 @@
-"""Where a run's numbers go: the contract, and the log that is always on."""
-
-from harness.loggers.base import Histogram, Logger, Row, strict_json
-from harness.loggers.local import Local
-
-__all__ = ["Histogram", "Local", "Logger", "Row", "strict_json"]
+"""Where a run's numbers go: metrics.jsonl, which is always on, and what is fed from it."""

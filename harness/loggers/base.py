@@ -3,24 +3,12 @@ value is a number, None (not defined there) or a Histogram."""
 
 from __future__ import annotations
 
-import json
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import Settings
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """How values are spread: counts[i] of them lie between edges[i] and edges[i + 1]."""
-
-    counts: list[int]
-    edges: list[float]
+from harness.common.rows import Row
+from harness.config.settings import Settings
 
 
 class Logger(ABC):
@@ -40,28 +28,3 @@ class Logger(ABC):
     def close(self, summary: dict[str, Any]) -> None:
         """The run ended, in whatever way `summary` says. Returns when all rows are stored: what was
         taken, but not stored before a kill, comes again in a resumed run."""
-
-
-def strict_json(value: Any, indent: int | None = None) -> str:
-    """JSON as every parser reads it: NaN and infinities, which JSON lacks, become null; a Histogram
-    {"counts": […], "edges": […]}."""
-    try:
-        return json.dumps(value, allow_nan=False, indent=indent, default=_plain)
-    except ValueError:
-        return json.dumps(_finite(value), allow_nan=False, indent=indent)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    if isinstance(value, Histogram):
-        return vars(value)
-    raise TypeError(f"{type(value).__name__} can't be written as JSON")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Histogram):
-        value = vars(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list) else value

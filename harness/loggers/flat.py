@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.config import Settings
+from harness.config.settings import Settings
 
 
 def flat_settings(settings: Settings) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from pathlib import Path
 from threading import Event, Thread, Timer
 from typing import Any
 
-from harness import config
-from harness.loggers.base import Histogram, Logger, Row
+from harness.common.rows import Histogram, Row
+from harness.config.build import build_object
+from harness.config.settings import load_settings
+from harness.loggers.base import Logger
 from harness.loggers.local import Local
 
 POLL = 0.5  # seconds between looks at the file
@@ -48,8 +50,8 @@ def main() -> int:
 def _follow(folder: Path, name: str, step: int, trust: list[str], end: _End) -> None:
     """From open to close. Begins at the first row that the logger may lack: one that is new to the
     run gets all of them."""
-    settings = config.load(folder / "config.yaml")
-    logger = config.build(settings.logger[name], Logger, f"logger.{name}", trust)
+    settings = load_settings(folder / "config.yaml")
+    logger = build_object(settings.logger[name], Logger, f"logger.{name}", trust)
     place = folder / "loggers" / f"{name}.step"
     place.parent.mkdir(exist_ok=True)
     step = min(step, _read_step(place))

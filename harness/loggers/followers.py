@@ -19,9 +19,10 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
-from harness.config import Settings
-from harness.interrupt import Interrupt
-from harness.loggers.base import Logger, Row, strict_json
+from harness.common.interrupt import Interrupt
+from harness.common.rows import Row, strict_json
+from harness.config.settings import Settings
+from harness.loggers.base import Logger
 
 LOG = logging.getLogger("harness")
 LEVELS = logging.getLevelNamesMapping()

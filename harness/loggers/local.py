@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.assets import placed
-from harness.config import Settings
-from harness.errors import RunFailure
-from harness.loggers.base import Logger, Row, strict_json
+from harness.common.errors import RunFailure
+from harness.common.files import atomic_write
+from harness.common.rows import Row, strict_json
+from harness.config.settings import Settings
+from harness.loggers.base import Logger
 
 LOG = logging.getLogger("harness")
 
@@ -61,7 +62,7 @@ def _keep_before(path: Path, step: int) -> None:
             f"{path}: the rows of {len(lost)} of the first {step} steps are missing or damaged, "
             f"and are lost (the first: step {lost[0]})"
         )
-    with placed(path) as file:
+    with atomic_write(path) as file:
         file.write(b"".join(kept.values()))
 
 

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.config import Settings
-from harness.loggers.base import Histogram, Logger, Row
+from harness.common.rows import Histogram, Row
+from harness.config.settings import Settings
+from harness.loggers.base import Logger
 from harness.loggers.flat import flat_results, flat_settings
 
 LOG = logging.getLogger("harness")

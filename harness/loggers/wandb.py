@@ -8,10 +8,11 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.config import Settings
-from harness.loggers.base import Histogram, Logger, Row
+from harness.common.rows import Histogram, Row
+from harness.config.settings import Settings
+from harness.loggers.base import Logger
 from harness.loggers.flat import flat_results, flat_settings, sweep_of
-from harness.run_folder import SAMPLE_HEADING
+from harness.runs.folder import SAMPLE_HEADING
 
 if TYPE_CHECKING:
     import wandb

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.blocks import FILE
 from harness.report.format_numbers import chance, signed
 from harness.report.paired import LEAST_BLOCKS, LEVEL, Interval, compare_in_pairs, holm
+from harness.runs.blocks import FILE
 
 if TYPE_CHECKING:
     from harness.report.ranking import Group

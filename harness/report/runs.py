@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import blocks
-from harness.blocks import Blocks
-from harness.errors import UsageError
-from harness.run_files import (
+from harness.common.errors import UsageError
+from harness.runs import blocks
+from harness.runs.blocks import Blocks
+from harness.runs.files import (
     DamageError,
     Metrics,
     last_sample,

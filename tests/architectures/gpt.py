@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness import metrics
+from harness.evaluation import score as metrics
 from tests.zoo_models import Mutant
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers import attention

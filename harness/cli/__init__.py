@@ -1,0 +1,1 @@
+"""How a command starts: Hydra's composition, options, one-line errors with the nearest name."""

@@ -1,0 +1,8 @@
+"""Where the repository and its configuration lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONF = REPOSITORY / "conf"

@@ -1,0 +1,110 @@
+"""Where and in which precision a run computes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.common.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision of its matrix products; weights are always kept in fp32."""
+
+    device: torch.device
+    precision: str
+    tf32: bool = False
+
+    @classmethod
+    def choose(cls, device: str, precision: str, tf32: bool = False) -> Compute:
+        """Resolve `auto`. Raises UsageError for a device that is not there.
+
+        tf32: products, convolutions and recurrent layers in fp32 on an NVIDIA GPU keep 10 bits of
+        each factor instead of 23, and are faster. It is a setting of the whole process; torch's own
+        default is to do so for convolutions and recurrent layers alone.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = torch.device(device).type
+        counts = {"cpu": 1, "cuda": torch.cuda.device_count()}
+        counts["mps"] = int(torch.backends.mps.is_available())
+        if (torch.device(device).index or 0) >= counts[kind]:
+            present = ", ".join(
+                name if count == 1 else f"{name}:0 to {name}:{count - 1}"
+                for name, count in counts.items()
+                if count
+            )
+            raise UsageError(f"device={device} is not on this machine; it has: {present}")
+        if precision == "auto":
+            precision = "bf16" if _multiplies_bf16(kind) else "fp32"
+        if kind == "cuda":
+            # torch's newer switches, one for each library, end in an error when it compiles.
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = tf32
+        return cls(torch.device(device), precision, tf32 and kind == "cuda")
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, DTYPES[self.precision])
+
+    def seed(self, value: int) -> None:
+        """Seed the generators that this device draws from. torch.manual_seed would seed those of
+        every kind of device there might be, which takes a hundred times as long."""
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(value)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(value)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given: before a clock is read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def describe(self) -> dict[str, object]:
+        """What summary.json records of the machine."""
+        name = (
+            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
+        )
+        return {
+            "device": str(self.device),
+            "name": name,
+            "precision": self.precision,
+            "tf32": self.tf32,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def make_deterministic() -> None:
+    """The same command gives the same bits, at a fixed number of threads.
+
+    CUDA needs the variable before its first product. New memory need not be filled for it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _multiplies_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

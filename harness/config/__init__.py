@@ -1,0 +1,1 @@
+"""The settings of a run: typed, checked, and turned into objects; no secrets in them."""

@@ -1,0 +1,1 @@
+"""Text to batches: assets, corpora, encoded splits on disk, batches."""

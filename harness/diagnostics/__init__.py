@@ -1,0 +1,1 @@
+"""Looking for trouble before and outside a training: probe, benchmark, fault drill."""

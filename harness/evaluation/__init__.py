@@ -1,0 +1,1 @@
+"""Scores: exact evaluation, blocks of the test text, calibration."""

@@ -1,0 +1,74 @@
+"""The exact score of a finished run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.common.errors import UsageError
+from harness.common.rows import strict_json
+from harness.evaluation.calibrate import calibrate
+from harness.evaluation.score import resolve_stride, score_split
+from harness.runs.load import load_run
+
+
+def evaluate_run(arguments: argparse.Namespace) -> int:
+    """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate."""
+    run = load_run(
+        arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
+    )
+    stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
+    if run.model.block_size is None and arguments.stride is not None:
+        raise UsageError(
+            f"--stride has no meaning for {run.settings.names.model}: it is scored in one "
+            "streaming pass"
+        )
+    strided = arguments.strided_inference
+    if strided and run.model.patch_size is None:
+        raise UsageError(
+            f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"
+        )
+    try:
+        if run.model.block_size is not None:
+            resolve_stride(run.model.block_size, stride, run.model.patch_size if strided else None)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+    dataset = run.dataset()
+    for name in ["val"] * arguments.calibration + [arguments.split]:
+        if getattr(dataset, name) is None:
+            raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
+    split = getattr(dataset, arguments.split)
+    result: dict[str, Any] = {"run": str(run.folder.path), "split": arguments.split}
+    result |= {"step": run.step}
+    passes = None if arguments.calibration else 2 if strided else 1
+    total = passes and (len(split.ids) - 1) * passes
+    with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:
+
+        def on_batch(tokens: int) -> None:
+            bar.update(tokens)
+
+        how: dict[str, Any] = {"stride": stride, "batch_size": arguments.batch_size}
+        how |= {"strided": strided, "on_batch": on_batch}
+        how |= {"batch_statistics": run.settings.train.batch_norm == "batch"}
+        if arguments.calibration:
+            result |= calibrate(run, dataset, arguments.split, how)
+        else:
+            result |= score_split(run.model, split, run.tokenizer, run.compute, **how).summary()
+    result |= {"strided_inference": strided, "precision": run.compute.precision}
+    if arguments.json:
+        print(strict_json(result))
+    else:
+        short = {name: value for name, value in result.items() if not isinstance(value, dict)}
+        width = max(map(len, short))
+        for name, value in short.items():  # the rest is in the page
+            print(f"{name:{width}} {_shown(value)}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    """As the table has it; a pair is before and after the temperature."""
+    if isinstance(value, tuple):
+        return " → ".join(map(_shown, value))
+    return "–" if value is None else str(value)

@@ -1,0 +1,67 @@
+"""The test score, cut into blocks of the text and written into the run's folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from harness.common.files import atomic_write
+from harness.data.dataset import Dataset
+from harness.evaluation.score import Score
+from harness.runs.blocks import FILE, Blocks, block_size, per_block
+
+
+def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
+    """Write the test score's blocks into a run's folder.
+
+    Nothing for a lossy tokenizer, whose tokens do not stand for known bytes, or for a score that is
+    no number.
+    """
+    split = dataset.test
+    if split is None or not score.lossless or not math.isfinite(score.nats):
+        return
+    start = dataset.text.size - split.bytes
+    sizes = dataset.tokenizer.token_bytes[np.asarray(split.ids)]
+    nats = np.concatenate(([0.0], score.token_nats))
+    if split.unknown:
+        # They are not among the ids: each goes where it stands in the text, with what it costs.
+        pieces = dataset.text.strings(start, dataset.text.size)
+        places = np.array(list(unknown_characters(pieces, split.unknown)))
+        at, own = places.T
+        known_bytes_before = at - np.concatenate(([0], np.cumsum(own)[:-1]))
+        index = np.searchsorted(np.cumsum(sizes) - sizes, known_bytes_before)
+        sizes = np.insert(sizes, index, own)
+        nats = np.insert(nats, index, split.unknown_nats / len(own))
+    blocks = Blocks(
+        dataset.digest,
+        start,
+        split.bytes,
+        block_size(split.bytes),
+        tuple(np.round(per_block(nats, sizes), 6).tolist()),
+    )
+    with atomic_write(folder / FILE) as file:
+        file.write(json.dumps(asdict(blocks)).encode())
+
+
+def unknown_characters(pieces: Iterable[str], unknown: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """(byte offset, bytes) of every occurrence of these characters in a text."""
+    wanted = re.compile("[" + re.escape("".join(unknown)) + "]")
+    at = 0
+    for piece in pieces:
+        last = 0
+        for match in wanted.finditer(piece):
+            at += _bytes(piece[last : match.start()])
+            yield at, _bytes(match[0])
+            at += _bytes(match[0])
+            last = match.end()
+        at += _bytes(piece[last:])
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,201 @@
+"""Every layer's output, seen from outside: no model has a line for it.
+
+What modules give comes by forward hooks. Nonlinearities and attention, which are mostly functions
+and no modules, come by a TorchFunctionMode. Nothing is changed, and no random number drawn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from harness.observe.quantities import attention_entropy, entropy_of_weights
+from zoo.language_model import LanguageModel
+
+SATURATED = 0.97  # of tanh and, drawn out to ±1, of sigmoid
+FAINT = 0.01  # of GELU and SiLU, which never quite reach zero
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One place in a model: the name of a module, or of a function called in one
+    ("blocks.0.feed_forward.gelu"); of several calls in one pass the second is called ….2.
+
+    kind: which nonlinearity it is, if it is one. block: whether it is one of a list of modules.
+    """
+
+    name: str
+    kind: str | None
+    block: bool
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Where in its output a nonlinearity passes (next to) no gradient on: `saturation`, at the ends
+    of its range, or `inactive`, at zero."""
+
+    word: str
+    test: Callable[[Tensor], Tensor]
+
+
+_ZERO = Rest("inactive", lambda y: y == 0)
+_NEARLY_ZERO = Rest("inactive", lambda y: y.abs() <= FAINT)
+_ONE = Rest("saturation", lambda y: y.abs() > SATURATED)
+_ZERO_OR_ONE = Rest("saturation", lambda y: (2 * y - 1).abs() > SATURATED)
+KINDS: dict[str, Rest | None] = {
+    "relu": _ZERO,
+    **dict.fromkeys(("gelu", "silu", "mish"), _NEARLY_ZERO),
+    **dict.fromkeys(("tanh", "hardtanh"), _ONE),
+    **dict.fromkeys(("sigmoid", "hardsigmoid"), _ZERO_OR_ONE),
+    **dict.fromkeys(("leaky_relu", "elu"), None),
+}
+"""The functions that are taken for nonlinearities. None: it passes gradient on everywhere."""
+
+
+@contextmanager
+def watching(
+    model: LanguageModel,
+    on_output: Callable[[Layer, Tensor], None],
+    on_attention: Callable[[str, Tensor], None] | None = None,
+) -> Iterator[None]:
+    """Inside, each call of the model tells of every layer's output, in order; of a call for its
+    features, of those at the end.
+
+    on_attention: told of the entropies of attention, (B, H, T) in nats, by the module's name.
+    """
+    watcher = _Watcher(model, on_output, on_attention)
+    in_pass = ExitStack()
+
+    def begin(module: nn.Module, arguments: Any) -> None:
+        in_pass.enter_context(watcher.pass_through())
+
+    def end(module: nn.Module, arguments: Any, options: dict[str, Any], output: Any) -> None:
+        in_pass.close()
+        if options.get("return_features") and output is not None:
+            watcher.on_output(Layer("features", None, block=False), output)
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if module is not model:
+                before, after = watcher.hooks(name, module)
+                stack.callback(module.register_forward_pre_hook(before).remove)
+                stack.callback(module.register_forward_hook(after).remove)
+        stack.callback(model.register_forward_pre_hook(begin).remove)
+        # Also called where the forward pass raises, its output then None.
+        ending = model.register_forward_hook(end, with_kwargs=True, always_call=True)
+        stack.callback(ending.remove)
+        yield
+
+
+@dataclass
+class _Scope:
+    """A module whose forward is under way."""
+
+    name: str
+    kind: str | None
+    width: int | None = None
+    time: int | None = None
+
+
+class _Watcher:
+    """Knows in which module the computation is."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        on_output: Callable[[Layer, Tensor], None],
+        on_attention: Callable[[str, Tensor], None] | None,
+    ) -> None:
+        self.on_output = on_output
+        self._on_attention = on_attention
+        self._scopes: list[_Scope] = []
+        self._calls: Counter[str] = Counter()
+        self._blocks = {
+            id(child)
+            for module in model.modules()
+            if isinstance(module, nn.ModuleList)
+            for child in module
+        }
+
+    @contextmanager
+    def pass_through(self) -> Iterator[None]:
+        self._scopes = [_Scope("", None)]
+        self._calls.clear()
+        with _Functions(self.saw_call):
+            yield
+
+    def hooks(self, name: str, module: nn.Module) -> tuple[Callable[..., None], ...]:
+        kind, is_block = _kind_of_module(module), id(module) in self._blocks
+        silent = isinstance(module, (nn.Identity, nn.Dropout))
+
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            scope = _Scope(name, kind)
+            if inputs and isinstance(inputs[0], Tensor) and inputs[0].dim() > 1:
+                scope.time, scope.width = inputs[0].shape[-2:]
+            self._scopes.append(scope)
+
+        def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self._scopes.pop()
+            first = output[0] if isinstance(output, tuple) and output else output
+            if isinstance(first, Tensor) and not silent:
+                self.on_output(Layer(self._numbered(name), kind, is_block), first)
+
+        return before, after
+
+    def saw_call(self, name: str, arguments: tuple[Any, ...], options: Any, result: Any) -> None:
+        scope = self._scopes[-1]
+        if name in KINDS and scope.kind is None:
+            place = self._numbered(f"{scope.name}.{name}".lstrip("."))
+            self.on_output(Layer(place, name, block=False), result)
+        elif self._on_attention is not None and isinstance(result, Tensor) and result.dim() == 4:
+            if name == "scaled_dot_product_attention":
+                entropy_BHT = attention_entropy(*arguments, **options)
+                self._on_attention(scope.name, _fold_segments(entropy_BHT, result, scope))
+            elif name == "softmax":
+                self._on_attention(scope.name, entropy_of_weights(result))
+
+    def _numbered(self, name: str) -> str:
+        self._calls[name] += 1
+        return name if self._calls[name] == 1 else f"{name}.{self._calls[name]}"
+
+
+class _Functions(TorchFunctionMode):
+    """Tells of every function of torch that is called inside it, once it is done."""
+
+    def __init__(self, saw: Callable[[str, tuple[Any, ...], Any, Any], None]) -> None:
+        super().__init__()
+        self._saw = saw
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._saw(getattr(func, "__name__", "").rstrip("_"), args, kwargs or {}, result)
+        return result
+
+
+def _kind_of_module(module: nn.Module) -> str | None:
+    """By the name of its class: nn.ReLU, but also NewGELUActivation and its like in transformers.
+    A module that has parts or parameters is none itself, though it may call one."""
+    if isinstance(module, nn.RNN):
+        return module.nonlinearity
+    if next(module.children(), None) is not None or next(module.parameters(), None) is not None:
+        return None
+    name = type(module).__name__.lower().removesuffix("activation")
+    name = {"leakyrelu": "leaky_relu", "relusquared": "relu"}.get(name, name)
+    return name if name in KINDS else "gelu" if name.endswith("gelu") else None
+
+
+def _fold_segments(entropy_BHT: Tensor, y_BHTD: Tensor, scope: _Scope) -> Tensor:
+    """Attention within segments lays them beside the heads, (B, H·K, T / K, D): back to heads."""
+    heads = (scope.width or 0) // y_BHTD.shape[-1]
+    in_parts = scope.time is not None and y_BHTD.shape[2] < scope.time
+    if not in_parts or not heads or entropy_BHT.shape[1] % heads:
+        return entropy_BHT
+    return entropy_BHT.unflatten(1, (heads, -1)).flatten(2)

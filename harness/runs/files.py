@@ -1,0 +1,189 @@
+"""The files of a run's folder, read as what a run writes: anything else is damage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.runs import blocks
+from harness.runs.blocks import Blocks
+from harness.runs.folder import SAMPLE_HEADING
+
+STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
+# What a comparison takes of a row that has a validation score; observability may add much more.
+COSTS = ("step", "tokens", "bytes", "flops", "seconds")
+SCORES = ("val/bits_per_byte", "val/nats_per_token")
+# What may differ between two runs of one configuration: the seed, where files lie, and what is
+# watched or kept. A corpus is told by its digest, not by its path.
+NOT_CONFIGURATION = (
+    "seed", "run_dir", "resume", "hydra", "assets", "cache", "trust", "logger", "checkpoint",
+    "device", "observe", "data.path", "eval.batch_size", "eval.sample_tokens", "eval.prompt",
+)  # fmt: skip
+
+
+class DamageError(Exception):
+    """A run's file holds what no run writes."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What metrics.jsonl says: a run of a million steps must fit in memory many times.
+
+    evaluations: the rows that have a validation score, with their costs. losses: (N, 2),
+    every step's number and training loss in nats per token. last_step: None if there is no row.
+    """
+
+    evaluations: Sequence[Mapping[str, float]] = ()
+    losses: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    last_step: float | None = None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    summary = _parse_json(path.read_text(encoding="utf-8", errors="replace"), path.name)
+    if summary.get("status") not in STATUSES:
+        raise DamageError(f"{path.name} has no known status ({summary.get('status')!r})")
+    if not isinstance(summary.get("error"), str | None):
+        raise DamageError(f"{path.name}: error is not text")
+    return summary
+
+
+def read_metrics(path: Path) -> Metrics:
+    evaluations, losses, last_step = [], [], None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path.name} line {number}"
+            try:
+                row = _parse_json(line.decode("utf-8", "replace"), where)
+            except DamageError:
+                # The writer ends each line with a line break, so a line without one was torn by a
+                # kill. A bad line anywhere else is damage.
+                if not line.endswith(b"\n"):
+                    break
+                raise
+            last_step = number_at(row, "step")
+            if last_step is None:
+                raise DamageError(f"{where} has no step")
+            loss = row.get("train/loss")
+            if is_finite(loss):
+                losses.append((last_step, loss))
+            if any(name in row for name in SCORES):
+                kept = {name: row[name] for name in (*COSTS, *SCORES) if is_finite(row.get(name))}
+                evaluations.append(kept)
+    return Metrics(evaluations, np.array(losses, dtype=np.float64).reshape(-1, 2), last_step)
+
+
+def read_config(path: Path) -> dict[str, str]:
+    """Flat: dotted keys, values as text; without what does not tell configurations apart."""
+    config = plain_yaml(path.read_text(encoding="utf-8", errors="replace"), path.name)
+    if not isinstance(config, dict):
+        raise DamageError(f"{path.name} is not a mapping")
+    return {
+        key: text
+        for key, text in _flatten(config)
+        if not any(key == name or key.startswith(name + ".") for name in NOT_CONFIGURATION)
+    }
+
+
+def plain_yaml(text: str, where: str) -> Any:
+    """What a configuration says. Aliases, which no run writes and ten of which can fill any memory,
+    are damage."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: int) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("an alias")
+            return super().compose_node(parent, index)
+
+    try:
+        return yaml.load(text, Plain)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise DamageError(f"{where} is not plain YAML") from None
+
+
+def read_blocks(path: Path) -> Blocks | None:
+    """None where there are none: the tokenizer is lossy, or the run is older than they are."""
+    if not path.exists():
+        return None
+    try:
+        return blocks.parse(_parse_json(path.read_text(encoding="utf-8"), path.name))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamageError(f"{path.name}: {error}") from None
+
+
+def last_sample(path: Path) -> tuple[int | None, str | None]:
+    """The step and the text of the last sample."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None, None
+    headings = list(SAMPLE_HEADING.finditer(text))
+    if not headings:
+        return None, None
+    return int(headings[-1].group(1)), text[headings[-1].end() :].strip("\n")
+
+
+def section(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object of summary.json; empty where there is none."""
+    found = summary.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise DamageError(f"summary.json: {name} is not an object")
+    return found
+
+
+def texts(summary: Mapping[str, Any], name: str) -> dict[str, str]:
+    return {key: _text(value) for key, value in section(summary, name).items()}
+
+
+def number_at(within: Mapping[str, Any], key: str) -> float | None:
+    value = within.get(key)
+    if value is not None and not is_finite(value):
+        raise DamageError(f"{key} is not a finite number: {value!r:.40}")
+    return value
+
+
+def is_finite(value: Any) -> bool:
+    # An integer may be too large for a float, where math.isfinite raises.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
+
+
+def _parse_json(text: str, where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise DamageError(f"{where} is not strict JSON") from None
+    if not isinstance(value, dict):
+        raise DamageError(f"{where} is not a JSON object")
+    return value
+
+
+def _flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, default=str, sort_keys=True)
+    except (TypeError, ValueError) as error:  # keys of several types; a number of 5,000 digits
+        raise DamageError(f"a setting that no run writes ({error})") from None

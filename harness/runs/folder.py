@@ -1,0 +1,201 @@
+"""A run's folder: what is written where, and read back."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fcntl
+import json
+import logging
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.common.paths import REPOSITORY
+from harness.common.files import atomic_write, remove_leftovers
+from harness.common.errors import RunFailure, UsageError
+from harness.common.rows import strict_json
+
+
+Summary = dict[str, Any]
+SAMPLE_HEADING = re.compile(r"^=== step (\d{1,15}) ===$", re.MULTILINE)
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk is said once, in words, on the screen: not by a traceback for each line lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+class RunFolder:
+    """Its configuration, numbers, checkpoints, tokenizer, samples and log."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.tokenizer = path / "tokenizer"
+        self.counts = path / "train_counts.npy"
+        self.samples = path / "samples.txt"
+        self.log = path / "train.log"
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Raises UsageError if there is no run."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise UsageError(f"{path} is not a run's folder: it has no {folder.config.name}")
+        return folder
+
+    def create(self, config: str) -> None:
+        """Raises UsageError if something is there already: nothing is ever overwritten."""
+        if self.path.exists():
+            raise UsageError(self.taken)
+        # Made aside: a run that is killed as it begins must not leave a folder that is in the way.
+        aside = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
+        try:
+            aside.checkpoints.mkdir(parents=True)
+            aside.write_config(config)
+            aside.path.rename(self.path)
+        except OSError as error:
+            if self.path.exists():  # another process's, made this very moment
+                raise UsageError(self.taken) from None
+            raise RunFailure(f"{self.path} can't be made: {error.strerror}") from error
+        finally:
+            shutil.rmtree(aside.path, ignore_errors=True)
+
+    @property
+    def taken(self) -> str:
+        """What to say when the folder is in the way."""
+        return (
+            f"run_dir={self.path} exists already; go on with it by resume=true, "
+            "or choose another run_dir"
+        )
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Inside, no other process trains in this folder, and what killed ones left half written is
+        gone. Raises UsageError if another one does."""
+        with self.log.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process
+            except BlockingIOError:
+                raise UsageError(f"{self.path} is in use: another process trains there") from None
+            except OSError:  # a file system without locks
+                pass
+            for folder in (self.path, self.checkpoints, self.tokenizer):
+                remove_leftovers(folder)
+            yield
+
+    @contextmanager
+    def logging(self, quiet: bool = False) -> Iterator[None]:
+        """The harness's log, and Python's warnings, on stderr (quiet: errors alone) and in
+        train.log."""
+        screen = logging.StreamHandler()
+        screen.setLevel(logging.ERROR if quiet else logging.INFO)
+        file = _LogFile(self.log, encoding="utf-8")
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        loggers = [logging.getLogger("harness"), logging.getLogger("py.warnings")]
+        logging.captureWarnings(True)
+        for logger in loggers:
+            logger.setLevel(logging.INFO)
+            logger.handlers[:] = [screen, file]
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            for logger in loggers:
+                logger.handlers.clear()
+            with suppress(OSError):
+                file.close()
+
+    def write_config(self, config: str) -> None:
+        with atomic_write(self.config) as file:
+            file.write(config.encode())
+
+    def write_summary(self, summary: Summary) -> None:
+        with atomic_write(self.path / "summary.json") as file:
+            file.write((strict_json(summary, indent=2) + "\n").encode())
+
+    def read_summary(self) -> Summary:
+        """Empty if there is none, or none that can be read."""
+        try:
+            summary = json.loads((self.path / "summary.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return summary if isinstance(summary, dict) else {}
+
+    def write_counts(self, counts: NDArray[np.integer]) -> None:
+        """(V,): how often each id occurs in the train split: what sampling may have to know."""
+
+        with atomic_write(self.counts) as file:
+            np.save(file, counts, allow_pickle=False)
+
+    def read_counts(self, vocab_size: int) -> NDArray[np.integer] | None:
+        """None if the run has none. Raises UsageError for what does not belong to its tokenizer."""
+
+        try:
+            counts = np.load(self.counts, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            raise UsageError(f"{self.counts} can't be read: {error}") from error
+        if getattr(counts, "shape", None) != (vocab_size,) or counts.dtype.kind not in "iu":
+            raise UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
+        return counts
+
+    def drop_samples_from(self, step: int) -> None:
+        """Drop the blocks that a resumed run writes again."""
+        if not self.samples.exists():
+            return
+        text = self.samples.read_bytes().decode("utf-8", "surrogateescape")
+        starts = [found.start() for found in SAMPLE_HEADING.finditer(text) if int(found[1]) >= step]
+        with atomic_write(self.samples) as file:
+            file.write(text[: min(starts, default=None)].encode("utf-8", "surrogateescape"))
+
+    def append(self, path: Path, text: str) -> None:
+        with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and of every package that a number can depend on."""
+    import platform
+
+    found = {"python": platform.python_version()}
+    for package in (
+        *("language-model-zoo", "torch", "numpy", "hydra-core", "omegaconf"),
+        *("sentencepiece", "tiktoken", "tokenizers"),
+    ):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@cache
+def git() -> dict[str, Any]:
+    """The code's commit, and whether it differs from it; nulls outside a repository."""
+    def ask(*command: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, timeout=5
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    changes = ask("status", "--porcelain")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

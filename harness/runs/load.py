@@ -1,0 +1,100 @@
+"""A finished run, read back: settings, tokenizer, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.runs import checkpoint
+from harness.config.settings import load_settings
+from harness.config import identity
+from harness.data.assets import Assets
+from harness.config.build import Node
+from harness.config.settings import Settings
+from harness.data.corpus import Corpus
+from harness.data.dataset import Dataset, prepare
+from harness.compute.device import Compute
+from harness.common.errors import UsageError
+from harness.runs.folder import RunFolder
+from zoo.language_model import LanguageModel
+from zoo_tokenizers import Tokenizer, TokenizerError
+
+SCORED = ("model", "tokenizer", "train", "eval", "precision", "tf32")  # what decides a score
+_AVERAGED = "module."  # how torch's AveragedModel names what it averages
+
+
+@dataclass(frozen=True)
+class Run:
+    """What evaluation and sampling need. step: of the weights."""
+
+    folder: RunFolder
+    settings: Settings
+    tokenizer: Tokenizer
+    model: LanguageModel
+    compute: Compute
+    step: int
+    corpus_digest: str
+    trained: Node
+    """The settings that its weights were trained with, as far as they decide them."""
+
+    def dataset(self) -> Dataset:
+        """The text the run was trained on, encoded by its own tokenizer.
+
+        Raises UsageError if the text, or how it is split, is no longer the same.
+        """
+        corpus = self.settings.build("data", Corpus)
+        identity.require_same(self.trained, self.settings, self.folder.config, ["data"])
+        return prepare(corpus, self.tokenizer, Assets.own(), trained=self.corpus_digest)
+
+
+def load_run(
+    path: Path, which: str, device: str, trust: list[str], precision: str | None = None
+) -> Run:
+    """Read a run's folder. which: "best" or "latest" weights; precision: if not the run's own.
+
+    Raises UsageError if it is not a run's folder, has no checkpoint yet, or if its configuration is
+    not what the weights were trained with.
+    """
+    folder = RunFolder.existing(path)
+    settings = load_settings(folder.config)
+    settings.trust = trust
+    compute = Compute.choose(device, precision or settings.precision, settings.tf32)
+    state = checkpoint.load(folder.checkpoints, "best") if which == "best" else None
+    state = state or checkpoint.load(folder.checkpoints, "step")
+    if state is None:
+        raise UsageError(f"{path} has no checkpoint yet")
+    tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
+    model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
+    identity.require_same(state["settings"], settings, folder.config, SCORED)
+    with checkpoint.fitting(folder.checkpoints):
+        model.load_state_dict(_evaluated_weights(state))
+    model.to(compute.device).eval()
+    return Run(
+        folder, settings, tokenizer, model, compute,
+        state["step"], state["corpus"], state["settings"],
+    )  # fmt: skip
+
+
+def _evaluated_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights that are scored: their moving average, where the run keeps one."""
+    if "average" not in state:
+        return dict(state["model"])
+    average = state["average"].items()
+    return {name[len(_AVERAGED) :]: value for name, value in average if name.startswith(_AVERAGED)}
+
+
+def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokenizer:
+    """The run's own tokenizer. Raises UsageError if it is not the one its checkpoint belongs to."""
+    tokenizer = settings.build("tokenizer", Tokenizer)
+    try:
+        tokenizer.load(folder.tokenizer)
+    except TokenizerError as error:
+        raise UsageError(str(error)) from error
+    if tokenizer.digest != digest:
+        raise UsageError(
+            f"the tokenizer in {folder.tokenizer} is not the one the checkpoint was trained with"
+        )
+    return tokenizer
+
+

@@ -1,0 +1,104 @@
+"""Going on with a run that was stopped: what may differ from it, and what may not."""
+
+from __future__ import annotations
+
+from harness.data.dataset import Dataset
+
+import copy
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config.settings import load_settings, read_settings
+from harness.config.settings import Settings
+from harness.common.errors import UsageError
+from harness.config.identity import differences, require_same
+from harness.runs.folder import RunFolder
+
+
+_ABSENT = object()
+
+
+def resumed(asked: Settings, overrides: list[str]) -> Settings:
+    """The settings saved with the run in `asked.run_dir`, and over them what the command line says:
+    its overrides, or all of `asked` where one of them is a recipe. Where the cache and downloads
+    lie is always as asked: the folder may be a stranger's.
+
+    Raises UsageError naming every field that may not differ from the run's.
+    """
+    if not asked.run_dir:
+        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
+    folder = RunFolder.existing(Path(asked.run_dir))
+    saved = load_settings(folder.config)
+    saved.assets, saved.cache = asked.assets, asked.cache
+    if asked.precision == "auto":  # which was resolved when the run began
+        asked.precision = saved.precision
+    before, after = asdict(saved), asdict(asked)
+    if not any(override.startswith("experiment=") for override in overrides):
+        typed, after = after, copy.deepcopy(before)
+        for override in overrides:
+            key = override.lstrip("+~").partition("=")[0]
+            _put(after, key, _get(typed, key))
+    differing = differences(before, after)
+    if differing:
+        raise UsageError(
+            f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
+        )
+    settings = read_settings(after)
+    settings.resume, settings.run_dir, settings.trust = True, asked.run_dir, asked.trust
+    return settings
+
+
+def is_finished(folder: RunFolder, settings: Settings) -> bool:
+    """Whether the run has spent its budget, and no more is asked for."""
+    summary = folder.read_summary()
+    if summary.get("status") != "finished":
+        return False
+    currency, total = settings.train.budget
+    train = summary.get("train")
+    spent = train.get(currency) if isinstance(train, dict) else None
+    # Early stopping finishes below the budget: then a larger one, or other patience, is more to do.
+    before = load_settings(folder.config).train
+    same = (before.budget, before.patience) == (settings.train.budget, settings.train.patience)
+    return same or (isinstance(spent, int | float) and spent >= total)
+
+
+def require_same_origin(
+    saved: dict[str, Any] | None, dataset: Dataset, settings: Settings, folder: RunFolder
+) -> None:
+    """Raises UsageError if a checkpoint is of another text, tokenizer or configuration."""
+    if saved is None:
+        print("the run has no checkpoint yet: it begins anew", file=sys.stderr)
+        return
+    for name, digest in (("corpus", dataset.digest), ("tokenizer", dataset.tokenizer.digest)):
+        if saved[name] != digest:
+            raise UsageError(
+                f"{settings.run_dir} can't be resumed: its {name} has changed "
+                f"(SHA-256 {saved[name]} → {digest})"
+            )
+    require_same(saved["settings"], settings, folder.config)
+
+
+def _get(node: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(node, dict) or name not in node:
+            return _ABSENT
+        node = node[name]
+    return node
+
+
+def _put(node: dict[str, Any], key: str, value: Any) -> None:
+    """Set, or where the value is absent remove, what lies at a dotted key."""
+    *path, last = key.split(".")
+    for name in path:
+        inner = node.get(name)
+        if not isinstance(inner, dict):
+            if value is _ABSENT:
+                return
+            inner = node[name] = {}
+        node = inner
+    if value is _ABSENT:
+        node.pop(last, None)
+    else:
+        node[last] = value

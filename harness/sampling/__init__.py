@@ -1,0 +1,1 @@
+"""Text from a model: sampling parameters, beam search, streaming text."""

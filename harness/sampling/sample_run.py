@@ -1,0 +1,148 @@
+"""Samples from a finished run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.common.errors import UsageError
+from harness.runs.load import Run, load_run
+from harness.sampling.beams import beam_search
+from harness.sampling.decode import SamplingParams, stream
+from harness.sampling.transcript import Transcript
+from zoo_tokenizers import TokenizerError
+
+NO_PROMPT = "\n"
+PARAMS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+BETWEEN = f"\n{'-' * 40}\n"
+
+
+def sample_run(arguments: argparse.Namespace) -> int:
+    """Print the samples on stdout, the prompt included: one alone as it comes. arguments: of
+    harness.sample."""
+    params = None if arguments.beams else _params(arguments)
+    text = _prompt_file(arguments.prompt_file) if arguments.prompt_file else arguments.prompt
+    run = load_run(arguments.run, arguments.checkpoint, arguments.device, arguments.trust, "fp32")
+    counts = run.folder.read_counts(run.tokenizer.vocab_size)
+    allowed_V = _seen(run, counts) if arguments.mask_unused else None
+    prompt = _prompt(text, "--prompt-file" if arguments.prompt_file else "--prompt", run, counts)
+    block_size = run.model.block_size
+    if block_size is not None and len(prompt) > block_size:
+        print(
+            f"note: the prompt has {len(prompt)} tokens; the model sees its last {block_size}",
+            file=sys.stderr,
+        )
+    if params is None:
+        texts = _search(run, prompt, allowed_V, arguments)
+    else:
+        texts = _draw(run, prompt, allowed_V, arguments, params)
+    print(BETWEEN.join(texts))
+    return 0
+
+
+def _draw(
+    run: Run,
+    prompt: list[int],
+    allowed_V: torch.Tensor | None,
+    arguments: argparse.Namespace,
+    params: SamplingParams,
+) -> list[str]:
+    """The texts; of one alone only its end: the rest is on stdout already."""
+
+    alone = arguments.num_samples == 1
+    rows = [Transcript(run.tokenizer, prompt, arguments.stop) for _ in range(arguments.num_samples)]
+    if alone:
+        print(rows[0].text, end="", flush=True)
+    prompt_BT = torch.tensor([prompt] * len(rows), device=run.compute.device)
+    seed = arguments.seed or 0
+    for next_B1 in stream(run.model, prompt_BT, arguments.tokens, params, seed, allowed_V):
+        for row, (id_,) in zip(rows, next_B1.tolist(), strict=True):
+            new = "" if row.ended else row.take([id_])
+            if alone:
+                print(new, end="", flush=True)
+        if all(row.ended for row in rows):
+            break
+    rests = ["" if row.ended else row.rest() for row in rows]
+    return rests if alone else [row.text for row in rows]
+
+
+def _search(
+    run: Run, prompt: list[int], allowed_V: torch.Tensor | None, arguments: argparse.Namespace
+) -> list[str]:
+
+    def said(added: list[int]) -> Transcript:
+        row = Transcript(run.tokenizer, prompt, arguments.stop)
+        row.take(added)
+        return row
+
+    found = beam_search(
+        run.model,
+        torch.tensor(prompt, device=run.compute.device),
+        arguments.tokens,
+        arguments.beams,
+        alpha=arguments.length_penalty or 0.0,
+        ends=lambda added: said(added).ended,
+        allowed_V=allowed_V,
+    )
+    rows = [said(beam.added) for beam in found[: arguments.num_samples]]
+    for row in rows:
+        if not row.ended:
+            row.rest()
+    return [row.text for row in rows]
+
+
+def _prompt(
+    text: str | None, option: str, run: Run, counts: NDArray[np.integer] | None
+) -> list[int]:
+    """The ids to go on from: never none."""
+
+    try:
+        ids = run.tokenizer.encode(NO_PROMPT if text is None else text).tolist()
+    except TokenizerError as error:
+        if text is not None:
+            raise UsageError(f"{option}: {error}") from error
+        ids = []
+    if ids:
+        return list(ids)
+    if text is not None:
+        raise UsageError(f"{option} {repr(text)[:60]} has no tokens: give a text to go on from")
+    if counts is None:
+        raise UsageError("to this tokenizer a line break is nothing: give a --prompt")
+    commonest = int(counts.argmax())
+    print(
+        "note: no prompt, and to this tokenizer a line break is nothing; the text begins with the "
+        f"commonest token of train, {run.tokenizer.decode([commonest])!r}",
+        file=sys.stderr,
+    )
+    return [commonest]
+
+
+def _prompt_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"--prompt-file {path} can't be read: {error.strerror}") from error
+
+
+def _seen(run: Run, counts: NDArray[np.integer] | None) -> torch.Tensor:
+    """(V,): which ids the train split has."""
+    if counts is None:
+        raise UsageError(
+            f"--mask-unused needs {run.folder.counts}, which runs of older versions don't have"
+        )
+    return torch.from_numpy(counts > 0)
+
+
+def _params(arguments: argparse.Namespace) -> SamplingParams:
+
+    given = {name: getattr(arguments, name) for name in PARAMS}
+    try:
+        return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        name, equals, rest = str(error).partition("=")
+        raise UsageError(f"--{name.replace('_', '-')}{equals}{rest}") from error

@@ -1,0 +1,63 @@
+"""What can be found wrong with a configuration before data are read."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.common.errors import UsageError
+from harness.compute.costs import Undrawn, step_flops
+from harness.config.settings import Settings
+from harness.data.corpus import Corpus
+from harness.evaluation import batch_norm
+from harness.evaluation.score import resolve_stride
+from harness.loggers.build import build_logger
+from harness.training.distributed import ALONE, World
+from harness.training.optim import check_arguments, check_optimizer, matrices
+from harness.training.schedules import Schedule
+from zoo.language_model import LanguageModel
+from zoo_tokenizers import Tokenizer
+
+
+def check_settings(settings: Settings, world: World = ALONE) -> None:
+    """Build what can be built without data. Raises UsageError for what could not be trained."""
+    # First what is answered at once; building an optimizer loads torch's compiler.
+    settings.check("model", LanguageModel, vocab_size=256)
+    check_arguments(settings)
+    settings.build("schedule", Schedule, total=settings.train.budget[1])
+    settings.build("data", Corpus)
+    settings.build("tokenizer", Tokenizer)
+    for name in settings.logger:
+        build_logger(settings, name)
+    try:
+        with torch.device("meta"), Undrawn():
+            model = settings.build("model", LanguageModel, vocab_size=256)
+            model.initialize(settings.init, settings.zero_residual)
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise UsageError(f"model: too large for any memory ({error})") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if model.block_size is not None:
+        if settings.train.seq_len > model.block_size:
+            raise UsageError(
+                f"train.seq_len={settings.train.seq_len} exceeds the model's "
+                f"block_size={model.block_size}"
+            )
+        try:
+            resolve_stride(model.block_size, settings.eval.stride)
+        except ValueError as error:
+            raise UsageError(f"eval.{error}") from error
+    if settings.train.budget[0] == "flops" and not step_flops(lambda: model, 1):
+        raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
+    if settings.train.patience is not None and not settings.data["split"][1]:
+        raise UsageError("train.patience needs a validation split; data.split leaves none")
+    check_optimizer(settings, model)
+    batch_norm.require_some(model, settings.train.batch_norm)
+    if world.size > 1 and batch_norm.layers(model):
+        raise UsageError(
+            "batch normalization: its statistics would be those of one process's share; train this "
+            "model in one process"
+        )
+    if settings.train.max_norm is not None and not matrices(model):
+        raise UsageError("train.max_norm: the model has no weights but embeddings")

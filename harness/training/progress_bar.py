@@ -1,0 +1,48 @@
+"""The progress bar of a training, on stderr."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from harness.common.rows import Row
+from harness.config.settings import Settings
+
+LOG = logging.getLogger("harness")
+
+
+@contextmanager
+def progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
+    """A bar on stderr with loss, rate and time left; nothing where that is no terminal."""
+    names = settings.names
+    currency, total = settings.train.budget
+    description = f"{names.model} {names.tokenizer} s{settings.seed}"
+    with (
+        logging_redirect_tqdm([LOG]),
+        tqdm(
+            total=total,
+            desc=description,
+            unit=" " + currency,
+            unit_scale=currency != "steps",
+            disable=None,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+
+        def on_step(row: Row) -> None:
+            spent = min(row["step"] if currency == "steps" else row[currency], total)
+            if not bar.n:
+                bar.initial = bar.n = spent  # a resumed run: its rate is that of this session
+            if "train/loss" in row:
+                bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
+            bar.update(spent - bar.n)
+
+        yield on_step if not bar.disable else ignore_row
+
+
+def ignore_row(row: Row) -> None:
+    """Where no bar is shown."""

@@ -1,0 +1,183 @@
+"""One update of the weights, written once: whoever trains calls `Trainer.step`.
+
+B batch, T time, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from harness.common.rows import Row
+from harness.compute.device import Compute
+from harness.config.settings import Settings
+from harness.evaluation.nats import IGNORED
+from harness.runs.checkpoint import rebuilt
+from harness.training.distributed import ALONE, World
+from harness.training.gradients import Gradients
+from harness.training.guards import Attempt, Guard
+from harness.training.loss import add_gradients
+from harness.training.optim import (
+    build_optimizer,
+    limit_norms,
+    matrices,
+    rates_of_parts,
+    restore,
+)
+from zoo.language_model import LanguageModel
+
+Watching = Callable[[Row, Tensor], AbstractContextManager[None]]
+"""Called with a step's row and the inputs of its first micro-batch, (B, T); the update happens
+inside."""
+
+
+class Trainer:
+    """A model in training, and all that an update changes: its weights and their moving average,
+    the optimizer's state, the gradient scaler, the guard.
+
+    world: the processes that share each step. check: called before each micro-batch; may raise.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        vocab_size: int,
+        compute: Compute,
+        world: World = ALONE,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._plan, self._seed = settings.train, settings.seed
+        self._compute, self._world, self._check = compute, world, check
+        torch.manual_seed(settings.seed)
+        self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+        self.model.initialize(settings.init, settings.zero_residual).to(compute.device)
+        self._forward = torch.compile(self.model) if settings.compile else self.model
+        ema = settings.train.ema
+        self._average = moving_average(self.model, ema) if ema is not None else None
+        self._optimizer = build_optimizer(settings, self.model)
+        self._gradients = Gradients(self.model.parameters())
+        self._peaks = rates_of_parts(settings, self.model)
+        self._limited = matrices(self.model) if self._plan.max_norm is not None else []
+        enabled = compute.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=enabled)
+        self.guard = Guard()
+        self._attempt = Attempt(self.model)
+        self.model.train()
+
+    @property
+    def evaluated(self) -> LanguageModel:
+        """The model that is scored: the moving average, if there is one."""
+        average = self._average
+        return self.model if average is None else cast(LanguageModel, average.module)
+
+    def step(
+        self,
+        batch: tuple[Tensor, Tensor],
+        lr_factor: float,
+        row: Row,
+        watching: Watching = lambda row, inputs_BT: nullcontext(),
+    ) -> NDArray[np.integer]:
+        """One update from a batch of inputs and targets, (B, T) each, in `train.accumulate`
+        micro-batches.
+
+        lr_factor: on the peak learning rates. row: names its `step`; loss, rates and gradient norms
+        are added to it. Returns the targets that had a loss, (tokens,). Raises NonFiniteError, the
+        weights unchanged.
+        """
+        plan, step = self._plan, row["step"]
+        inputs_BT, targets_BT = batch[0], batch[1][:, plan.trained]
+        trained = targets_BT.numpy()[targets_BT.numpy() != IGNORED]
+        loss = self._backward(inputs_BT, targets_BT, len(trained), step)
+        self._world.all_reduce([loss, self._gradients.flat])
+        self._scaler.unscale_(self._optimizer)
+        clip = plan.clip or math.inf
+        norm = self._gradients.clip(clip)
+        row |= {
+            "train/loss": loss.item() / len(trained),
+            "lr": self._peaks[""] * lr_factor if "" in self._peaks else None,
+            **{f"lr/{part}": peak * lr_factor for part, peak in self._peaks.items() if part},
+            "grad_norm": norm,
+            "grad_norm_clipped": min(norm, clip) if math.isfinite(norm) else norm,
+        }
+        skip = plan.on_non_finite == "skip"
+        if self.guard.admits(row, self.model, skip, self._scaler.is_enabled()):
+            with watching(row, inputs_BT[: plan.batch_size]):
+                self._update(lr_factor)
+        else:
+            self._attempt.undo()
+        self._scaler.update()
+        self._gradients.zero()
+        return trained
+
+    def _backward(self, inputs_BT: Tensor, targets_BT: Tensor, count: int, step: int) -> Tensor:
+        """Add this process's share of the gradients; returns its sum of nats, ()."""
+        plan, compute = self._plan, self._compute
+        # Each target counts alike, whatever micro-batch it is in.
+        weight = self._scaler.scale(torch.full((), 1 / count, device=compute.device))
+        loss = torch.zeros((), device=compute.device)
+        with self._attempt:
+            for number in self._world.share(range(len(inputs_BT) // plan.batch_size)):
+                self._check()
+                part = slice(number * plan.batch_size, (number + 1) * plan.batch_size)
+                # Dropout, too, is a function of its place: no generator's state need be kept.
+                compute.seed(_mix(self._seed, step, number))
+                with compute.autocast():
+                    inputs = inputs_BT[part].to(compute.device)
+                    features_BTC = self._forward(inputs, return_features=True)
+                loss += add_gradients(
+                    self.model,
+                    features_BTC[:, plan.trained],
+                    targets_BT[part].to(compute.device),
+                    compute,
+                    weight,
+                    plan.label_smoothing,
+                )
+        return loss
+
+    def _update(self, lr_factor: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * lr_factor
+        self._scaler.step(self._optimizer)
+        if self._plan.max_norm is not None:
+            limit_norms(self._limited, self._plan.max_norm)
+        if self._average is not None:
+            self._average.update_parameters(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training goes on from, as a checkpoint keeps it."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "guard": asdict(self.guard),
+        }
+        return state if self._average is None else state | {"average": self._average.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises what torch raises, or TypeError or ValueError, for a state that does not fit."""
+        self.model.load_state_dict(state["model"])
+        restore(self._optimizer, state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.guard = rebuilt(Guard, state["guard"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+
+
+def moving_average(model: LanguageModel, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers (Polyak & Juditsky 1992)."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _mix(*numbers: int) -> int:
+    """A generator seed of its own for each seed, step and micro-batch."""
+    return int.from_bytes(sha256(repr(numbers).encode()).digest()[:8])
