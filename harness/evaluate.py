@@ -44,8 +44,9 @@ def _evaluate() -> int:
         )
 
     from harness.evaluation.evaluate_run import evaluate_run
+    from harness.report.calibrate import calibrate
 
-    return evaluate_run(arguments)
+    return evaluate_run(arguments, calibrate)
 
 
 if __name__ == "__main__":

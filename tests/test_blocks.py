@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evaluation.test_blocks import unknown_characters
+from harness.evaluation.block_scores import unknown_characters
 from harness.runs import blocks
 from harness.runs.blocks import Blocks, block_size, borders, parse, per_block
 

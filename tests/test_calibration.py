@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness.compute.device import Compute
 from harness.data.encoded import Split
-from harness.evaluation import nats
+from harness.evaluation import nats as nats_module
 from harness.evaluation.calibration import (
     BINS,
     Calibration,
@@ -190,7 +190,7 @@ def test_every_architecture_is_looked_at_token_by_token(
 ) -> None:
     """Once each, in the windows of the exact evaluation, whatever the chunks; and the temperature
     is the one that was asked for."""
-    monkeypatch.setattr(nats, "CHUNK_LOGITS", 7 * VOCAB)
+    monkeypatch.setattr(nats_module, "CHUNK_LOGITS", 7 * VOCAB)
     model = maker(name, "train.seq_len=32")()
     ids = random_ids(1, 75)[0].numpy()
     unused = np.arange(VOCAB) % 5 == 0

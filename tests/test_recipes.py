@@ -19,7 +19,10 @@ ADAMW = {
 TRANSFORMER: dict[str, dict[str, Any]] = {
     "names": {"data": "tiny_shakespeare", "tokenizer": "p50k"},
     "optimizer": ADAMW,
-    "schedule": {"_target_": "harness.training.schedules.Cosine", "warmup": 0.5, "floor": 1e-4, "end": None},
+    "schedule": {
+        "_target_": "harness.training.schedules.Cosine",
+        "warmup": 0.5, "floor": 1e-4, "end": None,
+    },
     "train": {
         "steps": 375, "batch_size": 200, "seq_len": 10, "accumulate": 8, "clip": 1.0,
         "label_smoothing": 0.05, "positions": "all",

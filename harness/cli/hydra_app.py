@@ -8,11 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal import hydra as internals
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.cli.loader import Loader
 from harness.cli.tool import refuse, run_tool
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
@@ -20,9 +27,6 @@ from harness.common.paths import CONF
 
 def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
     """Compose the configuration from the command line and run `task` on it, or on each of many."""
-    import hydra
-    from hydra.errors import HydraException
-
     # Hydra then hands its errors to us instead of printing them over many lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -42,8 +46,6 @@ def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
 
 def _require_known_options() -> None:
     """Hydra would answer a wrong option with its whole usage."""
-    from hydra._internal.utils import get_args_parser
-
     parser = get_args_parser()
     parser.error = functools.partial(refuse, parser)  # type: ignore[method-assign]
     options = parser.parse_args()
@@ -79,10 +81,6 @@ def compose(overrides: list[str], config_dir: Path = CONF) -> DictConfig:
 
     Raises UsageError if they give none.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-
     prepare_hydra()
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         cfg = hydra_compose("config", overrides, return_hydra_config=True)
@@ -93,8 +91,4 @@ def compose(overrides: list[str], config_dir: Path = CONF) -> DictConfig:
 def prepare_hydra() -> None:
     """Teach Hydra to compose through our loader, and what conf/ uses in `${…}` beside OmegaConf's
     own. Hydra offers no place to put a loader, hence the assignment."""
-    from hydra._internal import hydra as internals
-
-    from harness.cli.loader import Loader
-
     vars(internals)["ConfigLoaderImpl"] = Loader

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
 
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
-from harness.evaluation.calibrate import calibrate
+from harness.data.dataset import Dataset
 from harness.evaluation.score import resolve_stride, score_split
-from harness.runs.load import load_run
+from harness.runs.load import Run, load_run
+
+Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
+"""From a run, its data, the name of a split and the arguments of `token_nats`, what is said."""
 
 
-def evaluate_run(arguments: argparse.Namespace) -> int:
-    """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate."""
+def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
+    """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate; calibrate:
+    what is done for its --calibration."""
     run = load_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
     )

@@ -1,6 +1,5 @@
-"""What a test score is made of: the nats of each block of the text, kept with the run, so that two
-runs can be compared on the same bytes whatever their tokenizers.
-"""
+"""test_nats.json: what a test score is made of, the nats of each block of the text, so that two runs
+can be compared on the same bytes whatever their tokenizers."""
 
 from __future__ import annotations
 
@@ -18,9 +17,6 @@ from numpy.typing import NDArray
 
 from harness.common.files import atomic_write
 
-if TYPE_CHECKING:
-    from harness.data.dataset import Dataset
-    from harness.evaluation.score import Score
 
 FILE = "test_nats.json"
 SMALLEST, MOST = 256, 4096  # bytes of a block; blocks of a text

@@ -30,8 +30,8 @@ from harness.data.batches import draw_batch
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
+from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.score import Score, score_split
-from harness.evaluation.test_blocks import write_test_blocks
 from harness.loggers.base import Logger
 from harness.observe.watch import Watch
 from harness.runs import checkpoint

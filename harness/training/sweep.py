@@ -1,5 +1,4 @@
-"""What a sweep does before its first job and after its last (a Hydra callback), and where each of
-its jobs lies."""
+"""A sweep: before its first job, after its last, and where each of its jobs lies."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -30,9 +29,6 @@ from harness.runs.folder import RunFolder, Summary
 from harness.training.checks import check_settings
 from harness.training.distributed import World
 from harness.training.run import load_dataset, record_failure, run
-
-if TYPE_CHECKING:
-    from harness.config.settings import Settings
 
 
 @dataclass
