@@ -25,7 +25,7 @@ from harness.common.errors import RunFailure
 from harness.common.paths import CONF
 from harness.common.rows import Histogram, strict_json
 from harness.compute.device import Compute
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.loggers import followers
 from harness.loggers.flat import flat_results, flat_settings
 from harness.loggers.local import Local

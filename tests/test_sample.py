@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.runs.load import load_run
 from harness.sampling.transcript import Transcript
 

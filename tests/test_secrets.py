@@ -11,7 +11,8 @@ import yaml
 
 from harness.common.errors import UsageError
 from harness.config import secrets
-from harness.config.settings import load_settings, read_settings
+from harness.config.saved import load_settings
+from harness.config.settings import read_settings
 
 from .conftest import Ended, plain
 from .training import SMALL

@@ -19,7 +19,7 @@ import pytest
 
 from harness import train
 from harness.cli.hydra_app import compose
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.training import loop, sweep
 from zoo.bigram import Bigram
 

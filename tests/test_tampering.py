@@ -17,7 +17,7 @@ import yaml
 from harness.common.errors import UsageError
 from harness.config.build import build_object
 from harness.config.identity import RESUMABLE, decisive, differences, digest
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.data import corpus
 from harness.loggers.local import Local
 from harness.runs.folder import RunFolder

@@ -12,7 +12,7 @@ import yaml
 
 from harness.common.errors import UsageError
 from harness.config.build import TRUSTED, resolve_class
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.data.corpus import Corpus
 from harness.loggers.base import Logger
 from harness.training.schedules import Schedule

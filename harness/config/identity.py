@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.config import settings as config
 from harness.config.build import Node
-from harness.config.settings import Settings
+from harness.config.saved import with_moved_classes
+from harness.config.settings import Role, Settings, keys_with
 
-# What may change when a run is resumed; all else decides the numbers that are there already.
-RESUMABLE = {
-    *(f"train.{name}" for name in config.CURRENCIES),
-    "train.patience",
-    "train.on_non_finite",
-    *(f"eval.{name}" for name in ("every", "batch_size", "sample_tokens", "prompt")),
-    "checkpoint",
-    "logger",
-    "observe",
-    "assets",
-    "cache",
-    "trust",
-    "device",
-    "data.path",  # the text's digest is compared instead: it may lie elsewhere by now
-}
+RESUMABLE = keys_with(Role.RESUMABLE)
 
 
 def decisive(settings: Settings) -> Node:
     """What decides the numbers, as plain values: each checkpoint keeps it beside the weights."""
-    return {
-        name: value
-        for name, value in asdict(settings).items()
-        if name not in RESUMABLE | {"resume", "run_dir"}
-    }
+    return {name: value for name, value in settings.plain().items() if name not in RESUMABLE}
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:
     """`key: before → after` for all that differs between two runs' plain settings and decides their
     numbers."""
-    # names.data is that of a stand-in where the corpus could not be had; `data` itself is compared.
-    if key in RESUMABLE | {"resume", "run_dir", "names.data"}:
+    if key in RESUMABLE:
         return []
     if isinstance(before, dict) and isinstance(after, dict):
         return [
@@ -63,7 +43,7 @@ def require_same(
 
     where: the file that holds the settings. groups: those that matter; None for all.
     """
-    after = decisive(settings)
+    trained, after = with_moved_classes(trained), decisive(settings)
     names = {*trained, *after} if groups is None else groups
     differing = [
         line

@@ -1,22 +1,31 @@
-"""A run's settings, typed and checked."""
+"""A run's settings: typed, checked, frozen.
+
+Each field declares its type, its range and its roles; everything that treats settings differently
+asks `keys_with` for theirs.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import re
-import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from harness.common.errors import UsageError
-from harness.common.values import fits, require_choice, show
+from harness.common.values import require_choice, show
 from harness.config import secrets
 from harness.config.build import (
     Node,
@@ -26,49 +35,107 @@ from harness.config.build import (
     refuse_nested_targets,
     require_trusted_class,
 )
-from harness.config.keys import mismatch, no_setting, no_value
+from harness.config.complaints import complaint, one_line, refuse_extreme_numbers, refuse_missing
 
-CURRENCIES = ("steps", "tokens", "bytes", "flops", "seconds")
+Currency = Literal["steps", "tokens", "bytes", "flops", "seconds"]
+CURRENCIES: tuple[str, ...] = get_args(Currency)
 DEFAULT_STEPS = 2000
-POSITIONS = ("all", "last")
-INITS = ("default", "kaiming", "xavier", "gpt2", "truncated_normal")
-BATCH_NORMS = ("moving", "precise", "frozen", "batch")
-ON_NON_FINITE = ("stop", "skip")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+Init = Literal["default", "kaiming", "xavier", "gpt2", "truncated_normal"]
+BatchNorm = Literal["moving", "precise", "frozen", "batch"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-@dataclass
-class Names:
+class Role(Flag):
+    """What a setting does not decide. Without a role it decides the numbers of a run."""
+
+    RESUMABLE = auto()
+    """May have another value when a run is resumed."""
+    SAME_JOB = auto()
+    """Does not tell one job of a sweep from another."""
+    SAME_CONFIGURATION = auto()
+    """Does not tell two configurations apart in a report: seeds, places, what is watched."""
+    FROM_USER = auto()
+    """Never taken from a run's folder, which may be a stranger's."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The role of one key of a group whose keys are those of a class."""
+
+    key: str
+    role: Role
+
+
+WATCHED = Role.RESUMABLE | Role.SAME_CONFIGURATION
+PLACE = WATCHED | Role.SAME_JOB
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Above0 = Annotated[float, Field(gt=0)]
+
+
+def _plain_name(name: str) -> str:
+    """It becomes the name of a folder, which must not climb out of its own."""
+    if re.fullmatch(r"\w[\w.+-]{0,99}", name) is None:
+        raise PydanticCustomError("range", "a plain name: letters, digits, . _ + -")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, which are not checked."""
+        return self.model_copy(update=changes)
+
+
+class Names(_Group):
     """Which file of each group was chosen: what tables and folders call the run."""
 
-    data: str
-    tokenizer: str
-    model: str
+    # That of a stand-in where the corpus could not be had; `data` itself is compared.
+    data: Annotated[Name, Role.RESUMABLE | Role.SAME_JOB]
+    tokenizer: Name
+    model: Name
 
 
-@dataclass
-class TrainSettings:
+class TrainSettings(_Group):
     """The budget is the one of steps, tokens, bytes, flops and seconds that is given."""
 
-    batch_size: int
-    seq_len: int
-    accumulate: int
-    clip: float | None
-    positions: str
-    label_smoothing: float
-    max_norm: float | None
-    ema: float | None
-    patience: int | None
-    batch_norm: str
-    batch_norm_samples: int
-    batch_norm_frozen: float
-    on_non_finite: str = "stop"
-    steps: int | None = None
-    tokens: int | None = None
-    bytes: int | None = None
-    flops: float | None = None
-    seconds: float | None = None
+    batch_size: Positive
+    seq_len: Positive
+    accumulate: Positive
+    clip: Above0 | None
+    positions: Literal["all", "last"]
+    label_smoothing: Share
+    max_norm: Above0 | None
+    ema: Share | None
+    patience: Annotated[Positive | None, Role.RESUMABLE]
+    batch_norm: BatchNorm
+    batch_norm_samples: Annotated[int, Field(ge=2)]
+    batch_norm_frozen: Annotated[float, Field(gt=0, le=1)]
+    on_non_finite: Annotated[Literal["stop", "skip"], Role.RESUMABLE] = "stop"
+    steps: Annotated[Annotated[int, Field(gt=0)] | None, Role.RESUMABLE] = None
+    tokens: Annotated[Annotated[int, Field(gt=0)] | None, Role.RESUMABLE] = None
+    bytes: Annotated[Annotated[int, Field(gt=0)] | None, Role.RESUMABLE] = None
+    flops: Annotated[Above0 | None, Role.RESUMABLE] = None
+    seconds: Annotated[Above0 | None, Role.RESUMABLE] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_budget(cls, plain: Any) -> Any:
+        if not isinstance(plain, dict):
+            return plain
+        given = [name for name in CURRENCIES if plain.get(name) is not None]
+        if len(given) > 1:
+            raise PydanticCustomError(
+                "whole_line",
+                f"the budget is given twice, by train.{given[0]} and train.{given[1]}: give one",
+            )
+        return plain if given else plain | {"steps": DEFAULT_STEPS}
 
     @property
     def trained(self) -> slice:
@@ -82,55 +149,66 @@ class TrainSettings:
         return next((name, amount) for name, amount in given if amount is not None)
 
 
-@dataclass
-class EvalSettings:
-    every: int
+class EvalSettings(_Group):
+    every: Annotated[Positive, Role.RESUMABLE]
     stride: int | None
-    batch_size: int
-    sample_tokens: int
-    prompt: str
+    batch_size: Annotated[Positive, WATCHED]
+    sample_tokens: Annotated[Annotated[int, Field(ge=0)], WATCHED]
+    prompt: Annotated[str, WATCHED]
 
 
-@dataclass
-class CheckpointSettings:
-    every: int
+class CheckpointSettings(_Group):
+    every: Positive
 
 
-@dataclass
-class ObserveSettings:
+class ObserveSettings(_Group):
     """every: steps between two looks inside; None: never."""
 
-    every: int | None = None
+    every: Positive | None = None
     full: bool = False
 
 
-@dataclass
-class Settings:
-    """Everything that decides a run. The nodes with a `_target_` are built by `build_object`."""
+def _has_local(loggers: dict[str, Node]) -> dict[str, Node]:
+    if "local" not in loggers:
+        raise PydanticCustomError("range", "local and others: it is always on")
+    return loggers
+
+
+def _device(device: str) -> str:
+    try:
+        require_device("device", device)
+    except UsageError as error:
+        raise PydanticCustomError("whole_line", str(error).replace("{", "(")) from error
+    return device
+
+
+class Settings(_Group):
+    """Everything that decides a run. The nodes with a `_target_` are built by `build`."""
 
     names: Names
-    data: Node
+    # The text's digest is compared instead of its path: it may lie elsewhere by now.
+    data: Annotated[Node, Inside("path", WATCHED)]
     tokenizer: Node
     model: Node
     optimizer: Node
     schedule: Node
     train: TrainSettings
     eval: EvalSettings
-    checkpoint: CheckpointSettings
-    logger: dict[str, Node]
-    seed: int
-    device: str
-    precision: str
+    checkpoint: Annotated[CheckpointSettings, WATCHED]
+    logger: Annotated[dict[str, Node], AfterValidator(_has_local), PLACE]
+    seed: Annotated[int, Field(ge=0), Role.SAME_CONFIGURATION]
+    device: Annotated[str, AfterValidator(_device), WATCHED]
+    precision: Precision
     compile: bool
-    resume: bool
-    run_dir: str | None
-    cache: str
-    init: str = "default"
+    resume: Annotated[bool, PLACE]
+    run_dir: Annotated[str | None, PLACE]
+    cache: Annotated[str, PLACE | Role.FROM_USER]
+    init: Init = "default"
     zero_residual: bool = False
     tf32: bool = False
-    observe: ObserveSettings = field(default_factory=ObserveSettings)
-    trust: list[str] = field(default_factory=list)
-    assets: list[str | None] = field(default_factory=list)
+    observe: Annotated[ObserveSettings, WATCHED] = ObserveSettings()
+    trust: Annotated[list[str], PLACE | Role.FROM_USER] = []
+    assets: Annotated[list[str | None], PLACE | Role.FROM_USER] = []
 
     def build(self, group: str, interface: type[T], **given: Any) -> T:
         """The object a group's node describes; `given` are the arguments the data decide."""
@@ -138,12 +216,37 @@ class Settings:
 
     def check(self, group: str, interface: type[T], **given: Any) -> None:
         """Raises UsageError if the group's class or the names and types of its arguments are wrong;
-        what else is, only `build_object` can tell."""
+        what else is, only `build` can tell."""
         check_object(getattr(self, group), interface, group, trust=self.trust, **given)
+
+    def nodes(self) -> Iterable[tuple[str, Node]]:
+        """All that configuration builds, with its key."""
+        for group in ("data", "tokenizer", "model", "optimizer", "schedule"):
+            yield group, getattr(self, group)
+        for name, node in self.logger.items():
+            yield f"logger.{name}", node
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values."""
+        return self.model_dump()
 
     def dump(self) -> str:
         """As YAML: with the code's version, all it takes to repeat the run."""
-        return OmegaConf.to_yaml(OmegaConf.structured(self))
+        return OmegaConf.to_yaml(OmegaConf.create(self.plain()))
+
+
+def keys_with(role: Role, group: type[_Group] = Settings, prefix: str = "") -> frozenset[str]:
+    """The dotted keys of the settings, and of whole groups, that have a role."""
+    found: set[str] = set()
+    for name, field in group.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Role) and role in mark:
+                found.add(prefix + name)
+            if isinstance(mark, Inside) and role in mark.role:
+                found.add(f"{prefix}{name}.{mark.key}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, _Group):
+            found |= keys_with(role, field.annotation, f"{prefix}{name}.")
+    return frozenset(found)
 
 
 def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
@@ -151,167 +254,24 @@ def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
     plain = _resolve(config)
     plain.pop("hydra", None)
     plain.pop("experiment", None)  # an empty group leaves its name behind
-    _refuse_extreme_numbers(plain, "")
+    refuse_extreme_numbers(plain, "")
     secrets.require_none(plain)
-    settings = _typed(Settings, plain, "")
-    _check_ranges(settings)
-    for where, node in _nodes(settings):
+    try:
+        settings = Settings.model_validate(plain)
+    except ValidationError as error:
+        raise UsageError(complaint(error, Settings, plain)) from error
+    refuse_missing(plain, "")
+    for where, node in settings.nodes():
         if not isinstance(node.get("_target_"), str):
             raise UsageError(f"{where} names no class: it has no _target_")
         refuse_nested_targets(node, where)
     return settings
 
 
-def load_settings(path: Path) -> Settings:
-    """The settings of a run's config.yaml. What it trusts does not count: only the user says."""
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(path.read_text())):
-            raise ValueError("it holds aliases, ten of which can fill any memory")
-        # What a run writes is resolved: a ${oc.env:…} in it is text, or it would read our secrets.
-        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        settings = read_settings(plain)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} can't be read: {_one_line(error)}") from error
-    settings.trust = []
-    return settings
-
-
 def require_trusted(settings: Settings) -> None:
     """Raises UsageError if a node names a class outside the trusted packages. Imports nothing."""
-    for where, node in _nodes(settings):
+    for where, node in settings.nodes():
         require_trusted_class(node["_target_"], where, settings.trust)
-
-
-def _nodes(settings: Settings) -> Iterable[tuple[str, Node]]:
-    """All that configuration builds, with its key."""
-    for group in ("data", "tokenizer", "model", "optimizer", "schedule"):
-        yield group, getattr(settings, group)
-    for name, node in settings.logger.items():
-        yield f"logger.{name}", node
-
-
-def _resolve(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(config, Mapping | DictConfig):
-        raise UsageError("the configuration holds no settings by name")
-    if not isinstance(config, DictConfig):
-        return dict(config)
-    config = config.copy()
-    OmegaConf.set_struct(config, False)
-    config.pop("hydra", None)
-    try:
-        return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    except OmegaConfBaseException as error:
-        raise UsageError(_one_line(error)) from error
-
-
-def _refuse_extreme_numbers(value: Any, key: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{key}={value} is not a finite number")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise UsageError(f"{key}={show(value)} is too large: whole numbers end at 2^63 - 1")
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _refuse_extreme_numbers(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for position, inner in enumerate(value):
-            _refuse_extreme_numbers(inner, f"{key}[{position}]")
-
-
-def _typed(kind: type[T], plain: Mapping[Any, Any], prefix: str) -> T:
-    """The dataclass `kind` made of plain values, each of the type it declares."""
-    hints = typing.get_type_hints(kind)
-    for name in plain:
-        if name not in hints:
-            raise UsageError(no_setting(f"{prefix}{name}"))
-    for each in dataclasses.fields(typing.cast(Any, kind)):
-        required = each.default is each.default_factory is dataclasses.MISSING
-        if required and plain.get(each.name, "???") == "???":
-            raise UsageError(no_value(prefix + each.name))
-    values: dict[str, Any] = {}
-    for name, value in plain.items():
-        key, hint = prefix + name, hints[name]
-        if value == "???":
-            raise UsageError(no_value(key))
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-            values[name] = _typed(typing.cast(type, hint), value, f"{key}.")
-            continue
-        if dataclasses.is_dataclass(hint) or not fits(value, hint):
-            raise UsageError(mismatch(key, value, hint))
-        _refuse_missing(value, key)
-        values[name] = value
-    return kind(**values)
-
-
-def _refuse_missing(value: Any, key: str) -> None:
-    """Values that a file leaves to the user are written ???."""
-    if value == "???":
-        raise UsageError(no_value(key))
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _refuse_missing(inner, f"{key}.{name}")
-
-
-def _check_ranges(settings: Settings) -> None:
-    def require(holds: bool, key: str, value: object, rule: str) -> None:
-        if not holds:
-            raise UsageError(f"{key}={show(value)} must be {rule}")
-
-    train, evaluation = settings.train, settings.eval
-    for key, number in {
-        "train.batch_size": train.batch_size,
-        "train.seq_len": train.seq_len,
-        "train.accumulate": train.accumulate,
-        "eval.every": evaluation.every,
-        "eval.batch_size": evaluation.batch_size,
-        "checkpoint.every": settings.checkpoint.every,
-    }.items():
-        require(number >= 1, key, number, "at least 1")
-    for name, limits in {"label_smoothing": (0, 1), "ema": (0, 1)}.items():
-        value = getattr(train, name)
-        holds = value is None or limits[0] <= value < limits[1]
-        require(holds, f"train.{name}", value, f"at least {limits[0]} and below {limits[1]}")
-    require(
-        train.max_norm is None or train.max_norm > 0, "train.max_norm", train.max_norm, "above 0"
-    )
-    looks = settings.observe.every
-    require(looks is None or looks >= 1, "observe.every", looks, "at least 1, or null")
-    require(train.patience is None or train.patience >= 1, "train.patience", train.patience, ">= 1")
-    for key, word, words in (
-        ("train.positions", train.positions, POSITIONS),
-        ("train.batch_norm", train.batch_norm, BATCH_NORMS),
-        ("train.on_non_finite", train.on_non_finite, ON_NON_FINITE),
-    ):
-        require_choice(key, word, words)
-    share, samples = train.batch_norm_frozen, train.batch_norm_samples
-    require(0 < share <= 1, "train.batch_norm_frozen", share, "above 0 and at most 1")
-    require(samples >= 2, "train.batch_norm_samples", samples, "at least 2")
-    given = [name for name in CURRENCIES if getattr(train, name) is not None]
-    if len(given) > 1:
-        raise UsageError(
-            f"the budget is given twice, by train.{given[0]} and train.{given[1]}: give one"
-        )
-    if not given:
-        train.steps = DEFAULT_STEPS
-    currency, total = train.budget
-    require(total > 0, f"train.{currency}", total, "above 0")
-    require(evaluation.sample_tokens >= 0, "eval.sample_tokens", evaluation.sample_tokens, ">= 0")
-    require(train.clip is None or train.clip > 0, "train.clip", train.clip, "above 0, or null")
-    require(settings.seed >= 0, "seed", settings.seed, "a whole number from 0 to 2^63 - 1")
-    require(
-        "local" in settings.logger,
-        "logger",
-        [*settings.logger],
-        "local and others: it is always on",
-    )
-    require_choice("precision", settings.precision, PRECISIONS)
-    require_choice("init", settings.init, INITS)
-    require_device("device", settings.device)
-    for key, name in vars(settings.names).items():
-        # They become the name of a folder, which must not climb out of its own.
-        plain = re.fullmatch(r"\w[\w.+-]{0,99}", name)
-        require(plain is not None, f"names.{key}", name, "a plain name: letters, digits, . _ + -")
 
 
 def require_device(key: str, device: str) -> None:
@@ -322,11 +282,16 @@ def require_device(key: str, device: str) -> None:
         raise UsageError(f"{key}={show(device)} should be {kind} or {kind}:0, {kind}:1, …")
 
 
-def _one_line(error: BaseException) -> str:
-    """OmegaConf puts the key on a line of its own; keep the message and the key."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), ""
-    )
-    message = lines[0] if lines else type(error).__name__
-    return f"{key}: {message}" if key and key not in message else message
+def _resolve(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(config, DictConfig):
+        config = config.copy()
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra", None)
+        try:
+            plain: Any = OmegaConf.to_container(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise UsageError(one_line(error)) from error
+        return dict(plain)
+    if not isinstance(config, Mapping):
+        raise UsageError("the configuration holds no settings by name")
+    return dict(config)

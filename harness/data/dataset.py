@@ -25,7 +25,8 @@ class Dataset:
     """The three parts, the tokenizer that encoded them, and the digest of the text they are of.
 
     A part whose share is 0 is None; train never is. text: what was encoded, from its start. lost:
-    what a lossy tokenizer loses; None for one that loses nothing.
+    what a lossy tokenizer loses; None for one that loses nothing. name: of the text that was read,
+    where the configuration leaves it open.
     """
 
     train: Split
@@ -35,6 +36,7 @@ class Dataset:
     digest: str
     text: Text
     lost: Lost | None = None
+    name: str | None = None
 
     def counts(self) -> NDArray[np.int64]:
         """(V,): how often each id occurs in the train split. An id at 0 was never learnt from: what
@@ -97,7 +99,8 @@ def prepare(
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error
     present = [split if share else None for split, share in zip(splits, corpus.split, strict=True)]
-    return Dataset(splits[0], present[1], present[2], tokenizer, digest, text, lost)
+    name = corpus.found
+    return Dataset(splits[0], present[1], present[2], tokenizer, digest, text, lost, name)
 
 
 def require_length(dataset: Dataset, seq_len: int) -> None:

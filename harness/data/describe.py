@@ -20,7 +20,7 @@ def describe_data(settings: Settings) -> str:
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
-    name = corpus.found or settings.names.data
+    name = dataset.name or settings.names.data
     return render(name, settings.names.tokenizer, describe(dataset))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import statistics
 import sys
@@ -24,7 +23,7 @@ from harness.common.paths import CONF
 from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute, make_deterministic
-from harness.config.settings import ObserveSettings, Settings, read_settings
+from harness.config.settings import CURRENCIES, ObserveSettings, Settings, read_settings
 from harness.data.batches import draw_batch
 from harness.data.dataset import Dataset
 from harness.evaluation.score import score_split
@@ -116,10 +115,11 @@ def _train(
     of one `between` to the start of the next.
     """
 
-    settings = copy.deepcopy(settings)
-    settings.train.steps = steps
-    settings.schedule = {"_target_": "harness.training.schedules.Constant"}
-    settings.eval.sample_tokens = 0
+    settings = settings.replace(
+        train=settings.train.replace(**dict.fromkeys(CURRENCIES) | {"steps": steps}),
+        schedule={"_target_": "harness.training.schedules.Constant"},
+        eval=settings.eval.replace(sample_tokens=0),
+    )
     dataset = dataclasses.replace(dataset, val=None, test=None)
     seconds: list[float] = []
     started = 0.0
@@ -226,8 +226,8 @@ def _watching(
     result = {}
     for name in ("basic", "full"):
         every = int(OmegaConf.load(CONF / "observe" / f"{name}.yaml").every)
-        by_turns = copy.deepcopy(settings)
-        by_turns.observe = ObserveSettings(every=2, full=name == "full")
+        observe = ObserveSettings(every=2, full=name == "full")
+        by_turns = settings.replace(observe=observe)
         _, seconds = _train(by_turns, dataset, compute, lambda: None)
         plain = seconds[1::2]
         look = statistics.median(

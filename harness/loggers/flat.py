@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from harness.config.settings import Settings
 
 def flat_settings(settings: Settings) -> dict[str, Any]:
     """By the keys that the command line knows: {"optimizer.lr": 0.001, …}."""
-    return _flatten(asdict(settings), ".")
+    return _flatten(settings.plain(), ".")
 
 
 def flat_results(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.common.rows import Histogram, Row
 from harness.config.build import build_object
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.loggers.base import Logger
 from harness.loggers.local import Local
 

@@ -66,7 +66,7 @@ class WandB(Logger):
             "name": folder.absolute().name,
             "group": self._group or sweep_of(folder),
             "job_type": "train",
-            "tags": [name[:64] for name in (*vars(settings.names).values(), *self._tags)],
+            "tags": [name[:64] for name in (*settings.names.model_dump().values(), *self._tags)],
             "config": flat_settings(settings),
             "allow_val_change": True,
         }

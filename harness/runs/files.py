@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.config.settings import Role, keys_with
 from harness.runs import blocks
 from harness.runs.blocks import Blocks
 from harness.runs.folder import SAMPLE_HEADING
@@ -20,12 +21,8 @@ STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
 # What a comparison takes of a row that has a validation score; observability may add much more.
 COSTS = ("step", "tokens", "bytes", "flops", "seconds")
 SCORES = ("val/bits_per_byte", "val/nats_per_token")
-# What may differ between two runs of one configuration: the seed, where files lie, and what is
-# watched or kept. A corpus is told by its digest, not by its path.
-NOT_CONFIGURATION = (
-    "seed", "run_dir", "resume", "hydra", "assets", "cache", "trust", "logger", "checkpoint",
-    "device", "observe", "data.path", "eval.batch_size", "eval.sample_tokens", "eval.prompt",
-)  # fmt: skip
+# Hydra's own settings are in no folder but those of very old runs.
+NOT_CONFIGURATION = keys_with(Role.SAME_CONFIGURATION) | {"hydra"}
 
 
 class DamageError(Exception):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs import checkpoint
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.config import identity
 from harness.data.assets import Assets
 from harness.config.build import Node
@@ -57,8 +57,7 @@ def load_run(
     not what the weights were trained with.
     """
     folder = RunFolder.existing(path)
-    settings = load_settings(folder.config)
-    settings.trust = trust
+    settings = load_settings(folder.config).replace(trust=trust)
     compute = Compute.choose(device, precision or settings.precision, settings.tf32)
     state = checkpoint.load(folder.checkpoints, "best") if which == "best" else None
     state = state or checkpoint.load(folder.checkpoints, "step")

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.settings import load_settings, read_settings
-from harness.config.settings import Settings
+from harness.config.saved import load_settings
+from harness.config.settings import read_settings
+from harness.config.settings import Role, Settings, keys_with
 from harness.common.errors import UsageError
 from harness.config.identity import differences, require_same
 from harness.runs.folder import RunFolder
@@ -31,10 +32,10 @@ def resumed(asked: Settings, overrides: list[str]) -> Settings:
         raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
     folder = RunFolder.existing(Path(asked.run_dir))
     saved = load_settings(folder.config)
-    saved.assets, saved.cache = asked.assets, asked.cache
+    saved = saved.replace(**{key: getattr(asked, key) for key in keys_with(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
-        asked.precision = saved.precision
-    before, after = asdict(saved), asdict(asked)
+        asked = asked.replace(precision=saved.precision)
+    before, after = saved.plain(), asked.plain()
     if not any(override.startswith("experiment=") for override in overrides):
         typed, after = after, copy.deepcopy(before)
         for override in overrides:
@@ -46,8 +47,7 @@ def resumed(asked: Settings, overrides: list[str]) -> Settings:
             f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
         )
     settings = read_settings(after)
-    settings.resume, settings.run_dir, settings.trust = True, asked.run_dir, asked.trust
-    return settings
+    return settings.replace(resume=True, run_dir=asked.run_dir)
 
 
 def is_finished(folder: RunFolder, settings: Settings) -> bool:

@@ -55,15 +55,19 @@ def run(settings: Settings, on_batch: OnBatch = lambda step, batch: None) -> int
         _require_free(RunFolder(Path(settings.run_dir)))
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
-    settings.precision = compute.precision  # resolved: a resumed run keeps it
+    settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, world)
     dataset = load_dataset(settings)
+    settings = settings.replace(
+        names=settings.names.replace(data=dataset.name or settings.names.data)
+    )
     require_room(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
     with world.joined(compute.device) as nowhere:
         before = folder if settings.resume else None
         if nowhere is not None:
-            settings.run_dir, settings.logger = nowhere, {"local": settings.logger["local"]}
+            local = {"local": settings.logger["local"]}
+            settings = settings.replace(run_dir=nowhere, logger=local)
         if before is None or nowhere is not None:
             folder = _create_folder(settings)
         with folder.claimed():
@@ -84,7 +88,6 @@ def load_dataset(settings: Settings) -> Dataset:
     tokenizer = settings.build("tokenizer", Tokenizer)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
     require_length(dataset, settings.train.seq_len)
-    settings.names.data = corpus.found or settings.names.data
     try:
         tokenizer.encode(settings.eval.prompt or "")
     except TokenizerError as error:
@@ -178,7 +181,7 @@ def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Su
     )
     return {
         "status": "running",
-        **vars(settings.names),
+        **settings.names.model_dump(),
         "seed": settings.seed,
         "corpus": {"sha256": dataset.digest, "split": settings.data["split"]},
         "lossless": dataset.tokenizer.lossless,

@@ -219,11 +219,10 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
-        settings.run_dir = str(path)
-        settings.resume = settings.resume and (path / "config.yaml").exists()
-        code = run(settings)
+        resume = settings.resume and (path / "config.yaml").exists()
+        code = run(settings.replace(run_dir=str(path), resume=resume))
     except Exception as error:
-        names = {**vars(settings.names), "seed": settings.seed}
+        names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
     if code in (TERMINATED, INTERRUPTED):  # the whole sweep was told to stop, not this job
         print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
