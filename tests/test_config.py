@@ -22,7 +22,8 @@ from harness.common.errors import UsageError
 from harness.common.values import closest, describe, fits, show
 from harness.config.build import build_object
 from harness.config.saved import load_settings
-from harness.config.settings import Node, read_settings
+from harness.config.build import Node
+from harness.config.settings import read_settings
 from harness.training.checks import check_settings
 
 from .conftest import GROUPS, Ended, plain
