@@ -113,7 +113,7 @@ TRAINING = {
         for name, norm in (("mlp", MLP_NORM), ("wavenet", WAVENET_NORM))
     },
     **{
-        f"budget/{currency}": f"{GPT} train.steps=null train.{currency}={amount} schedule.warmup=0.2"
+        f"budget/{currency}": f"{GPT} train.steps=null train.{currency}={amount}"
         for currency, amount in {"tokens": 200, "bytes": 250, "flops": 9000000}.items()
     },
     **{
@@ -141,7 +141,7 @@ TRAINING = {
     "step/fp16": f"{GPT} precision=fp16",
     "step/auto": f"{GPT} precision=auto",
     "step/lr_of": f"{MLP} optimizer.lr_of={{token_embedding:0.1,head:0.01}}",
-    "step/lr_of_sgd": f"{MLP} optimizer=sgd optimizer.lr_of={{head:0.01}} optimizer.momentum=0",
+    "step/lr_of_sgd": f"{MLP} optimizer=sgd optimizer.lr_of={{head:0.01}} optimizer.nesterov=false",
     "step/decay_embeddings": f"{GPT} optimizer.decay_embeddings=true optimizer.weight_decay=0.5",
     "step/not_fused": f"{GPT} optimizer.fused=false",
     "step/adamax": f"{GPT} optimizer=adam optimizer._target_=torch.optim.Adamax ~optimizer.fused",
@@ -171,13 +171,13 @@ TRAINING = {
         "train.steps=40"
     ),
     "logger/tensorboard": f"{GPT} logger=tensorboard",
-    "data/tiny_shakespeare": "model=bigram data=tiny_shakespeare ~data.path",
 }
-SWEEP = f"{SMALL} -m".replace("train data", "train -m data", 1).removesuffix(" -m").replace(
-    " run_dir=run", " hydra.sweep.dir=sweep"
-)
+SWEEP = SMALL.replace("train ", "train -m ", 1).replace(" run_dir=run", " hydra.sweep.dir=sweep")
 RESUME = f"{SMALL} {GPT} schedule=constant train.ema=0.9 model.dropout=0.1"
 SEQUENCES = {
+    "data/tiny_shakespeare": (
+        SMALL.replace("data=text data.path=../text.txt", "data=tiny_shakespeare model=bigram"),
+    ),
     "resume/whole": (f"{RESUME} train.steps=10",),
     "resume/cut": (f"{RESUME} train.steps=5", "train run_dir=run resume=true train.steps=10"),
     "resume/finished": (f"{RESUME} train.steps=3", "train run_dir=run resume=true"),
@@ -191,10 +191,10 @@ SEQUENCES = {
         "compare sweep --runs-csv runs.csv",
     ),
     "sweep/compared": (
-        f"{SWEEP} model=bigram,gru seed=0,1",
+        f"{SWEEP} model=gpt,ladder {TRANSFORMER} seed=0,1",
         "compare sweep --csv table.csv --runs-csv runs.csv --markdown table.md",
         "compare sweep --out report.html",
-        "compare sweep/0-bigram-char-s0 sweep/2-gru-char-s0",
+        "compare sweep/0-gpt-char-s0 sweep/2-ladder-char-s0",
     ),
 }
 # Of a trained run: the case that trains it, and the commands.
@@ -246,6 +246,7 @@ TOOLS = {
     },
     "inside": ("observe/full", "inside run --out inside.svg", "inside run --out inside.png"),
     "compare/one": ("model/gpt", "compare run --csv table.csv --runs-csv runs.csv"),
+    "resume/less": ("model/gpt", "train run_dir=run resume=true train.steps=3"),
     "dashboard": ("model/gpt", "dashboard run --json"),
 }
 PROBE = SMALL.removeprefix("train ").replace(" run_dir=run", "")

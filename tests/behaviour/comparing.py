@@ -79,6 +79,9 @@ def _of_part(values: dict[str, Any], others: dict[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if name not in others:
             yield f"{name}: not there any more"
+        elif name == "one_line" and "nearest" in values:
+            if value and not others[name]:
+                yield "more than the one line it was"
         elif name in MAY_GROW and "nearest" in values:
             if gone := [each for each in value if each not in others[name]]:
                 yield f"{name}: {', '.join(gone)} not there any more"

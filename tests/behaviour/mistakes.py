@@ -263,5 +263,4 @@ train run_dir=run resume=true optimizer.lr=0.5 train.steps=9
 train run_dir=run resume=true seed=1 train.steps=9
 train run_dir=run resume=true tokenizer=bytes train.steps=9
 train run_dir=run resume=true data.split=[0.7,0.2,0.1] train.steps=9
-train run_dir=run resume=true train.steps=3
 """.strip().splitlines()

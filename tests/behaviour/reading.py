@@ -18,29 +18,26 @@ Part = dict[str, Any]
 
 # What no two runs have in common; of these the type alone is kept.
 VOLATILE = re.compile(
-    r"(^|[./])(seconds|tokens_per_second|peak_memory_bytes)$|^(machine|versions|git)\.|"
-    r"^(seconds|tokens_per_second|peak_memory|training s|tokens/s)"
+    r"(^|[./ ])(seconds|tokens_per_second|peak_memory_bytes|__id__)( ±)?$|^(machine|versions|git)\."
 )
-GROUPS = (
-    "train|model|optimizer|schedule|eval|data|tokenizer|checkpoint|observe|logger|names|hydra"
-)
+GROUPS = "train|model|optimizer|schedule|eval|data|tokenizer|checkpoint|observe|logger|names|hydra"
 NAMED = re.compile(rf"(?<![\w.-])(?:--[a-z][a-z-]+|(?:{GROUPS})(?:\.[a-z_]+)+)")
-NUMBER = re.compile(r"[-−+]?\d[\d,.]*(e[-+]?\d+)?[kMGTP]?(?![\w-])")
+NUMBER = re.compile(r"<?[-−+]?\d[\d,.]*(e[-+]?\d+)?( ?[kMGTP])?(?![\w-])")
 
 
 def error(ended: Ended, line: str) -> Part:
-    """Exit code, how many lines, which settings it names, and what it offers instead."""
+    """Exit code, whether it is one line, which settings it names, and what it offers instead."""
     text = " ".join(ended.err.split())
-    typed = {word.lstrip("+~").partition("=")[0] for word in line.split()[1:]}
-    words = {word for word in typed if re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", text)}
+    typed = {word.lstrip("+~").partition("=")[0] for word in line.split()[1:]} - {""}
+    last = {word: re.escape(word.rpartition(".")[2]) for word in typed}
+    words = {word for word in typed if re.search(rf"(?<![\w-]){last[word]}(?![\w-])", text)}
     choices = re.search(r"(?:Choices:|one of|has:) ((?:[\w-]+, )*[\w-]+)", text)
     nearest = re.search(r"Did you mean ([^?]+)\?", text)
     return {
         "code": ended.code,
-        "lines": len(ended.err.splitlines()),
-        "begins": text.partition(" ")[0],
-        "printed": ended.out,
-        "names": sorted((words - {""}) | set(NAMED.findall(text))),
+        "one_line": text.startswith("error: ") and len(ended.err.splitlines()) == 1,
+        "printed": shape(ended.out).splitlines(),
+        "names": sorted(words | set(NAMED.findall(text))),
         "nearest": nearest[1] if nearest else None,
         "choices": choices[1].split(", ") if choices else [],
     }
@@ -54,8 +51,8 @@ def output(tool: str, ended: Ended, fields_only: bool) -> Part:
     if tool == "prepare":
         text = re.sub(r"(?m)^speed .*$", "speed", text)
     if tool == "bench" and fields_only:  # names of rows
-        text = re.sub(r"(?m)^(\S+( \S+)*)\s\s+.*$", r"\1", text.replace("\n ", "\n"))
-    elif tool == "compare" or fields_only or "\njob " in f"\n{ended.err}":  # with seconds
+        text = re.sub(r"(?m)^ *(\S+( \S+)*)  .*$", r"\1", text)
+    if tool == "compare" or fields_only or "\njob " in f"\n{ended.err}":  # with seconds
         text = shape(text)
     return {"code": ended.code, "printed": text.splitlines()}
 
@@ -74,14 +71,17 @@ def composed(ended: Ended) -> Part:
 
 def files(folder: Path, known: set[Path], fields_only: bool) -> Iterator[tuple[str, Part]]:
     """Of each file: its name, and what is in it. known: files that were there before."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir() or path.relative_to(folder) in known:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    newest = {(path.parent, path.name.partition("-")[0]): path for path in paths}
+    for path in paths:
+        if path.relative_to(folder) in known:
             continue
         name = path.relative_to(folder).as_posix()
         name = re.sub(r"events\.out\.tfevents.*", "events.out.tfevents", name)
         if fields_only:
             name = re.sub(r"\d{8}", "N", name)
-        yield name, _file(path, fields_only)
+        old = path.suffix == ".pt" and path.with_name(f"{path.name}.sha256") not in newest.values()
+        yield name, {} if old else _file(path, fields_only)
 
 
 def _file(path: Path, fields_only: bool) -> Part:
@@ -92,7 +92,7 @@ def _file(path: Path, fields_only: bool) -> Part:
         return dict(_columns(path, fields_only))
     if kind == ".json":
         return dict(flat(json.loads(path.read_text()), fields_only))
-    if path.name == "config.yaml":
+    if kind == ".yaml":
         return dict(flat(yaml.safe_load(path.read_text()), fields_only))
     if kind == ".pt":
         return dict(_checkpoint(path, fields_only))
@@ -107,7 +107,7 @@ def _file(path: Path, fields_only: bool) -> Part:
         text = path.read_text()
         headings = re.findall(r"<h[1-3][^>]*>(.*?)</h[1-3]>", text, re.DOTALL)
         counts = {tag: text.count(f"<{tag}") for tag in ("table", "svg", "section")}
-        return {"headings": [shape(heading) for heading in headings]} | counts
+        return {"headings": [shape(re.sub(r"<[^>]+>", "", each)) for each in headings]} | counts
     if fields_only or kind in (".svg", ".png", ".sha256") or "tfevents" in path.name:
         return {}
     if path.name == "samples.txt":

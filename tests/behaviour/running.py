@@ -27,7 +27,9 @@ LONGEST = 600  # seconds until a command counts as hanging
 # What the commands import from outside the checkout. None of them starts a thread.
 IMPORTED = (
     *("torch", "torch._dynamo", "torch.utils.flop_counter", "numpy", "hydra", "omegaconf", "yaml"),
-    *("rich.table", "tqdm", "sentencepiece", "tiktoken", "tokenizers", "transformers"),
+    *("hydra._internal.core_plugins.basic_launcher", "hydra.experimental.callback"),
+    *("hydra._internal.core_plugins.basic_sweeper", "omegaconf._impl", "rich.table", "tqdm"),
+    *("sentencepiece", "tiktoken", "tokenizers", "transformers", "torch.utils.serialization"),
 )
 
 
@@ -102,14 +104,15 @@ class Runner:
             for number, path in enumerate((Path(os.devnull), *outputs)):
                 flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 os.dup2(os.open(path, flags), number)
-            sys.stdin = open(0, encoding="utf-8", closefd=False)
-            sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-            sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
+            sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+            sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+            sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)
             signal.alarm(LONGEST)
             os.chdir(folder)
             sys.path[:] = [str(folder), *self.paths, *sys.path[1:]]
             found = importlib.util.find_spec("harness")
-            assert found and str(found.origin).startswith(self.paths[0]), "another checkout's code"
+            if found is None or not str(found.origin).startswith(self.paths[0] + os.sep):
+                raise RuntimeError(f"the harness found is not the checkout's: {found}")
             sys.argv = [module, *arguments]
             try:
                 runpy.run_module(module, run_name="__main__", alter_sys=True)
