@@ -164,11 +164,12 @@ TRAINING = {
     "end/patience": f"{GPT} optimizer.lr=0.0 train.patience=1 eval.every=2",
     "end/non_finite": f"{MLP} optimizer=sgd optimizer.lr=1e38 train.clip=null",
     "end/non_finite_skipped": (
-        f"{MLP} optimizer=sgd optimizer.lr=1e38 train.clip=null train.on_non_finite=skip"
+        f"{MLP} optimizer=sgd optimizer.lr=1e38 train.clip=null train.on_non_finite=skip "
+        "eval.sample_tokens=0"
     ),
     "end/non_finite_too_often": (
         f"{MLP} optimizer=sgd optimizer.lr=1e38 train.clip=null train.on_non_finite=skip "
-        "train.steps=40"
+        "eval.sample_tokens=0 train.steps=40"
     ),
     "logger/tensorboard": f"{GPT} logger=tensorboard",
 }
