@@ -132,7 +132,11 @@ class Runner:
 
 
 def machine() -> dict[str, str]:
-    """What decides the bits beside the code: equal numbers are owed only where all of it is."""
+    """What decides the bits beside the code: equal numbers are owed only where all of it is.
+
+    Matrix products choose their kernels by the instructions a processor has, and their blocks by
+    its caches, so that the name of the widest instructions alone is not enough.
+    """
     import hashlib
     import platform
 
@@ -145,12 +149,14 @@ def machine() -> dict[str, str]:
             name, _, value = line.partition(":")
             words.setdefault(name.strip(), value.strip())
     flags = hashlib.sha256(words.get("flags", "").encode()).hexdigest()[:12]
+    parts = ("model name", "cpu family", "model", "stepping", "cache size")
     return {
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
+        "machine": platform.machine(),
         "libc": "-".join(platform.libc_ver()),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cpu": words.get("model name", platform.machine()),
+        "cpu": ", ".join(words.get(part, "?") for part in parts),
         "cpu_flags": flags,
     }
