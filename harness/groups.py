@@ -15,8 +15,10 @@ from harness import config
 from harness.cli import run_hydra
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rich.table import Table
-    from torch import nn
+    from torch import Tensor, nn
 
     from harness.config import Settings
 
@@ -28,7 +30,7 @@ def task(cfg: DictConfig) -> int:
 
     from harness import train
     from harness.measure import Undrawn
-    from harness.parameter_groups import abbreviated, unmarked
+    from harness.parameter_groups import unmarked
     from zoo.language_model import LanguageModel
 
     settings = config.read(cfg)
@@ -37,40 +39,45 @@ def task(cfg: DictConfig) -> int:
     with torch.device("meta"), Undrawn():
         model = settings.build("model", LanguageModel, vocab_size=vocab_size)
     console = Console(file=sys.stdout, highlight=False)
-    console.print(table(settings, model), soft_wrap=True)
-    if names := abbreviated(unmarked(model)):
-        print(f"unmarked, so not decayed (zoo/roles.py): {', '.join(names)}")
+    console.print(table(settings, model))
+    if line := unmarked(model):
+        print(line)
     return 0
 
 
 def table(settings: Settings, model: nn.Module) -> Table:
-    """The model's groups. Parameters whose names differ in numbers alone share a line."""
+    """The model's groups, each above what is in it. Parameters whose names differ in numbers alone
+    share a row."""
     from rich.table import Table
 
     from harness.optim import groups_of
     from harness.parameter_groups import abbreviated
 
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = Table(box=None)
-    for column in ("peak rate", "decay", "updated by", "tensors", "parameters"):
-        found.add_column(column, justify="left" if column == "updated by" else "right")
-    found.add_column("names", no_wrap=True)
+    found = Table(box=None, pad_edge=False)
+    found.add_column("group", overflow="fold")
+    for column in ("shape", "tensors", "parameters"):
+        found.add_column(column, justify="right", no_wrap=True)
     optimizer = str(settings.optimizer["_target_"]).rpartition(".")[2]
     for group in groups_of(settings, model):
-        parameters = group["params"]
+        named = {names[id(parameter)]: parameter for parameter in group["params"]}
         how = optimizer
         if optimizer == "Muon":
-            how = "AdamW" if not group["hidden"] else "Muon"
+            how = "Muon" if group["hidden"] else "AdamW"
             how += ", each of a stack" if group["stack"] else ""
-        found.add_row(
-            f"{group['lr']:g}",
-            f"{group['weight_decay']:g}",
-            how,
-            str(len(parameters)),
-            f"{sum(parameter.numel() for parameter in parameters):,}",
-            "\n".join(abbreviated(names[id(parameter)] for parameter in parameters)),
-        )
+        head = f"{how}, peak rate {group['lr']:g}, decay {group['weight_decay']:g}"
+        found.add_row(head, "", *_counts(named.values()), style="bold")
+        for name, members in abbreviated(named).items():
+            parameters = [named[member] for member in members]
+            shapes = {"×".join(map(str, parameter.shape)) for parameter in parameters}
+            shape = shapes.pop() if len(shapes) == 1 else "several"
+            found.add_row(f"  {name}", shape, *_counts(parameters))
     return found
+
+
+def _counts(parameters: Collection[Tensor]) -> tuple[str, str]:
+    """How many tensors, and how many numbers in them."""
+    return str(len(parameters)), f"{sum(parameter.numel() for parameter in parameters):,}"
 
 
 if __name__ == "__main__":

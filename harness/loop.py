@@ -36,7 +36,7 @@ from harness.max_norm import limit_norms, limited_weights
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
 from harness.optim import build_optimizer, rates_of_parts, restore
-from harness.parameter_groups import abbreviated, unmarked
+from harness.parameter_groups import unmarked
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from harness.watch.observe import Watch
@@ -99,8 +99,8 @@ def train(
     average = moving_average(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
-    if names := abbreviated(unmarked(model)):
-        report(f"unmarked, so not decayed (zoo/roles.py): {', '.join(names)}")
+    if line := unmarked(model):
+        report(line)
     gradients, clip = Gradients(model.parameters()), plan.clip or math.inf
     peaks = rates_of_parts(settings, model)
     limited = limited_weights(model) if plan.max_norm is not None else []

@@ -6,7 +6,6 @@ It goes by what a parameter is (zoo.roles), not by its shape.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,15 +61,24 @@ def parameter_groups(
     return list(groups.values())
 
 
-def unmarked(model: nn.Module) -> list[str]:
-    """The names of the parameters of which nothing says what they are."""
-    return [name for name, role in roles(model).items() if role is None]
+def unmarked(model: nn.Module) -> str | None:
+    """A line naming the parameters that no mark or table knows; None: there are none."""
+    names = abbreviated(name for name, role in roles(model).items() if role is None)
+    if not names:
+        return None
+    listed = ", ".join(
+        f"{name} ({len(each)})" if len(each) > 1 else name for name, each in names.items()
+    )
+    count = sum(map(len, names.values()))
+    return f"{count} unmarked parameters, not decayed nor orthogonalized (zoo/roles.py): {listed}"
 
 
-def abbreviated(names: Iterable[str]) -> list[str]:
-    """Names that differ in numbers alone, as those of many layers do, become one."""
-    counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names)
-    return [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
+def abbreviated(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names that differ in numbers alone, as those of many layers do, under one with stars."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", name), []).append(name)
+    return found
 
 
 def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Parameter]]) -> str:
