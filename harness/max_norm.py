@@ -9,13 +9,10 @@ import torch
 from torch import nn
 
 from harness.errors import UsageError
-from zoo.roles import roles
-
-Limited = tuple[nn.Parameter, tuple[int, ...]]
-"""A weight, and its axes along which a unit's incoming weights lie."""
+from zoo.roles import Role, roles, unstacked
 
 
-def limited_weights(model: nn.Module) -> list[Limited]:
+def limited_weights(model: nn.Module) -> list[tuple[nn.Parameter, Role]]:
     """The weights of linear maps, convolutions and recurrent layers that are not embeddings.
 
     Raises UsageError for weights of which it is not known what comes into a unit.
@@ -28,14 +25,14 @@ def limited_weights(model: nn.Module) -> list[Limited]:
                 "(zoo/roles.py), or leave train.max_norm=null"
             )
         if role.matrix and not role.embedding:
-            found.append((parameters[name], role.matrix[1:]))
+            found.append((parameters[name], role))
     return found
 
 
 @torch.no_grad()
-def limit_norms(weights: Iterable[Limited], limit: float) -> None:
+def limit_norms(weights: Iterable[tuple[nn.Parameter, Role]], limit: float) -> None:
     """Scale each unit's incoming weights down to at most this norm."""
-    for weight, inputs in weights:
-        norms = torch.linalg.vector_norm(weight, dim=inputs, keepdim=True)
-        factors = torch.where(norms > limit, limit / (norms + 1e-7), 1.0)  # torch.renorm's
-        weight.mul_(factors)
+    for weight, role in weights:
+        units = role.matrix[0] - role.stack(weight)
+        for matrix in unstacked(weight, role):
+            matrix.renorm_(2, units, limit)

@@ -4,7 +4,7 @@ Weight decay, Muon, max-norm, initialization schemes and the count of embeddings
 by a tensor's number of dimensions. A module marks parameters of its own:
 
     class Experts(nn.Module):
-        parameter_roles = {"weight": Role(matrix=(1, 2), decay=True)}  # (experts, out, in)
+        parameter_roles: ClassVar = {"weight": Role(matrix=(1, 2), decay=True)}  # (E, out, in)
 
 The modules of torch and of other libraries are in the tables below. Vectors need no mark: they
 hold no matrix and are not decayed. All else that is unmarked has the role None.
