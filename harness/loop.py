@@ -32,9 +32,11 @@ from harness.interrupt import Interrupt, Stopped
 from harness.load import printable
 from harness.loggers import Logger, Row
 from harness.loss import IGNORED, add_gradients
+from harness.max_norm import limit_norms, limited_weights
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
-from harness.optim import build_optimizer, limit_norms, matrices, rates_of_parts, restore
+from harness.optim import build_optimizer, rates_of_parts, restore
+from harness.parameter_groups import unmarked
 from harness.run_folder import RunFolder, Summary
 from harness.schedule import Schedule
 from harness.watch.observe import Watch
@@ -97,9 +99,11 @@ def train(
     average = moving_average(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
+    if line := unmarked(model):
+        report(line)
     gradients, clip = Gradients(model.parameters()), plan.clip or math.inf
     peaks = rates_of_parts(settings, model)
-    limited = matrices(model) if plan.max_norm is not None else []
+    limited = limited_weights(model) if plan.max_norm is not None else []
     schedule = settings.build("schedule", Schedule, total=total)
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     progress, guard = Progress(), Guard()

@@ -14,7 +14,8 @@ from harness.data import Dataset
 from harness.device import Compute
 from harness.gradients import Gradients
 from harness.loss import IGNORED, add_gradients
-from harness.optim import build_optimizer, limit_norms, matrices
+from harness.max_norm import limit_norms, limited_weights
+from harness.optim import build_optimizer
 from zoo.language_model import LanguageModel
 
 
@@ -40,7 +41,7 @@ def probe(
     model.initialize(settings.init, settings.zero_residual).to(compute.device).train()
     optimizer = build_optimizer(settings, model)
     gradients = Gradients(model.parameters())
-    limited = matrices(model) if plan.max_norm is not None else []
+    limited = limited_weights(model) if plan.max_norm is not None else []
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
     losses = []
     for factor, (inputs_BT, targets_BT) in steps:

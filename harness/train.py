@@ -108,8 +108,9 @@ def check(settings: Settings, world: World = ALONE) -> None:
 
     from harness import batch_norm, measure
     from harness.data import Corpus
+    from harness.max_norm import limited_weights
     from harness.metrics import resolve_stride
-    from harness.optim import check_arguments, check_optimizer, matrices
+    from harness.optim import check_arguments, check_optimizer
     from harness.schedule import Schedule
     from zoo.language_model import LanguageModel
     from zoo_tokenizers import Tokenizer
@@ -153,7 +154,7 @@ def check(settings: Settings, world: World = ALONE) -> None:
             "batch normalization: its statistics would be those of one process's share; train this "
             "model in one process"
         )
-    if settings.train.max_norm is not None and not matrices(model):
+    if settings.train.max_norm is not None and not limited_weights(model):
         raise UsageError("train.max_norm: the model has no weights but embeddings")
 
 

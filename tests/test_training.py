@@ -18,7 +18,7 @@ from harness import checkpoint, data, loop, loss
 from harness.decode import Choice, generate
 from harness.errors import UsageError
 from harness.gradients import ROW, Gradients
-from harness.optim import parameter_groups
+from harness.parameter_groups import parameter_groups
 from zoo.gpt import GPT
 
 from .training import losses, rows, settings, summary, trace, train
