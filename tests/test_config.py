@@ -20,9 +20,8 @@ from hypothesis import settings as hypothesis_settings
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.common.values import closest, describe, fits, show
-from harness.config.build import build_object
+from harness.config.build import Node, build_object
 from harness.config.saved import load_settings
-from harness.config.build import Node
 from harness.config.settings import read_settings
 from harness.training.checks import check_settings
 

@@ -18,7 +18,10 @@ from harness.common.terminal_plot import draw
 from harness.config.settings import Settings, read_settings
 from harness.training import loop, loss
 from harness.training.lion import Lion
-from harness.training.optim import Muon, build_optimizer, limit_norms, matrices, parameter_groups
+from harness.training.max_norm import limit_norms, limited_weights
+from harness.training.muon import Muon
+from harness.training.optim import build_optimizer
+from harness.training.parameter_groups import parameter_groups
 from harness.training.schedules import (
     Constant,
     Cosine,
@@ -29,6 +32,7 @@ from harness.training.schedules import (
     Step,
 )
 from zoo.gpt import GPT
+from zoo.roles import Role
 
 from .laws import CPU
 from .training import losses, rows, settings, summary, trace, train
@@ -405,14 +409,14 @@ def test_label_smoothing_shapes_the_gradient_and_not_the_report() -> None:
 def test_max_norm_bounds_what_comes_into_each_unit(tmp_path: Path) -> None:
     weight = nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
     kernel = nn.Parameter(torch.full((2, 2, 3), 1.0))
-    limit_norms([weight, kernel], 1.0)
+    limit_norms([(weight, Role((0, 1))), (kernel, Role((0, 1, 2)))], 1.0)
     torch.testing.assert_close(weight.detach(), torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
     torch.testing.assert_close(kernel.detach().flatten(1).norm(dim=1), torch.ones(2))
     train(tmp_path / "a", *GPT_SMALL, "train.max_norm=0.05")
     saved = torch.load(tmp_path / "a/run/checkpoints/step-00000008.pt", weights_only=True)
     model = GPT(summary(tmp_path / "a")["vocab_size"], 16, 2, 2, 16)
     model.load_state_dict(saved["model"])
-    assert all(weight.norm(dim=1).max() < 0.0501 for weight in matrices(model))
+    assert all(weight.norm(dim=1).max() < 0.0501 for weight, _ in limited_weights(model))
     assert model.token_embedding.weight.norm(dim=1).max() > 0.06  # an embedding is no unit's input
 
 
@@ -423,34 +427,35 @@ def test_max_norm_of_nothing_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_max_norm_knows_the_units_or_is_refused(name: str) -> None:
-    """transformers' Conv1D keeps (in, out): its rows are no units."""
+def test_max_norm_knows_the_units(name: str) -> None:
+    """transformers' Conv1D keeps (in, out): its columns are the units."""
     model = fresh(node(name))
-    if name == "hf":
-        with pytest.raises(UsageError, match=r"c_attn\.weight belongs to a Conv1D"):
-            matrices(model)
-        return
     with torch.no_grad():
-        for weight in matrices(model):
+        for weight, _ in limited_weights(model):
             weight.fill_(1.0)
-        limit_norms(matrices(model), 0.5)
-    layers = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.RNNBase))]
+        limit_norms(limited_weights(model), 0.5)
+    kinds = (nn.Linear, nn.Conv1d, nn.RNNBase)
+    layers = [m for m in model.modules() if isinstance(m, kinds) or type(m).__name__ == "Conv1D"]
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    found = [p for m in layers for p in m.parameters() if p.dim() > 1 and id(p) not in embedded]
-    assert {id(p) for p in found} == {id(p) for p in matrices(model)}
-    for weight in found:
+    found = {
+        id(p): p if isinstance(m, kinds) else p.mT
+        for m in layers
+        for p in m.parameters()
+        if p.dim() > 1 and id(p) not in embedded
+    }
+    assert found.keys() == {id(p) for p, _ in limited_weights(model)}
+    for weight in found.values():
         norms = weight.flatten(1).norm(dim=1)
         torch.testing.assert_close(norms, torch.full_like(norms, 0.5))
 
 
-def test_max_norm_of_a_transposed_layer_starts_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="belongs to a Conv1D"):
-        train(tmp_path / "a", "model=hf", "train.max_norm=3")
-    assert not (tmp_path / "a/run").exists()
-    llama = ("model.config.model_type=llama", "+model.config.intermediate_size=16")
+def test_max_norm_trains_a_model_of_transformers(tmp_path: Path) -> None:
     small = ("model.config.hidden_size=16", "model.config.num_hidden_layers=1")
-    small += ("+model.config.num_attention_heads=2",)
-    assert train(tmp_path / "b", "model=hf", *llama, *small, "train.max_norm=3") == 0
+    small += ("+model.config.num_attention_heads=2", "optimizer.lr=0.1")
+    assert train(tmp_path / "a", "model=hf", *small, "train.max_norm=0.05") == 0
+    saved = torch.load(tmp_path / "a/run/checkpoints/step-00000008.pt", weights_only=True)
+    weight = saved["model"]["body.h.0.mlp.c_fc.weight"]  # (in, out)
+    assert weight.norm(dim=0).max() < 0.0501 < weight.norm(dim=1).max()
 
 
 def test_the_moving_average_is_what_is_evaluated(tmp_path: Path) -> None:

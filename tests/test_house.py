@@ -76,6 +76,7 @@ ALLOWED = {
     "harness": (
         "harness",
         "zoo.language_model",
+        "zoo.roles",
         *(f"zoo_tokenizers.{name}" for name in __import__("zoo_tokenizers").__all__),
     ),
 }

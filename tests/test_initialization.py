@@ -23,7 +23,6 @@ MAPS = {
     "bow": 1, "gpt": 8, "gpt1": 8, "gpt3": 8, "gpt_modern": 8, "ladder": 6, "llama": 8,
     "megabyte": 8, "mistral": 8, "perceiver_ar": 8, "wavenet": 9,
 }  # fmt: skip
-OWN = ("hf",)  # its weights' layout is transformers'
 TRAIN = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "train.steps=1")
 
 
@@ -148,7 +147,7 @@ def test_names_in_configuration_are_the_schemes() -> None:
     assert ("default", *SCHEMES) == config.INITS
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWN])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_scheme_on_every_architecture(name: str) -> None:
     model = fresh(node(name))
     for scheme in SCHEMES:
@@ -194,20 +193,19 @@ def test_blocks_of_zero_residual_are_the_identity() -> None:
 
 
 def test_weights_of_unknown_layout_are_refused() -> None:
-    class Transposed(nn.Module):
+    class Unmarked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(2, 3))
 
-    with pytest.raises(ValueError, match=r"part.weight belongs to a Transposed"):
-        initialize(nn.ModuleDict({"part": Transposed()}), "kaiming")
+    with pytest.raises(ValueError, match=r"part.weight is unmarked"):
+        initialize(nn.ModuleDict({"part": Unmarked()}), "kaiming")
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (("model=mlp", "zero_residual=true"), "MLP declares no maps into a residual stream"),
-        (("model=hf", "init=kaiming"), "belongs to a Conv1D"),
         (("init=kaming",), "Did you mean kaiming"),
         (("model=ladder", "model.residual=false", "zero_residual=true"), "declares no maps"),
     ],

@@ -21,7 +21,7 @@ from harness.runs import checkpoint
 from harness.sampling.decode import SamplingParams, generate
 from harness.training import loop, loss
 from harness.training.gradients import ROW, Gradients
-from harness.training.optim import parameter_groups
+from harness.training.parameter_groups import parameter_groups
 from zoo.gpt import GPT
 
 from .training import losses, rows, settings, summary, trace, train

@@ -32,6 +32,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
+from zoo.roles import LINEAR
 
 LOG = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class HuggingFace(LanguageModel):
         self.body: nn.Module = model
         self.head: nn.Module = nn.Identity()
         head, body = model.get_output_embeddings(), model.base_model
+        if isinstance(head, nn.Linear):  # wherever in the model it stays
+            vars(head)["parameter_roles"] = {"weight": dataclasses.replace(LINEAR, output=True)}
         if isinstance(head, nn.Linear) and _hold_all_parameters([body, head], model):
             self.body, self.head = body, head
         if not next(self.parameters()).is_meta:  # where nothing is computed nothing can be tried

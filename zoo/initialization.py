@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from zoo.roles import matrices, roles
+
 STD = 0.02  # GPT-2's and BERT's
 
 
@@ -27,8 +29,6 @@ SCHEMES: dict[str, Callable[[Tensor, int], Tensor]] = {
     # BERT's code (Devlin et al. 2019).
     "truncated_normal": lambda weight, added: truncated_normal_(weight, STD),
 }
-# Of these it is known which way they multiply, and so what their fans are.
-KNOWN = (nn.Linear, nn.Conv1d, nn.Embedding, nn.RNNBase)
 
 
 def initialize(
@@ -38,13 +38,13 @@ def initialize(
     streams: tuple[str, ...] = ("",),
 ) -> None:
     """Draw the weights of all maps, convolutions and embeddings anew. Biases become zero; norms and
-    other vectors stay as they are.
+    whatever else is neither stay as they are (zoo.roles says what is what).
 
     residual: what the maps into a residual stream are called, by the last part of their names.
     streams: the parts of the model that have one, each its own; "" is the whole model.
     Fans are torch's: an embedding's fan in is its width, and matrices that are stored as one
     (queries, keys and values; a recurrent net's gates) count as one.
-    Raises ValueError for a scheme that is none, and for weights whose fans are not known.
+    Raises ValueError for a scheme that is none, and for a parameter of an unknown role.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"init={scheme} is not one of default, {', '.join(SCHEMES)}")
@@ -54,22 +54,21 @@ def initialize(
         for maps in [residual_maps(model.get_submodule(stream), residual)]
         for each in maps
     }
-    seen: set[int] = set()  # a weight that is tied is drawn once
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            if parameter.dim() < 2:
-                if "bias" in name:
-                    nn.init.zeros_(parameter)
-                continue
-            if not isinstance(module, KNOWN):
-                raise ValueError(
-                    f"init={scheme}: {path}.{name} belongs to a {type(module).__name__}, which is "
-                    "no linear map, convolution, embedding or recurrent layer; leave init=default"
-                )
-            SCHEMES[scheme](parameter, added.get(id(parameter), 1))
+    known = roles(model)
+    for name, parameter in model.named_parameters():
+        role = known[name]
+        if role is None:
+            raise ValueError(
+                f"init={scheme}: {name} is unmarked, so how it should begin is not known "
+                "(zoo/roles.py); leave init=default"
+            )
+        if role.bias:
+            nn.init.zeros_(parameter)
+        elif role.embedding:
+            SCHEMES[scheme](parameter, 1)
+        elif role.matrix:
+            for weight in matrices(parameter.detach(), role):
+                SCHEMES[scheme](weight, added.get(id(parameter), 1))
 
 
 def zero_residual_maps(model: nn.Module, residual: tuple[str, ...]) -> None:

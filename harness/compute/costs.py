@@ -11,20 +11,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.language_model import LanguageModel
+from zoo.roles import roles
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
     """Total, trainable and embedding parameters; shared ones count once."""
-    embedding = {
-        id(parameter): parameter.numel()
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
+    known = roles(model)
     return {
         "total": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "embedding": sum(embedding.values()),
+        "embedding": sum(
+            p.numel() for n, p in model.named_parameters() if (role := known[n]) and role.embedding
+        ),
     }
 
 

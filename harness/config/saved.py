@@ -22,9 +22,9 @@ MOVED = {
         f"harness.schedule.{name}": f"harness.training.schedules.{name}"
         for name in ("Constant", "Cosine", "InverseSqrt", "Linear", "StableDecay", "Step")
     },
-    "harness.lion.Lion": "harness.training.lion.Lion",
-    "harness.loggers.Local": "harness.loggers.local.Local",
-    "harness.optim.Muon": "harness.training.muon.Muon",
+    "harness.training.lion.Lion": "harness.training.lion.Lion",
+    "harness.loggers.local.Local": "harness.loggers.local.Local",
+    "harness.training.muon.Muon": "harness.training.muon.Muon",
 }
 
 

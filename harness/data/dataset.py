@@ -9,11 +9,7 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.data.assets import Assets
-from harness.data.corpus import (
-    Corpus,
-    Text,
-    split_points,
-)
+from harness.data.corpus import Corpus, Text, split_points
 from harness.data.encoded import PARTS, Lost, Split, encode_parts, learn
 from zoo_tokenizers import Tokenizer, TokenizerError
 

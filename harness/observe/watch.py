@@ -38,6 +38,7 @@ from harness.observe.by_position import loss_by_position, over_patch, over_range
 from harness.observe.hooks import KINDS, Layer, watching
 from harness.observe.quantities import histogram, spectral_norm
 from zoo.language_model import LanguageModel
+from zoo.roles import roles, unstacked
 
 
 class Watch:
@@ -47,10 +48,16 @@ class Watch:
         self._settings = settings
         self._every, self._full = settings.observe.every, settings.observe.full
         self._model, self._compute = model, compute
+        # What is a matrix, or several: maps' weights and embeddings.
+        self._tables = {
+            name: role
+            for name, role in roles(model).items()
+            if role is not None and (role.matrix or role.embedding)
+        }
         self._weights = {
             name: parameter
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and (self._full or parameter.dim() >= 2)
+            if parameter.requires_grad and (self._full or name in self._tables)
         }
         self._before: list[Tensor] = []
         self._findings = findings.Findings()
@@ -71,8 +78,9 @@ class Watch:
             self._before = [parameter.detach().clone() for parameter in self._weights.values()]
             for name, parameter in self._weights.items():
                 numbers[f"weights/{name}/norm"] = parameter.norm()
-                if self._full and parameter.dim() >= 2:
-                    numbers[f"weights/{name}/spectral_norm"] = spectral_norm(parameter)
+                if self._full and name in self._tables:
+                    norms = [spectral_norm(w) for w in unstacked(parameter, self._tables[name])]
+                    numbers[f"weights/{name}/spectral_norm"] = torch.stack(norms).max()
                 if parameter.grad is not None:
                     numbers[f"gradients/{name}/norm"] = parameter.grad.norm()
                     if self._full:
@@ -91,8 +99,8 @@ class Watch:
             if math.isfinite(ratio) and ratio > 0:  # else it was zero, or was not updated
                 row[f"updates/{name}/log10_ratio"] = math.log10(ratio)
         # A bias that began at zero may well change by more than it is: that is no finding.
-        vectors = [name for name, parameter in self._weights.items() if parameter.dim() < 2]
-        ratios = {f"updates/{name}/log10_ratio" for name in vectors}
+        others = self._weights.keys() - self._tables.keys()
+        ratios = {f"updates/{name}/log10_ratio" for name in others}
         self._findings.add({name: value for name, value in row.items() if name not in ratios})
 
     @contextmanager

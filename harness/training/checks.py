@@ -12,7 +12,8 @@ from harness.evaluation import batch_norm
 from harness.evaluation.score import resolve_stride
 from harness.loggers.build import build_logger
 from harness.training.distributed import ALONE, World
-from harness.training.optim import check_arguments, check_optimizer, matrices
+from harness.training.max_norm import limited_weights
+from harness.training.optim import check_arguments, check_optimizer
 from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
@@ -59,5 +60,5 @@ def check_settings(settings: Settings, world: World = ALONE) -> None:
             "batch normalization: its statistics would be those of one process's share; train this "
             "model in one process"
         )
-    if settings.train.max_norm is not None and not matrices(model):
+    if settings.train.max_norm is not None and not limited_weights(model):
         raise UsageError("train.max_norm: the model has no weights but embeddings")

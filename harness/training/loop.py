@@ -39,6 +39,7 @@ from harness.runs.folder import RunFolder, Summary
 from harness.sampling.decode import SamplingParams, generate
 from harness.training.distributed import ALONE, World
 from harness.training.guards import require_finite_weights
+from harness.training.parameter_groups import unmarked
 from harness.training.schedules import Schedule
 from harness.training.trainer import Trainer
 from zoo.language_model import LanguageModel
@@ -96,6 +97,8 @@ def train(
     trainer = Trainer(settings, tokenizer.vocab_size, compute, world, interrupt.check)
     model, evaluated = trainer.model, trainer.evaluated
     watch = Watch(settings, model, compute)
+    if line := unmarked(model):
+        report(line)
     progress = Progress()
 
     if saved is not None:

@@ -1,9 +1,8 @@
-"""Which parameters are decayed, at which rate they learn, and Muon for the matrices."""
+"""The configured optimizer: what is wrong with it, building it, its state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,27 +10,26 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from harness.common.errors import UsageError
-from harness.common.values import describe, fits, nearest, show
+from harness.common.values import describe, fits, show
 from harness.compute.costs import Undrawn
 from harness.config.build import Node, build_object, check_object
 from harness.config.settings import Settings
+from harness.training.muon import Muon
+from harness.training.parameter_groups import Group, parameter_groups, part_of
 from zoo.language_model import LanguageModel
 
-Group = dict[str, Any]
 # What is ours to check, because the optimizer's class does not take it, or need not.
 RULES: dict[str, Any] = {
     "lr": float,
     "lr_of": dict[str, float] | None,
     "decay_embeddings": bool | None,
 }
-# Other modules may keep their weights the other way round, as transformers' Conv1D does.
-ROWS_ARE_UNITS = (nn.Linear, nn.Conv1d, nn.RNNBase)
 
 
 def build_optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
     """The configured optimizer over the model's parameter groups. Each group's `peak_lr` is the
     rate that the schedule's factor applies to."""
-    return _build(settings, _groups(settings, model))
+    return _build(settings, groups_of(settings, model))
 
 
 def check_arguments(settings: Settings) -> None:
@@ -64,8 +62,8 @@ def _check_ranges(node: Node) -> None:
 
 def check_optimizer(settings: Settings, model: nn.Module) -> None:
     """Raises UsageError for what `build_optimizer` would refuse; the model may be without data."""
-    groups = _groups(settings, model)
-    _build(settings, [g | {"params": [torch.zeros(2, 2, requires_grad=True)]} for g in groups])
+    groups = groups_of(settings, model)
+    _build(settings, [group | {"params": [_small(group)]} for group in groups])
 
 
 def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -89,7 +87,7 @@ def planned_rates(settings: Settings) -> dict[str, float]:
     """The `rates_of_parts` of a model that need not be there yet."""
     with torch.device("meta"), Undrawn():
         model = settings.build("model", LanguageModel, vocab_size=256)
-    _groups(settings, model)  # for what it refuses
+    groups_of(settings, model)  # for what it refuses
     return rates_of_parts(settings, model)
 
 
@@ -98,7 +96,7 @@ def rates_of_parts(settings: Settings, model: nn.Module) -> dict[str, float]:
     gives one; all others' by "". A rate that no parameter has is left out."""
     node = settings.optimizer
     rates = {"": node["lr"]} | (node.get("lr_of") or {})
-    held = {_part(name, rates) for name, p in model.named_parameters() if p.requires_grad}
+    held = {part_of(name, rates) for name, p in model.named_parameters() if p.requires_grad}
     return {part: rate for part, rate in rates.items() if part in held}
 
 
@@ -107,20 +105,26 @@ def state_size(settings: Settings, model: nn.Module) -> int:
     a small matrix in the place of each group; the model may be without data."""
     return sum(
         _state_per_parameter(settings, group) * sum(p.numel() for p in group["params"])
-        for group in _groups(settings, model)
+        for group in groups_of(settings, model)
     )
 
 
 def _state_per_parameter(settings: Settings, group: Group) -> int:
-    small = torch.zeros(2, 2, requires_grad=True)
-    small.grad = torch.zeros(2, 2)
+    small = _small(group)
+    small.grad = torch.zeros_like(small)
     optimizer = _build(settings, [group | {"params": [small]}])
     optimizer.step()
     kept = tree_leaves(optimizer.state_dict())
     return sum(isinstance(each, torch.Tensor) and each.numel() == small.numel() for each in kept)
 
 
-def _groups(settings: Settings, model: nn.Module) -> list[Group]:
+def _small(group: Group) -> torch.Tensor:
+    """A weight of 2 × 2 in the place of the group's."""
+    return torch.zeros((1,) * group["stack"] + (2, 2), requires_grad=True)
+
+
+def groups_of(settings: Settings, model: nn.Module) -> list[Group]:
+    """The model's parameters in groups, by the configuration's rules."""
     node = settings.optimizer
     return parameter_groups(
         model,
@@ -141,160 +145,3 @@ def _node(settings: Settings) -> Node:
     """What the optimizer's own class takes: the rules for the groups are not for it."""
     rules = ("lr_of", "decay_embeddings")
     return {key: value for key, value in settings.optimizer.items() if key not in rules}
-
-
-def parameter_groups(
-    model: nn.Module,
-    lr: float,
-    lr_of: dict[str, float],
-    weight_decay: float,
-    decay_embeddings: bool = False,
-) -> list[Group]:
-    """Every trainable parameter in exactly one group.
-
-    Decayed are weight matrices and convolution kernels; embeddings, and what is tied to them, only
-    if `decay_embeddings`; norms and biases never. `lr_of` gives parts of the model, by the start of
-    their parameters' names, a rate of their own; of several that fit, the longest.
-    Raises UsageError for a part that the model does not have.
-    """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    embedded = _embeddings(model)
-    head = model.get_submodule("head") if hasattr(model, "head") else nn.Identity()
-    output = {id(parameter) for parameter in head.parameters()}
-    for part in lr_of:
-        if not any(_lies_in(name, part) for name, _ in named):
-            raise UsageError(f"optimizer.lr_of.{part}: {_why_no_part(model, part, named)}")
-    groups: dict[tuple[Any, ...], Group] = {}
-    for name, parameter in named:
-        matrix = parameter.dim() >= 2
-        decayed = matrix and (id(parameter) not in embedded or decay_embeddings)
-        hidden = matrix and id(parameter) not in embedded | output
-        rate = lr_of.get(_part(name, lr_of), lr)
-        group = groups.setdefault(
-            (rate, decayed, hidden),
-            {
-                "params": [],
-                "lr": rate,
-                "peak_lr": rate,
-                "weight_decay": weight_decay if decayed else 0.0,
-                "hidden": hidden,
-            },
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
-
-
-def matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Weight matrices and convolution kernels that are not embeddings; rows are units.
-
-    Raises UsageError for weights of which that is not known.
-    """
-    embedded = _embeddings(model)
-    found: dict[int, nn.Parameter] = {}  # a weight that is tied is there once
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() < 2 or id(parameter) in embedded:
-                continue
-            if not isinstance(module, ROWS_ARE_UNITS):
-                raise UsageError(
-                    f"train.max_norm: {path}.{name} belongs to a {type(module).__name__}, which is "
-                    "no linear map, convolution or recurrent layer: what comes into one of its "
-                    "units is not known; leave train.max_norm=null"
-                )
-            found[id(parameter)] = parameter
-    return list(found.values())
-
-
-@torch.no_grad()
-def limit_norms(weights: Iterable[nn.Parameter], limit: float) -> None:
-    """Scale each unit's incoming weights down to at most this norm (Srivastava et al. 2014,
-    "Dropout", section 5.1)."""
-    for weight in weights:
-        flat = weight.flatten(1)
-        flat.copy_(flat.renorm(2, 0, limit))
-
-
-class Muon(torch.optim.Optimizer):
-    """Muon for the hidden layers' matrices, convolution kernels reshaped to (out, in · width), and
-    AdamW for embeddings, norms and biases (Jordan et al. 2024, "Muon").
-
-    Muon's updates are scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982, section 2.2), so
-    that one learning rate serves both.
-    """
-
-    def __init__(
-        self,
-        params: list[Group],
-        lr: float,
-        weight_decay: float = 0.1,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.99),
-    ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        hidden = [group for group in self.param_groups if group["hidden"]]
-        rest = [group for group in self.param_groups if not group["hidden"]]
-        self._flat = [(p, p.detach().flatten(1)) for group in hidden for p in group["params"]]
-        flat = {id(parameter): matrix for parameter, matrix in self._flat}
-        self.parts: list[torch.optim.Optimizer] = []
-        if hidden:
-            reshaped = [
-                {**group, "params": [flat[id(p)] for p in group["params"]]} for group in hidden
-            ]
-            self.parts.append(
-                torch.optim.Muon(
-                    reshaped, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"
-                )
-            )
-        if rest:
-            copies = [dict(group) for group in rest]
-            self.parts.append(
-                torch.optim.AdamW(copies, lr, betas, weight_decay=weight_decay, fused=True)
-            )
-        self._outer = hidden + rest
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        for parameter, matrix in self._flat:
-            matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-        inner = [group for part in self.parts for group in part.param_groups]
-        for group, own in zip(self._outer, inner, strict=True):
-            own["lr"] = group["lr"]
-        for part in self.parts:
-            part.step()
-        return None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-
-
-def _embeddings(model: nn.Module) -> set[int]:
-    return {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-
-
-def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Parameter]]) -> str:
-    """What to say of a part in which none of the named parameters lies."""
-    owners = {id(parameter): name for name, parameter in named}
-    for twin, parameter in model.named_parameters(remove_duplicate=False):
-        if _lies_in(twin, part) and id(parameter) in owners:
-            owner = owners[id(parameter)]
-            return f"{twin} is tied to {owner}; its rate is that of {owner.rpartition('.')[0]}"
-    parts = sorted({name.split(".")[0] for name, _ in named})
-    return f"the model has no such part.{nearest(part, parts)} Parts: {', '.join(parts)}"
-
-
-def _part(name: str, parts: Iterable[str]) -> str:
-    """The longest of the parts that the parameter lies in; "" if it lies in none."""
-    return max((part for part in parts if _lies_in(name, part)), key=len, default="")
-
-
-def _lies_in(name: str, part: str) -> bool:
-    return name == part or name.startswith(part + ".")

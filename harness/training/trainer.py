@@ -27,13 +27,7 @@ from harness.training.distributed import ALONE, World
 from harness.training.gradients import Gradients
 from harness.training.guards import Attempt, Guard
 from harness.training.loss import add_gradients
-from harness.training.optim import (
-    build_optimizer,
-    limit_norms,
-    matrices,
-    rates_of_parts,
-    restore,
-)
+from harness.training.optim import build_optimizer, limit_norms, rates_of_parts, restore
 from zoo.language_model import LanguageModel
 
 Watching = Callable[[Row, Tensor], AbstractContextManager[None]]
@@ -67,7 +61,7 @@ class Trainer:
         self._optimizer = build_optimizer(settings, self.model)
         self._gradients = Gradients(self.model.parameters())
         self._peaks = rates_of_parts(settings, self.model)
-        self._limited = matrices(self.model) if self._plan.max_norm is not None else []
+        self._limited = limited_weights(self.model) if self._plan.max_norm is not None else []
         enabled = compute.precision == "fp16"
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=enabled)
         self.guard = Guard()

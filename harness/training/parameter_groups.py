@@ -1,0 +1,101 @@
+"""Parameters in groups: which are decayed, at which rate each learns, and which Muon updates.
+
+It goes by what a parameter is (zoo.roles), not by its shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from harness.common.errors import UsageError
+from harness.common.values import nearest
+from zoo.roles import OTHER, roles
+
+Group = dict[str, Any]
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    lr_of: dict[str, float],
+    weight_decay: float,
+    decay_embeddings: bool = False,
+) -> list[Group]:
+    """Every trainable parameter in exactly one group.
+
+    Decayed are the weights of linear maps and convolutions, and what is marked so; embeddings, and
+    what is tied to them, only if `decay_embeddings`; norms, biases and what is unmarked never.
+    hidden: the group's parameters are matrices between embeddings and output; their first `stack`
+    axes stack them. `lr_of` gives parts of the model, by the start of their parameters' names, a
+    rate of their own; of several that fit, the longest.
+    Raises UsageError for a part that the model does not have.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for part in lr_of:
+        if not any(_lies_in(name, part) for name, _ in named):
+            raise UsageError(f"optimizer.lr_of.{part}: {_why_no_part(model, part, named)}")
+    known = roles(model)
+    groups: dict[tuple[Any, ...], Group] = {}
+    for name, parameter in named:
+        role = known[name] or OTHER
+        decayed = decay_embeddings if role.embedding else role.decay
+        hidden = bool(role.matrix) and not (role.embedding or role.output)
+        stack = role.stack(parameter) if hidden else 0
+        rate = lr_of.get(part_of(name, lr_of), lr)
+        group = groups.setdefault(
+            (rate, decayed, hidden, stack),
+            {
+                "params": [],
+                "lr": rate,
+                "peak_lr": rate,
+                "weight_decay": weight_decay if decayed else 0.0,
+                "hidden": hidden,
+                "stack": stack,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def unmarked(model: nn.Module) -> str | None:
+    """A line naming the parameters that no mark or table knows; None: there are none."""
+    names = abbreviated(name for name, role in roles(model).items() if role is None)
+    if not names:
+        return None
+    listed = ", ".join(
+        f"{name} ({len(each)})" if len(each) > 1 else name for name, each in names.items()
+    )
+    count = sum(map(len, names.values()))
+    return f"{count} unmarked parameters, not decayed nor orthogonalized (zoo/roles.py): {listed}"
+
+
+def abbreviated(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names that differ in numbers alone, as those of many layers do, under one with stars."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", name), []).append(name)
+    return found
+
+
+def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Parameter]]) -> str:
+    """What to say of a part in which none of the named parameters lies."""
+    owners = {id(parameter): name for name, parameter in named}
+    for twin, parameter in model.named_parameters(remove_duplicate=False):
+        if _lies_in(twin, part) and id(parameter) in owners:
+            owner = owners[id(parameter)]
+            return f"{twin} is tied to {owner}; its rate is that of {owner.rpartition('.')[0]}"
+    parts = sorted({name.split(".")[0] for name, _ in named})
+    return f"the model has no such part.{nearest(part, parts)} Parts: {', '.join(parts)}"
+
+
+def part_of(name: str, parts: Iterable[str]) -> str:
+    """The longest of the parts that the parameter lies in; "" if it lies in none."""
+    return max((part for part in parts if _lies_in(name, part)), key=len, default="")
+
+
+def _lies_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(part + ".")

@@ -1,0 +1,178 @@
+"""What each parameter is: the weight of a linear map, an embedding, or neither.
+
+Weight decay, Muon, max-norm, initialization schemes and the count of embeddings go by this, never
+by a tensor's number of dimensions. A module marks parameters of its own:
+
+    class Experts(nn.Module):
+        parameter_roles: ClassVar = {"weight": Role(matrix=(1, 2), decay=True)}  # (E, out, in)
+
+The modules of torch and of other libraries are in the tables below. Vectors need no mark: they
+hold no matrix and are not decayed. All else that is unmarked has the role None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a parameter is to those who treat parameters differently.
+
+    matrix: the axes of a linear map, that of its outputs first, then those of its inputs; (): it is
+        no linear map. They are the parameter's last axes, in any order. Axes before them stack
+        matrices, each a map of its own.
+    decay: weight decay applies. Embeddings go by the optimizer's `decay_embeddings` instead.
+    embedding: a table of vectors that are looked up.
+    output: the linear map that ends in logits.
+    bias: an initialization scheme sets it to zero.
+    """
+
+    matrix: tuple[int, ...] = ()
+    decay: bool = False
+    embedding: bool = False
+    output: bool = False
+    bias: bool = False
+
+    def stack(self, parameter: Tensor) -> int:
+        """How many of the parameter's axes stack matrices."""
+        return parameter.dim() - len(self.matrix) if self.matrix else 0
+
+    def fits(self, parameter: Tensor) -> bool:
+        """Whether `matrix` are the parameter's last axes."""
+        axes = range(self.stack(parameter), parameter.dim())
+        return not self.matrix or (len(axes) >= 2 and sorted(self.matrix) == list(axes))
+
+
+Table = Mapping[str, Role]
+
+LINEAR = Role(matrix=(0, 1), decay=True)
+EMBEDDING = Role(embedding=True)
+BIAS = Role(bias=True)
+OTHER = Role()  # a scale, a decay rate, a mix, …
+OUT_IN = Role(matrix=(1, 2), decay=True)  # a stack of matrices (…, out, in)
+IN_OUT = Role(matrix=(2, 1), decay=True)
+
+# By patterns of parameters' names. Matrices stored as one (a recurrent net's gates, queries with
+# keys and values) count as one.
+RECURRENT: Table = {"weight_*": LINEAR, "bias_*": BIAS}
+NORM: Table = {"weight": OTHER, "bias": BIAS}
+TORCH: dict[type[nn.Module], Table] = {
+    nn.Linear: {"weight": LINEAR},
+    nn.Conv1d: {"weight": Role((0, 1, 2), decay=True)},
+    nn.Conv2d: {"weight": Role((0, 1, 2, 3), decay=True)},
+    nn.Conv3d: {"weight": Role((0, 1, 2, 3, 4), decay=True)},
+    nn.ConvTranspose1d: {"weight": Role((1, 0, 2), decay=True)},
+    nn.ConvTranspose2d: {"weight": Role((1, 0, 2, 3), decay=True)},
+    nn.ConvTranspose3d: {"weight": Role((1, 0, 2, 3, 4), decay=True)},
+    nn.RNNBase: RECURRENT,
+    nn.RNNCellBase: RECURRENT,
+    nn.MultiheadAttention: {
+        "*_proj_weight": LINEAR,
+        "in_proj_bias": BIAS,
+        "bias_[kv]": OTHER,
+    },
+    nn.Embedding: {"weight": EMBEDDING},
+    nn.EmbeddingBag: {"weight": EMBEDDING},
+    nn.LayerNorm: NORM,
+    nn.RMSNorm: NORM,
+}
+# By package, then by patterns of classes' names; the first that fits both names counts.
+LIBRARIES: dict[str, dict[str, Table]] = {
+    "transformers": {
+        "Conv1D": {"weight": Role(matrix=(1, 0), decay=True)},
+        # Mixtures of experts. Three types multiply by (in, out).
+        "AriaExperts": {"*_proj": IN_OUT},
+        "GptOssExperts": {"*_proj": IN_OUT, "*_proj_bias": OTHER},
+        "Llama4TextExperts": {"*_proj": IN_OUT},
+        "*Experts": {"*_proj": OUT_IN, "weight": OUT_IN},
+        "*Router": {"weight": LINEAR},
+        "Ernie4_5_MoeStatics": {"e_score_correction_bias": OTHER},
+        # State spaces and other recurrences.
+        "Zamba*": {"[xd]*_proj_weight": OUT_IN, "dt_proj_bias": OTHER, "D": OTHER, "A_log": OTHER},
+        "RecurrentGemmaRglru": {"*_gate_weight": IN_OUT, "*_gate_bias": OTHER},
+        "Rwkv*": {"time_mix_*": OTHER},
+        "*": {"A_log": OTHER, "position_bias": OTHER},
+        # Hyper-connections, relative positions, residuals by attention.
+        "*HyperConnection": {"fn": LINEAR},
+        "*HyperHead": {"hc_fn": LINEAR},
+        "Inkling*": {
+            "proj": Role(matrix=(1, 0), decay=True),
+            "static_weight": OTHER,
+            "query": OTHER,
+            "scale": OTHER,
+        },
+        "CpmAnt*": {"relative_attention_bias": EMBEDDING},
+    },
+}
+
+
+def roles(model: nn.Module) -> dict[str, Role | None]:
+    """The role of each parameter, by its name. None: it is unmarked, and no vector.
+
+    One that is shared is an embedding if any of its owners says so; else the first owner that
+    knows it decides. `model.head`, if there is one, is the output.
+    Raises ValueError for a mark that does not fit.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: dict[str, Role | None] = dict.fromkeys(names.values())
+    for path, module in model.named_modules():
+        _require_marks_fit(path, module)
+        for own, parameter in module.named_parameters(recurse=False):
+            name = names[id(parameter)]
+            role, before = _role(module, own, parameter), found[name]
+            if before is None or (role is not None and role.embedding):
+                found[name] = role
+    head = getattr(model, "head", None)
+    for parameter in head.parameters() if isinstance(head, nn.Module) else ():
+        name = names[id(parameter)]
+        if (role := found[name]) is not None:
+            found[name] = replace(role, output=True)
+    return found
+
+
+def matrices(weight: Tensor, role: Role) -> list[Tensor]:
+    """Views of each matrix that the weight holds, the axis of its outputs first."""
+    order = [axis - role.stack(weight) for axis in role.matrix]
+    return [matrix.permute(order) for matrix in unstacked(weight, role)]
+
+
+def unstacked(weight: Tensor, role: Role) -> Sequence[Tensor]:
+    """The same, each with its axes as they are stored."""
+    stack = role.stack(weight)
+    return weight.flatten(0, stack - 1).unbind() if stack else [weight]
+
+
+def _role(module: nn.Module, name: str, parameter: Tensor) -> Role | None:
+    marks: Table = getattr(module, "parameter_roles", {})
+    if name in marks:
+        return marks[name]
+    for cls in type(module).__mro__:
+        tables = [TORCH[cls]] if cls in TORCH else []
+        package = LIBRARIES.get(cls.__module__.partition(".")[0], {})
+        tables += [table for kind, table in package.items() if fnmatchcase(cls.__name__, kind)]
+        for table in tables:
+            for pattern, role in table.items():
+                if fnmatchcase(name, pattern) and len(role.matrix) <= parameter.dim():
+                    return role
+    if parameter.dim() >= 2:
+        return None
+    return BIAS if name == "bias" else OTHER
+
+
+def _require_marks_fit(path: str, module: nn.Module) -> None:
+    marks: Table = getattr(module, "parameter_roles", {})
+    for name, role in marks.items():
+        where = f"{path}.{name}" if path else name
+        if not hasattr(module, name):
+            raise ValueError(f"parameter_roles of {type(module).__name__}: there is no {where}")
+        parameter = getattr(module, name)
+        if parameter is not None and not role.fits(parameter):  # None: a bias that is left out, say
+            raise ValueError(
+                f"parameter_roles of {type(module).__name__}: matrix={role.matrix} are not the "
+                f"last axes of {where}, which has {parameter.dim()}"
+            )
