@@ -1,0 +1,44 @@
+"""Which configuration a run is of: what tells one job of a sweep from another."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.common.errors import UsageError
+from harness.compute.device import Compute
+from harness.config.build import Node
+from harness.config.saved import load_settings
+from harness.config.settings import Role, Settings, keys_with
+
+
+
+def digest(settings: Settings) -> str:
+    """SHA-256 of all that tells one job of a sweep from another. precision=auto is what it means on
+    this machine."""
+    plain = settings.plain()
+    for key in keys_with(Role.SAME_JOB):
+        *groups, name = key.split(".")
+        del functools.reduce(dict.__getitem__, groups, plain)[name]
+    if settings.precision == "auto":
+        with suppress(UsageError):  # no such device: the job itself will say so
+            plain["precision"] = Compute.choose(settings.device, "auto").precision
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_run(folder: Path) -> str | None:
+    """The digest of a run's configuration; None if it has none that can be read."""
+    try:
+        return _digest_of_file(folder / "config.yaml", (folder / "config.yaml").stat().st_mtime_ns)
+    except (OSError, UsageError):
+        return None
+
+
+@functools.cache
+def _digest_of_file(path: Path, changed: int) -> str:
+    return digest(load_settings(path))
