@@ -1,8 +1,8 @@
-"""What `mkdocs build` does beyond mkdocs: it shows the repository's own pages beside those of docs/,
-at the same paths, so that a link works on the site as it does in the repository; and it fills in
-what is made from the source.
+"""What the build of the site adds to mkdocs.
 
-A page asks for a part by a comment on a line of its own: `<!-- made: settings -->`.
+The site has the repository's own pages, too, at the same paths as in the repository. So a link works
+in both. And the parts that are made from the source are filled in: a page asks for one by a comment
+on a line of its own, `<!-- made: settings -->`.
 """
 
 from __future__ import annotations

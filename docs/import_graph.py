@@ -37,7 +37,7 @@ def import_graph(*, type_checking: bool = True) -> Graph:
             if (target := _owner(imported, files)) not in (None, name)
         }
         for name, path in files.items()
-    }  # type: ignore[return-value]
+    }
 
 
 def package_graph(graph: Mapping[str, Iterable[str]] | None = None) -> Graph:

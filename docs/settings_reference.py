@@ -25,7 +25,7 @@ from docs.import_graph import ROOT, modules
 CONF = ROOT / "conf"
 SKIPPED = ("defaults", "hydra", "_target_")
 # Of settings that the harness reads itself, beside what the optimizer's class takes.
-OPTIMIZER_TYPES = {"lr_of": "dict[str, float] | null", "decay_embeddings": "bool"}
+OPTIMIZER_TYPES = {"lr_of": "dict[str, float] or null", "decay_embeddings": "bool"}
 COMMENT = re.compile(r"\s*#\s?(.*)")
 
 
@@ -59,6 +59,7 @@ def read_file(path: Path) -> ConfigFile:
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     root = yaml.compose(text)
+    assert root is not None, f"{path} is empty"
     header = _comments_above(lines, root.start_mark.line)
     plain = yaml.safe_load(text)
     defaults = plain.get("defaults") or []
@@ -148,7 +149,7 @@ def _own_settings() -> type:
 
 def _types_of_dataclass(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     hints = typing.get_type_hints(kind)
-    for each in fields(kind):  # type: ignore[arg-type]
+    for each in fields(kind):
         if is_dataclass(hints[each.name]):
             yield from _types_of_dataclass(hints[each.name], f"{prefix}{each.name}.")
         else:
@@ -165,12 +166,12 @@ def _words(hint: Any) -> str:
     """A type in YAML's terms: null for None, and only the types that plain values have."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return " | ".join(map(str, inner))
+        return " or ".join(map(str, inner))
     if origin in (typing.Union, types.UnionType):
         plain = [
             each for each in inner if not (inspect.isclass(each) and each.__module__ == "torch")
         ]
-        return " | ".join(map(_words, plain))
+        return " or ".join(map(_words, plain))
     if origin is tuple and Ellipsis in inner:
         return f"list[{_words(inner[0])}]"
     if origin is tuple:
@@ -239,7 +240,7 @@ def _table(file: ConfigFile, kinds: Mapping[str, str], known: Mapping[str, str])
         kind = kinds.get(key) or type(setting.value).__name__
         cells = [f"`{key}`", f"`{setting.default}`", f"`{kind}`"]
         cells.append(escape(setting.meaning or known.get(key, ""), quote=False))
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
