@@ -1,8 +1,8 @@
 """What the build of the site adds to mkdocs.
 
-The site has the repository's own pages, too, at the same paths as in the repository. So a link works
-in both. And the parts that are made from the source are filled in: a page asks for one by a comment
-on a line of its own, `<!-- made: settings -->`.
+The site also has the repository's own pages, at the same paths as in the repository, so that a link
+works in both. The parts that are made from the source are filled in: a page asks for one by a
+comment on a line of its own, `<!-- made: settings -->`.
 """
 
 from __future__ import annotations
