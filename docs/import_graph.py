@@ -44,12 +44,12 @@ def package_graph(graph: Mapping[str, Iterable[str]] | None = None) -> Graph:
     """Which packages each package imports. The modules that lie directly in `harness` are its
     commands, so the node `harness` stands for those."""
     graph = import_graph() if graph is None else graph
-    packages = {name for name, path in modules().items() if path.name == "__init__.py"}
+    initial = {name for name, path in modules().items() if path.name == "__init__.py"}
 
     def package(name: str) -> str:
-        return name if name in packages else name.rpartition(".")[0]
+        return name if name in initial else name.rpartition(".")[0]
 
-    found: Graph = {name: set() for name in sorted(packages)}
+    found: Graph = {package(name): set() for name in sorted(graph)}
     for name, targets in graph.items():
         found[package(name)] |= {package(target) for target in targets}
     return {name: targets - {name} for name, targets in found.items()}
@@ -62,8 +62,10 @@ def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def description(package: str) -> str:
-    """The docstring of a package, on one line."""
-    path = modules()[package]
+    """The docstring of a package, on one line; "" if it has no `__init__.py`."""
+    path = modules().get(package)
+    if path is None:
+        return ""
     return " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
 
 
