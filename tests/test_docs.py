@@ -220,6 +220,17 @@ def test_command_lines_are_found() -> None:
     assert "python -m harness.train experiment=seed_mlp" in {line.split("  ")[0] for line in LINES}
 
 
+def test_every_command_is_on_the_page_of_commands() -> None:
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    for module, path in import_graph.modules().items():
+        if 'if __name__ == "__main__"' in path.read_text():
+            command = module.removesuffix(".__main__").removeprefix("harness.")
+            if "." in command:
+                continue  # a process of the harness's own, started by no person
+            assert f"| [{command}](#" in page, command
+            assert f"python -m harness.{command}" in page, command
+
+
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(
     "line",
