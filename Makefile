@@ -9,7 +9,7 @@ SWEEP  := runs/compare-$(shell date +%Y%m%d-%H%M%S)
 endif
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install compare live test test-long check clean
+.PHONY: install compare live test test-long check docs clean
 
 install: $(READY)
 
@@ -39,6 +39,12 @@ check: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The documentation as a website that needs no network: site/index.html.
+docs: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(PY) -m mkdocs build --strict --quiet
+	@echo "site/index.html written: open it in a browser (for the search: python -m http.server -d site)"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
