@@ -92,7 +92,14 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     from rich.console import Console
 
     from harness.report.differences import neighbours, sentence
-    from harness.report.verdict import LOSSY_NOTE, MEANS_NOTE, by_tokenizer, headlines, losses, notes
+    from harness.report.verdict import (
+        LOSSY_NOTE,
+        MEANS_NOTE,
+        by_tokenizer,
+        headlines,
+        losses,
+        notes,
+    )
 
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or not file.isatty():

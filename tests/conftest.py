@@ -17,12 +17,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from harness import bench
-from harness import compare
-from harness import dashboard
-from harness import evaluate
-from harness import inside
-from harness import sample
+from harness import bench, compare, dashboard, evaluate, inside, sample
 from harness import train as training_command
 from harness.cli.hydra_app import compose
 from harness.cli.tool import run_tool

@@ -17,7 +17,19 @@ from torch import Tensor
 from harness.compute.device import Compute
 from harness.data.encoded import Split
 from harness.evaluation import nats as nats_module
-from harness.evaluation.calibration import BINS, Calibration, Floats, Observed, Pass, by_mass, by_width, calibration_error, fit_temperature, observe, reliability
+from harness.evaluation.calibration import (
+    BINS,
+    Calibration,
+    Floats,
+    Observed,
+    Pass,
+    by_mass,
+    by_width,
+    calibration_error,
+    fit_temperature,
+    observe,
+    reliability,
+)
 from harness.evaluation.nats import Measure, nats_N
 from harness.evaluation.score import score_of, token_nats
 from harness.evaluation.surprise import by_frequency, most_surprising, passages

@@ -22,7 +22,15 @@ from harness.training.max_norm import limit_norms, limited_weights
 from harness.training.muon import Muon
 from harness.training.optim import build_optimizer
 from harness.training.parameter_groups import parameter_groups
-from harness.training.schedules import Constant, Cosine, InverseSqrt, Linear, Schedule, StableDecay, Step
+from harness.training.schedules import (
+    Constant,
+    Cosine,
+    InverseSqrt,
+    Linear,
+    Schedule,
+    StableDecay,
+    Step,
+)
 from zoo.gpt import GPT
 from zoo.roles import Role
 

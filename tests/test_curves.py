@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.curves import CURVE_AXES, MOST_POINTS, TRAINING_BINS, drawable, pareto_front, training_series, validation_series
+from harness.report.curves import (
+    CURVE_AXES,
+    MOST_POINTS,
+    TRAINING_BINS,
+    drawable,
+    pareto_front,
+    training_series,
+    validation_series,
+)
 from harness.report.ranking import Group
 from harness.report.runs import RunRecord
 from harness.runs.files import Metrics

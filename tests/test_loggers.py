@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from harness import bench
-from harness import bench_loggers
+from harness import bench, bench_loggers
 from harness.common.errors import RunFailure
 from harness.common.paths import CONF
 from harness.common.rows import Histogram, strict_json

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness import lr_range
-from harness import overfit
-from harness import schedule
+from harness import lr_range, overfit, schedule
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.compute.device import Compute

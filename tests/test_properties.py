@@ -32,7 +32,15 @@ from harness.evaluation.score import resolve_stride, windows
 from harness.runs import checkpoint
 from harness.runs.checkpoint import HELD, TO_GO_ON
 from harness.train import task
-from harness.training.schedules import Constant, Cosine, InverseSqrt, Linear, Schedule, StableDecay, Step
+from harness.training.schedules import (
+    Constant,
+    Cosine,
+    InverseSqrt,
+    Linear,
+    Schedule,
+    StableDecay,
+    Step,
+)
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters

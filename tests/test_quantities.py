@@ -13,7 +13,12 @@ from torch import Tensor
 from harness.evaluation.score import token_nats
 from harness.observe import quantities
 from harness.observe.by_position import loss_by_position, over_patch, over_ranges
-from harness.observe.quantities import attention_entropy, entropy_of_weights, histogram, spectral_norm
+from harness.observe.quantities import (
+    attention_entropy,
+    entropy_of_weights,
+    histogram,
+    spectral_norm,
+)
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import attend
 

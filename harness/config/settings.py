@@ -27,7 +27,14 @@ from pydantic_core import PydanticCustomError
 from harness.common.errors import UsageError
 from harness.common.values import require_choice, show
 from harness.config import secrets
-from harness.config.build import Node, T, build_object, check_object, refuse_nested_targets, require_trusted_class
+from harness.config.build import (
+    Node,
+    T,
+    build_object,
+    check_object,
+    refuse_nested_targets,
+    require_trusted_class,
+)
 from harness.config.complaints import complaint, one_line, refuse_extreme_numbers, refuse_missing
 
 Currency = Literal["steps", "tokens", "bytes", "flops", "seconds"]

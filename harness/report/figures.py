@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report import plots, svg
-from harness.report.curves import CURVE_AXES, MOST_DRAWN, SCATTER_COSTS, Axis, Cost, Series, drawable, training_series, validation_series
+from harness.report.curves import (
+    CURVE_AXES,
+    MOST_DRAWN,
+    SCATTER_COSTS,
+    Axis,
+    Cost,
+    Series,
+    drawable,
+    training_series,
+    validation_series,
+)
 from harness.report.format_numbers import human
 from harness.report.markup import caption
 from harness.report.page import escape, section

@@ -12,8 +12,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.report.curves import CURVE_AXES, SCATTER_COSTS, Axis, Cost, Series, as_series, drawable, pareto_front, validation_series
-from harness.report.plot_parts import FONT, canvas, label_ends, label_width, line_look, link, name_points, number_ticks, short, zero_slot
+from harness.report.curves import (
+    CURVE_AXES,
+    SCATTER_COSTS,
+    Axis,
+    Cost,
+    Series,
+    as_series,
+    drawable,
+    pareto_front,
+    validation_series,
+)
+from harness.report.plot_parts import (
+    FONT,
+    canvas,
+    label_ends,
+    label_width,
+    line_look,
+    link,
+    name_points,
+    number_ticks,
+    short,
+    zero_slot,
+)
 from harness.report.ranking import Comparison, Group, compare_runs, ranking_score
 from harness.report.runs import RunRecord
 from harness.report.svg import ON_WHITE, Paint, draw_svg

@@ -14,7 +14,18 @@ from typing import Any
 from harness.common.errors import UsageError
 from harness.runs import blocks
 from harness.runs.blocks import Blocks
-from harness.runs.files import DamageError, Metrics, last_sample, number_at, read_blocks, read_config, read_metrics, read_summary, section, texts
+from harness.runs.files import (
+    DamageError,
+    Metrics,
+    last_sample,
+    number_at,
+    read_blocks,
+    read_config,
+    read_metrics,
+    read_summary,
+    section,
+    texts,
+)
 
 DAMAGED = "damaged"
 UNKNOWN = "?"

@@ -14,7 +14,16 @@ from harness.report.paired import DRAWS, LEVEL
 from harness.report.ranking import Comparison, Group, lossy_score, ranking_score
 from harness.report.runs import RunRecord
 from harness.report.svg import swatch
-from harness.report.verdict import LOSSY_NOTE, MEANS_NOTE, by_tokenizer, columns, losses, place, plain, run_name
+from harness.report.verdict import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    by_tokenizer,
+    columns,
+    losses,
+    place,
+    plain,
+    run_name,
+)
 
 FEW_PAIRS = 15  # more open on demand
 

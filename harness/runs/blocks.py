@@ -1,22 +1,15 @@
-"""test_nats.json: what a test score is made of, the nats of each block of the text, so that two runs
-can be compared on the same bytes whatever their tokenizers."""
+"""test_nats.json: what a test score is made of, the nats of each block of the text. Two runs can then
+be compared on the same bytes whatever their tokenizers."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from harness.common.files import atomic_write
-
 
 FILE = "test_nats.json"
 SMALLEST, MOST = 256, 4096  # bytes of a block; blocks of a text
@@ -87,12 +80,6 @@ def per_block(nats: NDArray[np.floating], sizes: NDArray[np.integer]) -> NDArray
     at_borders = np.interp(borders(int(ends[-1])), ends, spent)
     at_borders[0], at_borders[-1] = 0, spent[-1]  # where tokens of no bytes lie, too
     return np.diff(at_borders)
-
-
-
-
-
-
 
 
 def parse(document: dict[str, Any]) -> Blocks:

@@ -20,8 +20,8 @@ from typing import IO, Any, TypeVar, cast
 
 import torch
 
-from harness.common.files import sha256_of, atomic_write
 from harness.common.errors import RunFailure
+from harness.common.files import atomic_write, sha256_of
 from harness.common.values import fits, show
 
 T = TypeVar("T")

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
-from harness.config.build import Node
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with
-
 
 
 def digest(settings: Settings) -> str:

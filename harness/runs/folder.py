@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 import fcntl
 import json
 import logging
@@ -17,13 +14,15 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.common.paths import REPOSITORY
-from harness.common.files import atomic_write, remove_leftovers
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.common.errors import RunFailure, UsageError
+from harness.common.files import atomic_write, remove_leftovers
+from harness.common.paths import REPOSITORY
 from harness.common.rows import strict_json
-
 
 Summary = dict[str, Any]
 SAMPLE_HEADING = re.compile(r"^=== step (\d{1,15}) ===$", re.MULTILINE)
@@ -188,6 +187,7 @@ def versions() -> dict[str, str]:
 @cache
 def git() -> dict[str, Any]:
     """The code's commit, and whether it differs from it; nulls outside a repository."""
+
     def ask(*command: str) -> str | None:
         try:
             answer = subprocess.run(

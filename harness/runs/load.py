@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.runs import checkpoint
-from harness.config.saved import load_settings
+from harness.common.errors import UsageError
+from harness.compute.device import Compute
 from harness.config import identity
-from harness.data.assets import Assets
 from harness.config.build import Node
+from harness.config.saved import load_settings
 from harness.config.settings import Settings
+from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare
-from harness.compute.device import Compute
-from harness.common.errors import UsageError
+from harness.runs import checkpoint
 from harness.runs.folder import RunFolder
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
@@ -95,5 +95,3 @@ def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokeni
             f"the tokenizer in {folder.tokenizer} is not the one the checkpoint was trained with"
         )
     return tokenizer
-
-

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.common.files import atomic_write
 from harness.common.errors import UsageError
+from harness.common.files import atomic_write
 
 FILE = "process.json"
 

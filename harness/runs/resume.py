@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from harness.data.dataset import Dataset
-
 import copy
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.config.saved import load_settings
-from harness.config.settings import read_settings
-from harness.config.settings import Role, Settings, keys_with
 from harness.common.errors import UsageError
 from harness.config.identity import differences, require_same
+from harness.config.saved import load_settings
+from harness.config.settings import Role, Settings, keys_with, read_settings
+from harness.data.dataset import Dataset
 from harness.runs.folder import RunFolder
-
 
 _ABSENT = object()
 

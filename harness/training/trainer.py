@@ -27,7 +27,8 @@ from harness.training.distributed import ALONE, World
 from harness.training.gradients import Gradients
 from harness.training.guards import Attempt, Guard
 from harness.training.loss import add_gradients
-from harness.training.optim import build_optimizer, limit_norms, rates_of_parts, restore
+from harness.training.max_norm import limit_norms, limited_weights
+from harness.training.optim import build_optimizer, rates_of_parts, restore
 from zoo.language_model import LanguageModel
 
 Watching = Callable[[Row, Tensor], AbstractContextManager[None]]
