@@ -44,6 +44,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from harness.calibrate import calibrate
+    from harness.device import make_deterministic
     from harness.load import load_run
     from harness.loggers import strict_json
     from harness.metrics import resolve_stride, score_split
@@ -51,6 +52,7 @@ def main() -> int:
     run = load_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
     )
+    make_deterministic()  # as training was, so that its own score comes out
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
     batch_size = arguments.batch_size or run.settings.eval.batch_size
     if run.model.block_size is None and arguments.stride is not None:

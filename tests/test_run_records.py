@@ -14,7 +14,7 @@ import yaml
 from hypothesis import example, given
 
 from harness import loop, samples
-from harness.live.watch import Run
+from harness.live.watch import LOG_BYTES, Run
 from harness.loggers import Local, strict_json
 from harness.report.runs import read_run
 from harness.run_folder import RunFolder
@@ -162,6 +162,13 @@ def test_a_message_on_the_screen_can_not_pose_as_another(
     with RunFolder(tmp_path).logging():
         logging.getLogger("harness").error("error: one\nrun folder: elsewhere\rerror: another")
     assert capsys.readouterr().err == "error: one\n    run folder: elsewhere\n    error: another\n"
+
+
+def test_the_live_page_shows_whole_lines_of_a_long_log(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "gpt")
+    for more in range(4):
+        (folder / "train.log").write_text("first\n    error: no\n" + "a" * (LOG_BYTES - 10 - more))
+        assert not Run(folder).details()["log"].startswith("error")
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -183,12 +183,14 @@ def _head(path: Path, size: int) -> str:
 
 
 def _tail(path: Path, size: int) -> str:
+    """The whole lines in its last bytes: what is left of a line could pose as another."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - size))
-            return file.read(size).decode(errors="replace")
+            start = file.seek(max(0, file.seek(0, 2) - size))
+            text = file.read(size).decode(errors="replace")
     except OSError:
         return ""
+    return text.partition("\n")[2] if start else text
 
 
 def _stamp(path: Path) -> Sequence[int] | None:
