@@ -186,8 +186,8 @@ def train(
             spent = step if currency == "steps" else row[currency]
             finished = spent >= total
             scored = step % settings.eval.every == 0 or finished
-            if scored and plan.batch_norm == "precise":
-                recompute_statistics(evaluated)  # before they are saved: what is scored is kept
+            if scored and plan.batch_norm == "precise":  # first: what is scored is what is saved
+                recompute_statistics(evaluated)
             if step and step % settings.checkpoint.every == 0:
                 save_checkpoint()
             if scored:

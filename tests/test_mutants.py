@@ -6,6 +6,7 @@ The tree is copied once, and each error put into the copy in its turn.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ MUTANTS = {
         "harness/moving_average.py",
         "buffer.is_floating_point()",
         "True",
-        OWN,
+        f'{OWN} -k "bert and ema and whole"',
     ),
     "infinities are averaged": (
         "harness/moving_average.py",
@@ -236,20 +237,25 @@ MUTANTS = {
         "harness/evaluate.py",
         "arguments.batch_size or run.settings.eval.batch_size",
         "arguments.batch_size or 64",
-        OWN,
+        f'{OWN} -k "batch and five"',
     ),
     "evaluate reads the weights, not their average": (
         "harness/load.py",
         'if "average" not in state:',
         "if True:",
-        OWN,
+        f'{OWN} -k "gpt and ema and whole"',
     ),
     "statistics are recomputed after the weights are saved": (
         LOOP,
+        "                recompute_statistics(evaluated)\n"
         "            if step and step % settings.checkpoint.every == 0:\n"
         "                save_checkpoint()\n",
-        "",
-        OWN,
+        "                if step and step % settings.checkpoint.every == 0:\n"
+        "                    save_checkpoint()\n"
+        "                recompute_statistics(evaluated)\n"
+        "            elif step and step % settings.checkpoint.every == 0:\n"
+        "                save_checkpoint()\n",
+        f'{OWN} -k "precise and resumed"',
     ),
     "a heading in a text is a heading": (
         SAMPLES,
@@ -277,7 +283,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
-    name, *options = tests.split()
+    name, *options = shlex.split(tests)
     environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{folder / 'tokenizers'}"}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{name}", *options],

@@ -53,6 +53,7 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 NORMED = ("mlp", "wavenet")
 CASES = [
+    "bert bytes ema moving fp32 half many whole",
     "bert bpe none moving fp32 half many whole",
     "bert bytes ema moving bf16 half five early",
     "bert lossy none moving fp32 three many resumed",
