@@ -237,7 +237,7 @@ MUTANTS = {
         "harness/evaluate.py",
         "arguments.batch_size or run.settings.eval.batch_size",
         "arguments.batch_size or 64",
-        f'{OWN} -k "batch and five"',
+        "test_evaluate_and_sample.py -k windows",
     ),
     "evaluate reads the weights, not their average": (
         "harness/load.py",
