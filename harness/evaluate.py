@@ -31,7 +31,7 @@ def main() -> int:
         help="also calibration.html and .json in the run's folder: reliability, the best "
         "temperature, loss by frequency, surprising passages",
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="windows at a time (64)")
+    parser.add_argument("--batch-size", type=int, help="windows at a time (eval.batch_size)")
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse({"batch_size": 1})
@@ -44,6 +44,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from harness.calibrate import calibrate
+    from harness.device import make_deterministic
     from harness.load import load_run
     from harness.loggers import strict_json
     from harness.metrics import resolve_stride, score_split
@@ -51,7 +52,9 @@ def main() -> int:
     run = load_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
     )
+    make_deterministic()  # as training was, so that its own score comes out
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
+    batch_size = arguments.batch_size or run.settings.eval.batch_size
     if run.model.block_size is None and arguments.stride is not None:
         raise UsageError(
             f"--stride has no meaning for {run.settings.names.model}: it is scored in one "
@@ -81,7 +84,7 @@ def main() -> int:
         def on_batch(tokens: int) -> None:
             bar.update(tokens)
 
-        how: dict[str, Any] = {"stride": stride, "batch_size": arguments.batch_size}
+        how: dict[str, Any] = {"stride": stride, "batch_size": batch_size}
         how |= {"strided": strided, "on_batch": on_batch}
         how |= {"batch_statistics": run.settings.train.batch_norm == "batch"}
         if arguments.calibration:

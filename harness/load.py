@@ -92,8 +92,3 @@ def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokeni
             f"the tokenizer in {folder.tokenizer} is not the one the checkpoint was trained with"
         )
     return tokenizer
-
-
-def printable(text: str) -> str:
-    """Bytes that are no UTF-8 shown as �, so that any terminal takes it."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -16,9 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from harness import batch_norm, checkpoint
+from harness import batch_norm, checkpoint, samples
 from harness.blocks import write_test_blocks
 from harness.config import Settings
 from harness.data import Dataset, Split, draw_batch
@@ -29,16 +28,18 @@ from harness.gradients import Gradients
 from harness.guards import Attempt, Guard, require_finite_weights
 from harness.identity import decisive
 from harness.interrupt import Interrupt, Stopped
-from harness.load import printable
 from harness.loggers import Logger, Row
 from harness.loss import IGNORED, add_gradients
 from harness.max_norm import limit_norms, limited_weights
 from harness.measure import PeakMemory, parameters, step_flops
 from harness.metrics import Score, score_split
+from harness.moving_average import MovingAverage
 from harness.optim import build_optimizer, rates_of_parts, restore
 from harness.parameter_groups import unmarked
 from harness.run_folder import RunFolder, Summary
+from harness.samples import Sample
 from harness.schedule import Schedule
+from harness.values import printable
 from harness.watch.observe import Watch
 from harness.world import ALONE, World
 from zoo.language_model import LanguageModel
@@ -96,7 +97,7 @@ def train(
     torch.manual_seed(settings.seed)
     model = build_model().initialize(settings.init, settings.zero_residual).to(compute.device)
     features = torch.compile(model.features) if settings.compile else model.features
-    average = moving_average(model, plan.ema) if plan.ema is not None else None
+    average = MovingAverage(model, plan.ema) if plan.ema is not None else None
     evaluated = cast(LanguageModel, average.module) if average is not None else model
     optimizer = build_optimizer(settings, model)
     if line := unmarked(model):
@@ -121,7 +122,7 @@ def train(
         report(f"going on from step {progress.step}")
     # Those of later steps belong to a past that this run does not share.
     checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
-    folder.drop_samples_from(progress.step)
+    samples.keep_before(folder.samples, progress.step)
     saved_step = progress.step if saved is not None else None
     origin: dict[str, Any] = {
         "tokenizer": tokenizer.digest,
@@ -188,11 +189,12 @@ def train(
             row = spent_so_far()
             spent = step if currency == "steps" else row[currency]
             finished = spent >= total
+            scored = step % settings.eval.every == 0 or finished
+            if scored and plan.batch_norm == "precise":  # first: what is scored is what is saved
+                recompute_statistics(evaluated)
             if step and step % settings.checkpoint.every == 0:
                 save_checkpoint()
-            if step % settings.eval.every == 0 or finished:
-                if plan.batch_norm == "precise":
-                    recompute_statistics(evaluated)
+            if scored:
                 if dataset.val is not None:
                     with watch.validation(evaluated, dataset.val, row):
                         result = score(dataset.val)
@@ -210,7 +212,9 @@ def train(
                 report(_line(row, spent / total))
                 for finding in watch.findings():
                     report(finding)
-                folder.append(folder.samples, _sample(evaluated, dataset, settings, compute, step))
+                if settings.eval.sample_tokens:
+                    text = _sample(evaluated, dataset, settings, compute)
+                    samples.append(folder.samples, Sample(step, text))
                 summary |= _reached(row, memory, progress)
                 folder.write_summary(summary)
             if finished:
@@ -302,11 +306,6 @@ def train(
         write_test_blocks(folder.path, dataset, test)
 
 
-def moving_average(model: LanguageModel, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers (Polyak & Juditsky 1992)."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
 def _out_of_patience(progress: Progress, settings: Settings) -> bool:
     patience = settings.train.patience
     if patience is None or progress.best is None:
@@ -366,15 +365,11 @@ def _line(row: Row, spent: float) -> str:
     return line + f"  {row['seconds']:.0f} s"
 
 
-def _sample(
-    model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute, step: int
-) -> str:
-    """A block for samples.txt: text that goes on from the prompt or the corpus's start."""
-    if not settings.eval.sample_tokens:
-        return ""
+def _sample(model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute) -> str:
+    """Text that goes on from the prompt or the corpus's start."""
     ids = dataset.tokenizer.encode(settings.eval.prompt or "")
     if not len(ids):  # no prompt, or one of which a lossy tokenizer leaves nothing
         ids = dataset.train.ids[:1]
     prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
     ids_BT = generate(model, prompt_BT, settings.eval.sample_tokens, Choice(), settings.seed)
-    return f"=== step {step} ===\n{printable(dataset.tokenizer.decode(ids_BT[0].tolist()))}\n\n"
+    return printable(dataset.tokenizer.decode(ids_BT[0].tolist()))

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.calibration import Floats, Observed
-from harness.load import printable
 from harness.transcript import Transcript
+from harness.values import printable
 from zoo_tokenizers import Tokenizer
 
 LEAD = 60  # tokens shown before a passage

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -418,8 +417,8 @@ def _record_failed_job(path: Path, config: str, names: Summary, error: Exception
         folder.create(config)
     with folder.logging():
         _record(summary, "failed", error)
-    if isinstance(error, UsageError):
-        folder.append(folder.log, "".join(traceback.format_exception(error)))
+        if isinstance(error, UsageError):
+            LOG.debug("where the job failed:", exc_info=error)
     if is_new:
         folder.write_summary(summary)
     return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.load import printable
+from harness.values import printable
 from zoo_tokenizers import Tokenizer
 
 _HALF = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character look like

@@ -94,3 +94,8 @@ def show(value: object) -> str:
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def printable(text: str) -> str:
+    """Bytes that are no UTF-8 shown as �, so that any terminal takes it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import blocks
+from harness import blocks, samples
 from harness.blocks import Blocks
 from harness.errors import UsageError
 from harness.run_files import (
@@ -152,7 +152,7 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
     metrics = nothing
     if with_metrics and _due(metrics_path, finished):
         metrics = attempt(lambda: read_metrics(metrics_path), nothing)
-    sample_step, sample = last_sample(folder / "samples.txt")
+    sample_step, sample = last_sample(folder / samples.FILE)
     known = attempt(lambda: _known_fields(summary), {})
     own_blocks = attempt(lambda: _blocks(folder / blocks.FILE, known.get("test")), None)
     return RunRecord(
