@@ -9,6 +9,7 @@ B batch, T time, C channels, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -23,6 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -80,9 +82,8 @@ class HuggingFace(LanguageModel):
         is_linear = isinstance(head, nn.Linear) and body is not model
         if is_linear and _hold_all_parameters([body, head], model):
             self.body, self.head = body, head
-        self._counts_with_cache = False
         if next(self.parameters()).is_meta:
-            self._try_to_count(model_type)
+            self._require_countable(model_type)
         else:
             self._try_out(model, model_type)
 
@@ -105,27 +106,22 @@ class HuggingFace(LanguageModel):
     def _run(self, ids_BT: Tensor, past: Any = None, use_cache: bool = False) -> tuple[Tensor, Any]:
         options: dict[str, Any] = {}
         if self.past_name is not None:
-            use_cache |= ids_BT.is_meta and self._counts_with_cache
             options = {"use_cache": use_cache, self.past_name: past}
-        output = self.body(input_ids=ids_BT, **options)
+        with _Unpadded() if ids_BT.is_meta else contextlib.nullcontext():
+            output = self.body(input_ids=ids_BT, **options)
         features_BTC = output["logits" if "logits" in output else "last_hidden_state"]
         return features_BTC, output.get(self.past_name) if use_cache else None
 
-    def _try_to_count(self, model_type: str) -> None:
-        """Find a way through the model that costs can be counted on: there are no values on the
-        meta device. Without a cache their attention looks at some, for packed sequences; with one
-        their recurrent layers do."""
+    def _require_countable(self, model_type: str) -> None:
+        """Raises ValueError if no costs can be counted: a way through the model asks for values."""
         ids_BT = torch.zeros(1, min(8, self.block_size or 8), dtype=torch.int64, device="meta")
-        failure: Exception | None = None
-        for self._counts_with_cache in (False, True):
-            try:
-                self.features(ids_BT)
-                return
-            except Exception as error:  # as in _build
-                failure = failure or error
-        raise ValueError(
-            f"the costs of this {model_type} can't be counted: {_one_line(failure)}"
-        ) from failure
+        try:
+            self(ids_BT).sum().backward()
+        except Exception as error:  # as in _build
+            raise ValueError(
+                f"the costs of this {model_type} can't be counted: {_one_line(error)}"
+            ) from error
+        self.zero_grad()
 
     @torch.no_grad()
     def _try_out(self, model: nn.Module, model_type: str) -> None:
@@ -203,6 +199,22 @@ class Past(Cache):
             for tensor in self.tensors.values()
         }
         return Past(copy.deepcopy(self.kept, memo), self.pos)
+
+
+class _Unpadded(TorchFunctionMode):
+    """Where costs are counted, on the meta device, there are no values. Their attention asks for
+    some: is all of the mask true, are all tokens of one sequence? They are."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.__bool__ and args[0].is_meta:
+            return True
+        return func(*args, **(kwargs or {}))
 
 
 def _tensors(kept: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
