@@ -249,7 +249,6 @@ def checkpoint_cost() -> int:
     overrides = [argument for argument in sys.argv[1:] if argument != "--checkpoint"]
     settings = config.read(compose(overrides))
     train.check(settings)
-    require_precision(settings, compute)
     dataset = train.load_dataset(settings)
     torch.manual_seed(settings.seed)
     model = settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
