@@ -65,11 +65,13 @@ def measure(settings: Settings) -> dict[str, str]:
     from harness.device import Compute, make_deterministic
     from harness.measure import parameters, step_flops
     from harness.metrics import score_split
+    from harness.precision import require_precision
     from zoo.language_model import LanguageModel
 
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
+    require_precision(settings, compute)
     dataset = train.load_dataset(settings)
 
     def build() -> LanguageModel:

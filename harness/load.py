@@ -12,6 +12,7 @@ from harness.config import Node, Settings
 from harness.data import Corpus, Dataset, prepare
 from harness.device import Compute
 from harness.errors import UsageError
+from harness.precision import require_kernels
 from harness.run_folder import RunFolder
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
@@ -66,6 +67,7 @@ def load_run(
     with checkpoint.fitting(folder.checkpoints):
         model.load_state_dict(_evaluated_weights(state))
     model.to(compute.device).eval()
+    require_kernels(model, compute, settings.names.model)
     return Run(
         folder, settings, tokenizer, model, compute,
         state["step"], state["corpus"], state["settings"],

@@ -29,6 +29,7 @@ def task(cfg: DictConfig) -> int:
     from harness.draw import draw
     from harness.errors import UsageError
     from harness.optim import planned_rates
+    from harness.precision import require_precision
     from harness.probe import probe
 
     settings = config.read(cfg)
@@ -38,6 +39,7 @@ def task(cfg: DictConfig) -> int:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
+    require_precision(settings, compute)
     peaks = planned_rates(settings)
     if not any(peaks.values()):
         raise UsageError("every rate is 0, and so are all its multiples: give optimizer.lr")

@@ -23,6 +23,7 @@ def task(cfg: DictConfig) -> int:
     from harness.device import Compute, make_deterministic
     from harness.draw import draw
     from harness.errors import UsageError
+    from harness.precision import require_precision
     from harness.probe import probe
 
     settings = config.read(cfg)
@@ -32,6 +33,7 @@ def task(cfg: DictConfig) -> int:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     train.check(settings)
+    require_precision(settings, compute)
     dataset = train.load_dataset(settings)
     rows = plan.batch_size * plan.accumulate
     batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)

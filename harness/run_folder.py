@@ -103,14 +103,14 @@ class RunFolder:
 
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:
-        """The harness's log, and Python's warnings, on stderr (quiet: errors alone) and in
+        """The log of harness and zoo, and Python's warnings, on stderr (quiet: errors alone) and in
         train.log, which alone has what is logged for debugging."""
         screen = logging.StreamHandler()
         screen.setLevel(logging.ERROR if quiet else logging.INFO)
         file = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
         screen.setFormatter(_Record("%(message)s"))
         file.setFormatter(_Record("%(asctime)s %(levelname)s %(message)s"))
-        loggers = [logging.getLogger("harness"), logging.getLogger("py.warnings")]
+        loggers = [logging.getLogger(name) for name in ("harness", "zoo", "py.warnings")]
         logging.captureWarnings(True)
         for logger in loggers:
             logger.setLevel(logging.DEBUG)

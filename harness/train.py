@@ -76,6 +76,7 @@ def run(settings: Settings) -> int:
     from harness import checkpoint
     from harness.device import Compute, make_deterministic
     from harness.memory import require_room
+    from harness.precision import require_precision
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings.precision = compute.precision  # resolved: a resumed run keeps it
@@ -84,6 +85,7 @@ def run(settings: Settings) -> int:
     require_room(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
     with world.joined(compute.device) as nowhere:
+        require_precision(settings, compute)
         before = folder if settings.resume else None
         if nowhere is not None:
             settings.run_dir, settings.logger = nowhere, {"local": settings.logger["local"]}
