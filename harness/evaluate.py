@@ -33,7 +33,7 @@ def _evaluate() -> int:
         help="also calibration.html and .json in the run's folder: reliability, the best "
         "temperature, loss by frequency, surprising passages",
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="windows at a time (64)")
+    parser.add_argument("--batch-size", type=int, help="windows at a time (eval.batch_size)")
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse({"batch_size": 1})

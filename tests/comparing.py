@@ -74,7 +74,9 @@ def write_run(
     (folder / "summary.json").write_text(json.dumps(document | summary))
     if blocks is not None and test is not None:
         write_blocks(folder, blocks, test, test_bytes)
-    (folder / "samples.txt").write_text(f"=== step 0 ===\nqzx\n=== step {steps} ===\n{sample}\n")
+    (folder / "samples.txt").write_text(
+        f"=== step 0 ===\nqzx\n\n=== step {steps} ===\n{sample}\n\n"
+    )
     return folder
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+from harness.evaluation import score as metrics
+
 from .conftest import Ended
 from .training import TEXT
 
@@ -66,6 +68,23 @@ def test_any_batch_size_gives_the_same_number(
         found = evaluated(command, run, "--batch-size", batch_size)
         assert found.pop("nats_per_token") == pytest.approx(expected["nats_per_token"], rel=1e-7)
         assert found["tokens"] == expected["tokens"]
+
+
+def test_as_many_windows_at_a_time_as_the_run_had(
+    command: Command, train_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU sums are rounded otherwise in batches of another size."""
+    run, seen = train_run("model=gpt", "train.steps=1", "eval.batch_size=7"), []
+    score = metrics.score_split
+
+    def scoring(*arguments: Any, **options: Any) -> metrics.Score:
+        seen.append(options["batch_size"])
+        return score(*arguments, **options)
+
+    monkeypatch.setattr(metrics, "score_split", scoring)
+    evaluated(command, run)
+    evaluated(command, run, "--batch-size", 5)
+    assert seen == [7, 5]
 
 
 def test_evaluating_leaves_the_run_as_it_was(command: Command, finished_run: Path) -> None:

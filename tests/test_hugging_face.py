@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ from harness.common.errors import UsageError
 from harness.common.paths import CONF
 from harness.compute import costs as measure
 from harness.config.build import build_object
+from zoo import hugging_face
 from zoo.hugging_face import HuggingFace
 from zoo.language_model import LanguageModel
 
 from .laws import LAWS
+from .training import train
 from .zoo_models import VOCAB, Make, random_ids, randomize
 
 BLOCK = 24
@@ -49,9 +52,35 @@ LOGITS_AS_FEATURES = {"gemma2", "xlstm", "bert"}
 LAWS_IN_DOUBLE = [law for law in LAWS if law not in ("saving", "overfitting")]
 
 
+# Whose caches are of other kinds: experts, hybrids of attention and recurrence, a decoder alone.
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
+LINEAR = {
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+}  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "mixtral": GROUPED,
+    "deepseek_v3": GROUPED
+    | {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8}
+    | {"qk_nope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2}
+    | {"n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
+    "qwen3_next": GROUPED
+    | LINEAR
+    | {"num_hidden_layers": 4, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}
+    | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    "bamba": GROUPED | MAMBA | {"mamba_n_groups": 1, "attn_layer_indices": [1]},
+    "granitemoehybrid": GROUPED | MAMBA | {"mamba_n_groups": 1},
+    "recurrent_gemma": GROUPED | {"lru_width": 32, "attention_window_size": 5},
+    "mamba": SIZES | {"state_size": 8},
+    "bart": {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4}
+    | {"decoder_ffn_dim": 48},
+}
+
+
 def build(model_type: str, **settings: Any) -> HuggingFace:
     torch.manual_seed(0)
-    return HuggingFace(VOCAB, BLOCK, {"model_type": model_type, **TYPES[model_type], **settings})
+    sizes = (TYPES | OTHERS)[model_type]
+    return HuggingFace(VOCAB, BLOCK, {"model_type": model_type, **sizes, **settings})
 
 
 @pytest.fixture
@@ -127,6 +156,60 @@ def test_one_that_recomputes_says_so(caplog: pytest.LogCaptureFixture) -> None:
         caplog.clear()
         build("llama")
         assert not caplog.text
+
+
+def _goes_on_in_chunks_and_learns(model: HuggingFace) -> None:
+    ids, rows = random_ids(3, 20), [2, 0, 2]
+    model.train()(ids).logsumexp(-1).sum().backward()
+    with torch.no_grad():
+        expected, cache = model.eval()(ids), model.init_cache(3)
+        parts = [model(chunk, cache) for chunk in ids[:, :9].tensor_split([7, 8], dim=1)]
+        parts = [*(part[rows] for part in parts), model(ids[rows, 9:], cache.select(rows))]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected[rows], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_others_are_right_or_say_that_they_recompute(
+    model_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        model = build(model_type)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("zoo")]
+    assert len(lines) == (not model.keeps_past)
+    assert all(f"cache of {model_type} can't be used" in line for line in lines)
+    assert model.keeps_past or model_type not in ("mixtral", "deepseek_v3", "qwen3_next", "bart")
+    _goes_on_in_chunks_and_learns(model)
+    assert measure.step_flops(lambda: build(model_type), BLOCK) > 0
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "mamba2", "xlstm"])
+def test_where_no_name_of_a_cache_is_known_it_recomputes_and_says_so(
+    model_type: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after release 5.24, which renamed them."""
+    monkeypatch.setattr(hugging_face, "PAST_NAMES", ("once", "twice"))
+    with caplog.at_level(logging.WARNING):
+        model = build(model_type)
+    assert f"{model_type} can't be used (it takes none of the arguments once, twice)" in caplog.text
+    assert "compute every token from all before it" in caplog.text
+    assert not model.keeps_past
+    _goes_on_in_chunks_and_learns(model)
+
+
+def test_the_runs_log_says_so(tmp_path: Path) -> None:
+    sizes = ("n_embd=16", "n_layer=1", "n_head=2")
+    settings_of_gpt = [f"+model.config.{size}" for size in sizes]
+    settings_of_gpt += ["~model.config.hidden_size", "~model.config.num_hidden_layers"]
+    chosen = ("model=hf", "model.config.model_type=openai-gpt", *settings_of_gpt)
+    assert train(tmp_path, *chosen, "train.steps=1", "precision=bf16") == 0
+    log = (tmp_path / "run/train.log").read_text()
+    assert log.count("cache of openai-gpt can't be used") == 1
+
+
+def test_one_whose_costs_cannot_be_counted_is_refused() -> None:
+    """It copies a value out of a tensor in its backward pass."""
+    with torch.device("meta"), pytest.raises(ValueError, match="can't be counted"):
+        HuggingFace(VOCAB, BLOCK, {"model_type": "diffllama", **GROUPED})
 
 
 @pytest.mark.parametrize("model_type", TYPES)

@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.common.errors import UsageError
+from harness.compute.device import Compute
+from harness.compute.precision import require_kernels
 from zoo.language_model import Cache, LanguageModel
 from zoo.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -122,6 +125,10 @@ def test_law_with_more_and_fewer_layers(law: str, name: str, layers: int) -> Non
 def test_decodes_under_autocast(name: str) -> None:
     """And the state keeps the precision of the weights."""
     model = maker(name, *SIZES)().float()
+    try:
+        require_kernels(model, Compute(torch.device("cpu"), "bf16"), name)
+    except UsageError:  # tests/test_precision.py says of what
+        pytest.skip("this CPU has no such kernel in bf16")
     ids = random_ids(2, 20)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         cache = model.init_cache(2)

@@ -2,12 +2,14 @@
 
 Wolf et al. 2020 (arXiv 1910.03771). Nothing is downloaded and no remote code is run. What a model
 is said to do is not taken on trust: when it is built it is tried on a few tokens. If it looks
-ahead it is refused; its own cache is used only if that gives what a call over all tokens gives.
+ahead it is refused; its own cache is used only if that gives what a call over all tokens gives,
+and what the cache is called in the release at hand is found out.
 B batch, T time, C channels, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -22,6 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -38,8 +41,9 @@ LOG = logging.getLogger(__name__)
 
 # Types without positions, whose state has a fixed size and goes on from any chunk.
 UNBOUNDED = ("mamba2", "xlstm")
-# The argument, and the field of the output, in which a model's past is passed.
-PAST_NAMES = ("past_key_values", "cache_params", "state")
+# What types and releases of transformers call a model's past, as an argument and in the output: the
+# first from release 5.24 on, the next two before it.
+PAST_NAMES = ("cache", "past_key_values", "cache_params", "state")
 # What differs by less, as a share of the largest logit, is rounding in fp32.
 TOLERANCE = 1e-4
 
@@ -78,9 +82,12 @@ class HuggingFace(LanguageModel):
         head, body = model.get_output_embeddings(), model.base_model
         if isinstance(head, nn.Linear):  # wherever in the model it stays
             vars(head)["parameter_roles"] = {"weight": dataclasses.replace(LINEAR, output=True)}
-        if isinstance(head, nn.Linear) and _hold_all_parameters([body, head], model):
+        is_linear = isinstance(head, nn.Linear) and body is not model
+        if is_linear and _hold_all_parameters([body, head], model):
             self.body, self.head = body, head
-        if not next(self.parameters()).is_meta:  # where nothing is computed nothing can be tried
+        if next(self.parameters()).is_meta:
+            self._require_countable(model_type)
+        else:
             self._try_out(model, model_type)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
@@ -100,15 +107,24 @@ class HuggingFace(LanguageModel):
         return Past()
 
     def _run(self, ids_BT: Tensor, past: Any = None, use_cache: bool = False) -> tuple[Tensor, Any]:
-        # Without a cache their attention looks for packed sequences in its inputs, and where costs
-        # are counted, on the meta device, there is nothing to look at.
-        use_cache |= ids_BT.is_meta and self.past_name == "past_key_values"
         options: dict[str, Any] = {}
         if self.past_name is not None:
             options = {"use_cache": use_cache, self.past_name: past}
-        output = self.body(input_ids=ids_BT, **options)
+        with _Unpadded() if ids_BT.is_meta else contextlib.nullcontext():
+            output = self.body(input_ids=ids_BT, **options)
         features_BTC = output["logits" if "logits" in output else "last_hidden_state"]
-        return features_BTC, output[self.past_name] if use_cache else None
+        return features_BTC, output.get(self.past_name) if use_cache else None
+
+    def _require_countable(self, model_type: str) -> None:
+        """Raises ValueError if no costs can be counted: a way through the model asks for values."""
+        ids_BT = torch.zeros(1, min(8, self.block_size or 8), dtype=torch.int64, device="meta")
+        try:
+            self(ids_BT).sum().backward()
+        except Exception as error:  # as in _build
+            raise ValueError(
+                f"the costs of this {model_type} can't be counted: {_one_line(error)}"
+            ) from error
+        self.zero_grad()
 
     @torch.no_grad()
     def _try_out(self, model: nn.Module, model_type: str) -> None:
@@ -123,23 +139,22 @@ class HuggingFace(LanguageModel):
         ids_BT = torch.arange(2 * time, device=generator.device).view(2, time) % self.vocab_size
         other_BT = ids_BT.clone()
         other_BT[:, -1] = (other_BT[:, -1] + 1) % self.vocab_size
-        options = {"use_cache": False} if self.past_name else {}
         try:
-            logits_BTV = model(input_ids=ids_BT, **options).logits
+            logits_BTV = model(input_ids=ids_BT).logits
         except Exception as error:  # as in _build
             raise ValueError(f"this {model_type} can't run: {_one_line(error)}") from error
         if logits_BTV.shape != (2, time, self.vocab_size):
             raise ValueError(f"{model_type} gives no logits for each token of the vocabulary")
-        moved_BTV = model(input_ids=other_BT, **options).logits
+        moved_BTV = model(input_ids=other_BT).logits
         if _off(moved_BTV[:, :-1], logits_BTV[:, :-1]) > TOLERANCE:
             raise ValueError(f"{model_type} is not causal: it sees tokens that are yet to come")
         if not torch.equal(self(ids_BT), logits_BTV):
             self.body, self.head = model, nn.Identity()
-        if self.keeps_past and (failure := self._cache_fails(ids_BT, logits_BTV)):
+        if failure := self._cache_fails(ids_BT, logits_BTV):
             self.keeps_past = False
             LOG.warning(
-                f"transformers' cache of {model_type} can't be used ({failure}): "
-                "sampling computes every token from all before it"
+                f"transformers' cache of {model_type} can't be used ({failure}): sampling and "
+                "streamed evaluation compute every token from all before it"
             )
         for parameter in zeros:
             parameter.zero_()
@@ -150,12 +165,17 @@ class HuggingFace(LanguageModel):
 
         Whatever their code raises is a finding about it, and is reported as one.
         """
+        if self.past_name is None:
+            return f"it takes none of the arguments {', '.join(PAST_NAMES)}"
         cache = self.init_cache(len(ids_BT))
         chunks = [chunk for chunk in ids_BT.tensor_split([2, 5, 6], dim=1) if chunk.numel()]
         try:
             parts = [self(chunk, cache) for chunk in chunks]
         except Exception as error:
             return _one_line(error)
+        assert isinstance(cache, Past)
+        if cache.kept is None:
+            return f"its output has no {self.past_name}"
         if any(part.shape[:2] != chunk.shape for part, chunk in zip(parts, chunks, strict=True)):
             return "it mixes the rows of a batch"
         off = _off(torch.cat(parts, dim=1), logits_BTV)
@@ -182,6 +202,22 @@ class Past(Cache):
             for tensor in self.tensors.values()
         }
         return Past(copy.deepcopy(self.kept, memo), self.pos)
+
+
+class _Unpadded(TorchFunctionMode):
+    """Where costs are counted, on the meta device, there are no values. Their attention asks for
+    some: is all of the mask true, are all tokens of one sequence? They are."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.__bool__ and args[0].is_meta:
+            return True
+        return func(*args, **(kwargs or {}))
 
 
 def _tensors(kept: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -254,7 +290,8 @@ def _defaults(fields: dict[str, dataclasses.Field[Any]]) -> dict[str, Any]:
         if name in ("pad_token_id", "bos_token_id", "eos_token_id") and "None" in str(field.type):
             defaults[name] = None
     # Else BERT and its kind see both sides, and RWKV divides its weights in place to evaluate.
-    ours = {"is_decoder": True, "rescale_every": 0}
+    # A cache is made where one is asked for.
+    ours = {"is_decoder": True, "rescale_every": 0, "use_cache": False}
     return defaults | {name: value for name, value in ours.items() if name in fields}
 
 
@@ -265,7 +302,7 @@ def _off(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | None) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -101,10 +101,3 @@ class LSTM(Recurrent):
 
     kernel = nn.LSTM
     states = ("hidden", "cell")
-
-    def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        if ids_BT.is_cpu and torch.get_autocast_dtype("cpu") == torch.float16:
-            # A CPU's kernel (oneDNN's) has no fp16.
-            with torch.autocast("cpu", enabled=False):
-                return super().features(ids_BT, cache)
-        return super().features(ids_BT, cache)

@@ -98,7 +98,9 @@ def _multiplies_bf16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        # What the processor has, oneDNN, whose kernels they are, may have been told not to use.
+        return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 

@@ -23,6 +23,7 @@ from harness.common.paths import CONF
 from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute, make_deterministic
+from harness.compute.precision import require_precision
 from harness.config.settings import CURRENCIES, ObserveSettings, Settings, read_settings
 from harness.data.batches import draw_batch
 from harness.data.dataset import Dataset
@@ -63,6 +64,7 @@ def measure(settings: Settings) -> dict[str, str]:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     check_settings(settings)
+    require_precision(settings, compute)
     dataset = load_dataset(settings)
 
     def build() -> LanguageModel:

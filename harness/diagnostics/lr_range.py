@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
 from harness.compute.device import Compute, make_deterministic
+from harness.compute.precision import require_precision
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.probe import probe
@@ -27,6 +28,7 @@ def lr_range(settings: Settings) -> int:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     check_settings(settings)
+    require_precision(settings, compute)
     peaks = planned_rates(settings)
     if not any(peaks.values()):
         raise UsageError("every rate is 0, and so are all its multiples: give optimizer.lr")

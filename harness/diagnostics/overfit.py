@@ -7,6 +7,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
 from harness.compute.device import Compute, make_deterministic
+from harness.compute.precision import require_precision
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.probe import probe
@@ -26,6 +27,7 @@ def overfit(settings: Settings) -> int:
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     check_settings(settings)
+    require_precision(settings, compute)
     dataset = load_dataset(settings)
     rows = plan.batch_size * plan.accumulate
     batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)

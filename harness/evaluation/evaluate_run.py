@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
+from harness.compute.device import make_deterministic
 from harness.data.dataset import Dataset
 from harness.evaluation.score import resolve_stride, score_split
 from harness.runs.load import Run, load_run
@@ -24,7 +25,9 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     run = load_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
     )
+    make_deterministic()  # as training was, so that its own score comes out
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
+    batch_size = arguments.batch_size or run.settings.eval.batch_size
     if run.model.block_size is None and arguments.stride is not None:
         raise UsageError(
             f"--stride has no meaning for {run.settings.names.model}: it is scored in one "
@@ -54,7 +57,7 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         def on_batch(tokens: int) -> None:
             bar.update(tokens)
 
-        how: dict[str, Any] = {"stride": stride, "batch_size": arguments.batch_size}
+        how: dict[str, Any] = {"stride": stride, "batch_size": batch_size}
         how |= {"strided": strided, "on_batch": on_batch}
         how |= {"batch_statistics": run.settings.train.batch_norm == "batch"}
         if arguments.calibration:

@@ -11,13 +11,13 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
+from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import Metrics, last_row
 from harness.loggers.local import Local
 from harness.report.runs import RunRecord, read_run, run_folders
-from harness.runs import process
+from harness.runs import process, samples
 from harness.runs.files import DamageError, is_finite, plain_yaml
-from harness.runs.folder import SAMPLE_HEADING
 
 RESCAN_SECONDS = 2.0
 SILENT_SECONDS = 600.0
@@ -110,7 +110,7 @@ class Run:
         return {
             "config": _yaml(_head(self.folder / "config.yaml", CONFIG_BYTES)),
             "flat_config": record.config,
-            "samples": _samples(_tail(self.folder / "samples.txt", TAIL_BYTES)),
+            "samples": _samples(self.folder / samples.FILE),
             "log": _tail(self.folder / "train.log", LOG_BYTES),
             "versions": record.versions,
             "git": record.git,
@@ -160,14 +160,10 @@ def _budget(config: Any) -> tuple[str, float | None]:
     return "steps", None
 
 
-def _samples(text: str) -> list[dict[str, Any]]:
-    """The last blocks of a samples.txt: [{"step", "text"}]."""
-    # What comes before the first heading is the end of a block whose beginning was cut off.
-    _, *parts = SAMPLE_HEADING.split(text)
-    blocks = list(zip(parts[::2], parts[1::2], strict=True))[-MOST_SAMPLES:]
-    return [
-        {"step": int(step), "text": block.strip("\n")[:SAMPLE_CHARACTERS]} for step, block in blocks
-    ]
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """The last samples: [{"step", "text"}]."""
+    last = samples.read(path, TAIL_BYTES)[-MOST_SAMPLES:]
+    return [{"step": step, "text": printable(text)[:SAMPLE_CHARACTERS]} for step, text in last]
 
 
 def _yaml(text: str) -> Any:
@@ -187,12 +183,14 @@ def _head(path: Path, size: int) -> str:
 
 
 def _tail(path: Path, size: int) -> str:
+    """The whole lines in its last bytes: what is left of a line could pose as another."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - size))
-            return file.read(size).decode(errors="replace")
+            start = file.seek(max(0, file.seek(0, 2) - size))
+            text = file.read(size).decode(errors="replace")
     except OSError:
         return ""
+    return text.partition("\n")[2] if start else text
 
 
 def _stamp(path: Path) -> Sequence[int] | None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.common.rows import Histogram, Row
+from harness.common.text import printable
 from harness.config.settings import Settings
 from harness.loggers.base import Logger
 from harness.loggers.flat import flat_results, flat_settings, sweep_of
-from harness.runs.folder import SAMPLE_HEADING
+from harness.runs import samples
 
 if TYPE_CHECKING:
     import wandb
@@ -107,8 +108,9 @@ class WandB(Logger):
         import wandb
 
         media: dict[str, Any] = {}
-        if samples := _samples(self._folder / "samples.txt"):
-            media["samples"] = wandb.Table(columns=["step", "text"], data=samples)
+        found = samples.read(self._folder / samples.FILE)
+        if rows := [[sample.step, printable(sample.text)] for sample in found]:
+            media["samples"] = wandb.Table(columns=["step", "text"], data=rows)
         finished = summary["status"] == "finished"
         if finished:
             report = self._write_report()
@@ -174,18 +176,6 @@ def _media(value: Any) -> Any:
     if isinstance(value, Histogram):
         return wandb.Histogram(np_histogram=(np.array(value.counts), np.array(value.edges)))
     return value
-
-
-def _samples(path: Path) -> list[list[Any]]:
-    """The step and the text of every sample that the run wrote."""
-    if not path.exists():
-        return []
-    # What comes before the first heading, then heading and text in turn.
-    _, *parts = SAMPLE_HEADING.split(path.read_text(errors="replace"))
-    return [
-        [int(step), text.removeprefix("\n").removesuffix("\n\n")]
-        for step, text in zip(parts[::2], parts[1::2], strict=True)
-    ]
 
 
 def _attach(run: wandb.Run, path: Path, kind: str, about: dict[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.runs import blocks
+from harness.runs import blocks, samples
 from harness.runs.blocks import Blocks
 from harness.runs.files import (
     DamageError,
@@ -152,7 +152,7 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
     metrics = nothing
     if with_metrics and _due(metrics_path, finished):
         metrics = attempt(lambda: read_metrics(metrics_path), nothing)
-    sample_step, sample = last_sample(folder / "samples.txt")
+    sample_step, sample = last_sample(folder / samples.FILE)
     known = attempt(lambda: _known_fields(summary), {})
     own_blocks = attempt(lambda: _blocks(folder / blocks.FILE, known.get("test")), None)
     return RunRecord(

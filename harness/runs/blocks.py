@@ -1,5 +1,5 @@
-"""test_nats.json: what a test score is made of, the nats of each block of the text. Two runs can then
-be compared on the same bytes whatever their tokenizers."""
+"""test_nats.json: the nats of each block of the test text. By them two runs can be compared on the
+same bytes, whatever their tokenizers."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.text import printable
 from harness.config.settings import Role, keys_with
-from harness.runs import blocks
+from harness.runs import blocks, samples
 from harness.runs.blocks import Blocks
-from harness.runs.folder import SAMPLE_HEADING
 
 STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
 # What a comparison takes of a row that has a validation score; observability may add much more.
@@ -119,14 +119,8 @@ def read_blocks(path: Path) -> Blocks | None:
 
 def last_sample(path: Path) -> tuple[int | None, str | None]:
     """The step and the text of the last sample."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None, None
-    headings = list(SAMPLE_HEADING.finditer(text))
-    if not headings:
-        return None, None
-    return int(headings[-1].group(1)), text[headings[-1].end() :].strip("\n")
+    found = samples.read(path)
+    return (found[-1].step, printable(found[-1].text)) if found else (None, None)
 
 
 def section(summary: Mapping[str, Any], name: str) -> dict[str, Any]:

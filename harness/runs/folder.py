@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import re
 import shutil
 import subprocess
 import uuid
@@ -23,9 +22,16 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
 from harness.common.rows import strict_json
+from harness.runs import samples
 
 Summary = dict[str, Any]
-SAMPLE_HEADING = re.compile(r"^=== step (\d{1,15}) ===$", re.MULTILINE)
+
+
+class _Record(logging.Formatter):
+    """Lines of a record after its first are indented: no text in one can pose as another record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(super().format(record).splitlines())
 
 
 class _LogFile(logging.FileHandler):
@@ -44,7 +50,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
         self.counts = path / "train_counts.npy"
-        self.samples = path / "samples.txt"
+        self.samples = path / samples.FILE
         self.log = path / "train.log"
 
     @classmethod
@@ -97,17 +103,17 @@ class RunFolder:
 
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:
-        """The harness's log, and Python's warnings, on stderr (quiet: errors alone) and in
-        train.log."""
+        """The log of harness and zoo, and Python's warnings, on stderr (quiet: errors alone) and in
+        train.log, which alone has what is logged for debugging."""
         screen = logging.StreamHandler()
         screen.setLevel(logging.ERROR if quiet else logging.INFO)
-        file = _LogFile(self.log, encoding="utf-8")
-        screen.setFormatter(logging.Formatter("%(message)s"))
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        loggers = [logging.getLogger("harness"), logging.getLogger("py.warnings")]
+        file = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
+        screen.setFormatter(_Record("%(message)s"))
+        file.setFormatter(_Record("%(asctime)s %(levelname)s %(message)s"))
+        loggers = [logging.getLogger(name) for name in ("harness", "zoo", "py.warnings")]
         logging.captureWarnings(True)
         for logger in loggers:
-            logger.setLevel(logging.INFO)
+            logger.setLevel(logging.DEBUG)
             logger.handlers[:] = [screen, file]
         try:
             yield
@@ -152,19 +158,6 @@ class RunFolder:
         if getattr(counts, "shape", None) != (vocab_size,) or counts.dtype.kind not in "iu":
             raise UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
         return counts
-
-    def drop_samples_from(self, step: int) -> None:
-        """Drop the blocks that a resumed run writes again."""
-        if not self.samples.exists():
-            return
-        text = self.samples.read_bytes().decode("utf-8", "surrogateescape")
-        starts = [found.start() for found in SAMPLE_HEADING.finditer(text) if int(found[1]) >= step]
-        with atomic_write(self.samples) as file:
-            file.write(text[: min(starts, default=None)].encode("utf-8", "surrogateescape"))
-
-    def append(self, path: Path, text: str) -> None:
-        with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
+from harness.compute.precision import require_kernels
 from harness.config import identity
 from harness.config.build import Node
 from harness.config.saved import load_settings
@@ -69,6 +70,7 @@ def load_run(
     with checkpoint.fitting(folder.checkpoints):
         model.load_state_dict(_evaluated_weights(state))
     model.to(compute.device).eval()
+    require_kernels(model, compute, settings.names.model)
     return Run(
         folder, settings, tokenizer, model, compute,
         state["step"], state["corpus"], state["settings"],

@@ -34,8 +34,9 @@ from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.score import Score, score_split
 from harness.loggers.base import Logger
 from harness.observe.watch import Watch
-from harness.runs import checkpoint
+from harness.runs import checkpoint, samples
 from harness.runs.folder import RunFolder, Summary
+from harness.runs.samples import Sample
 from harness.sampling.decode import SamplingParams, generate
 from harness.training.distributed import ALONE, World
 from harness.training.guards import require_finite_weights
@@ -108,7 +109,7 @@ def train(
         report(f"going on from step {progress.step}")
     # A resumed run takes the steps after its checkpoint again, and writes their records again.
     checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
-    folder.drop_samples_from(progress.step)
+    samples.keep_before(folder.samples, progress.step)
     saved_step = progress.step if saved is not None else None
     origin: dict[str, Any] = {
         "tokenizer": tokenizer.digest,
@@ -187,11 +188,12 @@ def train(
             step, row = progress.step, spent_so_far()
             spent = step if currency == "steps" else row[currency]
             finished = spent >= total
+            scored = step % settings.eval.every == 0 or finished
+            if scored and plan.batch_norm == "precise":  # first: what is scored is what is saved
+                recompute_statistics(evaluated)
             if step and step % settings.checkpoint.every == 0:
                 save_checkpoint()
-            if step % settings.eval.every == 0 or finished:
-                if plan.batch_norm == "precise":
-                    recompute_statistics(evaluated)
+            if scored:
                 if dataset.val is not None:
                     with watch.validation(evaluated, dataset.val, row):
                         result = score(dataset.val)
@@ -205,7 +207,9 @@ def train(
                 report(_line(row, spent / total))
                 for finding in watch.findings():
                     report(finding)
-                folder.append(folder.samples, _sample(evaluated, dataset, settings, compute, step))
+                if settings.eval.sample_tokens:
+                    text = _sample(evaluated, dataset, settings, compute)
+                    samples.append(folder.samples, Sample(step, text))
                 summary |= _reached(row, memory, progress)
                 folder.write_summary(summary)
             if finished:
@@ -300,12 +304,8 @@ def _line(row: Row, spent: float) -> str:
     return line + f"  {row['seconds']:.0f} s"
 
 
-def _sample(
-    model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute, step: int
-) -> str:
-    """A block for samples.txt: text that goes on from the prompt or the corpus's start."""
-    if not settings.eval.sample_tokens:
-        return ""
+def _sample(model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute) -> str:
+    """Text that goes on from the prompt or the corpus's start."""
     ids = dataset.tokenizer.encode(settings.eval.prompt or "")
     if not len(ids):  # no prompt, or one of which a lossy tokenizer leaves nothing
         ids = dataset.train.ids[:1]
@@ -313,4 +313,4 @@ def _sample(
     ids_BT = generate(
         model, prompt_BT, settings.eval.sample_tokens, SamplingParams(), settings.seed
     )
-    return f"=== step {step} ===\n{printable(dataset.tokenizer.decode(ids_BT[0].tolist()))}\n\n"
+    return printable(dataset.tokenizer.decode(ids_BT[0].tolist()))

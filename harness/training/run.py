@@ -17,6 +17,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped
 from harness.common.values import show
 from harness.compute.device import Compute, make_deterministic
+from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
@@ -64,6 +65,7 @@ def run(settings: Settings, on_batch: OnBatch = lambda step, batch: None) -> int
     require_room(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # only now: it takes a second, and a mistake is to be answered at once
     with world.joined(compute.device) as nowhere:
+        require_precision(settings, compute)
         before = folder if settings.resume else None
         if nowhere is not None:
             local = {"local": settings.logger["local"]}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import shutil
 import sys
-import traceback
 from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ from harness.runs.folder import RunFolder, Summary
 from harness.training.checks import check_settings
 from harness.training.distributed import World
 from harness.training.run import load_dataset, record_failure, run
+
+LOG = logging.getLogger("harness")
 
 
 @dataclass
@@ -248,8 +250,8 @@ def _record_failed_job(path: Path, config: str, names: Summary, error: Exception
         folder.create(config)
     with folder.logging():
         record_failure(summary, "failed", error)
-    if isinstance(error, UsageError):
-        folder.append(folder.log, "".join(traceback.format_exception(error)))
+        if isinstance(error, UsageError):
+            LOG.debug("where the job failed:", exc_info=error)
     if is_new:
         folder.write_summary(summary)
     return 1

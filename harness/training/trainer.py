@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness.common.rows import Row
 from harness.compute.device import Compute
@@ -28,6 +27,7 @@ from harness.training.gradients import Gradients
 from harness.training.guards import Attempt, Guard
 from harness.training.loss import add_gradients
 from harness.training.max_norm import limit_norms, limited_weights
+from harness.training.moving_average import MovingAverage
 from harness.training.optim import build_optimizer, rates_of_parts, restore
 from zoo.language_model import LanguageModel
 
@@ -58,7 +58,7 @@ class Trainer:
         self.model.initialize(settings.init, settings.zero_residual).to(compute.device)
         self._forward = torch.compile(self.model) if settings.compile else self.model
         ema = settings.train.ema
-        self._average = moving_average(self.model, ema) if ema is not None else None
+        self._average = MovingAverage(self.model, ema) if ema is not None else None
         self._optimizer = build_optimizer(settings, self.model)
         self._gradients = Gradients(self.model.parameters())
         self._peaks = rates_of_parts(settings, self.model)
@@ -166,11 +166,6 @@ class Trainer:
         self.guard = rebuilt(Guard, state["guard"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-
-
-def moving_average(model: LanguageModel, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers (Polyak & Juditsky 1992)."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def _mix(*numbers: int) -> int:

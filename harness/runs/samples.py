@@ -1,0 +1,78 @@
+"""samples.txt: the text that a run sampled, a block for each evaluation.
+
+    === step 250 ===
+    First Citizen:
+    \\=== this line was sampled without the backslash
+
+A block ends with a line break and an empty line. A line of text that begins with "=", or with
+backslashes and then "=", has one backslash more in the file: no text can pose as a heading, and
+each is read back as it was sampled.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.common.errors import RunFailure
+from harness.common.files import atomic_write
+
+FILE = "samples.txt"
+# Not `$` and `\s`: a line ends with a line feed and nothing else.
+_HEADING = re.compile(r"^=== step (\d{1,15}) ===\n", re.MULTILINE)
+_TORN_HEADING = re.compile(r"^=[^\n]*\Z", re.MULTILINE)
+_TO_ESCAPE = re.compile(r"^(?=\\*=)", re.MULTILINE)
+_ESCAPED = re.compile(r"^\\(?=\\*=)", re.MULTILINE)
+_END = "\n\n"
+
+
+class Sample(NamedTuple):
+    """step: of the weights. text: with bytes that are not UTF-8 as lone surrogates (Python's
+    `surrogateescape`)."""
+
+    step: int
+    text: str
+
+
+def append(path: Path, sample: Sample) -> None:
+    """Add a block. Raises RunFailure if the file can't be written."""
+    try:
+        with path.open("ab") as file:
+            file.write(_block(sample))
+    except OSError as error:
+        raise RunFailure(f"{path} can't be written: {error.strerror}") from error
+
+
+def read(path: Path, last_bytes: int | None = None) -> list[Sample]:
+    """All blocks, or those that are whole in the last `last_bytes` of the file; none without one.
+    A heading that a kill tore is left out."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            start = max(0, size - last_bytes) if last_bytes is not None else 0
+            file.seek(start)
+            content = file.read()
+    except OSError:
+        return []
+    text = content.decode("utf-8", "surrogateescape")
+    if start:  # what is left of a line could pose as a heading
+        text = text.partition("\n")[2]
+    _, *parts = _HEADING.split(_TORN_HEADING.sub("", text))
+    return [
+        Sample(int(step), _ESCAPED.sub("", escaped.removesuffix(_END)))
+        for step, escaped in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def keep_before(path: Path, step: int) -> None:
+    """Drop the blocks that a resumed run writes again."""
+    if path.exists():
+        kept = [_block(sample) for sample in read(path) if sample.step < step]
+        with atomic_write(path) as file:
+            file.write(b"".join(kept))
+
+
+def _block(sample: Sample) -> bytes:
+    escaped = _TO_ESCAPE.sub(r"\\", sample.text)
+    return f"=== step {sample.step} ===\n{escaped}{_END}".encode("utf-8", "surrogateescape")
