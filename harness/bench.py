@@ -1,4 +1,4 @@
-"""Speed and memory of one configuration; nothing is learnt, nothing is kept.
+"""Measure the speed and memory of one configuration.
 
 python -m harness.bench model=gpt train.batch_size=12
 python -m harness.bench --list                             what every model of the zoo costs

@@ -1,4 +1,4 @@
-"""A fault drill: a training that is killed again and again must end as one that was left alone.
+"""Kill a training again and again, and compare it with one that was left alone.
 
 python -m harness.drill model=gpt --kills 20
 

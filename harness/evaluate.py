@@ -1,4 +1,4 @@
-"""The exact score of a finished run on a split, and how far its probabilities can be believed.
+"""Score a finished run on a whole split; see how far its probabilities can be believed.
 
 python -m harness.evaluate RUN --split test [--stride N] [--strided-inference] [--calibration]
 """

@@ -1,4 +1,4 @@
-"""How the optimizer treats each parameter: its rate, its decay, and who updates it.
+"""Show how the optimizer treats each parameter: its rate, its decay, and who updates it.
 
 python -m harness.groups model=gpt optimizer=muon
 python -m harness.groups model=hf model.config.model_type=mamba tokenizer=char

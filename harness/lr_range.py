@@ -1,6 +1,8 @@
-"""Which learning rates work? A range test (Smith 2017, arXiv 1506.01186, section 3.3).
+"""Find out which learning rates work, by a range test.
 
 python -m harness.lr_range model=gpt train.steps=200
+
+Smith 2017, arXiv 1506.01186, section 3.3.
 
 The rate rises from `optimizer.lr` / 10,000 to `optimizer.lr` · 1000 over the steps, and that of
 each part in `optimizer.lr_of` as much.

@@ -1,4 +1,4 @@
-"""Does it learn one batch by heart? What a practitioner does first: if not, something is broken.
+"""Train on one batch until it is learnt by heart: if it is not, something is broken.
 
 python -m harness.overfit model=gpt train.steps=200
 """

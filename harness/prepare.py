@@ -1,5 +1,6 @@
-"""Prepare a corpus for training, which training also does by itself, and see what its tokenizer
-makes of it.
+"""See what a tokenizer makes of a corpus, and prepare it for training.
+
+Training prepares what it needs by itself.
 
 python -m harness.prepare data=tiny_shakespeare tokenizer=p50k
 """

@@ -1,4 +1,4 @@
-"""Text from a trained model.
+"""Sample text from a trained model.
 
 python -m harness.sample RUN --prompt "ROMEO:" --tokens 200 --temperature 0.8
 """

@@ -91,10 +91,11 @@ def _locate(
     for part in place:
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             break
-        if part not in kind.model_fields or not isinstance(value, Mapping):
+        hints = typing.get_type_hints(kind)  # without the ranges and roles
+        if part not in hints or not isinstance(value, Mapping):
             break
         names.append(str(part))
-        kind, value = kind.model_fields[str(part)].annotation, value.get(part)
+        kind, value = hints[str(part)], value.get(part)
     return ".".join(names), kind, value
 
 
