@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import Parser, run_tool
 from harness.errors import RunFailure, UsageError
-from harness.report.svg import ON_WHITE
+from harness.report.drawing.svg import ON_WHITE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

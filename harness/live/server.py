@@ -29,8 +29,8 @@ from harness.live.curves import AXES
 from harness.live.trainings import Trainings
 from harness.live.watch import Run, Watch
 from harness.loggers import strict_json
-from harness.report.style import style_sheet
-from harness.report.svg import DASHES
+from harness.report.drawing.style import DASHES
+from harness.report.html.pages import style_sheet
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")  # what a browser may call it
@@ -81,7 +81,7 @@ class Server(ThreadingHTTPServer):
         self._tickets: set[str] = set()
         self.files = {f"/{path.name}": path.read_bytes() for path in PAGE.iterdir()}
         own = self.files["/style.css"].decode()
-        self.files["/style.css"] = style_sheet(own).encode()
+        self.files["/style.css"] = (style_sheet() + own).encode()
         self.files["/"] = self.files.pop("/index.html")
         super().__init__((ADDRESS, port), Handler)
 

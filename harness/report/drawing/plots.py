@@ -1,8 +1,7 @@
-"""Figures of a comparison, drawn by matplotlib: curves over a cost, and scores against costs.
+"""Figures of a comparison: curves over a cost, and scores against costs.
 
-One code path draws for the report (colours are placeholders that become CSS variables, so that one
-SVG serves light and dark) and for files (real colours on white). matplotlib is imported late: it is
-slow, and errors and --help must not wait for it.
+The same code draws for pages (colours are placeholders that become CSS variables) and for files
+(real colours on white).
 """
 
 from __future__ import annotations
@@ -10,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harness.report.curves import (
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.report.drawing.curves import (
     CURVE_AXES,
     SCATTER_COSTS,
     Axis,
@@ -23,7 +24,7 @@ from harness.report.curves import (
     pareto_front,
     validation_series,
 )
-from harness.report.plot_parts import (
+from harness.report.drawing.parts import (
     FONT,
     canvas,
     label_ends,
@@ -35,13 +36,10 @@ from harness.report.plot_parts import (
     short,
     zero_slot,
 )
-from harness.report.ranking import Comparison, Group, compare_runs, ranking_score
-from harness.report.runs import RunRecord
-from harness.report.svg import ON_WHITE, Paint, draw_svg
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from harness.report.drawing.svg import ON_WHITE, Paint, draw_svg
+from harness.report.records.groups import Group, ranking_score
+from harness.report.records.runs import RunRecord
+from harness.report.statistics.ranking import Comparison, compare_runs
 
 WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
 
