@@ -6,23 +6,22 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from harness.report.html import figures, tables
-from harness.report.html.figures import Content
+from harness.report.drawing.curves import MOST_DRAWN
+from harness.report.html import figures
 from harness.report.html.pages import render
+from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.report.statistics.differences import MOST_TESTED, neighbours
-from harness.report.statistics.paired import DRAWS, LEVEL
+from harness.report.statistics import differences, paired
 from harness.report.statistics.ranking import Comparison, compare_runs
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, result, run_name, seed
-from harness.report.text.export import csv_table, markdown
-from harness.report.text.pairs import sentence
-from harness.report.text.verdict import by_tokenizer, headlines, losses, notes
+from harness.report.text import columns, export, format, pairs, verdict
 
-SAMPLE_CHARACTERS = 700
-FEW_PAIRS = 15  # more are folded away
-
-Pieces = list[tuple[str, int | None]]
+# Each is an anchor of the page and a template, which renders to nothing where it does not apply.
+SECTIONS = (
+    "ranking", "lossy", "differences", "curves", "cost", "losses", "samples", "configurations",
+    "runs", "paper", "origin",
+)  # fmt: skip
 
 
 def write_report(
@@ -33,7 +32,6 @@ def write_report(
     `sources` are the paths to name in the command that regenerates it (default: the runs' common
     folder). Raises OSError if the file can't be written.
     """
-    comparison = compare_runs(records)
     if sources is None:
         parents = {run.folder.parent for run in records}
         sources = list(parents) if len(parents) == 1 else [run.folder for run in records]
@@ -41,34 +39,28 @@ def write_report(
         ["python", "-m", "harness.compare", *map(str, sources), "--out", str(path)]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(comparison, command), encoding="utf-8")
+    path.write_text(_page(compare_runs(records), command), encoding="utf-8")
 
 
 def _page(comparison: Comparison, command: str) -> str:
-    # Each section's name is its anchor and its template; one without content is left out.
-    sections = {
-        "ranking": _ranking(comparison),
-        "lossy": _lossy(comparison),
-        "differences": _differences(comparison),
-        "curves": figures.curves(comparison),
-        "cost": figures.costs(comparison),
-        "losses": figures.losses_per_token(comparison),
+    known: dict[str, Any] = {
+        "comparison": comparison,
+        "command": command,
+        "title": _title(comparison),
+        "pieces": lambda line: _pieces(line, comparison),
         "samples": _samples(comparison),
-        "configurations": _configurations(comparison),
-        "runs": {"table": tables.runs(comparison)},
-        "paper": _paper(comparison),
-        "origin": _origin(comparison, command),
-    }
-    return render(
-        "report.html.j2",
-        title=_title(comparison),
-        headlines=[
-            (_linked(line.claim, comparison), _linked(line.ground, comparison))
-            for line in headlines(comparison)
-        ],
-        notes=notes(comparison),
-        sections={name: content for name, content in sections.items() if content},
-    )
+        "differing": _differing(comparison.configurations),
+        "runs": _runs(comparison),
+        "facts": _facts(comparison),
+        "level": f"{paired.LEVEL:.0%}",
+        "most_drawn": MOST_DRAWN,
+        # What templates call.
+        "columns": columns, "differences": differences, "export": export, "figures": figures,
+        "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
+    }  # fmt: skip
+    sections = {name: render(f"report/{name}.html.j2", **known) for name in SECTIONS}
+    shown = {name: content for name, content in sections.items() if content.strip()}
+    return render("report.html.j2", sections=shown, **known)
 
 
 def _title(comparison: Comparison) -> str:
@@ -77,7 +69,7 @@ def _title(comparison: Comparison) -> str:
     return f"{models} on {data}" if comparison.groups else "Language models compared"
 
 
-def _linked(line: str, comparison: Comparison) -> Pieces:
+def _pieces(line: str, comparison: Comparison) -> list[tuple[str, int | None]]:
     """A sentence in pieces: each group's name with the number of its configuration."""
     numbers = {group.label: comparison.number(group) for group in comparison.groups}
     names = "|".join(re.escape(name) for name in sorted(numbers, key=len, reverse=True))
@@ -87,102 +79,46 @@ def _linked(line: str, comparison: Comparison) -> Pieces:
     return [(part, numbers[part] if n % 2 else None) for n, part in enumerate(parts)]
 
 
-def _ranking(comparison: Comparison) -> Content | None:
-    if not comparison.ranked:
-        return None
-    return {
-        "table": tables.ranking(comparison, comparison.ranked, "Ranking", lossy=False),
-        "by_tokenizer": by_tokenizer(comparison),
-        "means": MEANS_NOTE,
-    }
-
-
-def _lossy(comparison: Comparison) -> Content | None:
-    if not comparison.lossy:
-        return None
-    return {
-        "table": tables.ranking(comparison, comparison.lossy, "Lossy tokenizers", lossy=True),
-        "why": LOSSY_NOTE,
-        "losses": losses(comparison),
-    }
-
-
-def _differences(comparison: Comparison) -> Content | None:
-    """The neighbours of the ranking in words, and every pair in a table."""
-    tested = [(pair, pair.interval) for pair in comparison.pairs if pair.interval is not None]
-    next_to_each_other = neighbours(comparison.pairs, comparison.ranked)
-    if not next_to_each_other:
-        return None
-    longest = max(map(len, comparison.by_data().values()))
-    return {
-        "findings": [_linked(sentence(pair), comparison) for pair in next_to_each_other],
-        "table": tables.pairs(comparison, tested) if tested else None,
-        "folded": len(tested) > FEW_PAIRS,
-        "level": f"{LEVEL:.0%}",
-        "draws": f"{DRAWS:,}",
-        "p": f"{1 - LEVEL:.2g}",
-        "one_seed": any(len(pair.seeds) == 1 for pair, _ in tested),
-        "family": max((pair.family for pair, _ in tested), default=0),
-        "first": MOST_TESTED if longest > MOST_TESTED else None,
-    }
-
-
-def _samples(comparison: Comparison) -> Content | None:
-    samples = []
-    for group in comparison.groups:
-        run = next((run for run in group.counted if run.sample), None)
-        if run and run.sample:
-            more = " …" if len(run.sample) > SAMPLE_CHARACTERS else ""
-            samples.append(
-                {
-                    "number": comparison.number(group),
-                    "label": group.label,
-                    "seed": seed(run),
-                    "step": run.sample_step,
-                    "text": run.sample[:SAMPLE_CHARACTERS] + more,
-                }
-            )
-    return {"samples": samples} if samples else None
-
-
-def _configurations(comparison: Comparison) -> Content | None:
-    """What differs between them, and each of them whole."""
-    groups = comparison.configurations
-    differing = tables.differing_settings(groups)
-    keys = {row[0].text for row in differing.rows}
-    configurations = [
-        {
-            "number": number,
-            "swatch": tables.swatch(number),
-            "label": group.label,
-            "runs": [
-                {
-                    "seed": seed(run),
-                    "name": run_name(run, comparison.records),
-                    "result": result(run) or run.status,
-                }
-                for run in group.runs
-            ],
-            "lines": [
-                (f"{key}: {value}", key in keys) for key, value in sorted(group.config.items())
-            ],
-        }
-        for number, group in enumerate(groups)
+def _samples(comparison: Comparison) -> list[tuple[int, Group, RunRecord]]:
+    """Of each group the first run that has a sample."""
+    return [
+        (number, group, run)
+        for number, group in enumerate(comparison.groups)
+        for run in [run for run in group.counted if run.sample][:1]
     ]
-    return {"differing": differing, "configurations": configurations} if groups else None
 
 
-def _paper(comparison: Comparison) -> Content | None:
-    if not comparison.groups:
-        return None
-    return {"texts": {"Markdown": markdown(comparison), "CSV": csv_table(comparison)}}
+def _differing(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The settings that are not the same in all groups, with the value in each."""
+    keys = sorted({key for group in groups for key in group.config})
+    values = {key: [group.config.get(key, "–") for group in groups] for key in keys}
+    return {key: own for key, own in values.items() if len(set(own)) > 1}
 
 
-def _origin(comparison: Comparison, command: str) -> Content:
-    facts = {
+def _runs(comparison: Comparison) -> list[tuple[RunRecord, int | None, str]]:
+    """Each run, the number of its configuration, and why it is not counted ("" if it is); those
+    that are not come last."""
+    reasons = {run.folder: reason for run, reason in comparison.uncounted}
+    groups = enumerate(comparison.configurations)
+    numbers = {run.folder: number for number, group in groups for run in group.runs}
+    found = [
+        (run, numbers.get(run.folder), reasons.get(run.folder, "")) for run in comparison.records
+    ]
+    return sorted(found, key=lambda each: (each[0].folder in reasons, _natural(each[0])))
+
+
+def _natural(run: RunRecord) -> list[tuple[int, str]]:
+    """2-gpt comes before 10-gpt."""
+    parts = re.findall(r"\d+|\D+", str(run.folder))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What the runs say of the code and the machine, each once."""
+    found = {
         (name, ", ".join(f"{key} {value}" for key, value in sorted(stated.items()))): None
         for name in ("git", "machine", "versions")
         for run in comparison.records
         if (stated := getattr(run, name))
     }
-    return {"facts": list(facts), "command": command}
+    return list(found)

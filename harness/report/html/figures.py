@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from harness.report.drawing import plots, svg
 from harness.report.drawing.curves import (
     CURVE_AXES,
-    MOST_DRAWN,
     SCATTER_COSTS,
     Axis,
     Cost,
@@ -47,7 +46,6 @@ def curves(comparison: Comparison) -> Content | None:
         ],
         "legend": _legend(panels[0][1]),
         "free": any(max(line.x) <= 0 for axis, series in panels if axis.log for line in series),
-        **_left_out(comparison.ranked),
     }
 
 
@@ -55,10 +53,10 @@ def costs(comparison: Comparison) -> Content | None:
     """Test bits per byte against each cost, with the Pareto front."""
     found = [_scatter(comparison.ranked, cost) for cost in SCATTER_COSTS]
     figures = [figure for figure in found if figure]
-    return {"figures": figures, **_left_out(comparison.ranked)} if figures else None
+    return {"figures": figures} if figures else None
 
 
-def losses_per_token(comparison: Comparison) -> Content | None:
+def losses(comparison: Comparison) -> Content | None:
     """Losses per token, so one figure for each tokenizer; lossy ones show validation too."""
     styled = drawable(comparison.groups)
     steps = CURVE_AXES[0]
@@ -134,7 +132,3 @@ def _drawings(
 
 def _legend(series: Sequence[Series]) -> list[tuple[int, str]]:
     return [(line.style, line.label) for line in series]
-
-
-def _left_out(groups: Sequence[Group]) -> Content:
-    return {"drawn": MOST_DRAWN, "left_out": len(groups) - MOST_DRAWN}

@@ -40,6 +40,11 @@ class Pair:
         return self.p < 1 - LEVEL
 
     @property
+    def has_one_seed(self) -> bool:
+        """Whether the test speaks of the text alone, and not of the chance in training."""
+        return len(self.seeds) == 1
+
+    @property
     def has_all_seeds(self) -> bool:
         """Whether both groups have these seeds and no others."""
         return all(len(group.counted) == len(self.seeds) for group in (self.better, self.worse))

@@ -12,7 +12,7 @@ def sentence(pair: Pair) -> str:
     first, second = pair.better.label, pair.worse.label
     if pair.interval is None:
         return f"{first} and {second} were not tested in pairs: {pair.untested}."
-    once = f"With seed {pair.seeds[0]:g}, " if len(pair.seeds) == 1 else ""
+    once = f"With seed {pair.seeds[0]:g}, " if pair.has_one_seed else ""
     ahead = f"{pair.interval.mean:.3f} bits per byte"
     if pair.settled:
         return f"{once}{first} is {ahead} better than {second} ({evidence(pair)})."
@@ -32,7 +32,7 @@ def evidence(pair: Pair) -> str:
     if not pair.settled and pair.family > 1:
         span += f", p {chance(pair.p)} after Holm's correction for {pair.family} pairs"
     same = f"the same {pair.text_bytes:,} test bytes"
-    if len(pair.seeds) == 1:
+    if pair.has_one_seed:
         return (
             f"{LEVEL:.0%} interval {span}, for the choice of text alone; {same}; one seed"
             f"{'' if pair.has_all_seeds else ' in common'} says nothing of the chance in training"
