@@ -27,18 +27,23 @@ def canvas(paint: Paint, size: tuple[float, float], right: float) -> tuple[Figur
         (0.62 / width, 0.52 / height, 1 - (0.62 + right) / width, 1 - 0.72 / height)
     )
     axes.set_facecolor("none")
+    plain_axes(axes, paint, FONT)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(paint.ink)
+        label.set_fontsize(FONT)
+    return figure, axes
+
+
+def plain_axes(axes: Axes, paint: Paint, font: float) -> None:
+    """One line at the bottom, a grid of values, and ticks that are set in small print."""
     axes.grid(axis="y", color=paint.grid, lw=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(paint.muted)
         spine.set_linewidth(0.8)
-    axes.tick_params(which="both", colors=paint.muted, labelsize=FONT, width=0.8)
+    axes.tick_params(which="both", colors=paint.muted, labelsize=font, width=0.8)
     axes.tick_params(axis="y", length=0)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(paint.ink)
-        label.set_fontsize(FONT)
-    return figure, axes
 
 
 def line_look(style: int, paint: Paint) -> dict[str, Any]:
