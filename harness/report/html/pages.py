@@ -7,14 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.report.drawing.style import (
-    DARK,
-    DARK_SERIES,
-    DASHES,
-    LIGHT,
-    LIGHT_SERIES,
-    MARKERS,
-)
+from harness.report.drawing import style
 from harness.report.text.format import visible
 
 
@@ -36,13 +29,13 @@ def _visible(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _look(style: int) -> dict[str, Any]:
+def _look(number: int) -> dict[str, Any]:
     """How a legend draws the line style of that number."""
-    dash = DASHES[style % len(DASHES)]
+    dash = style.DASHES[number % len(style.DASHES)]
     return {
-        "series": style % len(LIGHT_SERIES),
+        "series": number % len(style.LIGHT_SERIES),
         "dash": " ".join(f"{1.7 * length:g}" for length in dash),
-        "marker": MARKERS[style % len(MARKERS)],
+        "marker": style.MARKERS[number % len(style.MARKERS)],
     }
 
 
@@ -56,6 +49,6 @@ ENVIRONMENT = Environment(
 )
 ENVIRONMENT.globals |= {
     "look": _look,
-    "light": LIGHT | {f"series-{n}": colour for n, colour in enumerate(LIGHT_SERIES)},
-    "dark": DARK | {f"series-{n}": colour for n, colour in enumerate(DARK_SERIES)},
+    "light": style.LIGHT | {f"series-{n}": colour for n, colour in enumerate(style.LIGHT_SERIES)},
+    "dark": style.DARK | {f"series-{n}": colour for n, colour in enumerate(style.DARK_SERIES)},
 }
