@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from harness.assets import placed
 from harness.calibration import Calibration, Pass, fit_temperature, observe
-from harness.calibration_page import Subject, page
 from harness.data import Dataset, Split
 from harness.load import Run
 from harness.loggers import strict_json
 from harness.loss import Measure
 from harness.metrics import add_up, token_nats
+from harness.report.calibration_page import Subject, page
 from harness.surprise import by_frequency, passages
 
 PASSAGES, PASSAGE = 8, 120  # how many of the most surprising are shown, of how many tokens each

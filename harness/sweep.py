@@ -65,9 +65,9 @@ class SweepReport(Callback):
             sys.exit(1)
 
     def _report(self, folder: Path) -> int:
-        from harness.compare import print_comparison
-        from harness.report.document import write_report
-        from harness.report.runs import find_runs
+        from harness.report.html.document import write_report
+        from harness.report.records.runs import find_runs
+        from harness.report.text.terminal import print_comparison
 
         if not any(folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
             return int(self._failed)

@@ -15,7 +15,7 @@ from harness import process, samples
 from harness.config import CURRENCIES
 from harness.live.curves import Metrics, last_row
 from harness.loggers import Local
-from harness.report.runs import RunRecord, read_run, run_folders
+from harness.report.records.runs import RunRecord, read_run, run_folders
 from harness.run_files import DamageError, is_finite, plain_yaml
 from harness.values import printable
 

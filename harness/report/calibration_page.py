@@ -1,0 +1,136 @@
+"""The page of `harness.evaluate --calibration`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from harness.calibration import BINS, Calibration, by_mass, by_width
+from harness.report.drawing.parts import canvas
+from harness.report.drawing.style import DASHES, MARKERS
+from harness.report.drawing.svg import PLACEHOLDERS, Paint, inline_svg
+from harness.report.html.pages import render
+from harness.report.text.format import human
+from harness.surprise import Band, Passage
+
+SIZE = (4.4, 4.1)
+FULL = 0.99  # the share of tokens below which colour still grows
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the page is about."""
+
+    model: str
+    data: str
+    tokenizer: str
+    split: str
+    step: int
+    precision: str
+    run: str
+
+
+def words(subject: Subject, found: Calibration) -> list[str]:
+    """The findings in sentences that claim no more than the numbers."""
+    observed, temperature = found.observed, found.temperature
+    error, error_after = found.errors(by_width)
+    (before, after), unit = (
+        ([score.bits_per_byte for score in found.scores], "bits per byte")
+        if found.scores[0].lossless
+        else ([score.nats_per_token for score in found.scores], "nats per token")
+    )
+    assert before is not None
+    assert after is not None
+    sure = found.confidence()[0] - float(observed.correct.mean())
+    lines = [
+        f"On the {subject.split} split the likeliest token is right in "
+        f"{observed.correct.mean():.1%} of {len(observed.targets):,} cases; the model expects "
+        f"{found.confidence()[0]:.1%}. It is {'too sure of itself' if sure > 0 else 'too unsure'} "
+        f"by {100 * abs(sure):.2g} points in the mean; the expected calibration error is "
+        f"{error:.3f}."
+    ]
+    fitted = (
+        f"Of all temperatures {temperature.value:.3f} gives the least loss on validation."
+        if temperature.is_best
+        else f"No temperature gives the least loss on validation: it still falls at the last that "
+        f"was tried, {temperature.value:.3g}."
+    )
+    lines.append(
+        f"{fitted} On {subject.split} it takes the loss from {before:.4f} to {after:.4f} {unit}, "
+        f"and the calibration error from {error:.3f} to {error_after:.3f}."
+    )
+    return lines
+
+
+def reliability_figure(found: Calibration, paint: Paint) -> tuple[Figure, dict[str, str]]:
+    """The diagram (Guo et al. 2017, figure 1) in bins of equal mass, so that each point is equally
+    certain, as far as the most confident goes; and what to say of each point."""
+    figure, axes = canvas(paint, SIZE, right=0.15)
+    axes.grid(axis="x", color=paint.grid, lw=0.8)
+    axes.plot([0, 1], [0, 1], color=paint.muted, lw=1, dashes=(4, 3))
+    titles, furthest = {}, 0.0
+    for style, (name, bins) in enumerate(zip(_names(found), found.diagrams(by_mass), strict=True)):
+        colour, marker = paint.series[style], MARKERS[style]
+        x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
+        furthest = max(furthest, *x, *y)
+        axes.plot(x, y, color=colour, lw=1.3, dashes=DASHES[style] or (1, 0))
+        for index, each in enumerate(bins):
+            gid = f"point-{style}-{index}"
+            axes.plot(
+                [each.confidence], [each.accuracy], color=colour, marker=marker, markersize=6,
+                markeredgecolor=paint.paper, gid=gid,
+            )  # fmt: skip
+            titles[gid] = (
+                f"{name}: expects {each.confidence:.1%}, right in {each.accuracy:.1%} of "
+                f"{human(each.tokens)} tokens"
+            )
+    end = min(1.0, (int(10 * furthest) + 1) / 10)
+    axes.set(xlim=(0, end), ylim=(0, end))
+    axes.locator_params(nbins=5)
+    axes.set_xlabel("confidence: the likeliest token's probability")
+    axes.set_ylabel("accuracy: how often it came")
+    return figure, titles
+
+
+def page(subject: Subject, found: Calibration, bands: list[Band], surprising: list[Passage]) -> str:
+    """The whole page, as HTML."""
+    figure, titles = reliability_figure(found, PLACEHOLDERS)
+    points = (f"{each.confidence:.2f} {each.accuracy:.2f}" for each in found.diagrams(by_mass)[0])
+    description = f"accuracy against confidence, bin by bin: {'; '.join(points)}"
+    before, after = found.scores
+    return render(
+        "calibration.html.j2",
+        title=f"{subject.model} on {subject.data}: how far it can be believed",
+        words=words(subject, found),
+        drawing=inline_svg(figure, "reliability", description, titles),
+        names=_names(found),
+        scores={
+            "nats per token": (before.nats_per_token, after.nats_per_token),
+            "bits per byte": (before.bits_per_byte, after.bits_per_byte),
+            "calibration error, bins of equal width": found.errors(by_width),
+            "calibration error, bins of equal mass": found.errors(by_mass),
+            "mean confidence": found.confidence(),
+            "accuracy": (float(found.observed.correct.mean()),) * 2,
+        },
+        bins=BINS,
+        bands=bands,
+        highest=max(band.nats_per_token or 0.0 for band in bands),
+        unused=float(found.observed.unused.mean(dtype=np.float64)),
+        unused_nats=found.unused_nats_per_token(),
+        passages=surprising,
+        tokens=len(found.observed.targets),
+        full=max(1.0, float(np.quantile(found.observed.nats[:, 0], FULL))),
+        facts={
+            "run": subject.run,
+            "weights": f"of step {subject.step}",
+            "tokenizer": subject.tokenizer,
+            "precision": subject.precision,
+        },
+    )
+
+
+def _names(found: Calibration) -> tuple[str, str]:
+    """Of the curves: the model as it is, and at the temperature."""
+    return "T = 1", f"T = {found.temperature.value:.3f}"

@@ -1,0 +1,49 @@
+"""A comparison in each form that can be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.report.drawing.plots import write_plots
+from harness.report.html.document import write_report
+from harness.report.records.runs import RunRecord
+from harness.report.statistics.ranking import compare_runs
+from harness.report.text import export
+from harness.report.text.terminal import print_comparison
+
+__all__ = ["print_comparison", "write_outputs"]
+
+
+def write_outputs(
+    records: Sequence[RunRecord],
+    *,
+    paths: Sequence[Path],
+    out: Path | None,
+    plots: Path | None,
+    markdown: Path | None,
+    csv: Path | None,
+    runs_csv: Path | None,
+) -> Iterator[str]:
+    """Writes what has a path, and says so line by line.
+
+    paths: where the records were found. Raises UsageError for a path that can't be written.
+    """
+    comparison = compare_runs(records)
+    try:
+        for path, write in (
+            (markdown, lambda: export.markdown(comparison)),
+            (csv, lambda: export.csv_table(comparison)),
+            (runs_csv, lambda: export.csv_runs(records)),
+        ):
+            if path is not None:
+                path.write_text(write(), encoding="utf-8", errors="replace")
+                yield f"{path} written"
+        if out is not None:
+            write_report(records, out, paths)
+            yield f"{out} written"
+        if plots is not None:
+            yield f"{plots}: {len(write_plots(records, plots))} files written"
+    except OSError as error:
+        raise UsageError(f"{error.filename}: can't be written ({error.strerror})") from None
