@@ -1,47 +1,26 @@
-"""Make the page on W&B that compares architectures: a workspace of the project, written in code.
+"""Make the page on W&B that compares architectures.
 
 python -m harness.dashboard                          all runs of the project
 python -m harness.dashboard runs/2026-11-20/SWEEP    the runs of a sweep: its folder, or its name
-python -m harness.dashboard --json                   print what would be saved; no account needed
-
-Curves have a colour for each architecture and a band over its seeds, whatever the x-axis.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from harness.cli.tool import Parser, run_tool
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import UsageError
 from harness.loggers.wandb import PROJECT
 
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Workspace
 
-SCORE = "val/bits_per_byte"
-BEST, TEST = "best/bits_per_byte", "test/bits_per_byte"
-SPEED = "train/tokens_per_second"
-# The key under which W&B keeps a flat setting with dots in its name.
-MODEL = "names.model.value"
-# What a score is drawn over, with the name that the axis gets.
-AXES = {
-    "flops": "training FLOPs",
-    "tokens": "training tokens",
-    "bytes": "bytes of text",
-    "seconds": "training seconds",
-    "step": "steps",
-}
-COSTS = {
-    "train/flops": "training FLOPs",
-    "parameters/total": "parameters",
-    "train/seconds": "training seconds",
-    "train/peak_memory_bytes": "peak memory, bytes",
-}
+def main() -> None:
+    """The command."""
+    run_tool(_make)
 
 
-def main() -> int:
+def _make() -> int:
+    """Saves the page; prints its address."""
     parser = Parser(
         prog="python -m harness.dashboard",
         description="Make the page on W&B that compares architectures.",
@@ -49,89 +28,17 @@ def main() -> int:
     parser.add_argument("sweep", nargs="?", type=Path, help="a sweep's folder, or a W&B group")
     parser.add_argument("--project", default=PROJECT, help=f"the runs' project ({PROJECT})")
     parser.add_argument("--entity", default=None, help="whose it is (yours)")
-    parser.add_argument("--json", action="store_true", help="print the page, save nothing")
     options = parser.parse_args()
     if find_spec("wandb_workspaces") is None:
         raise UsageError(
             "needs the package wandb-workspaces: pip install 'language-model-zoo[dashboard]'"
         )
+    from harness.report import workspace
+
     group = options.sweep and options.sweep.absolute().name
-    if options.json:
-        page = workspace(options.entity or "entity", options.project, group)
-        print(page._to_model().model_dump_json(by_alias=True, indent=2))
-        return 0
-    print(_saved(options.entity, options.project, group))
+    print(workspace.save(options.entity, options.project, group))
     return 0
 
 
-def workspace(entity: str, project: str, group: str | None) -> Workspace:
-    """The page: scores beside each other, what they cost, and how fast the models are."""
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
-    def curve(y: str, x: str, title: str) -> Any:
-        return wr.LinePlot(
-            title=f"{y} over {title}", x=x, y=[y], title_x=title, log_x=x == "flops",
-            groupby=wr.Config(MODEL), groupby_aggfunc="mean", groupby_rangefunc="minmax",
-        )  # fmt: skip
-
-    def scatter(x: str, y: str, title: str) -> Any:
-        return wr.ScatterPlot(
-            title=f"{y} against {title}", x=wr.SummaryMetric(x), y=wr.SummaryMetric(y), log_x=True
-        )
-
-    def bars(metric: str, title: str) -> Any:
-        return wr.BarPlot(
-            title=title, metrics=[metric], groupby=wr.Config(MODEL),
-            groupby_aggfunc="mean", groupby_rangefunc="minmax",
-        )  # fmt: skip
-
-    sections = {
-        "Loss": [
-            *(curve(SCORE, x, title) for x, title in AXES.items()),
-            curve("train/loss", "tokens", AXES["tokens"]),
-        ],
-        "Quality against cost": [
-            *(scatter(x, BEST, title) for x, title in COSTS.items()),
-            bars(TEST, "test bits per byte"),
-        ],
-        "Throughput": [
-            bars(SPEED, "training tokens per second"),
-            curve("tokens", "seconds", AXES["seconds"]),
-        ],
-    }
-    columns = ("config:names.model.value", "config:names.tokenizer.value", "config:seed.value")
-    return ws.Workspace(
-        entity=entity,
-        project=project,
-        name="Architectures" + (f" of {group}" if group else ""),
-        sections=[
-            ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()
-        ],
-        runset_settings=ws.RunsetSettings(
-            filters=ws.And(ws.Metric("Group") == group) if group else "",
-            groupby=[ws.Config(MODEL)],
-            order=[ws.Ordering(ws.Summary(BEST), ascending=True)],
-            pinned_columns=[*columns, *(f"summary:{name}" for name in (BEST, TEST, SPEED))],
-        ),
-    )
-
-
-def _saved(entity: str | None, project: str, group: str | None) -> str:
-    """Its address, once it is saved. Raises UsageError without an account, RunFailure without a
-    server."""
-    import wandb
-
-    wandb.setup(settings=wandb.Settings(silent=True))
-    if not wandb.login(prompt=False, verify=False):
-        raise UsageError("not logged in to W&B: `wandb login` first, or print the page by --json")
-    try:
-        api = wandb.Api(timeout=15)
-        page = workspace(entity or str(api.default_entity), project, group).save()
-    except (wandb.Error, OSError, ValueError) as error:
-        raise RunFailure(f"W&B did not take the page: {' '.join(str(error).split())}") from error
-    return str(page.url)
-
-
 if __name__ == "__main__":
-    run_tool(main)
+    main()

@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from harness.compare import print_comparison
-from harness.report.document import write_report
-from harness.report.runs import find_runs
+from harness.report.html.document import write_report
+from harness.report.records.runs import find_runs
+from harness.report.text.terminal import print_comparison
 
 
 def write_run(

@@ -20,7 +20,6 @@ from omegaconf import OmegaConf
 from harness import bench, compare, dashboard, evaluate, inside, sample
 from harness import train as training_command
 from harness.cli.hydra_app import compose
-from harness.cli.tool import run_tool
 from harness.common.paths import REPOSITORY
 
 from .comparing import write_sweep
@@ -29,13 +28,13 @@ from .training import TEXT, train
 GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule")
 CORPUS = "tiny_shakespeare.txt"
 TOOLS: dict[str, Callable[[], object]] = {
-    "train": lambda: training_command.main(),
-    "bench": lambda: bench.main(),
-    "evaluate": lambda: evaluate.main(),
-    "sample": lambda: sample.main(),
-    "compare": lambda: run_tool(compare.main),
-    "inside": lambda: run_tool(inside.main),
-    "dashboard": lambda: run_tool(dashboard.main),
+    "train": training_command.main,
+    "bench": bench.main,
+    "evaluate": evaluate.main,
+    "sample": sample.main,
+    "compare": compare.main,
+    "inside": inside.main,
+    "dashboard": dashboard.main,
 }
 
 

@@ -33,9 +33,9 @@ from harness.evaluation.calibration import (
 from harness.evaluation.nats import Measure, nats_N
 from harness.evaluation.score import score_of, token_nats
 from harness.evaluation.surprise import by_frequency, most_surprising, passages
-from harness.report import svg
-from harness.report.calibration_page import HEAT_DARK, HEAT_LIGHT, Subject, page
-from harness.report.style import DARK, LIGHT
+from harness.report.calibration_page import Subject, page
+from harness.report.drawing import svg
+from harness.report.drawing.style import DARK, LIGHT
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
@@ -376,7 +376,7 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize(("theme", "heat"), [(LIGHT, HEAT_LIGHT), (DARK, HEAT_DARK)])
+@pytest.mark.parametrize(("theme", "heat"), [(LIGHT, LIGHT["heat"]), (DARK, DARK["heat"])])
 def test_ink_is_legible_on_the_hottest(theme: dict[str, str], heat: str) -> None:
     assert contrast(theme["ink"], heat) >= 4.5
     assert contrast(theme["tint"], heat) >= 1.8  # and the hottest stands out

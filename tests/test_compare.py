@@ -11,9 +11,9 @@ import pytest
 
 from harness.common.errors import UsageError
 from harness.compare import main
-from harness.report.ranking import compare_runs
-from harness.report.runs import find_runs
-from harness.report.verdict import headlines
+from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
+from harness.report.text.verdict import headlines
 
 from .comparing import printed, write_run
 
@@ -54,6 +54,18 @@ def test_a_report_that_can_not_be_written_is_a_usage_error(
     run = write_run(tmp_path / "run", "gpt")
     with pytest.raises(UsageError, match="can't be written"):
         main([str(run), "--out", str(tmp_path)])
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_a_name_that_is_no_text_spoils_no_output(tmp_path: Path) -> None:
+    """JSON may name half a surrogate pair, which is no character."""
+    write_run(tmp_path / "r" / "a", "gpt\udc80\x1b", 0, config={"key": "\ud800"})
+    names = ("--markdown", "--csv", "--runs-csv", "--out", "--plots")
+    files = [tmp_path / name[2:] for name in names]
+    options = [text for pair in zip(names, map(str, files), strict=True) for text in pair]
+    assert main([str(tmp_path / "r"), *options]) == 0
+    assert all(b"gpt" in path.read_bytes() for path in files[:4])
+    assert "gpt\ufffd\ufffd" in (tmp_path / "out").read_text()
 
 
 def test_markdown_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:

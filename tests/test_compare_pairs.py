@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from harness.compare import main
-from harness.report.differences import Pair, evidence, neighbours, sentence
-from harness.report.ranking import Comparison, compare_runs
-from harness.report.runs import find_runs, read_run
-from harness.report.verdict import headlines
+from harness.report.records.runs import find_runs, read_run
+from harness.report.statistics.differences import Pair, neighbours
+from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.text.pairs import evidence, sentence
+from harness.report.text.verdict import headlines
 
 from . import training
 from .comparing import write_run

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.ranking import compare_runs, ranking_score
-from harness.report.runs import find_runs
-from harness.report.verdict import headlines, notes, score
+from harness.report.records.groups import ranking_score
+from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
+from harness.report.text.format import score
+from harness.report.text.verdict import headlines, notes
 
 from .comparing import printed, write_run
 

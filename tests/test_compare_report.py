@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.report.document import write_report
-from harness.report.runs import find_runs
-from harness.report.svg import PLACEHOLDERS
+from harness.report.drawing.svg import PLACEHOLDERS
+from harness.report.html.document import write_report
+from harness.report.records.runs import find_runs
 from harness.runs.files import Metrics
 
 from .comparing import Page, page, printed, write_run

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.common.errors import UsageError
-from harness.report import runs
-from harness.report.ranking import compare_runs
-from harness.report.runs import find_runs, read_run
+from harness.report.records import runs
+from harness.report.records.runs import find_runs, read_run
+from harness.report.statistics.ranking import compare_runs
 
 from .comparing import page, write_run
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.compare import print_comparison
-from harness.report.format_numbers import human
-from harness.report.ranking import compare_runs
-from harness.report.runs import find_runs
-from harness.report.verdict import by_tokenizer, headlines, notes
+from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
+from harness.report.text.format import human
+from harness.report.text.terminal import print_comparison
+from harness.report.text.verdict import by_tokenizer, headlines, notes
 
 from .comparing import printed, write_run
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.curves import (
+from harness.report.drawing.curves import (
     CURVE_AXES,
     MOST_POINTS,
     TRAINING_BINS,
@@ -18,8 +18,8 @@ from harness.report.curves import (
     training_series,
     validation_series,
 )
-from harness.report.ranking import Group
-from harness.report.runs import RunRecord
+from harness.report.records.groups import Group
+from harness.report.records.runs import RunRecord
 from harness.runs.files import Metrics
 
 POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)

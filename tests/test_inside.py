@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import inside
+from harness.report.drawing import inside
 
 from .conftest import Ended
 

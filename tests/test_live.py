@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import select
 import socket
 import statistics
 import subprocess
@@ -18,9 +19,9 @@ import numpy as np
 import pytest
 
 from harness.live import __main__ as command
-from harness.live import curves, trainings, watch
+from harness.live import curves, server, trainings, watch
+from harness.live.answers import MOST_CURVES, MOST_POINTS
 from harness.live.curves import Curve, Metrics, Snapshots, last_row
-from harness.live.server import MOST_CURVES, MOST_POINTS
 
 from .live_server import Client, make_run, row, serving
 
@@ -220,7 +221,7 @@ def test_a_run_of_300_000_steps_is_read_bit_by_bit_and_answered_shortly(tmp_path
         assert len(loss["x"]) <= MOST_POINTS
         assert loss["x"][0] < 1000
         assert loss["x"][-1] > 299_000
-        metrics = next(each for each in client.server.watch.runs()).metrics
+        metrics = next(each for each in client.server.answers.watch.runs()).metrics
         kept = sum(each._sums_BC.nbytes for each in metrics._curves.values())
         assert kept < 8 * 7 * 8 * curves.MOST_BUCKETS
 
@@ -493,6 +494,31 @@ def test_every_answer_forbids_what_the_page_does_not_need(client: Client) -> Non
         assert "unsafe" not in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Access-Control-Allow-Origin"] is None
+
+
+def test_a_client_that_is_slow_or_silent_is_hung_up_on(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a byte comes, the whole request must be there in time."""
+
+    def hangs_up(said: bytes, more: bytes) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", client.server.port)) as slow:
+                slow.sendall(said)
+                for _ in range(1000):
+                    ended, _, _ = select.select([slow], [], [], 0.05)
+                    if ended:
+                        return slow.recv(1) == b""
+                    slow.sendall(more)
+        except ConnectionError:  # a byte came after it had hung up
+            return True
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "PATIENCE", 0.3)
+        assert hangs_up(b"", b"")
+        assert hangs_up(b"GET / HTTP/1.1\r\n", b"x")
+        assert hangs_up(b"POST /api/key HTTP/1.1\r\nHost: ", b"x")
 
 
 # Trainings

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.report import paired
-from harness.report.paired import Interval, compare_in_pairs, holm
+from harness.report.statistics import paired
+from harness.report.statistics.paired import Interval, compare_in_pairs, holm
 
 K = 216
 SIZES = np.full(K, 256)

@@ -419,7 +419,7 @@ def test_a_report_that_fails_fails_the_sweep(
     def write_report(*arguments: object) -> None:
         raise ZeroDivisionError("in the report")
 
-    monkeypatch.setattr("harness.report.document.write_report", write_report)
+    monkeypatch.setattr("harness.report.html.document.write_report", write_report)
     ended = command("train", "-m", *small, "train.steps=1", f"hydra.sweep.dir={tmp_path / 's'}")
     assert ended.code == 1
     assert "ZeroDivisionError: in the report" in ended.err

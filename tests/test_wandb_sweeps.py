@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb_workspaces.reports.v2 as wr
 import yaml
 
-from harness import dashboard
 from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
-from harness.config.saved import load_settings
-from harness.config.settings import read_settings
+from harness.config.settings import load_settings, read_settings
 from harness.loggers.flat import flat_results, flat_settings
 from harness.loggers.wandb import AXES
+from harness.report import workspace
 from harness.training.checks import check_settings
 
 from .conftest import Ended
@@ -117,49 +117,38 @@ def test_a_job_of_an_agent_is_the_run_that_the_agent_named(tmp_path: Path) -> No
 # The page
 
 
-def test_the_page_draws_what_the_runs_log(
-    command: Callable[..., Ended], finished_run: Path
-) -> None:
-    ended = command("dashboard", "runs/2026-11-20/my-sweep", "--json")
-    assert ended.code == 0, ended.err
-    page = json.loads(ended.out)
-    assert page["displayName"] == "Architectures of my-sweep"
-    section = page["spec"]["section"]
-    (runs,) = section["runSets"]
-    assert runs["filters"]["filters"] == [
-        {"key": {"section": "run", "name": "group"}, "op": "=", "value": "my-sweep",
-         "disabled": False}
-    ]  # fmt: skip
+def test_the_page_draws_what_the_runs_log(finished_run: Path) -> None:
+    page = workspace.workspace("entity", "project", "my-sweep")
+    assert page.name == "Architectures of my-sweep"
+    assert page.runset_settings.filters == "Metric(\"Group\") == 'my-sweep'"
     logged = {name for line in (finished_run / "metrics.jsonl").read_text().splitlines()
               for name in json.loads(line)}  # fmt: skip
     results = flat_results(summary(finished_run.parent))
-    known = logged | {f"summary:{name}" for name in results}
-    panels = [panel["config"] for each in section["panelBankConfig"]["sections"]
-              for panel in each["panels"]]  # fmt: skip
-    curves = [panel for panel in panels if panel.get("groupBy") and "xAxis" in panel]
-    for panel in panels:
-        drawn = [panel.get("xAxis"), panel.get("yAxis")]
-        assert {name for name in drawn if name} <= known
-        for name in panel.get("metrics", []):
-            assert name in (logged | results.keys())
-    assert {p["xAxis"] for p in curves if "val/bits_per_byte" in p["metrics"]} == set(AXES)
-    over = {p["xAxis"] for p in panels if p.get("yAxis") == "summary:best/bits_per_byte"}
-    assert {"summary:train/flops", "summary:parameters/total"} <= over
-    assert any("train/tokens_per_second" in panel.get("metrics", []) for panel in panels)
+    panels = [panel for section in page.sections for panel in section.panels]
+    curves = [panel for panel in panels if isinstance(panel, wr.LinePlot)]
+    points = [panel for panel in panels if isinstance(panel, wr.ScatterPlot)]
+    bars = [panel for panel in panels if isinstance(panel, wr.BarPlot)]
+    assert len(curves) + len(points) + len(bars) == len(panels)
+    for curve in curves:
+        assert {curve.x, *curve.y} <= logged
+        assert curve.groupby == wr.Config("names.model.value")
+    assert {p.x for p in curves if p.y == ["val/bits_per_byte"]} == set(AXES)
+    assert {point.x.name for point in points} >= {"train/flops", "parameters/total"}
+    for point in points:
+        assert {point.x.name, point.y.name} <= results.keys()
+    for bar in bars:
+        assert set(bar.metrics) <= results.keys()
+    assert ["train/tokens_per_second"] in [bar.metrics for bar in bars]
     # The key of a flat setting, as W&B's own library says it.
-    flat = flat_settings(load_settings(finished_run / "config.yaml"))
-    (group,) = runs["grouping"]
-    assert group == {"section": "config", "name": "names.model.value"}
-    assert "names.model" in flat
+    assert "names.model" in flat_settings(load_settings(finished_run / "config.yaml"))
+    assert page.runset_settings.groupby == [wr.Config("names.model.value")]
 
 
 @pytest.mark.usefixtures("_not_logged_in")
 def test_the_page_needs_an_account(command: Callable[..., Ended]) -> None:
     ended = command("dashboard")
     assert ended.code == 2
-    assert ended.err == (
-        "error: not logged in to W&B: `wandb login` first, or print the page by --json\n"
-    )
+    assert ended.err == ("error: not logged in to W&B: `wandb login` first\n")
 
 
 def test_a_wrong_option_of_the_page_is_one_line(command: Callable[..., Ended]) -> None:
@@ -173,4 +162,3 @@ def test_settings_and_results_are_flat() -> None:
         {"status": "finished", "val": {"a": 1}, "best": None, "test": {"b": {"c": 2}}}
     )
     assert found == {"status": "finished", "best": None, "test/b/c": 2}
-    assert dashboard.MODEL == "names.model.value"

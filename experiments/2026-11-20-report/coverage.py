@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.report import paired
-from harness.report.differences import bits_per_block
-from harness.report.paired import compare_in_pairs
-from harness.report.ranking import compare_runs
-from harness.report.runs import find_runs
+from harness.report.records.runs import find_runs
+from harness.report.statistics import paired
+from harness.report.statistics.differences import bits_per_block
+from harness.report.statistics.paired import compare_in_pairs
+from harness.report.statistics.ranking import compare_runs
 
 BLOCKS, BYTES, TRIALS = 216, 256, 1000
 Test = Callable[[NDArray, NDArray], tuple[float, float]]

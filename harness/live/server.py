@@ -4,48 +4,47 @@ Every user of the machine, and every website open in the same browser, can reach
 127.0.0.1. So each question carries a key, in a header of its own: another site may not send one,
 and a cookie would go to the servers of others, too, at whatever port. The page itself says nothing
 of anybody's runs. The name asked for must be this machine's own (DNS rebinding).
+
+It is the standard library's server: uvicorn would be no smaller, and has no limit on how long a
+client may be idle before its first request or take over its headers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import json
-import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from time import monotonic
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
-from harness.config.keys import names_in_group
-from harness.live import trainings
-from harness.live.curves import AXES
-from harness.live.trainings import Trainings
-from harness.live.watch import Run, Watch
-from harness.report.style import style_sheet
-from harness.report.svg import DASHES
-from harness.runs import process
+from harness.live.answers import MOST_CURVES, Answers, Query, Refused
+from harness.live.watch import Watch
+from harness.report.html.pages import style_sheet
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")  # what a browser may call it
 PAGE = Path(__file__).parent / "page"
-MOST_CURVES = 256
-MOST_POINTS = 500
-MOST_HISTOGRAMS = 32
+PORT = 8317
+LATER_PORTS = 20
 MOST_BODY = 1 << 14
+PATIENCE = 60.0  # seconds
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule", "experiment")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -58,15 +57,20 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-Query = Mapping[str, list[str]]
 
-
-class Refused(Exception):
-    """An answer other than what was asked for: a status, and why."""
-
-    def __init__(self, status: HTTPStatus, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+def bind(folders: Sequence[Path], port: int | None) -> Server:
+    """A server of the runs in these folders, on the port asked for, or else on the first free one
+    from PORT on. Raises UsageError if there is none."""
+    wanted = range(PORT, PORT + LATER_PORTS) if port is None else [port]
+    for number in wanted:
+        try:
+            return Server(Watch(folders), number)
+        except OSError as error:
+            refusal = error
+    raise UsageError(
+        f"port {wanted[0]} of {ADDRESS} can't be had ({refusal.strerror}); "
+        "--port 0 takes any that is free"
+    )
 
 
 class Server(ThreadingHTTPServer):
@@ -75,13 +79,12 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, watch: Watch, port: int) -> None:
-        self.watch = watch
-        self.trainings = Trainings(Path.cwd())
+        self.answers = Answers(watch)
         self.key = secrets.token_urlsafe(24)
         self._tickets: set[str] = set()
         self.files = {f"/{path.name}": path.read_bytes() for path in PAGE.iterdir()}
         own = self.files["/style.css"].decode()
-        self.files["/style.css"] = style_sheet(own).encode()
+        self.files["/style.css"] = (style_sheet() + own).encode()
         self.files["/"] = self.files.pop("/index.html")
         super().__init__((ADDRESS, port), Handler)
 
@@ -109,26 +112,45 @@ class Server(ThreadingHTTPServer):
     def is_key(self, key: str) -> bool:
         return hmac.compare_digest(key.encode(errors="replace"), self.key.encode())
 
-    def runs(self) -> list[Run]:
-        for folder in self.trainings.folders():
-            self.watch.add(folder)
-        return self.watch.runs()
 
-    def find(self, name: str) -> Run:
-        run = next((run for run in self.runs() if run.id == name), None)
-        if run is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such run any more")
-        return run
+class Question(io.RawIOBase):
+    """What a client sends, for as long as PATIENCE lasts. Raises TimeoutError.
+
+    The whole request must be there by then, and not only its next byte: a client that is idle or
+    sends its headers slowly holds a thread no longer than that.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.until = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(max(0.001, self.until - monotonic()))
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(PATIENCE)  # of what is sent
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """One connection."""
 
     server: Server
     protocol_version = "HTTP/1.1"
     server_version = "zoo"
     sys_version = ""
-    timeout = 60
+
+    def setup(self) -> None:
+        super().setup()
+        self._question = Question(self.connection)
+        self.rfile = io.BufferedReader(self._question)
+
+    def handle_one_request(self) -> None:
+        self._question.until = monotonic() + PATIENCE
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._respond(self._get)
@@ -194,79 +216,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(self.server.files[path], KINDS[Path(path).suffix or ".html"])
             return
         self._require_key()
-        if path in self.ANSWERS:
-            self._send_json(self.ANSWERS[path](self, query))
-        else:
+        if path not in self.server.answers.questions:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
-
-    def _setup(self, query: Query) -> Any:
-        """What a page needs once."""
-        return {
-            "folders": [str(folder) for folder in self.server.watch.folders],
-            "dashes": DASHES,
-            "axes": AXES,
-            "choices": {group: names_in_group(group) for group in GROUPS},
-        }
-
-    def _runs(self, query: Query) -> Any:
-        return {"runs": [run.card() for run in self.server.runs()]}
-
-    def _run(self, query: Query) -> Any:
-        run = self.server.find(_one(query, "run"))
-        run.metrics.read()
-        return {
-            **run.details(),
-            "names": run.metrics.names(),
-            "snapshot_names": run.metrics.snapshot_names(),
-        }
-
-    def _curves(self, query: Query) -> Any:
-        """Of each run the curves asked for, thinned, and `read`: which share of its file they
-        cover. `names`: of all curves that any of these runs has."""
-        names, wanted = query.get("name", []), query.get("run", [])
-        if len(names) * len(wanted) > MOST_CURVES:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_CURVES} curves at once")
-        axis = _one(query, "axis")
-        if axis not in AXES:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"axis is one of {', '.join(AXES)}")
-        start = _number(query, "start", -math.inf)
-        end = _number(query, "end", math.inf)
-        answer: dict[str, Any] = {}
-        every_name: dict[str, None] = {}
-        for run in (run for run in self.server.runs() if run.id in wanted):
-            read = run.metrics.read()
-            found = {
-                name: run.metrics.points(name, axis, MOST_POINTS, start, end) for name in names
-            }
-            curves = {name: points for name, points in found.items() if points}
-            answer[run.id] = {"read": read, "curves": curves}
-            every_name |= dict.fromkeys(run.metrics.names())
-        return {"runs": answer, "names": list(every_name)}
-
-    def _histograms(self, query: Query) -> Any:
-        names = query.get("name", [])
-        if len(names) > MOST_HISTOGRAMS:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_HISTOGRAMS} at once")
-        run = self.server.find(_one(query, "run"))
-        run.metrics.read()
-        return {name: run.metrics.snapshots(name) for name in names}
-
-    def _training(self, query: Query) -> Any:
-        """How far a training is that this page began: its runs, or why it failed."""
-        state = self.server.trainings.state(_number(query, "training", 0))
-        if state is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
-        runs = [self.server.watch.add(folder).id for folder in state.pop("folders")]
-        return {**state, "runs": runs}
-
-    ANSWERS: ClassVar = {
-        "/api/setup": _setup,
-        "/api/runs": _runs,
-        "/api/run": _run,
-        "/api/curves": _curves,
-        "/api/histograms": _histograms,
-        "/api/training": _training,
-    }
+        self._send_json(self.server.answers.questions[path](query))
 
     def _post(self, path: str, query: Query) -> None:
         self._require_own_origin()
@@ -285,40 +237,15 @@ class Handler(BaseHTTPRequestHandler):
             asked = None
         if not isinstance(asked, dict) or not all(isinstance(v, str) for v in asked.values()):
             raise Refused(HTTPStatus.BAD_REQUEST, "an order is a JSON object of texts")
-        if path not in self.CHANGES:
+        if path not in self.server.answers.orders:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing to do there")
-        self._send_json(self.CHANGES[path](self, asked))
+        self._send_json(self.server.answers.orders[path](asked))
 
     def _admitted(self) -> str:
         """The key, for whoever has it or a ticket."""
         if not self.server.admits(self._key):
             raise Refused(HTTPStatus.FORBIDDEN, "This key is of an earlier server, or used up.")
         return self.server.key
-
-    def _start(self, asked: dict[str, str]) -> Any:
-        arguments = trainings.split(asked.get("command", ""))
-        return {"training": self.server.trainings.start(arguments)}
-
-    def _resume(self, asked: dict[str, str]) -> Any:
-        run = self.server.find(asked.get("run", ""))
-        return {"training": self.server.trainings.start(trainings.resume(run.folder))}
-
-    def _stop(self, asked: dict[str, str]) -> Any:
-        process.stop(self.server.find(asked.get("run", "")).folder)
-        return {}
-
-    def _cancel(self, asked: dict[str, str]) -> Any:
-        number = asked.get("training", "")
-        if not self.server.trainings.stop(int(number) if re.fullmatch("[0-9]{1,9}", number) else 0):
-            raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
-        return {}
-
-    CHANGES: ClassVar = {
-        "/api/start": _start,
-        "/api/resume": _resume,
-        "/api/stop": _stop,
-        "/api/cancel": _cancel,
-    }
 
     # How it is sent
 
@@ -341,21 +268,3 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-
-def _one(query: Query, name: str) -> str:
-    if name not in query:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is missing")
-    return query[name][0]
-
-
-def _number(query: Query, name: str, otherwise: float) -> float:
-    if name not in query:
-        return otherwise
-    try:
-        number = float(query[name][0])
-    except ValueError:
-        number = math.nan
-    if math.isnan(number):
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is not a number")
-    return number

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from harness.common.errors import UsageError
 
 COMMAND = (sys.executable, "-m", "harness.train")
@@ -101,7 +103,7 @@ class Trainings:
         with self._lock:
             return [folder for training in self._all.values() for folder in training.folders()]
 
-    def stop(self, number: int) -> bool:
+    def stop(self, number: float) -> bool:
         """Stops that one; False if there is none of that number."""
         with self._lock:
             training = self._all.get(number)
@@ -124,8 +126,6 @@ def split(line: str) -> list[str]:
 
 def resume(folder: Path) -> list[str]:
     """The arguments that go on with a stopped run, whatever its folder is called."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     # A folder's name may hold anything, `${…}` included, which here means nothing.
     plain = QuotedString(str(folder).replace("${", "\\${"), Quote.double)
     return [f"run_dir={plain.with_quotes()}", "resume=true"]

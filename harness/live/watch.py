@@ -15,7 +15,7 @@ from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import Metrics, last_row
 from harness.loggers.local import Local
-from harness.report.runs import RunRecord, read_run, run_folders
+from harness.report.records.runs import RunRecord, read_run, run_folders
 from harness.runs import process, samples
 from harness.runs.files import DamageError, is_finite, plain_yaml
 

@@ -142,8 +142,8 @@ class WandB(Logger):
         self._run.define_metric("*", step_metric="step")
 
     def _write_report(self) -> Path:
-        from harness.report.document import write_report
-        from harness.report.runs import read_run
+        from harness.report.html.document import write_report
+        from harness.report.records.runs import read_run
 
         path = self._folder / "wandb" / "report.html"
         write_report([read_run(self._folder)], path, [self._folder])

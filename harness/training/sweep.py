@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.common.errors import UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.common.values import show
-from harness.compare import print_comparison
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
-from harness.report.document import write_report
-from harness.report.runs import find_runs
+from harness.report.html.document import write_report
+from harness.report.records.runs import find_runs
+from harness.report.text.terminal import print_comparison
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder, Summary
 from harness.training.checks import check_settings

@@ -1,45 +1,49 @@
-"""What figures are made of: axes, ticks on round numbers, and names that cross nothing."""
+"""Parts of figures: axes, ticks on round numbers, and labels that overlap nothing."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.report.curves import Series
-from harness.report.format_numbers import PREFIXES
-from harness.report.svg import DASHES, MARKERS, PLACEHOLDERS, Paint, config_link
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from harness.report.drawing.curves import Series
+from harness.report.drawing.style import DASHES, MARKERS
+from harness.report.drawing.svg import PLACEHOLDERS, Paint, config_link
+from harness.report.text.format import PREFIXES, visible
 
 FONT = 9.0
 
 
 def canvas(paint: Paint, size: tuple[float, float], right: float) -> tuple[Figure, Axes]:
     """A figure of `size` inches with one pair of axes, and this much room to the right of them."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=size, facecolor="none" if paint is PLACEHOLDERS else paint.paper)
     width, height = size
     axes = figure.add_axes(
         (0.62 / width, 0.52 / height, 1 - (0.62 + right) / width, 1 - 0.72 / height)
     )
     axes.set_facecolor("none")
+    plain_axes(axes, paint, FONT)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(paint.ink)
+        label.set_fontsize(FONT)
+    return figure, axes
+
+
+def plain_axes(axes: Axes, paint: Paint, font: float) -> None:
+    """One line at the bottom, a grid of values, and ticks that are set in small print."""
     axes.grid(axis="y", color=paint.grid, lw=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(paint.muted)
         spine.set_linewidth(0.8)
-    axes.tick_params(which="both", colors=paint.muted, labelsize=FONT, width=0.8)
+    axes.tick_params(which="both", colors=paint.muted, labelsize=font, width=0.8)
     axes.tick_params(axis="y", length=0)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(paint.ink)
-        label.set_fontsize(FONT)
-    return figure, axes
 
 
 def line_look(style: int, paint: Paint) -> dict[str, Any]:
@@ -61,15 +65,13 @@ def link(style: int, paint: Paint) -> str | None:
 
 def zero_slot(axes: Axes, positive: list[float], any_zero: bool, paint: Paint) -> float:
     """Sets a log axis; a cost of zero gets a place of its own left of it, marked 0."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
     low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
     room = max(1.3, (high / low) ** 0.12)
     axes.set_xscale("log")
     zero_at = low / room**3
     left, right = (zero_at if any_zero else low) / room, high * room
     axes.set_xlim(left, right)
-    ticks = _log_ticks(low / room**0.5, right, right / left) if positive else []
+    ticks = log_ticks(low / room**0.5, right, right / left) if positive else []
     if any_zero:
         ticks = [zero_at, *ticks]
         axes.axvline(low / room**1.5, ymax=0.06, color=paint.muted, lw=0.8)
@@ -81,17 +83,15 @@ def zero_slot(axes: Axes, positive: list[float], any_zero: bool, paint: Paint) -
 
 
 def number_ticks(axes: Axes, log: bool) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     if log:
-        axes.xaxis.set_major_locator(FixedLocator(_log_ticks(*axes.get_xlim())))
+        axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim())))
         axes.xaxis.set_minor_locator(NullLocator())
     elif axes.get_xticks().size:
         axes.locator_params(axis="x", nbins=round(axes.bbox.width / axes.figure.dpi * 1.4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
 
 
-def _log_ticks(low: float, high: float, span: float | None = None) -> list[float]:
+def log_ticks(low: float, high: float, span: float | None = None) -> list[float]:
     """Round numbers in between, as many as can be read on an axis that spans this ratio."""
     nearest = 0.13 * math.log(span or high / low)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -102,7 +102,7 @@ def _log_ticks(low: float, high: float, span: float | None = None) -> list[float
         gaps = [math.log(after / before) for before, after in itertools.pairwise(ticks)]
         if not gaps or min(gaps) >= nearest:
             break
-    return ticks[:: max(1, math.ceil(len(ticks) / 7))] or [low]
+    return ticks[:: max(1, math.ceil(len(ticks) / 7))] or [float(f"{(low * high) ** 0.5:.2g}")]
 
 
 def _tick_text(value: float) -> str:
@@ -119,7 +119,8 @@ def label_width(names: Iterable[str]) -> float:
 
 
 def short(label: str) -> str:
-    return label if len(label) <= 34 else label[:33] + "…"
+    """A name as figures have it: matplotlib can't draw every character."""
+    return visible(label if len(label) <= 34 else label[:33] + "…")
 
 
 def label_ends(

@@ -1,8 +1,7 @@
-"""Figures of a comparison, drawn by matplotlib: curves over a cost, and scores against costs.
+"""Figures of a comparison: curves over a cost, and scores against costs.
 
-One code path draws for the report (colours are placeholders that become CSS variables, so that one
-SVG serves light and dark) and for files (real colours on white). matplotlib is imported late: it is
-slow, and errors and --help must not wait for it.
+The same code draws for pages (colours are placeholders that become CSS variables) and for files
+(real colours on white).
 """
 
 from __future__ import annotations
@@ -10,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harness.report.curves import (
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from harness.report.drawing import parts
+from harness.report.drawing.curves import (
     CURVE_AXES,
     SCATTER_COSTS,
     Axis,
@@ -23,25 +25,10 @@ from harness.report.curves import (
     pareto_front,
     validation_series,
 )
-from harness.report.plot_parts import (
-    FONT,
-    canvas,
-    label_ends,
-    label_width,
-    line_look,
-    link,
-    name_points,
-    number_ticks,
-    short,
-    zero_slot,
-)
-from harness.report.ranking import Comparison, Group, compare_runs, ranking_score
-from harness.report.runs import RunRecord
-from harness.report.svg import ON_WHITE, Paint, draw_svg
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from harness.report.drawing.svg import ON_WHITE, Paint, draw_svg
+from harness.report.records.groups import Group, ranking_score
+from harness.report.records.runs import RunRecord
+from harness.report.statistics.ranking import Comparison, compare_runs
 
 WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
 
@@ -52,34 +39,36 @@ def curves_figure(
     """Mean lines with a lowest-to-highest band over seeds; direct labels where there is room."""
     free = [line for line in series if axis.log and max(line.x) <= 0]
     costly = [line for line in series if line not in free]
-    names = {line.style: short(line.label) + " (no cost)" * (line in free) for line in series}
+    names = {line.style: parts.short(line.label) + " (no cost)" * (line in free) for line in series}
     direct = size == WIDE
-    figure, axes = canvas(paint, size, right=label_width(names.values()) if direct else 0.15)
+    figure, axes = parts.canvas(
+        paint, size, right=parts.label_width(names.values()) if direct else 0.15
+    )
     axes.set_xlabel(axis.title)
     axes.set_ylabel(y_title)
     if axis.log and costly:
         axes.set_xscale("log")
         costly = [_positive(line) for line in costly]
     for line in costly:
-        own = line_look(line.style, paint)
+        own = parts.line_look(line.style, paint)
         if line.low != line.high:
             axes.fill_between(line.x, line.low, line.high, color=own["color"], alpha=0.16, lw=0)
         every = max(1, len(line.x) // 8)
         axes.plot(
             line.x, line.y, markevery=every, gid=f"curve-{line.style}",
-            url=link(line.style, paint), **own,
+            url=parts.link(line.style, paint), **own,
         )  # fmt: skip
     for line in free:
-        own = line_look(line.style, paint) | {"marker": ""}
+        own = parts.line_look(line.style, paint) | {"marker": ""}
         axes.axhline(line.y[-1], gid=f"curve-{line.style}", **own)
     if axis.log and not costly:
         axes.set_xticks([])
     else:
         axes.margins(x=0.01)
     _readable_y(axes, series, costly, paint)
-    number_ticks(axes, axis.log and bool(costly))
+    parts.number_ticks(axes, axis.log and bool(costly))
     if direct:
-        label_ends(axes, [*costly, *free], names, {line.style for line in free}, paint)
+        parts.label_ends(axes, [*costly, *free], names, {line.style for line in free}, paint)
     return figure
 
 
@@ -125,26 +114,26 @@ def scatter_figure(
     Whiskers go from the lowest to the highest seed. Who is on the front has a filled marker.
     """
     points, front = scatter_points(groups, cost)
-    figure, axes = canvas(paint, size, right=0.2)
+    figure, axes = parts.canvas(paint, size, right=0.2)
     axes.set_xlabel(cost.title)
     axes.set_ylabel("test bits per byte")
     positive = [point.cost for point in points if point.cost > 0]
-    zero_at = zero_slot(axes, positive, len(points) > len(positive), paint)
+    zero_at = parts.zero_slot(axes, positive, len(points) > len(positive), paint)
     for point in points:
         whiskers = ([point.score - point.low], [point.high - point.score])
-        own = line_look(point.style, paint) | {"linestyle": "", "markersize": 7}
+        own = parts.line_look(point.style, paint) | {"linestyle": "", "markersize": 7}
         own |= {"markeredgewidth": 1.5, "markeredgecolor": own["color"]}
         if point not in front:
             own["markerfacecolor"] = paint.paper
         drawn = axes.errorbar(
             point.cost or zero_at, point.score, yerr=whiskers, capsize=3, elinewidth=1, **own
         )
-        drawn[0].set(gid=f"point-{point.style}", url=link(point.style, paint))
+        drawn[0].set(gid=f"point-{point.style}", url=parts.link(point.style, paint))
     axes.margins(y=0.18)
     axes.autoscale_view(scalex=False)
     corners = _draw_front(axes, [(point.cost or zero_at, point.score) for point in front], paint)
     named = [(point.cost or zero_at, point.score, point.label, point.style) for point in points]
-    name_points(axes, named, corners, paint)
+    parts.name_points(axes, named, corners, paint)
     return figure
 
 
@@ -177,7 +166,7 @@ def _readable_y(
     if highest > top + room:
         axes.set_title(
             f"the start of training, up to {highest:.2f}, lies above the axis",
-            loc="left", fontsize=FONT - 1, color=paint.muted, style="italic", pad=5,
+            loc="left", fontsize=parts.FONT - 1, color=paint.muted, style="italic", pad=5,
         )  # fmt: skip
 
 

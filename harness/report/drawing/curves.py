@@ -1,17 +1,16 @@
-"""What is drawn: curves over a cost with their band over seeds, and who is on the Pareto front."""
+"""What is drawn: curves over a cost with their band over seeds, and the Pareto front."""
 
 from __future__ import annotations
 
 import functools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from harness.report.ranking import Group
-from harness.report.runs import RunRecord
+from harness.report.records.groups import Group, Reader, reader
 
 # More lines than this can't be told apart, and would make the report heavy.
 MOST_DRAWN = 12
@@ -44,14 +43,14 @@ class Cost:
 
     name: str
     title: str
-    read: Callable[[RunRecord], float | None]
+    read: Reader
 
 
 SCATTER_COSTS = (
-    Cost("parameters", "parameters", lambda run: run.parameters),
-    Cost("FLOPs", "training FLOPs", lambda run: run.train.flops),
-    Cost("seconds", "training seconds", lambda run: run.train.seconds),
-    Cost("memory", "peak memory, bytes", lambda run: run.train.peak_memory_bytes),
+    Cost("parameters", "parameters", reader("parameters")),
+    Cost("FLOPs", "training FLOPs", reader("train.flops")),
+    Cost("seconds", "training seconds", reader("train.seconds")),
+    Cost("memory", "peak memory, bytes", reader("train.peak_memory_bytes")),
 )
 
 

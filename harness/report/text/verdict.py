@@ -1,110 +1,23 @@
-"""What a comparison says: the columns of its table, its headline and its caveats."""
+"""What a comparison says: its headline and its caveats."""
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.report.differences import Pair, neighbours, tested_words
-from harness.report.format_numbers import amount, human, seconds
-from harness.report.ranking import Comparison, Group, Spread, lossy_score, ranking_score
-from harness.report.runs import RunRecord
+from harness.report.records.groups import Group, Reader, ranking_score, reader
+from harness.report.records.runs import RunRecord
+from harness.report.statistics.differences import Pair, neighbours
+from harness.report.statistics.ranking import Comparison
+from harness.report.text.format import amount, human, one_line, score
+from harness.report.text.pairs import tested_words
 
 NOT_GIVEN = ("None", "null", "–", "")
-LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
-MEANS_NOTE = (
-    "Mean ± sample standard deviation over seeds; costs are means. "
-    "Test and validation scores are those of the best checkpoint's weights, "
-    "or of the last where there is no validation split."
-)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the table: its header, unit, and a group's text and number to sort by."""
-
-    header: str
-    unit: str
-    read: Callable[[Group], tuple[str, float | str]]
-    is_text: bool = False
-
-
-def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
-    """The columns for these groups; a tokenizer or data column only where there are several."""
-    names = [Column("model", "", lambda group: (_model_name(group), group.label), is_text=True)]
-    if len({group.tokenizer for group in groups}) > 1 or lossy:
-        names.append(_name_column("tokenizer", lambda group: group.tokenizer))
-    if len({group.data for group in groups}) > 1:
-        names.append(_name_column("data", lambda group: group.data))
-    seeds = Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted)))
-    if lossy:
-        test = _score_column("test", "nats/token", lossy_score)
-        val = _score_column(
-            "val", "nats/token", lambda run: run.val.nats_per_token if run.val else None
-        )
-    else:
-        test = _score_column("test", "bits/byte", ranking_score)
-        val = _score_column(
-            "val", "bits/byte", lambda run: run.val.bits_per_byte if run.val else None
-        )
-    return [
-        *names,
-        seeds,
-        test,
-        val,
-        _cost_column("parameters", "", lambda run: run.parameters),
-        _cost_column("FLOPs", "per token", lambda run: run.flops_per_token),
-        _cost_column("training", "tokens", lambda run: run.train.tokens),
-        _cost_column("training", "FLOPs", lambda run: run.train.flops),
-        _cost_column("training", "s", lambda run: run.train.seconds, seconds),
-        _cost_column("speed", "tokens/s", lambda run: run.train.tokens_per_second),
-        _cost_column("peak memory", "bytes", lambda run: run.train.peak_memory_bytes),
-    ]
-
-
-def _model_name(group: Group) -> str:
-    return f"{group.model} ({group.variant})" if group.variant else group.model
-
-
-def _name_column(header: str, read: Callable[[Group], str]) -> Column:
-    return Column(header, "", lambda group: (read(group), read(group)), is_text=True)
-
-
-def _score_column(header: str, unit: str, read: Callable[[RunRecord], float | None]) -> Column:
-    def cell(group: Group) -> tuple[str, float | str]:
-        spread = group.spread(read)
-        return (score(spread), spread.mean) if spread else ("–", "")
-
-    return Column(header, unit, cell)
-
-
-def _cost_column(
-    header: str,
-    unit: str,
-    read: Callable[[RunRecord], float | None],
-    write: Callable[[float], str] = human,
-) -> Column:
-    def cell(group: Group) -> tuple[str, float | str]:
-        spread = group.spread(read)
-        return (write(spread.mean), spread.mean) if spread else ("–", "")
-
-    return Column(header, unit, cell)
-
-
-def score(spread: Spread) -> str:
-    """`2.351 ± 0.004`; without ± for one seed, of which no spread is known."""
-    if spread.std is None:
-        return f"{spread.mean:.3f}"
-    std = "<0.001" if 0 < spread.std < 0.0005 else f"{spread.std:.3f}"
-    return f"{spread.mean:.3f} ± {std}"
-
-
-def place(groups: Sequence[Group], index: int) -> int:
-    """In the ranking of its data set, from 1."""
-    return sum(other.data == groups[index].data for other in groups[: index + 1])
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What the runs on one data set show, and on what ground."""
+    """What the runs on one data set show, and the evidence for it."""
 
     claim: str
     ground: str = ""
@@ -114,13 +27,10 @@ class Headline:
 
 
 def headlines(comparison: Comparison) -> list[Headline]:
-    """Which is best, by how much, under which budget and over how many seeds: one a data set."""
+    """For each data set: what is best, by how much, under which budget, over how many seeds."""
     if not comparison.ranked:
         return [Headline("No finished run has test bits per byte, so there is nothing to rank.")]
-    return [
-        _headline([group for group in comparison.ranked if group.data == data], comparison.pairs)
-        for data in dict.fromkeys(group.data for group in comparison.ranked)
-    ]
+    return [_headline(groups, comparison.pairs) for groups in comparison.by_data().values()]
 
 
 def _headline(groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
@@ -165,12 +75,12 @@ def _budget_words(groups: Sequence[Group]) -> str:
 
 # What can be spent, and how far apart two amounts may be and still count as equal: steps and
 # tokens are counted, the others vary with the batches drawn and with the machine.
-CURRENCIES: tuple[tuple[str, float, Callable[[RunRecord], float | None]], ...] = (
-    ("steps", 0.0, lambda run: run.train.steps),
-    ("training tokens", 0.0, lambda run: run.train.tokens),
-    ("bytes of text", 0.01, lambda run: run.train.bytes),
-    ("FLOPs", 0.01, lambda run: run.train.flops),
-    ("seconds", 0.01, lambda run: run.train.seconds),
+CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
+    ("steps", 0.0, reader("train.steps")),
+    ("training tokens", 0.0, reader("train.tokens")),
+    ("bytes of text", 0.01, reader("train.bytes")),
+    ("FLOPs", 0.01, reader("train.flops")),
+    ("seconds", 0.01, reader("train.seconds")),
 )
 
 
@@ -202,7 +112,7 @@ def by_tokenizer(comparison: Comparison) -> str | None:
 
 
 def losses(comparison: Comparison) -> list[str]:
-    """What each lossy tokenizer does not give back, with an example: a line a tokenizer."""
+    """For each lossy tokenizer, one line on what it does not give back, with an example."""
     lines = []
     for name, run in {group.tokenizer: group.counted[0] for group in comparison.lossy}.items():
         lost = run.lost
@@ -210,23 +120,19 @@ def losses(comparison: Comparison) -> list[str]:
             before, after = (lost.get("examples") or [["", ""]])[0]
             lines.append(
                 f"{name} changes {lost['changed'] / lost['characters']:.1%} of the characters: "
-                f"{plain(str(before))!r} comes back as {plain(str(after))!r}."
+                f"{one_line(str(before))!r} comes back as {one_line(str(after))!r}."
             )
     return lines
 
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know before trusting the order; the first is the unequal comparison."""
-    ranked = comparison.ranked
-    by_data = [
-        [group for group in ranked if group.data == data]
-        for data in dict.fromkeys(group.data for group in ranked)
-    ]
+    by_data = comparison.by_data()
     differing: list[str] = []
     if len(by_data) > 1:
-        differing.append(f"data sets ({_listed(group.data for group in ranked)}), ranked apart")
-    for groups in by_data:
-        where = f" on {groups[0].data}" if len(by_data) > 1 else ""
+        differing.append(f"data sets ({_listed(by_data)}), ranked apart")
+    for data, groups in by_data.items():
+        where = f" on {data}" if len(by_data) > 1 else ""
         differing += [f"{what}{where}" for what in _differences(groups)]
     lines = [f"Not an equal comparison. These differ: {'; '.join(differing)}."] if differing else []
     for group in comparison.groups:
@@ -235,7 +141,7 @@ def notes(comparison: Comparison) -> list[str]:
                 f"{group.label}: {len(group.counted)} of {group.attempts} seeds have a score; "
                 "the mean is over those alone."
             )
-    runs = [run for group in ranked for run in group.counted]
+    runs = [run for group in comparison.ranked for run in group.counted]
     if len({(run.git.get("commit"), run.git.get("dirty")) for run in runs}) > 1:
         lines.append("The ranked runs come from different versions of the code.")
     if len({tuple(sorted(run.machine.items())) for run in runs}) > 1:
@@ -283,20 +189,3 @@ def _stated_budget(run: RunRecord) -> str | None:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(set(names), key=lambda name: (len(name), name)))
-
-
-def plain(text: str) -> str:
-    """One line without control characters, which could move a terminal's cursor."""
-    return "".join(
-        character if character.isprintable() else " " for character in " ".join(text.split())
-    )
-
-
-def run_name(run: RunRecord, records: Sequence[RunRecord]) -> str:
-    """The shortest tail of the run's folder that no other run shares."""
-    parts = run.folder.resolve().parts
-    others = [other.folder.resolve().parts for other in records if other.folder != run.folder]
-    for length in range(1, len(parts)):
-        if all(other[-length:] != parts[-length:] for other in others):
-            return "/".join(parts[-length:])
-    return "/".join(parts)

@@ -1,4 +1,4 @@
-"""Which models differ: every two of a ranking, tested in pairs and put into words."""
+"""Which models differ: every two of a ranking, tested in pairs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.report.format_numbers import chance, signed
-from harness.report.paired import LEAST_BLOCKS, LEVEL, Interval, compare_in_pairs, holm
+from harness.report.records.groups import Group
+from harness.report.records.runs import RunRecord
+from harness.report.statistics.paired import LEAST_BLOCKS, LEVEL, Interval, compare_in_pairs, holm
 from harness.runs.blocks import FILE
-
-if TYPE_CHECKING:
-    from harness.report.ranking import Group
-    from harness.report.runs import RunRecord
 
 MOST_TESTED = 12  # 66 pairs: beyond, Holm's correction would leave little to be found
 
@@ -42,6 +38,16 @@ class Pair:
     def settled(self) -> bool:
         """Whether one may be called better."""
         return self.p < 1 - LEVEL
+
+    @property
+    def has_one_seed(self) -> bool:
+        """Whether the test speaks of the text alone, and not of the chance in training."""
+        return len(self.seeds) == 1
+
+    @property
+    def has_all_seeds(self) -> bool:
+        """Whether both groups have these seeds and no others."""
+        return all(len(group.counted) == len(self.seeds) for group in (self.better, self.worse))
 
 
 def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
@@ -102,55 +108,6 @@ def bits_per_block(run: RunRecord) -> np.ndarray:
     assert run.test is not None  # a counted run was scored
     scored = run.test.bytes or run.blocks.bytes
     return np.array(run.blocks.nats) / math.log(2) * (run.blocks.bytes / scored)
-
-
-def sentence(pair: Pair) -> str:
-    """What the test of one pair shows, and no more."""
-    first, second = pair.better.label, pair.worse.label
-    if pair.interval is None:
-        return f"{first} and {second} were not tested in pairs: {pair.untested}."
-    once = f"With seed {pair.seeds[0]:g}, " if len(pair.seeds) == 1 else ""
-    ahead = f"{pair.interval.mean:.3f} bits per byte"
-    if pair.settled:
-        return f"{once}{first} is {ahead} better than {second} ({evidence(pair)})."
-    return (
-        f"{once}{first} is not shown to be better than {second}: {ahead} ahead ({evidence(pair)})."
-    )
-
-
-def evidence(pair: Pair) -> str:
-    """The interval, what spoils it, and what it is over: `95% interval 0.110 to 0.146; 3 seeds …`.
-
-    An interval is that of its pair by itself: where it leaves out 0 and the pair is not settled, it
-    is the number of pairs looked at that makes the difference.
-    """
-    assert pair.interval is not None  # asked for of tested pairs alone
-    span = f"{signed(pair.interval.low)} to {signed(pair.interval.high)}"
-    if not pair.settled and pair.family > 1:
-        span += f", p {chance(pair.p)} after Holm's correction for {pair.family} pairs"
-    same = f"the same {pair.text_bytes:,} test bytes"
-    if len(pair.seeds) == 1:
-        return (
-            f"{LEVEL:.0%} interval {span}, for the choice of text alone; {same}; one seed"
-            f"{'' if _all_seeds(pair) else ' in common'} says nothing of the chance in training"
-        )
-    each = "seeds each" if _all_seeds(pair) else "seeds that both have"
-    return f"{LEVEL:.0%} interval {span}; {len(pair.seeds)} {each}, {same}"
-
-
-def _all_seeds(pair: Pair) -> bool:
-    return all(len(group.counted) == len(pair.seeds) for group in (pair.better, pair.worse))
-
-
-def tested_words(pair: Pair) -> str:
-    """For a headline that has named both and their distance."""
-    # Where a seed is missing on one side, the pairs' difference is not that of the means.
-    found = evidence(pair)
-    if pair.interval is not None and not _all_seeds(pair):
-        found = f"{signed(pair.interval.mean)}, {found}"
-    if pair.settled:
-        return f"Tested in pairs: {found}."
-    return f"This order is not settled: tested in pairs, {found}."
 
 
 def neighbours(pairs: Sequence[Pair], ranked: Sequence[Group]) -> list[Pair]:

@@ -1,8 +1,10 @@
-"""How numbers are written in tables, figures and sentences."""
+"""How numbers and texts are written in tables, figures and sentences."""
 
 from __future__ import annotations
 
 import math
+
+from harness.report.records.groups import Spread
 
 PREFIXES = " kMGTPEZ"
 
@@ -30,6 +32,14 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if 100 <= value < 100_000 else human(value)
 
 
+def score(spread: Spread) -> str:
+    """`2.351 ± 0.004`; without ± for one seed, of which no spread is known."""
+    if spread.std is None:
+        return f"{spread.mean:.3f}"
+    std = "<0.001" if 0 < spread.std < 0.0005 else f"{spread.std:.3f}"
+    return f"{spread.mean:.3f} ± {std}"
+
+
 def signed(value: float) -> str:
     """Three decimals, with a real minus sign; never −0.000."""
     text = f"{value:.3f}"
@@ -39,3 +49,17 @@ def signed(value: float) -> str:
 def chance(p: float) -> str:
     """A p-value: 0.03, 0.0004; below what the draws can tell apart: < 0.001."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def visible(text: str) -> str:
+    """The text with each character that can't be seen replaced by \N{REPLACEMENT CHARACTER}: it
+    could move a terminal's cursor, or be no valid HTML. Line breaks and tabs stay."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without characters that can't be seen."""
+    return visible(" ".join(text.split()))

@@ -1,0 +1,154 @@
+"""What the live page is told, and what it may order: questions in, JSON out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from harness.config.keys import names_in_group
+from harness.live import trainings
+from harness.live.curves import AXES
+from harness.live.trainings import Trainings
+from harness.live.watch import Run, Watch
+from harness.report.drawing.style import DASHES
+from harness.runs import process
+
+MOST_CURVES = 256
+MOST_POINTS = 500
+MOST_HISTOGRAMS = 32
+GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule", "experiment")
+
+Query = Mapping[str, list[str]]
+Order = Mapping[str, str]
+
+
+class Refused(Exception):
+    """An answer other than what was asked for: a status, and why."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Answers:
+    """Knows the runs of a Watch, and those of trainings that the page started. Each method raises
+    Refused for a question that has no answer. Safe to use from many threads."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._trainings = Trainings(Path.cwd())
+        self.questions: dict[str, Callable[[Query], Any]] = {
+            "/api/setup": self._setup,
+            "/api/runs": lambda query: {"runs": [run.card() for run in self._runs()]},
+            "/api/run": self._run,
+            "/api/curves": self._curves,
+            "/api/histograms": self._histograms,
+            "/api/training": self._training,
+        }
+        self.orders: dict[str, Callable[[Order], Any]] = {
+            "/api/start": lambda order: self._started(trainings.split(order.get("command", ""))),
+            "/api/resume": self._resume,
+            "/api/stop": self._stop,
+            "/api/cancel": self._cancel,
+        }
+
+    def _runs(self) -> list[Run]:
+        for folder in self._trainings.folders():
+            self.watch.add(folder)
+        return self.watch.runs()
+
+    def _find(self, name: str) -> Run:
+        found = next((run for run in self._runs() if run.id == name), None)
+        if found is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such run any more")
+        return found
+
+    # Questions
+
+    def _setup(self, query: Query) -> Any:
+        """What a page needs once."""
+        return {
+            "folders": [str(folder) for folder in self.watch.folders],
+            "dashes": DASHES,
+            "axes": AXES,
+            "choices": {group: names_in_group(group) for group in GROUPS},
+        }
+
+    def _run(self, query: Query) -> Any:
+        run = self._find(query.get("run", [""])[0])
+        run.metrics.read()
+        return {
+            **run.details(),
+            "names": run.metrics.names(),
+            "snapshot_names": run.metrics.snapshot_names(),
+        }
+
+    def _curves(self, query: Query) -> Any:
+        """Of each run the curves asked for, thinned, and `read`: which share of its file they
+        cover. `names`: of all curves that any of these runs has."""
+        names, wanted = query.get("name", []), query.get("run", [])
+        if len(names) * len(wanted) > MOST_CURVES:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_CURVES} curves at once")
+        axis = query.get("axis", ["missing"])[0]
+        if axis not in AXES:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"axis is one of {', '.join(AXES)}")
+        start = _number(query, "start", -math.inf)
+        end = _number(query, "end", math.inf)
+        answer: dict[str, Any] = {}
+        every_name: dict[str, None] = {}
+        for run in (run for run in self._runs() if run.id in wanted):
+            read = run.metrics.read()
+            found = {
+                name: run.metrics.points(name, axis, MOST_POINTS, start, end) for name in names
+            }
+            curves = {name: points for name, points in found.items() if points}
+            answer[run.id] = {"read": read, "curves": curves}
+            every_name |= dict.fromkeys(run.metrics.names())
+        return {"runs": answer, "names": list(every_name)}
+
+    def _histograms(self, query: Query) -> Any:
+        names = query.get("name", [])
+        if len(names) > MOST_HISTOGRAMS:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_HISTOGRAMS} at once")
+        run = self._find(query.get("run", [""])[0])
+        run.metrics.read()
+        return {name: run.metrics.snapshots(name) for name in names}
+
+    def _training(self, query: Query) -> Any:
+        """How far a training is that this page started: its runs, or why it failed."""
+        state = self._trainings.state(_number(query, "training", 0))
+        if state is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
+        runs = [self.watch.add(folder).id for folder in state.pop("folders")]
+        return {**state, "runs": runs}
+
+    # Orders
+
+    def _started(self, arguments: list[str]) -> Any:
+        return {"training": self._trainings.start(arguments)}
+
+    def _resume(self, order: Order) -> Any:
+        return self._started(trainings.resume(self._find(order.get("run", "")).folder))
+
+    def _stop(self, order: Order) -> Any:
+        process.stop(self._find(order.get("run", "")).folder)
+        return {}
+
+    def _cancel(self, order: Order) -> Any:
+        number = order.get("training", "")
+        if not (number.isascii() and number.isdigit() and self._trainings.stop(float(number))):
+            raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
+        return {}
+
+
+def _number(query: Query, name: str, otherwise: float) -> float:
+    try:
+        number = float(query.get(name, [otherwise])[0])
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise Refused(HTTPStatus.BAD_REQUEST, f"{name} is not a number")
+    return number

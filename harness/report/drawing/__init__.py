@@ -1,0 +1,1 @@
+"""Figures by matplotlib: curves, scatter plots, and what was seen inside runs."""

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: the templates with their CSS and JavaScript, and what fills them."""

@@ -1,0 +1,124 @@
+"""The page that shows a comparison."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.report.drawing.curves import MOST_DRAWN
+from harness.report.html import figures
+from harness.report.html.pages import render
+from harness.report.records.groups import Group
+from harness.report.records.runs import RunRecord
+from harness.report.statistics import differences, paired
+from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.text import columns, export, format, pairs, verdict
+
+# Each is an anchor of the page and a template, which renders to nothing where it does not apply.
+SECTIONS = (
+    "ranking", "lossy", "differences", "curves", "cost", "losses", "samples", "configurations",
+    "runs", "paper", "origin",
+)  # fmt: skip
+
+
+def write_report(
+    records: Sequence[RunRecord], path: Path, sources: Sequence[Path] | None = None
+) -> None:
+    """Writes the comparison of these runs as one HTML file that needs nothing else.
+
+    `sources` are the paths to name in the command that regenerates it (default: the runs' common
+    folder). Raises OSError if the file can't be written.
+    """
+    if sources is None:
+        parents = {run.folder.parent for run in records}
+        sources = list(parents) if len(parents) == 1 else [run.folder for run in records]
+    command = shlex.join(
+        ["python", "-m", "harness.compare", *map(str, sources), "--out", str(path)]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_page(compare_runs(records), command), encoding="utf-8")
+
+
+def _page(comparison: Comparison, command: str) -> str:
+    known: dict[str, Any] = {
+        "comparison": comparison,
+        "command": command,
+        "title": _title(comparison),
+        "pieces": lambda line: _pieces(line, comparison),
+        "samples": _samples(comparison),
+        "differing": _differing(comparison.configurations),
+        "runs": _runs(comparison),
+        "facts": _facts(comparison),
+        "level": f"{paired.LEVEL:.0%}",
+        "most_drawn": MOST_DRAWN,
+        # What templates call.
+        "columns": columns, "differences": differences, "export": export, "figures": figures,
+        "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
+    }  # fmt: skip
+    sections = {name: render(f"report/{name}.html.j2", **known) for name in SECTIONS}
+    shown = {name: content for name, content in sections.items() if content.strip()}
+    return render("report.html.j2", sections=shown, **known)
+
+
+def _title(comparison: Comparison) -> str:
+    models = ", ".join(dict.fromkeys(group.model for group in comparison.groups))
+    data = ", ".join(dict.fromkeys(group.data for group in comparison.groups))
+    return f"{models} on {data}" if comparison.groups else "Language models compared"
+
+
+def _pieces(line: str, comparison: Comparison) -> list[tuple[str, int | None]]:
+    """A sentence in pieces: each group's name with the number of its configuration."""
+    numbers = {group.label: comparison.number(group) for group in comparison.groups}
+    names = "|".join(re.escape(name) for name in sorted(numbers, key=len, reverse=True))
+    if not names:
+        return [(line, None)]
+    parts = re.split(rf"(?<!\w)({names})(?!\w)", line)
+    return [(part, numbers[part] if n % 2 else None) for n, part in enumerate(parts)]
+
+
+def _samples(comparison: Comparison) -> list[tuple[int, Group, RunRecord]]:
+    """Of each group the first run that has a sample."""
+    return [
+        (number, group, run)
+        for number, group in enumerate(comparison.groups)
+        for run in [run for run in group.counted if run.sample][:1]
+    ]
+
+
+def _differing(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """The settings that are not the same in all groups, with the value in each."""
+    keys = sorted({key for group in groups for key in group.config})
+    values = {key: [group.config.get(key, "–") for group in groups] for key in keys}
+    return {key: own for key, own in values.items() if len(set(own)) > 1}
+
+
+def _runs(comparison: Comparison) -> list[tuple[RunRecord, int | None, str]]:
+    """Each run, the number of its configuration, and why it is not counted ("" if it is); those
+    that are not come last."""
+    reasons = {run.folder: reason for run, reason in comparison.uncounted}
+    groups = enumerate(comparison.configurations)
+    numbers = {run.folder: number for number, group in groups for run in group.runs}
+    found = [
+        (run, numbers.get(run.folder), reasons.get(run.folder, "")) for run in comparison.records
+    ]
+    return sorted(found, key=lambda each: (each[0].folder in reasons, _natural(each[0])))
+
+
+def _natural(run: RunRecord) -> list[tuple[int, str]]:
+    """2-gpt comes before 10-gpt."""
+    parts = re.findall(r"\d+|\D+", str(run.folder))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    """What the runs say of the code and the machine, each once."""
+    found = {
+        (name, ", ".join(f"{key} {value}" for key, value in sorted(stated.items()))): None
+        for name in ("git", "machine", "versions")
+        for run in comparison.records
+        if (stated := getattr(run, name))
+    }
+    return list(found)

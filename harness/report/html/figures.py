@@ -1,0 +1,134 @@
+"""The report's figures: validation over costs, quality against cost, losses per token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from harness.report.drawing import plots, svg
+from harness.report.drawing.curves import (
+    CURVE_AXES,
+    SCATTER_COSTS,
+    Axis,
+    Cost,
+    Series,
+    drawable,
+    training_series,
+    validation_series,
+)
+from harness.report.records.groups import Group
+from harness.report.statistics.ranking import Comparison
+from harness.report.text.format import human
+
+Size = tuple[float, float]
+Content = dict[str, Any]
+"""What a section's template is filled with."""
+
+
+def curves(comparison: Comparison) -> Content | None:
+    """Validation bits per byte over each cost, one at a time."""
+    styled = drawable(comparison.ranked)
+    panels = [(axis, validation_series(styled, axis)) for axis in CURVE_AXES]
+    panels = [(axis, series) for axis, series in panels if series]
+    if not panels:
+        return None
+    title = "validation bits per byte"
+    return {
+        "panels": [
+            {
+                "key": axis.key,
+                "name": axis.name,
+                "drawings": _curves(series, axis, title, f"val-{axis.key}", plots.WIDE),
+            }
+            for axis, series in panels
+        ],
+        "legend": _legend(panels[0][1]),
+        "free": any(max(line.x) <= 0 for axis, series in panels if axis.log for line in series),
+    }
+
+
+def costs(comparison: Comparison) -> Content | None:
+    """Test bits per byte against each cost, with the Pareto front."""
+    found = [_scatter(comparison.ranked, cost) for cost in SCATTER_COSTS]
+    figures = [figure for figure in found if figure]
+    return {"figures": figures} if figures else None
+
+
+def losses(comparison: Comparison) -> Content | None:
+    """Losses per token, so one figure for each tokenizer; lossy ones show validation too."""
+    styled = drawable(comparison.groups)
+    steps = CURVE_AXES[0]
+    found: list[tuple[str, str, list[Series]]] = []
+    for tokenizer in dict.fromkeys(group.tokenizer for _, group in styled):
+        own = [(style, group) for style, group in styled if group.tokenizer == tokenizer]
+        lossy = [(style, group) for style, group in own if group in comparison.lossy]
+        validation = validation_series(lossy, steps, "val/nats_per_token")
+        found += [("training", tokenizer, training_series(own))]
+        found += [("validation", tokenizer, validation)]
+    found = [each for each in found if each[2]]
+    size = plots.WIDE if len(found) == 1 else plots.SMALL
+    pictures = [
+        {
+            "heading": f"{split.capitalize()} · {tokenizer}",
+            "legend": _legend(series),
+            "drawings": _curves(
+                series, steps, f"{split} loss, nats per token", f"loss-{number}", size
+            ),
+        }
+        for number, (split, tokenizer, series) in enumerate(found)
+    ]
+    return {"pictures": pictures} if pictures else None
+
+
+def _curves(
+    series: Sequence[Series], axis: Axis, y_title: str, name: str, wide: Size
+) -> dict[str, str]:
+    ends = {f"curve-{line.style}": f"{line.label} ends at {line.y[-1]:.3f}" for line in series}
+    return _drawings(
+        lambda size: plots.curves_figure(series, axis, y_title, svg.PLACEHOLDERS, size),
+        name,
+        f"{y_title} over {axis.title}: {'; '.join(ends.values())}",
+        ends,
+        wide,
+    )
+
+
+def _scatter(groups: Sequence[Group], cost: Cost) -> Content | None:
+    points, front = plots.scatter_points(groups, cost)
+    if not points:
+        return None
+    titles = {
+        f"point-{point.style}": (
+            f"{point.label}: {point.score:.3f} bits per byte, {human(point.cost)} {cost.title}"
+        )
+        for point in points
+    }
+    on_front = ", ".join(point.label for point in front)
+    drawings = _drawings(
+        lambda size: plots.scatter_figure(groups, cost, svg.PLACEHOLDERS, size),
+        f"test-{cost.name}",
+        f"test bits per byte against {cost.title}: {'; '.join(titles.values())}. "
+        f"On the Pareto front: {on_front}",
+        titles,
+        plots.SMALL,
+    )
+    return {"drawings": drawings, "front": on_front}
+
+
+def _drawings(
+    draw: Callable[[Size], Figure],
+    name: str,
+    description: str,
+    titles: Mapping[str, str],
+    wide: Size,
+) -> dict[str, str]:
+    return {
+        kind: svg.inline_svg(draw(size), f"{name}-{kind}", description, titles)
+        for kind, size in (("wide", wide), ("narrow", plots.NARROW))
+    }
+
+
+def _legend(series: Sequence[Series]) -> list[tuple[int, str]]:
+    return [(line.style, line.label) for line in series]

@@ -1,0 +1,100 @@
+"""The table of a comparison: its columns, and what each says of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.report.records.groups import Group, Reader, Spread, lossy_score, ranking_score, reader
+from harness.report.records.runs import RunRecord
+from harness.report.text.format import human, score, seconds
+
+LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
+MEANS_NOTE = (
+    "Mean ± sample standard deviation over seeds; costs are means. "
+    "Test and validation scores are those of the best checkpoint's weights, "
+    "or of the last where there is no validation split."
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: its header, unit, and a group's text and number to sort by."""
+
+    header: str
+    unit: str
+    read: Callable[[Group], tuple[str, float | str]]
+    is_text: bool = False
+
+
+def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
+    """The columns for these groups; a tokenizer or data column only where there are several."""
+    found = [Column("model", "", lambda group: (_model_name(group), group.label), is_text=True)]
+    if len({group.tokenizer for group in groups}) > 1 or lossy:
+        found.append(_name("tokenizer"))
+    if len({group.data for group in groups}) > 1:
+        found.append(_name("data"))
+    unit, key = ("nats/token", "nats_per_token") if lossy else ("bits/byte", "bits_per_byte")
+    return [
+        *found,
+        Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted))),
+        _number("test", unit, f"test.{key}", score),
+        _number("val", unit, f"val.{key}", score),
+        _number("parameters", "", "parameters"),
+        _number("FLOPs", "per token", "flops_per_token"),
+        _number("training", "tokens", "train.tokens"),
+        _number("training", "FLOPs", "train.flops"),
+        _number("training", "s", "train.seconds", lambda spread: seconds(spread.mean)),
+        _number("speed", "tokens/s", "train.tokens_per_second"),
+        _number("peak memory", "bytes", "train.peak_memory_bytes"),
+    ]
+
+
+def _model_name(group: Group) -> str:
+    return f"{group.model} ({group.variant})" if group.variant else group.model
+
+
+def _name(header: str) -> Column:
+    return Column(header, "", lambda group: (getattr(group, header),) * 2, is_text=True)
+
+
+def _human_mean(spread: Spread) -> str:
+    return human(spread.mean)
+
+
+def _number(
+    header: str, unit: str, path: str, write: Callable[[Spread], str] = _human_mean
+) -> Column:
+    read = reader(path)
+
+    def cell(group: Group) -> tuple[str, float | str]:
+        spread = group.spread(read)
+        return (write(spread), spread.mean) if spread else ("–", "")
+
+    return Column(header, unit, cell)
+
+
+def place(groups: Sequence[Group], index: int) -> int:
+    """In the ranking of its data set, from 1."""
+    return sum(other.data == groups[index].data for other in groups[: index + 1])
+
+
+def result(run: RunRecord) -> str:
+    """The test score of one run with its unit; "" where it has none."""
+    read: Reader = ranking_score if run.lossless else lossy_score
+    number, unit = read(run), "bits/byte" if run.lossless else "nats/token"
+    return "" if number is None else f"{number:.3f} {unit}"
+
+
+def seed(run: RunRecord) -> str:
+    return "?" if run.seed is None else f"{run.seed:g}"
+
+
+def run_name(run: RunRecord, records: Sequence[RunRecord]) -> str:
+    """The shortest tail of the run's folder that no other run shares."""
+    parts = run.folder.resolve().parts
+    others = [other.folder.resolve().parts for other in records if other.folder != run.folder]
+    for length in range(1, len(parts)):
+        if all(other[-length:] != parts[-length:] for other in others):
+            return "/".join(parts[-length:])
+    return "/".join(parts)

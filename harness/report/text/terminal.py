@@ -1,0 +1,110 @@
+"""A comparison on a terminal, or as plain text in a file or a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.records.groups import Group
+from harness.report.records.runs import RunRecord
+from harness.report.statistics.differences import neighbours
+from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, Column, columns, place, run_name
+from harness.report.text.format import one_line
+from harness.report.text.pairs import sentence
+from harness.report.text.verdict import by_tokenizer, headlines, losses, notes
+
+# The least width of piped or saved output, which must lose no column.
+PLAIN_WIDTH = 160
+
+
+def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
+    """Prints the ranking, what can't be ranked, and every run that doesn't count, with its reason.
+
+    Not on a terminal: plain text, no colours, no column cut.
+    """
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal or not file.isatty():
+        console = Console(
+            file=file, highlight=False, markup=False, emoji=False,
+            width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
+        )  # fmt: skip
+    comparison = compare_runs(records)
+    # In a file or a pipe each of these stays one line, so that grep finds it.
+    whole = not console.is_terminal
+    for line in map(str, headlines(comparison)):
+        console.print(line, style="bold", soft_wrap=whole)
+    for line in notes(comparison):
+        console.print(f"! {line}", style="yellow", soft_wrap=whole)
+    if comparison.ranked:
+        _print_groups(console, comparison.ranked, lossy=False)
+        console.print(MEANS_NOTE, style="dim")
+        if best := by_tokenizer(comparison):
+            console.print(best, soft_wrap=whole)
+        for pair in neighbours(comparison.pairs, comparison.ranked):
+            console.print(sentence(pair), soft_wrap=whole)
+    if comparison.lossy:
+        console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
+        _print_groups(console, comparison.lossy, lossy=True)
+        for line in losses(comparison):
+            console.print(line, style="dim", soft_wrap=whole)
+    if comparison.uncounted:
+        console.print("\nNot counted", style="bold")
+        console.print(_uncounted_table(comparison))
+
+
+def _print_groups(console: Console, groups: Sequence[Group], *, lossy: bool) -> None:
+    """One table where it fits; on a narrow terminal several, each with the names in front."""
+
+    def width(shown: Sequence[Column]) -> int:
+        unlimited = console.options.update(max_width=10_000)
+        return console.measure(_table(groups, shown, lossy), options=unlimited).maximum
+
+    every = columns(groups, lossy=lossy)
+    if not console.is_terminal:
+        console.width = max(PLAIN_WIDTH, width(every))
+    names = [column for column in every if column.is_text]
+    shown = names
+    for column in every[len(names) :]:
+        if shown != names and width([*shown, column]) > console.width:
+            console.print(_table(groups, shown, lossy))
+            shown = names
+        shown = [*shown, column]
+    console.print(_table(groups, shown, lossy))
+
+
+def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Table:
+    table = _empty_table()
+    if not lossy:
+        table.add_column("#", justify="right", no_wrap=True)
+    for column in shown:
+        table.add_column(
+            f"{column.header}\n{column.unit}",
+            justify="left" if column.is_text else "right",
+            no_wrap=not column.is_text,
+            overflow="fold",
+        )
+    for index, group in enumerate(groups):
+        cells = [Text(column.read(group)[0]) for column in shown]
+        table.add_row(*([] if lossy else [str(place(groups, index))]), *cells)
+    return table
+
+
+def _uncounted_table(comparison: Comparison) -> Table:
+    table = _empty_table()
+    table.add_column("run", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for run, reason in comparison.uncounted:
+        name = one_line(run_name(run, comparison.records))
+        table.add_row(Text(name), Text(run.status), Text(one_line(reason)))
+    return table
+
+
+def _empty_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
