@@ -32,7 +32,8 @@ from harness.loggers.base import Logger
 from harness.loggers.local import Local
 from harness.observe.watch import Watch
 from harness.runs import checkpoint
-from harness.runs.folder import RunFolder, Summary
+from harness.runs.folder import RunFolder
+from harness.runs.summary import Summary
 from harness.sampling.decode import SamplingParams, generate
 from harness.training.checks import check_settings
 from harness.training.loop import train
@@ -134,7 +135,7 @@ def _train(
             between()
             started = perf_counter()
 
-    summary: Summary = {}
+    summary = Summary(status="running")
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(Path(temporary) / "run")
         folder.create(settings.dump())
@@ -145,8 +146,9 @@ def _train(
             on_step,
         )  # fmt: skip
         for logger in loggers:
-            logger.close({"status": "stopped", **summary})
-    return summary["train"]["peak_memory_bytes"], seconds[WARM_UP:]
+            logger.close(summary.plain() | {"status": "stopped"})
+    assert summary.train is not None, "the loop records what it took"
+    return int(summary.train.peak_memory_bytes or 0), seconds[WARM_UP:]
 
 
 class _BareStep:

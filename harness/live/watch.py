@@ -17,7 +17,8 @@ from harness.live.curves import Metrics, last_row
 from harness.loggers.local import Local
 from harness.report.records.runs import RunRecord, read_run, run_folders
 from harness.runs import process, samples
-from harness.runs.files import DamageError, is_finite, plain_yaml
+from harness.runs.damage import DamageError, is_finite
+from harness.runs.files import plain_yaml
 
 RESCAN_SECONDS = 2.0
 SILENT_SECONDS = 600.0

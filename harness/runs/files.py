@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +15,13 @@ from harness.common.text import printable
 from harness.config.settings import Role, keys_with
 from harness.runs import blocks, samples
 from harness.runs.blocks import Blocks
+from harness.runs.damage import DamageError, is_finite, parse_json
 
-STATUSES = ("running", "finished", "stopped", "failed", "non_finite")
 # What a comparison takes of a row that has a validation score; observability may add much more.
 COSTS = ("step", "tokens", "bytes", "flops", "seconds")
 SCORES = ("val/bits_per_byte", "val/nats_per_token")
 # Hydra's own settings are in no folder but those of very old runs.
 NOT_CONFIGURATION = keys_with(Role.SAME_CONFIGURATION) | {"hydra"}
-
-
-class DamageError(Exception):
-    """A run's file holds what no run writes."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +37,6 @@ class Metrics:
     last_step: float | None = None
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    summary = _parse_json(path.read_text(encoding="utf-8", errors="replace"), path.name)
-    if summary.get("status") not in STATUSES:
-        raise DamageError(f"{path.name} has no known status ({summary.get('status')!r})")
-    if not isinstance(summary.get("error"), str | None):
-        raise DamageError(f"{path.name}: error is not text")
-    return summary
-
-
 def read_metrics(path: Path) -> Metrics:
     evaluations, losses, last_step = [], [], None
     with path.open("rb") as file:
@@ -59,7 +45,7 @@ def read_metrics(path: Path) -> Metrics:
                 continue
             where = f"{path.name} line {number}"
             try:
-                row = _parse_json(line.decode("utf-8", "replace"), where)
+                row = parse_json(line.decode("utf-8", "replace"), where)
             except DamageError:
                 # The writer ends each line with a line break, so a line without one was torn by a
                 # kill. A bad line anywhere else is damage.
@@ -112,7 +98,7 @@ def read_blocks(path: Path) -> Blocks | None:
     if not path.exists():
         return None
     try:
-        return blocks.parse(_parse_json(path.read_text(encoding="utf-8"), path.name))
+        return blocks.parse(parse_json(path.read_text(encoding="utf-8"), path.name))
     except (ValueError, UnicodeDecodeError) as error:
         raise DamageError(f"{path.name}: {error}") from None
 
@@ -123,43 +109,10 @@ def last_sample(path: Path) -> tuple[int | None, str | None]:
     return (found[-1].step, printable(found[-1].text)) if found else (None, None)
 
 
-def section(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object of summary.json; empty where there is none."""
-    found = summary.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise DamageError(f"summary.json: {name} is not an object")
-    return found
-
-
-def texts(summary: Mapping[str, Any], name: str) -> dict[str, str]:
-    return {key: _text(value) for key, value in section(summary, name).items()}
-
-
 def number_at(within: Mapping[str, Any], key: str) -> float | None:
     value = within.get(key)
     if value is not None and not is_finite(value):
         raise DamageError(f"{key} is not a finite number: {value!r:.40}")
-    return value
-
-
-def is_finite(value: Any) -> bool:
-    # An integer may be too large for a float, where math.isfinite raises.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
-
-
-def _parse_json(text: str, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
-    try:
-        value = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
-        raise DamageError(f"{where} is not strict JSON") from None
-    if not isinstance(value, dict):
-        raise DamageError(f"{where} is not a JSON object")
     return value
 
 
@@ -168,10 +121,11 @@ def _flatten(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str,
         if isinstance(value, dict) and value:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _text(value)
+            yield f"{prefix}{key}", as_text(value)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A plain value in one line. Raises DamageError for what no run writes."""
     if isinstance(value, str):
         return value
     try:

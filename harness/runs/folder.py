@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import shutil
 import subprocess
@@ -21,10 +20,7 @@ from numpy.typing import NDArray
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
-from harness.common.rows import strict_json
 from harness.runs import samples
-
-Summary = dict[str, Any]
 
 
 class _Record(logging.Formatter):
@@ -127,18 +123,6 @@ class RunFolder:
     def write_config(self, config: str) -> None:
         with atomic_write(self.config) as file:
             file.write(config.encode())
-
-    def write_summary(self, summary: Summary) -> None:
-        with atomic_write(self.path / "summary.json") as file:
-            file.write((strict_json(summary, indent=2) + "\n").encode())
-
-    def read_summary(self) -> Summary:
-        """Empty if there is none, or none that can be read."""
-        try:
-            summary = json.loads((self.path / "summary.json").read_text())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return summary if isinstance(summary, dict) else {}
 
     def write_counts(self, counts: NDArray[np.integer]) -> None:
         """(V,): how often each id occurs in the train split: what sampling may have to know."""

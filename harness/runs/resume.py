@@ -12,7 +12,9 @@ from harness.config.identity import differences, require_same
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with, read_settings
 from harness.data.dataset import Dataset
+from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
+from harness.runs.summary import read_summary
 
 _ABSENT = object()
 
@@ -48,16 +50,18 @@ def resumed(asked: Settings, overrides: list[str]) -> Settings:
 
 def is_finished(folder: RunFolder, settings: Settings) -> bool:
     """Whether the run has spent its budget, and no more is asked for."""
-    summary = folder.read_summary()
-    if summary.get("status") != "finished":
+    try:
+        summary = read_summary(folder.path)
+    except (OSError, DamageError):
+        return False
+    if summary.status != "finished":
         return False
     currency, total = settings.train.budget
-    train = summary.get("train")
-    spent = train.get(currency) if isinstance(train, dict) else None
+    spent = getattr(summary.train, currency, None)
     # Early stopping finishes below the budget: then a larger one, or other patience, is more to do.
     before = load_settings(folder.config).train
     same = (before.budget, before.patience) == (settings.train.budget, settings.train.patience)
-    return same or (isinstance(spent, int | float) and spent >= total)
+    return same or (spent is not None and spent >= total)
 
 
 def require_same_origin(

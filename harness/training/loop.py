@@ -35,8 +35,9 @@ from harness.evaluation.score import Score, score_split
 from harness.loggers.base import Logger
 from harness.observe.watch import Watch
 from harness.runs import checkpoint, samples
-from harness.runs.folder import RunFolder, Summary
+from harness.runs.folder import RunFolder
 from harness.runs.samples import Sample
+from harness.runs.summary import Best, ParameterCount, Scored, Summary, TrainCost
 from harness.sampling.decode import SamplingParams, generate
 from harness.training.distributed import ALONE, World
 from harness.training.guards import require_finite_weights
@@ -165,8 +166,9 @@ def train(
         )
         * rows
     )
-    summary |= {"receptive_field": model.receptive_field, "parameters": parameters(model)}
-    summary |= {"flops_per_token": flops_per_step / tokens_per_step, "vocab_size": model.vocab_size}
+    summary.receptive_field = model.receptive_field
+    summary.parameters = ParameterCount(**parameters(model))
+    summary.flops_per_token = flops_per_step / tokens_per_step
     memory = PeakMemory(compute.device)
     for logger in loggers:
         logger.open(folder.path, settings, progress.step)
@@ -210,8 +212,8 @@ def train(
                 if settings.eval.sample_tokens:
                     text = _sample(evaluated, dataset, settings, compute)
                     samples.append(folder.samples, Sample(step, text))
-                summary |= _reached(row, memory, progress)
-                folder.write_summary(summary)
+                _record_progress(summary, row, memory, progress)
+                summary.write(folder.path)
             if finished:
                 save_checkpoint()
                 _log(row, loggers, on_step)
@@ -234,9 +236,9 @@ def train(
         save_checkpoint()
         raise
     finally:
-        summary |= _reached(spent_so_far(), memory, progress)
-        guard = trainer.guard
-        summary |= {"skipped_steps": guard.skipped, "loss_spikes": guard.spikes}
+        _record_progress(summary, spent_so_far(), memory, progress)
+        summary.skipped_steps = trainer.guard.skipped
+        summary.loss_spikes = trainer.guard.spikes
 
     if dataset.test is not None and world.is_first:
         if progress.best is not None:
@@ -246,7 +248,7 @@ def train(
             with checkpoint.fitting(folder.checkpoints):
                 evaluated.load_state_dict(best["model"])
         test = score(dataset.test)
-        summary["test"] = test.summary()
+        summary.test = Scored.of(test.summary())
         write_test_blocks(folder.path, dataset, test)
 
 
@@ -280,19 +282,17 @@ def _prefixed(prefix: str, score: Score) -> Row:
     }
 
 
-def _reached(row: Row, memory: PeakMemory, progress: Progress) -> dict[str, Any]:
+def _record_progress(summary: Summary, row: Row, memory: PeakMemory, progress: Progress) -> None:
     """What the training took so far, and its best score: the weights that count have it."""
-    train = {
-        "steps": row["step"],
+    summary.train = TrainCost(
+        steps=row["step"],
         **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
-        "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None,
-        "peak_memory_bytes": memory.read(),
-    }
-    if progress.best is None:
-        return {"train": train, "best": None, "val": None}
-    best = {name: progress.best[name] for name in ("step", "nats_per_token", "bits_per_byte")}
-    val = {name: value for name, value in progress.best.items() if name not in ("step", "nats")}
-    return {"train": train, "best": best, "val": val}
+        tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else None,
+        peak_memory_bytes=memory.read(),
+    )
+    if (best := progress.best) is not None:
+        summary.best = Best.of({name: best[name] for name in Best.model_fields})
+        summary.val = Scored.of({name: best[name] for name in Scored.model_fields})
 
 
 def _line(row: Row, spent: float) -> str:

@@ -24,8 +24,9 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.runs import checkpoint, process
-from harness.runs.folder import RunFolder, Summary, git, versions
+from harness.runs.folder import RunFolder, git, versions
 from harness.runs.resume import is_finished, require_same_origin
+from harness.runs.summary import CorpusIdentity, LostText, Status, Summary
 from harness.training.checks import check_settings
 from harness.training.distributed import World
 from harness.training.guards import NonFiniteError
@@ -120,19 +121,19 @@ def _train(
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
-        folder.write_summary(summary)
+        summary.write(folder.path)
         try:
             train(
                 settings, dataset, compute, folder, loggers, summary, interrupt, LOG.info, on_step,
                 saved, world, on_batch,
             )  # fmt: skip
-            summary["status"], code = "finished", 0
+            summary.status, code = "finished", 0
         except Stopped as stop:
-            summary["status"] = "stopped"
+            summary.status = "stopped"
             code = TERMINATED if stop.signum == signal.SIGTERM else INTERRUPTED
             LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
         except KeyboardInterrupt:
-            summary["status"], code = "stopped", INTERRUPTED
+            summary.status, code = "stopped", INTERRUPTED
             LOG.warning(
                 "interrupted at once, nothing saved; go on from the last checkpoint: "
                 f"run_dir={folder.path} resume=true"
@@ -145,21 +146,21 @@ def _train(
             code = record_failure(summary, "failed", _out_of_memory(error, settings) or error)
         finally:
             try:
-                folder.write_summary(summary)
+                summary.write(folder.path)
             finally:
                 for logger in loggers:
-                    logger.close(summary)
+                    logger.close(summary.plain())
     if code == 0 and world.is_first:
         print(_result(summary, folder))
     return code
 
 
-def record_failure(summary: Summary, status: str, error: Exception) -> int:
+def record_failure(summary: Summary, status: Status, error: Exception) -> int:
     """Say in the summary and the log how the run failed; a bug with its traceback."""
     clear = isinstance(error, (RunFailure, UsageError))
-    summary["status"] = status
-    summary["error"] = str(error) if clear else f"{type(error).__name__}: {error}"
-    LOG.error(f"error: {summary['error']}", exc_info=None if clear else error)
+    summary.status = status
+    summary.error = str(error) if clear else f"{type(error).__name__}: {error}"
+    LOG.error(f"error: {summary.error}", exc_info=None if clear else error)
     return 1
 
 
@@ -181,31 +182,31 @@ def _first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Su
         *("receptive_field", "parameters", "flops_per_token"),
         *("train", "val", "test", "best"),
     )
-    return {
-        "status": "running",
+    return Summary(
+        status="running",
         **settings.names.model_dump(),
-        "seed": settings.seed,
-        "corpus": {"sha256": dataset.digest, "split": settings.data["split"]},
-        "lossless": dataset.tokenizer.lossless,
-        "lost": dataset.lost and asdict(dataset.lost),
-        "leaks": dataset.tokenizer.leaks,
-        "causal": settings.train.batch_norm != "batch",
-        "vocab_size": dataset.tokenizer.vocab_size,
+        seed=settings.seed,
+        corpus=CorpusIdentity(sha256=dataset.digest, split=settings.data["split"]),
+        lossless=dataset.tokenizer.lossless,
+        lost=LostText(**asdict(dataset.lost)) if dataset.lost else None,
+        leaks=dataset.tokenizer.leaks,
+        causal=settings.train.batch_norm != "batch",
+        vocab_size=dataset.tokenizer.vocab_size,
         **dict.fromkeys(unknown_yet),
-        "machine": compute.describe(),
-        "versions": versions(),
-        "git": git(),
-    }
+        machine=compute.describe(),
+        versions=versions(),
+        git=git(),
+    )
 
 
 def _result(summary: Summary, folder: RunFolder) -> str:
     """The one line on stdout: what the run came to."""
     scores = [
-        f"{name} {score['bits_per_byte']:.4f} bits/byte"
-        if score["bits_per_byte"] is not None
-        else f"{name} {score['nats_per_token']:.4f} nats/token"
-        for name in ("val", "test")
-        if (score := summary[name]) is not None
+        f"{name} {score.bits_per_byte:.4f} bits/byte"
+        if score.bits_per_byte is not None
+        else f"{name} {score.nats_per_token:.4f} nats/token"
+        for name, score in (("val", summary.val), ("test", summary.test))
+        if score is not None
     ]
     return "  ".join([*scores, str(folder.path)])
 

@@ -25,7 +25,8 @@ from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.text.terminal import print_comparison
 from harness.runs.digest import digest, digest_of_run
-from harness.runs.folder import RunFolder, Summary
+from harness.runs.folder import RunFolder
+from harness.runs.summary import Summary, status_of
 from harness.training.checks import check_settings
 from harness.training.distributed import World
 from harness.training.run import load_dataset, record_failure, run
@@ -87,7 +88,7 @@ def _digests(sweep: Path) -> set[str | None]:
 
 
 def _is_finished(folder: Path) -> bool:
-    return RunFolder(folder).read_summary().get("status") == "finished"
+    return status_of(folder) == "finished"
 
 
 def _count(jobs: Iterable[Settings | UsageError], digests: Container[str | None]) -> int:
@@ -241,10 +242,10 @@ def _refused(cfg: DictConfig) -> str:
     return OmegaConf.to_yaml(cfg)
 
 
-def _record_failed_job(path: Path, config: str, names: Summary, error: Exception) -> int:
+def _record_failed_job(path: Path, config: str, names: dict[str, Any], error: Exception) -> int:
     """A job that failed before it had a folder gets one, so that the sweep's table shows it."""
     folder = RunFolder(path)
-    summary = {"status": "failed", **names}
+    summary = Summary(status="failed", **names)
     is_new = not path.exists()
     if is_new:
         folder.create(config)
@@ -253,5 +254,5 @@ def _record_failed_job(path: Path, config: str, names: Summary, error: Exception
         if isinstance(error, UsageError):
             LOG.debug("where the job failed:", exc_info=error)
     if is_new:
-        folder.write_summary(summary)
+        summary.write(folder.path)
     return 1

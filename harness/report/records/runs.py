@@ -14,55 +14,19 @@ from typing import Any
 from harness.common.errors import UsageError
 from harness.runs import blocks, samples
 from harness.runs.blocks import Blocks
-from harness.runs.files import (
-    DamageError,
-    Metrics,
-    last_sample,
-    number_at,
-    read_blocks,
-    read_config,
-    read_metrics,
-    read_summary,
-    section,
-    texts,
-)
+from harness.runs.damage import DamageError
+from harness.runs.files import Metrics, as_text, last_sample, read_blocks, read_config, read_metrics
+from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summary
 
 DAMAGED = "damaged"
 UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
-class Score:
-    """Loss over a whole split, measured with the best checkpoint's weights.
-
-    `bytes` are the bytes of text that were scored, `stride` the evaluation stride in tokens (None:
-    one streaming pass). `bits_per_byte` is None where the tokenizer is lossy.
-    """
-
-    nats_per_token: float | None
-    bits_per_byte: float | None
-    bytes: float | None
-    stride: float | None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What training took: totals over the run, `tokens_per_second` and `peak_memory_bytes`."""
-
-    steps: float | None = None
-    tokens: float | None = None
-    bytes: float | None = None
-    flops: float | None = None
-    seconds: float | None = None
-    tokens_per_second: float | None = None
-    peak_memory_bytes: float | None = None
-
-
-@dataclass(frozen=True)
 class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
-    `status` is one of run_files.STATUSES or DAMAGED; `error` is the run's own error, or what is
+    `status` is one of harness.runs.summary.STATUSES or DAMAGED; `error` is the run's own error, or what is
     damaged. `corpus` is the SHA-256 of the text. `config` is flat (dotted keys, values as text).
     `blocks` are what the test score is made of; None for older runs and lossy tokenizers.
     """
@@ -76,14 +40,14 @@ class RunRecord:
     seed: float | None = None
     corpus: str = UNKNOWN
     lossless: bool = True
-    lost: Mapping[str, Any] = field(default_factory=dict)
+    lost: LostText | None = None
     leaks: bool = False
     causal: bool = True
     parameters: float | None = None
     flops_per_token: float | None = None
-    train: Cost = Cost()
-    val: Score | None = None
-    test: Score | None = None
+    train: TrainCost = field(default_factory=TrainCost)
+    val: Scored | None = None
+    test: Scored | None = None
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     blocks: Blocks | None = None
@@ -128,7 +92,6 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
 
     with_metrics: also metrics.jsonl, which may be large.
     """
-    summary: dict[str, Any] = {}
     damage: list[str] = []
 
     def attempt(read: Callable[[], Any], otherwise: Any) -> Any:
@@ -142,8 +105,8 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
             damage.append(f"what no run writes ({type(error).__name__}: {error})")
         return otherwise
 
-    summary = attempt(lambda: read_summary(folder / "summary.json"), {})
-    status = summary.get("status", DAMAGED)
+    summary = attempt(lambda: read_summary(folder), None)
+    status = summary.status if summary else DAMAGED
     config_path, metrics_path = folder / "config.yaml", folder / "metrics.jsonl"
     # A run that did not finish may have been killed before it wrote these.
     finished = status == "finished"
@@ -153,12 +116,12 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
     if with_metrics and _due(metrics_path, finished):
         metrics = attempt(lambda: read_metrics(metrics_path), nothing)
     sample_step, sample = last_sample(folder / samples.FILE)
-    known = attempt(lambda: _known_fields(summary), {})
+    known = _known_fields(summary) if summary else {}
     own_blocks = attempt(lambda: _blocks(folder / blocks.FILE, known.get("test")), None)
     return RunRecord(
         folder=folder,
         status=DAMAGED if damage else status,
-        error="; ".join(damage) or summary.get("error"),
+        error="; ".join(damage) or (summary and summary.error),
         config=config,
         metrics=metrics,
         blocks=own_blocks,
@@ -172,52 +135,35 @@ def _due(path: Path, finished: bool) -> bool:
     return finished or path.exists()
 
 
-def _known_fields(summary: dict[str, Any]) -> dict[str, Any]:
-    lossless = summary.get("lossless")
-    train = section(summary, "train")
-    names = ("model", "tokenizer", "data")
-    if not all(isinstance(summary.get(name), str | None) for name in names):
-        raise DamageError("summary.json: model, tokenizer or data is not a name")
+def _known_fields(summary: Summary) -> dict[str, Any]:
+    corpus = summary.corpus.sha256 if summary.corpus else None
+    parameters = summary.parameters
     return {
-        **{name: summary.get(name) or UNKNOWN for name in names},
-        "seed": number_at(summary, "seed"),
-        "corpus": texts(summary, "corpus").get("sha256", UNKNOWN),
-        "lossless": lossless is not False,
-        "lost": _lost(section(summary, "lost")),
-        "leaks": summary.get("leaks") is True,
-        "causal": summary.get("causal") is not False,
-        "parameters": number_at(section(summary, "parameters"), "total"),
-        "flops_per_token": number_at(summary, "flops_per_token"),
-        "train": Cost(**{name: number_at(train, name) for name in Cost.__dataclass_fields__}),
-        "val": _score(summary, "val"),
-        "test": _score(summary, "test"),
-        "versions": texts(summary, "versions"),
-        "git": texts(summary, "git"),
-        "machine": texts(summary, "machine"),
+        "model": summary.model or UNKNOWN,
+        "tokenizer": summary.tokenizer or UNKNOWN,
+        "data": summary.data or UNKNOWN,
+        "seed": summary.seed,
+        "corpus": corpus or UNKNOWN,
+        "lossless": summary.lossless is not False,
+        "lost": summary.lost,
+        "leaks": summary.leaks is True,
+        "causal": summary.causal is not False,
+        "parameters": parameters.total if parameters else None,
+        "flops_per_token": summary.flops_per_token,
+        "train": summary.train or TrainCost(),
+        "val": summary.val,
+        "test": summary.test,
+        "versions": _texts(summary.versions),
+        "git": _texts(summary.git),
+        "machine": _texts(summary.machine),
     }
 
 
-def _score(summary: dict[str, Any], split: str) -> Score | None:
-    if summary.get(split) is None:
-        return None
-    score = section(summary, split)
-    return Score(**{name: number_at(score, name) for name in Score.__dataclass_fields__})
+def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: as_text(value) for key, value in (values or {}).items()}
 
 
-def _lost(lost: dict[str, Any]) -> dict[str, Any]:
-    """What a lossy tokenizer loses, as `harness.encoded.Lost` has it."""
-    counts = [number_at(lost, name) for name in ("characters", "changed")]
-    examples = lost.get("examples", [])
-    pairs = isinstance(examples, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
-        for pair in examples
-    )
-    if not pairs or (None in counts and lost):
-        raise DamageError("summary.json: lost does not say what is lost")
-    return lost
-
-
-def _blocks(path: Path, test: Score | None) -> Blocks | None:
+def _blocks(path: Path, test: Scored | None) -> Blocks | None:
     found = read_blocks(path)
     if found is None or test is None or test.bits_per_byte is None or not test.bytes:
         return None  # an unfinished run may have those of an earlier test

@@ -7,14 +7,15 @@ import io
 from collections.abc import Iterable, Sequence
 
 from harness.report.records.groups import Group, reader, why_uncounted
-from harness.report.records.runs import Cost, RunRecord
+from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import neighbours
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, columns, place
 from harness.report.text.pairs import sentence
 from harness.report.text.verdict import headlines, notes
+from harness.runs.summary import TrainCost
 
-COSTS = {f"train {name}": f"train.{name}" for name in Cost.__dataclass_fields__}
+COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
 GROUP_NUMBERS = {
     "test bits per byte": "test.bits_per_byte",
     "test nats per token": "test.nats_per_token",

@@ -116,10 +116,10 @@ def losses(comparison: Comparison) -> list[str]:
     lines = []
     for name, run in {group.tokenizer: group.counted[0] for group in comparison.lossy}.items():
         lost = run.lost
-        if lost.get("characters"):
-            before, after = (lost.get("examples") or [["", ""]])[0]
+        if lost is not None and lost.characters:
+            before, after = (lost.examples or [["", ""]])[0]
             lines.append(
-                f"{name} changes {lost['changed'] / lost['characters']:.1%} of the characters: "
+                f"{name} changes {lost.changed / lost.characters:.1%} of the characters: "
                 f"{one_line(str(before))!r} comes back as {one_line(str(after))!r}."
             )
     return lines

@@ -1,0 +1,163 @@
+"""summary.json: what a run is and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from harness.common.files import atomic_write
+from harness.common.rows import strict_json
+from harness.runs.damage import DamageError, is_finite, parse_json
+
+FILE = "summary.json"
+Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+def _finite(value: float) -> float:
+    if not is_finite(value):
+        raise PydanticCustomError("finite", "is not a finite number")
+    return value
+
+
+Number = Annotated[int | float, AfterValidator(_finite)]
+
+
+class _Record(BaseModel):
+    # What is not known is left out by older versions; what is not known here, by newer ones.
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """From values of our own, which are not checked: a loss may be NaN."""
+        return cls.model_construct(**values)
+
+
+class Scored(_Record):
+    """The loss over a whole split, by the best weights.
+
+    bytes: of text that were scored. stride: of the evaluation, in tokens; None: one streaming pass.
+    bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
+    """
+
+    nats_per_token: Number | None = None
+    bits_per_byte: Number | None = None
+    perplexity: Number | None = None
+    tokens: Number | None = None
+    bytes: Number | None = None
+    stride: Number | None = None
+    unknown: Number | None = None
+
+
+class TrainCost(_Record):
+    """What training took, totals over the run."""
+
+    steps: Number | None = None
+    tokens: Number | None = None
+    bytes: Number | None = None
+    flops: Number | None = None
+    seconds: Number | None = None
+    tokens_per_second: Number | None = None
+    peak_memory_bytes: Number | None = None
+
+
+class Best(_Record):
+    """The evaluation with the lowest validation loss."""
+
+    step: Number | None = None
+    nats_per_token: Number | None = None
+    bits_per_byte: Number | None = None
+
+
+class ParameterCount(_Record):
+    """Shared parameters count once."""
+
+    total: Number | None = None
+    trainable: Number | None = None
+    embedding: Number | None = None
+
+
+class CorpusIdentity(_Record):
+    """sha256: of the whole text. split: the shares of train, validation and test."""
+
+    sha256: str | None = None
+    split: list[Number] | None = None
+
+
+def _pair(texts: list[str]) -> list[str]:
+    if len(texts) != 2:
+        raise PydanticCustomError("pair", "is not a pair of texts")
+    return texts
+
+
+class LostText(_Record):
+    """What a lossy tokenizer does not give back: of so many characters so many changed; examples
+    before and after."""
+
+    characters: Number
+    changed: Number
+    examples: list[Annotated[list[str], AfterValidator(_pair)]] = []
+
+
+class Summary(_Record):
+    """What was not set is not written. leaks: the tokenizer was learnt from unknown text. causal:
+    no score depends on later tokens."""
+
+    status: Status
+    data: str | None = None
+    tokenizer: str | None = None
+    model: str | None = None
+    seed: Number | None = None
+    corpus: CorpusIdentity | None = None
+    lossless: bool | None = None
+    lost: LostText | None = None
+    leaks: bool | None = None
+    causal: bool | None = None
+    vocab_size: Number | None = None
+    receptive_field: Number | None = None
+    parameters: ParameterCount | None = None
+    flops_per_token: Number | None = None
+    train: TrainCost | None = None
+    val: Scored | None = None
+    test: Scored | None = None
+    best: Best | None = None
+    machine: dict[str, Any] | None = None
+    versions: dict[str, Any] | None = None
+    git: dict[str, Any] | None = None
+    skipped_steps: Number | None = None
+    loss_spikes: Number | None = None
+    error: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """What was set, as plain values."""
+        return self.model_dump(exclude_unset=True)
+
+    def write(self, folder: Path) -> None:
+        """Raises RunFailure if it can't be written."""
+        with atomic_write(folder / FILE) as file:
+            file.write((strict_json(self.plain(), indent=2) + "\n").encode())
+
+
+def read_summary(folder: Path) -> Summary:
+    """Raises DamageError for what no run writes, and OSError without the file."""
+    plain = parse_json((folder / FILE).read_text(encoding="utf-8", errors="replace"), FILE)
+    if plain.get("status") not in STATUSES:
+        raise DamageError(f"{FILE} has no known status ({plain.get('status')!r:.40})")
+    try:
+        return Summary.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))
+        raise DamageError(f"{FILE}: {key}: {first['msg']}") from None
+
+
+def status_of(folder: Path) -> str | None:
+    """The run's status; None if there is no summary that can be read."""
+    try:
+        return read_summary(folder).status
+    except (OSError, DamageError):
+        return None
