@@ -19,6 +19,7 @@ from harness.transcript import Transcript
 
 from .conftest import Ended
 from .training import TEXT
+from .waiting import GUARD
 
 Command = Callable[..., Ended]
 
@@ -292,7 +293,7 @@ def test_one_text_comes_as_it_is_made(finished_run: Path) -> None:
         assert len(made.stdout.read(30)) == 30
         assert made.poll() is None  # a million take minutes
         made.stdout.close()
-        assert made.wait(timeout=60) == 0
+        assert made.wait(timeout=GUARD) == 0
         assert made.stderr.read() == b""
     finally:
         made.kill()

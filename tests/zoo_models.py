@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +36,11 @@ class Mutant:
 
 def node(name: str, *overrides: str) -> dict[str, Any]:
     """The resolved configuration of conf/model/NAME.yaml."""
+    return copy.deepcopy(_composed(name, overrides))
+
+
+@functools.cache
+def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return config.read(cli.compose([f"model={name}", *overrides])).model
 
 
