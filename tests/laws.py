@@ -150,11 +150,11 @@ def overfitting(make: Make) -> None:
     text = list(range(17)) if model.receptive_field == 1 else pairs
     time = length(model, 16)
     ids = torch.tensor([text[: time + 1]])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     # Norms after the sum need a warm-up (Xiong et al. 2020, arXiv 2002.04745).
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
     loss = torch.tensor(math.inf)
-    for _ in range(1000):
+    for _ in range(2000):
         optimizer.zero_grad()
         loss = _loss(model, ids)
         loss.backward()
