@@ -13,6 +13,7 @@ from typing import Any
 # Before anything imports transformers, which would else retry every look-up for a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import hypothesis
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -24,6 +25,12 @@ from harness.assets import REPOSITORY
 from .comparing import write_sweep
 from .training import TEXT, train
 from .waiting import GUARD
+
+# By itself Hypothesis fails an example that takes longer than 200 ms.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule")
 CORPUS = "tiny_shakespeare.txt"
