@@ -19,7 +19,8 @@ TEXT = "".join(
 TRAIN_SHARE = 0.94
 SMALL = (
     "data=text",
-    f"data.split=[{TRAIN_SHARE},0.03,0.03]",  # most of a small training's time would go into its scores
+    # Most of a small training's time would go into its scores.
+    f"data.split=[{TRAIN_SHARE},0.03,0.03]",
     "device=cpu",
     "precision=fp32",
     "train.steps=8",
