@@ -259,7 +259,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(configurations())
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=150, deadline=None)
 def test_any_configuration_is_sound_or_refused(configuration: dict[str, Any]) -> None:
     with suppress(UsageError):
         train.check(config.read(configuration))
@@ -279,7 +279,7 @@ OVERRIDES = st.builds(
 
 
 @given(st.lists(OVERRIDES, min_size=1, max_size=2))
-@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_command_line_is_sound_or_refused(overrides: list[str]) -> None:
     with suppress(UsageError):
         config.read(cli.compose(["data=python_docs", *overrides]))

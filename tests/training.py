@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ TEXT = "".join(
     f"{number} green bottles, hanging on the wall; and if {number % 7} should fall… \n"
     for number in range(400)
 )
+TRAIN_SHARE = 0.94
 SMALL = (
     "data=text",
+    # Most of a small training's time would go into its scores.
+    f"data.split=[{TRAIN_SHARE},0.03,0.03]",
     "device=cpu",
     "precision=fp32",
     "train.steps=8",
@@ -26,6 +31,9 @@ SMALL = (
     "checkpoint.every=3",
 )
 
+# What `settings` replaces by the test's own paths.
+CORPUS, CACHE, RUN = "the-corpus", "the-cache", "the-run"
+
 
 def settings(folder: Path, *overrides: str) -> Settings:
     """Of a training of a second or two, whose corpus, cache and run lie in `folder`."""
@@ -33,7 +41,21 @@ def settings(folder: Path, *overrides: str) -> Settings:
     corpus = folder.parent / "corpus.txt"
     if not corpus.exists():
         corpus.write_text(TEXT)
-    own = (f"data.path={corpus}", f"cache={folder.parent / 'cache'}", f"run_dir={folder / 'run'}")
+    chosen = copy.deepcopy(_composed(overrides))
+    if chosen.data.get("path") == CORPUS:
+        chosen.data["path"] = str(corpus)
+    if chosen.cache == CACHE:
+        chosen.cache = str(folder.parent / "cache")
+    if chosen.run_dir == RUN:
+        chosen.run_dir = str(folder / "run")
+    return chosen
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> Settings:
+    """Hydra takes as long as the training itself, so equal overrides are composed once; where they
+    name no folder of their own, a word stands for the test's."""
+    own = (f"data.path={CORPUS}", f"cache={CACHE}", f"run_dir={RUN}")
     return config.read(cli.compose([*SMALL, *own, *overrides]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness import cli, config
+from harness import cli, config, measure
 from zoo.language_model import LanguageModel
 
 VOCAB = 23
@@ -34,6 +36,11 @@ class Mutant:
 
 def node(name: str, *overrides: str) -> dict[str, Any]:
     """The resolved configuration of conf/model/NAME.yaml."""
+    return copy.deepcopy(_composed(name, overrides))
+
+
+@functools.cache
+def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return config.read(cli.compose([f"model={name}", *overrides])).model
 
 
@@ -52,6 +59,12 @@ def maker(name: str, *overrides: str) -> Make:
 def fresh(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
     """As training begins with it."""
     return config.build(model_node, LanguageModel, "model", vocab_size=vocab_size)
+
+
+def weightless(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
+    """For its shapes alone: nothing is drawn."""
+    with torch.device("meta"), measure.Undrawn():
+        return fresh(model_node, vocab_size)
 
 
 def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
