@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-SECONDS = 40.0
+from .waiting import GUARD, wait_until
 
 
 class Browser:
@@ -67,7 +67,7 @@ class Browser:
         traceback: TracebackType | None,
     ) -> None:
         self._process.terminate()
-        self._process.wait(SECONDS)
+        self._process.wait(GUARD)
         os.close(self._out)
         os.close(self._in)
 
@@ -77,7 +77,7 @@ class Browser:
         if self._session is not None:
             question["sessionId"] = self._session
         os.write(self._out, json.dumps(question).encode() + b"\0")
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + GUARD
         while time.monotonic() < deadline:
             message = self._receive(deadline)
             if message.get("id") == number:
@@ -111,18 +111,17 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = SECONDS) -> Any:
+    def wait(self, condition: str) -> Any:
         """Until a JavaScript expression is true; returns its value."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            value = self.run(condition)
-            if value:
-                return value
-            time.sleep(0.05)
-        shown = self.run("document.body.innerText")
-        raise AssertionError(
-            f"{condition} did not come true; the page:\n{shown}\n{self.troubles()}"
-        )
+        values: list[Any] = []
+        try:
+            wait_until(lambda: values.append(self.run(condition)) or values[-1])
+        except AssertionError as error:
+            shown = self.run("document.body.innerText")
+            raise AssertionError(
+                f"{condition} did not come true; the page:\n{shown}\n{self.troubles()}"
+            ) from error
+        return values[-1]
 
     def troubles(self) -> list[str]:
         """What went wrong in the page: uncaught errors, and what it was not allowed."""

@@ -13,23 +13,32 @@ from typing import Any
 # Before anything imports transformers, which would else retry every look-up for a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import hypothesis
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from harness import bench, compare, dashboard, evaluate, inside, sample
+from harness import bench, compare, dashboard, evaluate, inside, prepare, sample
 from harness import train as training_command
 from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
 
 from .comparing import write_sweep
 from .training import TEXT, train
+from .waiting import GUARD
+
+# By itself Hypothesis fails an example that takes longer than 200 ms.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule")
 CORPUS = "tiny_shakespeare.txt"
 TOOLS: dict[str, Callable[[], object]] = {
     "train": training_command.main,
     "bench": bench.main,
+    "prepare": prepare.main,
     "evaluate": evaluate.main,
     "sample": sample.main,
     "compare": compare.main,
@@ -59,6 +68,8 @@ class Ended:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_and_a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.set_num_threads(1)
+    # No test pulls the plug, and a slow disk takes longer for it than a small training for itself.
+    os.fsync = lambda descriptor: None
     # What the configuration's `cache` starts from, here and in every process that a test starts.
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
@@ -149,7 +160,7 @@ def process(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         here.mkdir(exist_ok=True)
         return subprocess.run(
             [sys.executable, "-m", f"harness.{tool}", *map(str, arguments)],
-            cwd=here, capture_output=True, text=True, timeout=120,
+            cwd=here, capture_output=True, text=True, timeout=GUARD,
         )  # fmt: skip
 
     return run

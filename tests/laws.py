@@ -150,19 +150,21 @@ def overfitting(make: Make) -> None:
     text = list(range(17)) if model.receptive_field == 1 else pairs
     time = length(model, 16)
     ids = torch.tensor([text[: time + 1]])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    # Norms after the sum need a warm-up (Xiong et al. 2020, arXiv 2002.04745).
-    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
-    loss = torch.tensor(math.inf)
-    for _ in range(1000):
-        optimizer.zero_grad()
-        loss = _loss(model, ids)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        warmup.step()
-        if loss < 0.05:
-            return
+    # No one rate suits all: at the higher one Mistral's architecture diverges now and then.
+    for rate, steps in ((3e-3, 300), (1e-2, 1000)):
+        model = make(random=False).float().train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+        # Norms after the sum need a warm-up (Xiong et al. 2020, arXiv 2002.04745).
+        warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=100)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = _loss(model, ids)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            warmup.step()
+            if loss < 0.05:
+                return
     raise AssertionError(f"the loss is still {loss.item():.3f}")
 
 

@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 from harness.live.server import Server
 from harness.live.watch import Watch
 
+from .waiting import GUARD
+
 
 class Client:
     """Whoever opened the address with the key."""
@@ -28,7 +30,7 @@ class Client:
         """The answer; a header of None is left out, and `_` in its name is `-`."""
         usual: dict[str, str | None] = {"Host": self.host, "X-Zoo-Key": self.server.key}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=GUARD)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in (usual | given).items():

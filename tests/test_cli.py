@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.training import loop
 
 from .conftest import Ended
+from .waiting import GUARD
 
 Command = Callable[..., Ended]
 Process = Callable[..., subprocess.CompletedProcess[str]]
@@ -228,23 +228,21 @@ ANSWERED_AT_ONCE = {
 
 
 @pytest.mark.parametrize("line", ANSWERED_AT_ONCE)
-def test_answers_within_three_seconds(line: str, tmp_path: Path) -> None:
+def test_a_mistake_is_answered_before_what_takes_seconds_is_loaded(
+    line: str, tmp_path: Path
+) -> None:
     script = (
         "import runpy, sys\n"
         "try: runpy.run_module('harness.train', run_name='__main__', alter_sys=True)\n"
         "finally: print({'torch', 'torch._dynamo'} & set(sys.modules), file=sys.stderr)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(
         [sys.executable, "-c", script, *line.split()],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, capture_output=True, text=True, timeout=GUARD,
     )  # fmt: skip
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.returncode == (0 if line == "--help" else 2), ended.stderr
     loaded = "{'torch'}" if ANSWERED_AT_ONCE[line] else "set()"
     assert ended.stderr.splitlines()[-1] == loaded
-    # Its own time, not the clock's: how busy the machine is does not matter.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -367,7 +365,7 @@ def test_a_reader_that_left_is_no_mistake(finished_run: Path) -> None:
     # As most people have it: what is printed is written at the end.
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipe = ["bash", "-c", f"({script}) | true"]
-    subprocess.run(pipe, cwd=folder, env=buffered, check=True, timeout=60)
+    subprocess.run(pipe, cwd=folder, env=buffered, check=True, timeout=GUARD)
     assert (folder / "err").read_text() == ""
     assert (folder / "code").read_text() == "0\n"
 

@@ -17,6 +17,7 @@ from harness.report.records.runs import find_runs
 from harness.runs.files import Metrics
 
 from .comparing import Page, page, printed, write_run
+from .waiting import GUARD
 
 
 def test_the_page_is_self_contained_and_without_doubled_ids(sweep: Path, tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def in_a_browser(page: Path, script: str, *options: str) -> str:
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", *options,
             f"--user-data-dir={page.parent / 'profile'}", copy.as_uri(),
         ],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=GUARD,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cache
 from pathlib import Path
@@ -316,7 +317,10 @@ def test_training_ends_with_its_budget(tmp_path: Path, budget: str, steps: int |
     assert steps is None or cost["steps"] == steps
 
 
-def test_a_budget_of_seconds_ends_by_the_clock(tmp_path: Path) -> None:
+def test_a_budget_of_seconds_ends_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "perf_counter", itertools.count(0.0, 0.04).__next__)
     train(tmp_path / "a", *GPT_SMALL, "train.steps=null", "train.seconds=0.3", "eval.every=1000")
     before, last = rows(tmp_path / "a")[-2:]
     assert before["seconds"] < 0.3 <= last["seconds"]

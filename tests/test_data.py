@@ -38,6 +38,8 @@ from zoo_tokenizers import Tokenizer, TokenizerError, smallest_unsigned
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
 
+from .waiting import GUARD
+
 SHARES = [0.8, 0.1, 0.1]
 SHAKESPEARE = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
@@ -373,7 +375,7 @@ def _prepare_all(
 ) -> None:
     for folder in folders:
         corpus, assets = TextFile(str(folder / "text"), SHARES), Assets((), folder / "cache")
-        barrier.wait(timeout=120)
+        barrier.wait(timeout=GUARD)
         try:
             dataset = prepare(corpus, Characters(), assets)
             results.put([part.ids.tobytes() for part in parts_of(dataset)])
@@ -403,7 +405,7 @@ def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for _ in range(2 * len(folders)):
-        assert results.get(timeout=120) == expected
+        assert results.get(timeout=GUARD) == expected
     for worker in workers:
         worker.join()
     for folder in folders:

@@ -27,6 +27,8 @@ from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
+from .waiting import GUARD
+
 SOURCES = {"zoo": "zoo", "zoo_tokenizers": "tokenizers/zoo_tokenizers", "harness": "harness"}
 INTERFACES: dict[str, type] = {
     "data": Corpus,
@@ -146,7 +148,7 @@ def test_tokenizers_stays_the_installed_library() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", script],
         cwd=REPOSITORY, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=GUARD,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     theirs, kind, ours = ended.stdout.splitlines()

@@ -14,7 +14,7 @@ from harness.compute import costs as measure
 from zoo.language_model import LanguageModel
 
 from .laws import LAWS
-from .zoo_models import NAMES, VOCAB, Mutant, fresh, maker, node
+from .zoo_models import NAMES, VOCAB, Mutant, fresh, maker, node, weightless
 
 OURS = {
     "bigram", "mlp", "wavenet", "bow", "rnn", "gru", "lstm", "ladder", "gpt", "gpt1", "gpt3",
@@ -53,7 +53,7 @@ def test_parameters_equal_the_closed_form(name: str) -> None:
     if forms is None:
         pytest.skip(f"no closed form: write tests/architectures/ for {name}")
     for vocab_size in (VOCAB, 101):
-        model = fresh(node(name), vocab_size)
+        model = weightless(node(name), vocab_size)
         expected = forms.parameters(node(name), vocab_size)
         assert measure.parameters(model)["total"] == expected
 
@@ -65,7 +65,7 @@ def test_flops_equal_the_formula(name: str) -> None:
     if forms is None:
         pytest.skip(f"no closed form: write tests/architectures/ for {name}")
     model_node = node(name)
-    time = fresh(model_node).block_size or 64
+    time = weightless(model_node).block_size or 64
     counted = measure.forward_flops(lambda: fresh(model_node), time)
     assert counted == pytest.approx(forms.forward_flops(model_node, VOCAB, time), rel=0.01)
 

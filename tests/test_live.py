@@ -24,6 +24,7 @@ from harness.live.answers import MOST_CURVES, MOST_POINTS
 from harness.live.curves import Curve, Metrics, Snapshots, last_row
 
 from .live_server import Client, make_run, row, serving
+from .waiting import GUARD
 
 # Curves
 
@@ -586,6 +587,6 @@ def test_a_mistake_of_the_command_is_one_line(tmp_path: Path) -> None:
 def test_the_page_needs_no_torch() -> None:
     script = "import sys, harness.live.server; print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=GUARD
     )
     assert done.stdout == "set()\n", done.stderr

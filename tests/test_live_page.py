@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from .browser import Browser
 from .live_server import make_run, row, serving
 from .training import SMALL, TEXT
+from .waiting import GUARD, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -320,13 +320,6 @@ def summary(run: str, folder: Path) -> dict[str, Any]:
     return found
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_trainings_are_started_watched_stopped_and_gone_on_with(
     live: subprocess.Popen[str], tmp_path: Path, browser: Browser
 ) -> None:
@@ -383,7 +376,7 @@ def test_trainings_are_started_watched_stopped_and_gone_on_with(
 
     # The page ends; what it began goes on.
     live.send_signal(signal.SIGINT)
-    _, err = live.communicate(timeout=30)
+    _, err = live.communicate(timeout=GUARD)
     assert (live.returncode, "Traceback" in err) == (0, False)
     browser.wait("!document.querySelector('#offline').hidden")
     for name in ("one", "two"):

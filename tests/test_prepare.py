@@ -20,6 +20,8 @@ from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
 from zoo_tokenizers.huggingface import BytePairs
 
+from .conftest import Ended
+
 # train is the first 80 bytes: "ab" 38 times, then "é", "y", "z".
 TEXT = "ab" * 38 + "éyz" + "abéxéxéx" + "a" * 9
 
@@ -102,7 +104,9 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_command(
-    process: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    process: Callable[..., subprocess.CompletedProcess[str]],
+    command: Callable[..., Ended],
+    tmp_path: Path,
 ) -> None:
     """A mistake is one line and exit code 2; nothing but the cache is written."""
     chosen = ("data=python_docs", f"cache={tmp_path / 'cache'}")
@@ -110,7 +114,7 @@ def test_the_command(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("python_docs by bytes: 256 ids")
     assert list((tmp_path / "here").iterdir()) == []
-    done = process("prepare", *chosen, "tokenizer=tiktoken", "tokenizer.encoding=o200k")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Did you mean o200k_base" in done.stderr
-    assert done.stderr.count("\n") == 1
+    ended = command("prepare", *chosen, "tokenizer=tiktoken", "tokenizer.encoding=o200k")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Did you mean o200k_base" in ended.err
+    assert ended.err.count("\n") == 1

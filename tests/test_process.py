@@ -14,6 +14,8 @@ import pytest
 from harness.common.errors import UsageError
 from harness.runs import process
 
+from .waiting import GUARD
+
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="this system has no /proc to prove a process by"
 )
@@ -52,7 +54,7 @@ def test_a_living_process_is_stopped_and_takes_its_sign_away(
 ) -> None:
     assert process.is_alive(tmp_path) is True
     process.stop(tmp_path)
-    assert signer.wait(20) == 143
+    assert signer.wait(GUARD) == 143
     assert process.is_alive(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -63,7 +65,7 @@ def test_a_killed_process_is_known_to_be_dead(
     signer.kill()
     os.waitid(os.P_PID, signer.pid, os.WEXITED | os.WNOWAIT)  # dead, and its number still taken
     assert process.is_alive(tmp_path) is False
-    signer.wait(20)
+    signer.wait(GUARD)
     assert process.is_alive(tmp_path) is False
     with pytest.raises(UsageError, match="no process of this machine"):
         process.stop(tmp_path)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from harness import drill
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
-from harness.common.paths import CONF
 from harness.config.settings import read_settings
 from harness.runs import checkpoint
 from harness.runs.resume import resumed
 from harness.training import loop
 from harness.training.run import run
 
-from .training import SMALL, losses, settings, summary, trace, train
+from .training import SMALL, losses, summary, trace, train
 from .zoo_models import NAMES
 
 GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
@@ -138,27 +135,33 @@ def test_stopped_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.Monkey
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
 
 
+def killed_at_step_61(chosen: list[str], folder: Path) -> None:
+    """A life that ends by SIGKILL while the batch of a step is drawn."""
+    draw = loop.draw_batch
+
+    def drawing(ids, seed, step, *rest):  # noqa: ANN001, ANN002, ANN202
+        if step == 61:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(ids, seed, step, *rest)
+
+    vars(loop)["draw_batch"] = drawing
+    drill.train_or_go_on(chosen, folder)
+
+
 def test_killed_without_warning(tmp_path: Path) -> None:
     """SIGKILL in the middle: the newest whole checkpoint is gone on from, and torn or repeated
     lines of metrics.jsonl are mended."""
-    long = ("train.steps=400", "eval.every=50", "checkpoint.every=7")
-    train(tmp_path / "whole", *GPT_SMALL, *long)
+    long = (*GPT_SMALL, "train.steps=80", "eval.every=50", "checkpoint.every=7")
+    train(tmp_path / "whole", *long)
     folder = tmp_path / "cut"
-    chosen = settings(folder, *GPT_SMALL, *long)
-    own = [f"data.path={chosen.data['path']}", f"cache={chosen.cache}", f"run_dir={chosen.run_dir}"]
-    command = [sys.executable, "-m", "harness.train", *SMALL, *own, *GPT_SMALL, *long]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL, env=environment)
-    metrics = folder / "run" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") > 60):
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    own = [f"data.path={tmp_path / 'corpus.txt'}", f"cache={tmp_path / 'cache'}"]
+    life = drill.begin(killed_at_step_61, [*SMALL, *own, *long], folder)
+    life.join()
+    assert life.exitcode == -signal.SIGKILL, (folder / "output.txt").read_text()
     assert summary(folder)["status"] == "running"
-    with metrics.open("a") as file:
+    with (folder / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 61, "train/lo')
-    assert train(folder, *GPT_SMALL, *long, "resume=true") == 0
+    assert train(folder, *long, "resume=true") == 0
     assert trace(folder) == trace(tmp_path / "whole")
 
 

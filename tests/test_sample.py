@@ -18,7 +18,8 @@ from harness.runs.load import load_run
 from harness.sampling.transcript import Transcript
 
 from .conftest import Ended
-from .training import TEXT
+from .training import TEXT, TRAIN_SHARE
+from .waiting import GUARD
 
 Command = Callable[..., Ended]
 
@@ -216,7 +217,7 @@ def test_what_train_never_shows_can_be_left_out(command: Command, finished_bigra
     run = load_run(finished_bigram, "best", "cpu", [])
     counts = run.folder.read_counts(256)
     assert counts is not None
-    train = TEXT.encode()[: int(0.8 * len(TEXT.encode()))]
+    train = TEXT.encode()[: int(TRAIN_SHARE * len(TEXT.encode()))]
     assert abs(counts - np.bincount(list(train), minlength=256)).sum() <= 3  # a character's bytes
     seen = {id_ for id_ in range(256) if counts[id_]}
     assert len(seen) < 50
@@ -292,7 +293,7 @@ def test_one_text_comes_as_it_is_made(finished_run: Path) -> None:
         assert len(made.stdout.read(30)) == 30
         assert made.poll() is None  # a million take minutes
         made.stdout.close()
-        assert made.wait(timeout=60) == 0
+        assert made.wait(timeout=GUARD) == 0
         assert made.stderr.read() == b""
     finally:
         made.kill()

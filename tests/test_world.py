@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from harness.common.paths import CONF
 from harness.training.distributed import World
 
 from . import training
+from .waiting import GUARD, wait_until
 
 MODEL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "model.dropout=0.2")
 # A quarter of the targets, at random places, does not count; what each process has drawn, and
@@ -82,10 +81,10 @@ def start(folder: Path, size: int, *overrides: str) -> list[subprocess.Popen[str
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each; all leave within half a minute of being told to."""
+    """Exit code, stdout and stderr of each; all leave once they are told to."""
     ended = []
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=GUARD)
         ended.append((process.returncode, out, err))
     return ended
 
@@ -98,13 +97,6 @@ def weights(folder: Path) -> torch.Tensor:
     path = max((folder / "run/checkpoints").glob("step-*.pt"))
     state = torch.load(path, weights_only=True)["model"]
     return torch.cat([tensor.flatten() for tensor in state.values()])
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
@@ -158,7 +150,7 @@ def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
     processes = start(tmp_path / "two", 2, *plan)
     wait_until(lambda: len(micro_batches_there(tmp_path / "two")) > 5)
     processes[1].kill()
-    processes[0].communicate(timeout=30)
+    processes[0].communicate(timeout=GUARD)
     assert processes[0].returncode == 1
     summary = json.loads((tmp_path / "two/run/summary.json").read_text())
     assert summary["status"] == "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ TEXT = "".join(
     f"{number} green bottles, hanging on the wall; and if {number % 7} should fall… \n"
     for number in range(400)
 )
+TRAIN_SHARE = 0.94
 SMALL = (
     "data=text",
+    # Most of a small training's time would go into its scores.
+    f"data.split=[{TRAIN_SHARE},0.03,0.03]",
     "device=cpu",
     "precision=fp32",
     "train.steps=8",
@@ -26,6 +30,9 @@ SMALL = (
     "checkpoint.every=3",
 )
 
+# What `settings` replaces by the test's own paths.
+CORPUS, CACHE, RUN = "the-corpus", "the-cache", "the-run"
+
 
 def settings(folder: Path, *overrides: str) -> Settings:
     """Of a training of a second or two, whose corpus, cache and run lie in `folder`."""
@@ -33,7 +40,22 @@ def settings(folder: Path, *overrides: str) -> Settings:
     corpus = folder.parent / "corpus.txt"
     if not corpus.exists():
         corpus.write_text(TEXT)
-    own = (f"data.path={corpus}", f"cache={folder.parent / 'cache'}", f"run_dir={folder / 'run'}")
+    chosen = _composed(overrides)
+    changes: dict[str, Any] = {}
+    if chosen.data.get("path") == CORPUS:
+        changes["data"] = chosen.data | {"path": str(corpus)}
+    if chosen.cache == CACHE:
+        changes["cache"] = str(folder.parent / "cache")
+    if chosen.run_dir == RUN:
+        changes["run_dir"] = str(folder / "run")
+    return chosen.replace(**changes)
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> Settings:
+    """Hydra takes as long as the training itself, so equal overrides are composed once; where they
+    name no folder of their own, a word stands for the test's."""
+    own = (f"data.path={CORPUS}", f"cache={CACHE}", f"run_dir={RUN}")
     return read_settings(compose([*SMALL, *own, *overrides]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 
 from harness.cli.hydra_app import compose
 from harness.common.paths import CONF
+from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.config.settings import read_settings
 from zoo.language_model import LanguageModel
@@ -37,6 +40,11 @@ class Mutant:
 
 def node(name: str, *overrides: str) -> dict[str, Any]:
     """The resolved configuration of conf/model/NAME.yaml."""
+    return copy.deepcopy(_composed(name, overrides))
+
+
+@functools.cache
+def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return read_settings(compose([f"model={name}", *overrides])).model
 
 
@@ -55,6 +63,12 @@ def maker(name: str, *overrides: str) -> Make:
 def fresh(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
     """As training begins with it."""
     return build_object(model_node, LanguageModel, "model", vocab_size=vocab_size)
+
+
+def weightless(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
+    """For its shapes alone: nothing is drawn."""
+    with torch.device("meta"), measure.Undrawn():
+        return fresh(model_node, vocab_size)
 
 
 def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:

@@ -26,7 +26,8 @@ def complaint(error: ValidationError, model: type[BaseModel], plain: Mapping[str
     """What pydantic found first, as one line; a setting that does not exist before all else."""
     found = error.errors(include_url=False)
     # A typo leaves the right name without a value: the typo is what to say.
-    first = min(found, key=lambda each: each["type"] != "extra_forbidden")
+    order = ("extra_forbidden", "missing")
+    first = min(found, key=lambda each: (*order, each["type"]).index(each["type"]))
     key, hint, value = _locate(first["loc"], model, plain)
     kind, context = first["type"], first.get("ctx", {})
     if kind == "whole_line":

@@ -223,7 +223,8 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
         resume = settings.resume and (path / "config.yaml").exists()
-        code = run(settings.replace(run_dir=str(path), resume=resume))
+        settings = settings.replace(run_dir=str(path), resume=resume)
+        code = run(settings)
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)

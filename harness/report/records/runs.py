@@ -26,8 +26,8 @@ UNKNOWN = "?"
 class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
-    `status` is one of harness.runs.summary.STATUSES or DAMAGED; `error` is the run's own error, or what is
-    damaged. `corpus` is the SHA-256 of the text. `config` is flat (dotted keys, values as text).
+    `status` is that of the summary, or DAMAGED; `error` is the run's own error, or what is damaged.
+    `corpus` is the SHA-256 of the text. `config` is flat (dotted keys, values as text).
     `blocks` are what the test score is made of; None for older runs and lossy tokenizers.
     """
 
