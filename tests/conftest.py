@@ -22,10 +22,9 @@ from harness import bench, compare, dashboard, evaluate, inside, prepare, sample
 from harness import train as training_command
 from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
-
-from .comparing import write_sweep
-from .training import TEXT, train
-from .waiting import GUARD
+from tests.report.comparing import write_sweep
+from tests.small_runs import TEXT, train
+from tests.waiting import GUARD
 
 # By itself Hypothesis fails an example that takes longer than 200 ms.
 hypothesis.settings.register_profile(

@@ -22,10 +22,9 @@ import pytest
 
 from docs import import_graph, packages_picture, settings_reference
 from harness.cli.hydra_app import compose
+from tests.zoo.laws import LAWS
+from tests.zoo_models import VOCAB, randomize
 from zoo.language_model import LanguageModel
-
-from .laws import LAWS
-from .zoo_models import VOCAB, randomize
 
 ROOT = import_graph.ROOT
 PAGES = sorted(

@@ -41,12 +41,11 @@ from harness.training.schedules import (
     StableDecay,
     Step,
 )
+from tests.conftest import plain
+from tests.small_runs import TEXT
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
-
-from .conftest import plain
-from .training import TEXT
 
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]  # on a busy machine all is slow
 

@@ -12,7 +12,7 @@ Two things are left to chance in a score: which text was drawn for the test, and
 - Training: a comparison has two to five seeds. Resampling so few gives intervals that are far too
   narrow: of three seeds' mean, the bootstrap's variance is a third too small, and its tails end at
   the best and the worst seed. Student's t for the mean of the seeds' differences has no such fault,
-  so a draw of it is added to each resampled text (tests/test_paired.py measures both).
+  so a draw of it is added to each resampled text (tests/report/test_paired.py measures both).
 
 Pairs take out what two models share: how hard a passage is, and which batches a seed draws.
 S seeds, K blocks of text.

@@ -1,0 +1,60 @@
+"""A model that no memory could hold is refused before anything is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.cli.hydra_app import compose
+from harness.common.errors import UsageError
+from harness.compute.memory import total_memory
+from harness.config.keys import names_in_group
+from harness.config.settings import read_settings
+from harness.training import memory
+from harness.training.optim import build_optimizer, state_size
+from tests.small_runs import train
+from zoo.language_model import LanguageModel
+
+SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=8", "train.seq_len=8")
+
+
+@pytest.mark.parametrize("optimizer", names_in_group("optimizer"))
+def test_the_optimizers_state_is_counted(optimizer: str) -> None:
+    """Against the state that a real step leaves."""
+    settings = read_settings(compose([*SMALL, f"optimizer={optimizer}"]))
+    model = settings.build("model", LanguageModel, vocab_size=23)
+    chosen = build_optimizer(settings, model)
+    model(torch.zeros(1, 8, dtype=torch.int64)).sum().backward()
+    chosen.step()
+    kept = torch.utils._pytree.tree_leaves(chosen.state_dict())
+    tensors = [each for each in kept if isinstance(each, torch.Tensor) and each.numel() > 1]
+    assert state_size(settings, model) == sum(each.numel() for each in tensors)
+
+
+def test_a_model_that_fits_nowhere_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bigram of V tokens under AdamW: 16 bytes for each of V·V parameters."""
+    settings = read_settings(compose(["model=bigram"]))
+    needed = 16 * 300**2
+    monkeypatch.setattr(memory, "total", lambda device: needed)
+    memory.require_room(settings, 300, torch.device("cpu"))
+    settings.train.ema = 0.9
+    with pytest.raises(UsageError, match="gradients and optimizer state take"):
+        memory.require_room(settings, 300, torch.device("cpu"))
+    settings.train.ema = None
+    with pytest.raises(UsageError, match=r"model=bigram has 90,601 parameters with 301 tokens"):
+        memory.require_room(settings, 301, torch.device("cpu"))
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "total", lambda device: 1000)
+    with pytest.raises(UsageError, match="choose a smaller model"):
+        train(tmp_path / "a", *SMALL)
+    assert not (tmp_path / "a" / "run").exists()
+
+
+def test_there_is_memory() -> None:
+    assert total_memory(torch.device("cpu")) > 2**30

@@ -1,0 +1,224 @@
+"""Which two models are called different, and in what words."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.compare import main
+from harness.report.records.runs import find_runs, read_run
+from harness.report.statistics.differences import Pair, neighbours
+from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.text.pairs import evidence, sentence
+from harness.report.text.verdict import headlines
+from tests import small_runs as training
+from tests.report.comparing import write_run
+
+BYTES = 40 * 256
+HARD = np.random.default_rng(0).uniform(0.5, 1.5, 40)  # what all models find hard
+
+
+def write(
+    folder: Path, model: str, seed: int, test: float, noise: float = 0.002, **more: Any
+) -> Path:
+    """A run whose blocks have the text's shape and a little of their own."""
+    own = np.random.default_rng([seed, len(model)]).normal(0, noise, 40)
+    shape = (HARD * (1 + own)).tolist()
+    path = folder / f"{model}-{seed}"
+    return write_run(path, model, seed, test=test, blocks=shape, test_bytes=BYTES, **more)
+
+
+def compared(folder: Path) -> Comparison:
+    return compare_runs(find_runs([folder]))
+
+
+def test_a_difference_beyond_text_and_seeds_is_called_one(tmp_path: Path) -> None:
+    for seed, (gpt, rnn) in enumerate([(2.00, 2.10), (2.01, 2.112), (2.02, 2.118)]):
+        write(tmp_path, "gpt", seed, gpt)
+        write(tmp_path, "rnn", seed, rnn)
+    (pair,) = compared(tmp_path).pairs
+    assert (pair.better.model, pair.worse.model) == ("gpt", "rnn")
+    assert pair.interval is not None
+    assert pair.interval.mean == pytest.approx(0.1, abs=1e-9)
+    assert pair.settled
+    assert sentence(pair) == (
+        f"gpt is 0.100 bits per byte better than rnn (95% interval {pair.interval.low:.3f} to "
+        f"{pair.interval.high:.3f}; 3 seeds each, the same 10,240 test bytes)."
+    )
+    (line,) = headlines(compared(tmp_path))
+    assert line.ground.startswith("Tested in pairs: 95% interval ")
+
+
+def test_seeds_that_disagree_settle_nothing(tmp_path: Path) -> None:
+    """Though each run's text is scored almost alike: the mutant that forgets the seeds fails."""
+    for seed, (gpt, rnn) in enumerate([(2.00, 2.10), (2.01, 2.00), (2.02, 2.10)]):
+        write(tmp_path, "gpt", seed, gpt)
+        write(tmp_path, "rnn", seed, rnn)
+    (pair,) = compared(tmp_path).pairs
+    assert not pair.settled
+    assert sentence(pair).startswith("gpt is not shown to be better than rnn: 0.057 bits per byte")
+    (line,) = headlines(compared(tmp_path))
+    assert line.ground.startswith("This order is not settled: tested in pairs, 95% interval −")
+
+
+def test_one_seed_speaks_of_the_text_alone(tmp_path: Path) -> None:
+    write(tmp_path, "gpt", 7, 2.0)
+    write(tmp_path, "rnn", 7, 2.1)
+    (pair,) = compared(tmp_path).pairs
+    assert pair.settled
+    words = sentence(pair)
+    assert words.startswith("With seed 7, gpt is 0.100 bits per byte better than rnn (95% interval")
+    assert "for the choice of text alone" in words
+    assert "one seed says nothing of the chance in training" in words
+
+
+def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write(tmp_path, "gpt", seed, 2.0 + seed)
+    for seed in (1, 2, 3):
+        write(tmp_path, "rnn", seed, 2.1 + seed)
+    (pair,) = compared(tmp_path).pairs
+    assert pair.seeds == (1, 2)
+    assert pair.interval is not None
+    assert pair.interval.mean == pytest.approx(0.1)
+    assert "2 seeds that both have" in evidence(pair)
+    # The means are of other seeds, so the headline gives the pairs' own difference, too.
+    assert headlines(compared(tmp_path))[0].ground.startswith("Tested in pairs: 0.100, 95%")
+
+
+def test_the_order_over_common_seeds_may_be_the_other_way_round(tmp_path: Path) -> None:
+    write(tmp_path, "gpt", 0, 2.0)
+    write(tmp_path, "gpt", 1, 1.0)
+    write(tmp_path, "rnn", 0, 1.9)
+    comparison = compared(tmp_path)
+    assert [group.model for group in comparison.ranked] == ["gpt", "rnn"]
+    (pair,) = comparison.pairs
+    assert (pair.better.model, pair.worse.model) == ("rnn", "gpt")
+    assert neighbours(comparison.pairs, comparison.ranked) == [pair]
+
+
+def test_many_pairs_need_more_evidence(tmp_path: Path) -> None:
+    """The interval of a pair by itself leaves out 0; among 15 pairs that is no evidence."""
+    for seed, difference in enumerate((0.05, 0.10, 0.15)):
+        write(tmp_path / "two", "gpt", seed, 2.0)
+        write(tmp_path / "two", "rnn", seed, 2.13 + difference)
+    (alone,) = compared(tmp_path / "two").pairs
+    assert alone.settled
+    for number, seed in ((number, seed) for number in range(4) for seed in range(3)):
+        write(tmp_path / "two", f"m{number}", seed, 4.0 + 0.3 * (number + seed) % 1)
+    pairs = compared(tmp_path / "two").pairs
+    assert len(pairs) == 15
+    (same,) = [pair for pair in pairs if {pair.better.model, pair.worse.model} == {"gpt", "rnn"}]
+    assert same.interval == alone.interval
+    assert not same.settled
+    assert f"p {same.p:.2g} after Holm's correction for 15 pairs" in sentence(same)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (None, "a run has no test_nats.json: it was trained by an older version"),
+        ({"corpus": "cd"}, "scored on different test bytes"),
+        ({"start": 5}, "scored on different test bytes"),
+    ],
+)
+def test_what_can_not_be_paired_is_said(
+    tmp_path: Path, change: dict[str, Any] | None, reason: str
+) -> None:
+    write(tmp_path, "gpt", 0, 2.0)
+    path = write(tmp_path, "rnn", 0, 2.1) / "test_nats.json"
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    comparison = compared(tmp_path)
+    (pair,) = comparison.pairs
+    assert sentence(pair) == f"gpt and rnn were not tested in pairs: {reason}."
+    assert "One seed: no spread known." in headlines(comparison)[0].ground
+
+
+def test_short_texts_and_strange_seeds_are_not_tested(tmp_path: Path) -> None:
+    for model in ("gpt", "rnn"):
+        path = tmp_path / "short" / model
+        write_run(path, model, test=2.0, blocks=[1.0] * 4, test_bytes=1000)
+    (pair,) = compared(tmp_path / "short").pairs
+    assert "a test text of 1,000 bytes is too short: 32 blocks of 256 bytes" in sentence(pair)
+    write(tmp_path / "seeds", "gpt", 0, 2.0)
+    write(tmp_path / "seeds", "rnn", 1, 2.0)
+    (pair,) = compared(tmp_path / "seeds").pairs
+    assert "no seed in common" in sentence(pair)
+
+
+def test_other_data_is_no_partner(tmp_path: Path) -> None:
+    write(tmp_path, "gpt", 0, 2.0)
+    write(tmp_path, "rnn", 0, 2.1, data="other")
+    assert compared(tmp_path).pairs == ()
+
+
+def test_tokenizers_are_paired_by_bytes_whatever_their_first_token(tmp_path: Path) -> None:
+    """A first token of 200 bytes is not paid for; the difference is still that of the scores."""
+    write(tmp_path, "gpt", 0, 2.0)
+    path = write(tmp_path, "rnn", 0, 2.0, tokenizer="bpe")
+    summary = json.loads((path / "summary.json").read_text())
+    summary["test"]["bytes"] -= 200
+    summary["test"]["bits_per_byte"] *= BYTES / (BYTES - 200)
+    (path / "summary.json").write_text(json.dumps(summary))
+    (pair,) = compared(tmp_path).pairs
+    assert pair.interval is not None
+    assert pair.interval.mean == pytest.approx(2 * 200 / (BYTES - 200))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"nats": [1.0] * 40}, "does not add up to the test score"),
+        ({"nats": [1.0]}, "1 blocks do not cover 10240 bytes"),
+        ({"nats": [math.nan] * 40}, "is not strict JSON"),
+        ({"bytes": 9000}, "blocks do not cover"),
+    ],
+)
+def test_damaged_blocks_are_damage(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    path = write(tmp_path, "gpt", 0, 2.0) / "test_nats.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    run = read_run(tmp_path / "gpt-0")
+    assert run.status == "damaged"
+    assert reason in (run.error or "")
+
+
+def test_the_words_are_printed_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        write(tmp_path / "runs", "gpt", seed, 2.0)
+        write(tmp_path / "runs", "rnn", seed, 2.1)
+    assert main([str(tmp_path / "runs"), "--markdown", str(tmp_path / "t.md")]) == 0
+    (pair,) = compared(tmp_path / "runs").pairs
+    assert sentence(pair) in capsys.readouterr().out.splitlines()
+    assert f"- {sentence(pair)}" in (tmp_path / "t.md").read_text().splitlines()
+
+
+def test_a_pair_without_an_interval_is_never_settled(tmp_path: Path) -> None:
+    write(tmp_path, "gpt", 0, 2.0)
+    (group,) = compared(tmp_path).ranked
+    assert not Pair(group, group, untested="no reason").settled
+
+
+def test_real_runs_are_paired_across_tokenizers(tmp_path: Path) -> None:
+    """What training leaves is what the comparison reads: characters against bytes."""
+    (tmp_path / "corpus.txt").write_text(training.TEXT * 4)
+    for tokenizer in ("char", "bytes"):
+        more = (f"tokenizer={tokenizer}", "optimizer.lr=0.1", "train.steps=2")
+        assert training.train(tmp_path / tokenizer, "model=bigram", *more) == 0
+    (pair,) = compared(tmp_path).pairs
+    assert pair.untested is None
+    assert pair.interval is not None
+    better, worse = (
+        training.summary(tmp_path / group.tokenizer)["test"]["bits_per_byte"]
+        for group in (pair.better, pair.worse)
+    )
+    assert pair.interval.mean == pytest.approx(worse - better, rel=1e-4)

@@ -1,0 +1,120 @@
+"""What a comparison says, and where it must say less."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
+from harness.report.text.format import human
+from harness.report.text.terminal import print_comparison
+from harness.report.text.verdict import by_tokenizer, headlines, notes
+from tests.report.comparing import printed, write_run
+
+
+def test_a_text_that_costs_nothing_can_be_compared(tmp_path: Path) -> None:
+    for model in ("gpt", "mlp"):
+        write_run(tmp_path / model, model, test=0.0)
+    (line,) = headlines(compare_runs(find_runs([tmp_path])))
+    assert "0.000 below" in str(line)
+
+
+def test_one_seed_shows_no_spread(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(tmp_path / "b", "mlp", test=2.5)
+    text = printed(tmp_path)
+    assert "2.000" in text
+    assert "±" not in text.split("Mean ±")[0]
+    assert "One seed: no spread known." in text
+
+
+def test_headline_says_by_how_much_and_whether_the_order_is_settled(tmp_path: Path) -> None:
+    for seed, first, second in ((0, 2.0, 2.5), (1, 2.2, 2.7)):
+        write_run(tmp_path / f"a{seed}", "gpt", seed, test=first)
+        write_run(tmp_path / f"b{seed}", "mlp", seed, test=second)
+    (line,) = map(str, headlines(compare_runs(find_runs([tmp_path]))))
+    assert "gpt reaches 2.100 ± 0.141 test bits per byte on text (2 seeds)" in line
+    assert "0.500 (19.2%) below mlp" in line
+    assert "Each of its seeds is better" in line
+    assert "Equal budget: 100 steps, 6,400 training tokens" in line
+    write_run(tmp_path / "b2", "mlp", 2, test=2.1)
+    (line,) = map(str, headlines(compare_runs(find_runs([tmp_path]))))
+    assert "not settled" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"steps": 200}, "steps (100 to 200); training tokens"),
+        ({"text_bytes": 6500}, "bytes of text (6,400 to 6,500)"),
+        ({"test_bytes": 990}, "test split (990 to 1.00 k bytes scored)"),
+        ({"stride": 64}, "evaluation stride (32, 64)"),
+        ({"data": "other"}, "data sets (text, other), ranked apart"),
+    ],
+)
+def test_an_unequal_comparison_says_so(tmp_path: Path, change: dict[str, Any], note: str) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(tmp_path / "b", "mlp", test=2.5)
+    assert notes(compare_runs(find_runs([tmp_path]))) == []
+    write_run(tmp_path / "c", "table", test=2.7, **change)
+    (line,) = [line for line in printed(tmp_path).splitlines() if line.startswith("!")]
+    assert line.startswith("! Not an equal comparison. These differ: ")
+    assert note in line
+
+
+def test_what_varies_by_nature_is_no_inequality(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    # A streaming pass has no stride, and batches of another tokenizer hold a few bytes more.
+    write_run(tmp_path / "b", "rnn", stride=None, text_bytes=6440, flops_per_token=7)
+    assert notes(compare_runs(find_runs([tmp_path]))) == []
+
+
+def test_other_code_and_other_machines_are_noted(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(
+        tmp_path / "b", "mlp", git={"commit": "def", "dirty": False}, machine={"device": "cuda"}
+    )
+    code, machine = notes(compare_runs(find_runs([tmp_path])))
+    assert "different versions of the code" in code
+    assert "different machines" in machine
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (65, "65"), (999.6, "1.00 k"), (1530000, "1.53 M"), (892315, "892 k"),
+     (4.1e9, "4.10 G"), (999_600, "1.00 M"), (0.5, "0.5")],
+)  # fmt: skip
+def test_numbers_are_written_with_three_digits(number: float, text: str) -> None:
+    assert human(number) == text
+
+
+def test_the_best_with_each_tokenizer_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    assert by_tokenizer(compare_runs(find_runs([tmp_path]))) is None
+    write_run(tmp_path / "b", "mlp", test=1.5)
+    write_run(tmp_path / "c", "gpt", test=2.5, tokenizer="p50k")
+    found = by_tokenizer(compare_runs(find_runs([tmp_path])))
+    assert found is not None
+    assert "char: mlp, 1.500; p50k: gpt, 2.500" in found
+
+
+def test_what_a_lossy_tokenizer_loses_is_said(tmp_path: Path) -> None:
+    lost = {"characters": 200, "changed": 25, "examples": [["To Be,\n", "to be, "]]}
+    write_run(tmp_path / "a", "gpt", test=1.1, lossless=False, tokenizer="bert", lost=lost)
+    out = io.StringIO()
+    print_comparison(find_runs([tmp_path]), out)
+    assert "bert changes 12.5% of the characters: 'To Be,' comes back as 'to be,'" in out.getvalue()
+
+
+def test_an_equal_budget_in_flops_is_an_equal_comparison(tmp_path: Path) -> None:
+    budget = {"train": {"flops": 1e12, "steps": None}}
+    write_run(tmp_path / "a", "gpt", test=2.0, steps=100, config=budget)
+    write_run(tmp_path / "b", "mlp", test=1.0, steps=300, config=budget)
+    assert notes(compare_runs(find_runs([tmp_path]))) == []
+    other = {"train": {"flops": 2e12, "steps": None}}
+    write_run(tmp_path / "c", "rnn", test=1.0, steps=300, config=other)
+    assert "budgets (flops=" in notes(compare_runs(find_runs([tmp_path])))[0]

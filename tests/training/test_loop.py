@@ -1,0 +1,378 @@
+"""The loop does what its configuration says."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harness.common.errors import UsageError
+from harness.data.batches import draw_batch
+from harness.evaluation.nats import IGNORED, nats_N
+from harness.runs import checkpoint
+from harness.sampling.decode import SamplingParams, generate
+from harness.training import loop, loss
+from harness.training.gradients import ROW, Gradients
+from harness.training.parameter_groups import parameter_groups
+from tests.small_runs import losses, rows, settings, summary, trace, train
+from zoo.gpt import GPT
+
+GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
+
+
+def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
+    assert train(tmp_path / "a", *GPT_SMALL) == 0
+    run = tmp_path / "a" / "run"
+    for name in ("config.yaml", "metrics.jsonl", "summary.json", "samples.txt", "train.log"):
+        assert (run / name).stat().st_size > 0, name
+    assert {path.name for path in (run / "checkpoints").glob("*.pt")} >= {"step-00000008.pt"}
+    found = summary(tmp_path / "a")
+    assert found["status"] == "finished"
+    assert (found["model"], found["tokenizer"], found["data"]) == ("gpt", "char", "text")
+    assert found["parameters"]["total"] == found["parameters"]["trainable"] > 0
+    assert found["train"]["steps"] == 8
+    assert found["train"]["tokens"] == 8 * 2 * 16
+    assert found["train"]["flops"] == pytest.approx(found["flops_per_token"] * 8 * 2 * 16)
+    assert found["receptive_field"] == 16
+    assert found["best"]["bits_per_byte"] == found["val"]["bits_per_byte"]
+    assert found["test"]["bits_per_byte"] > 0
+    assert found["val"]["stride"] == 8
+    assert (run / "samples.txt").read_text().count("=== step ") == 3
+    assert [row["step"] for row in rows(tmp_path / "a")] == list(range(9))
+    assert [row["step"] for row in rows(tmp_path / "a") if "val/bits_per_byte" in row] == [0, 4, 8]
+
+
+def test_first_loss_is_the_logarithm_of_the_vocabulary(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "train.steps=1", "schedule=constant")
+    vocab_size = summary(tmp_path / "a")["vocab_size"]
+    assert rows(tmp_path / "a")[0]["train/loss"] == pytest.approx(math.log(vocab_size), rel=0.02)
+
+
+def test_every_row_describes_the_weights_it_names(tmp_path: Path) -> None:
+    """The loss of row k is that of the model after k updates on batch k, found again by hand."""
+    train(tmp_path / "a", *GPT_SMALL, "checkpoint.every=4")
+    chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
+    from harness.training.run import load_dataset
+
+    dataset = load_dataset(chosen)
+    saved = torch.load(tmp_path / "a/run/checkpoints/step-00000004.pt", weights_only=True)
+    model = GPT(dataset.tokenizer.vocab_size, 16, 2, 2, 16)
+    model.load_state_dict(saved["model"])
+    inputs, targets = draw_batch(dataset.train.ids, chosen.seed, 4, 2, 16)
+    logits = model(inputs).flatten(0, 1)
+    loss = nn.functional.cross_entropy(logits, targets.flatten()).item()
+    assert rows(tmp_path / "a")[4]["train/loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_the_same_command_gives_the_same_trace(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(tmp_path / name, *GPT_SMALL, "model.dropout=0.2")
+    assert trace(tmp_path / "a") == trace(tmp_path / "b")
+    train(tmp_path / "c", *GPT_SMALL, "model.dropout=0.2", "seed=1")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_watching_does_not_change_training(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "model.dropout=0.2")
+    train(
+        tmp_path / "b", *GPT_SMALL, "model.dropout=0.2",
+        "eval.every=1", "eval.sample_tokens=30", "checkpoint.every=1", "eval.batch_size=3",
+    )  # fmt: skip
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    scores = [{r["step"]: r.get("val/nats_per_token") for r in rows(tmp_path / n)} for n in "ab"]
+    assert scores[0][8] == pytest.approx(scores[1][8], abs=1e-6)
+
+
+def test_dropout_is_off_in_evaluation_and_on_again_after_it(tmp_path: Path) -> None:
+    """With so much dropout, losses of equal weights would differ if evaluation left it off."""
+    train(tmp_path / "a", *GPT_SMALL, "model.dropout=0.9", "eval.every=100")
+    train(tmp_path / "b", *GPT_SMALL, "model.dropout=0.9", "eval.every=1")
+    train(tmp_path / "c", *GPT_SMALL, "model.dropout=0.0")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "train.batch_size=8", "train.accumulate=1")
+    train(tmp_path / "b", *GPT_SMALL, "train.batch_size=2", "train.accumulate=4")
+    assert trace(tmp_path / "a")[0]["tokens"] == trace(tmp_path / "b")[0]["tokens"]
+    np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5)
+    first = losses(tmp_path / "a")[0], losses(tmp_path / "b")[0]
+    np.testing.assert_allclose(*first, atol=1e-6)
+
+
+def test_a_gradient_accumulated_wrongly_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant: a mean over each micro-batch, summed, as if it were the mean over all."""
+    train(tmp_path / "a", *GPT_SMALL, "train.batch_size=8", "train.accumulate=1")
+    add = loop.add_gradients
+    monkeypatch.setattr(loop, "add_gradients", lambda *rest: add(*rest[:4], 4 * rest[4], *rest[5:]))
+    train(tmp_path / "b", *GPT_SMALL, "train.batch_size=2", "train.accumulate=4")
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5)
+
+
+def ragged(draw: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., Any]:
+    """As a padded corpus would have it: each row ends somewhere, and what follows is no target."""
+
+    def drawn(ids: Any, seed: int, step: int, rows: int, seq_len: int) -> Any:
+        inputs, targets = draw(ids, seed, step, rows, seq_len)
+        ends = torch.randint(seq_len + 1, (rows, 1), generator=torch.Generator().manual_seed(step))
+        ends[0] = seq_len  # so that a step has a target
+        return inputs, targets.where(torch.arange(seq_len) < ends, IGNORED)
+
+    return drawn
+
+
+@pytest.mark.parametrize("mutant", [None, "of the positions", "of each micro-batch"])
+def test_accumulation_equals_one_large_batch_with_ragged_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutant: str | None
+) -> None:
+    """The gradients, shown by one step of SGD, to 1e-6; a mean taken over anything but the targets
+    of the whole step is noticed."""
+    draw = ragged(draw_batch)
+    monkeypatch.setattr(loop, "draw_batch", draw)
+    plain = ("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "optimizer.nesterov=false")
+    plain += ("schedule=constant", "train.clip=null", "train.steps=1", "eval.every=100")
+    weights, found = [], []
+    add = loop.add_gradients
+
+    def mutated(
+        model: Any, features: Any, targets: Any, compute: Any, weight: Any, *rest: Any
+    ) -> Any:
+        counted = int((targets != IGNORED).sum())
+        own = {"of the positions": targets.numel() * 4, "of each micro-batch": counted * 4}
+        return add(model, features, targets, compute, torch.tensor(1 / own[str(mutant)]), *rest)
+
+    batches = {"a": (8, 1), "b": (2, 4)} | ({} if mutant else {"c": (4, 2)})
+    for name, (rows_each, times) in batches.items():
+        if mutant and name == "b":
+            monkeypatch.setattr(loop, "add_gradients", mutated)
+        batch = (f"train.batch_size={rows_each}", f"train.accumulate={times}")
+        train(tmp_path / name, *GPT_SMALL, *plain, *batch)
+        saved = torch.load(tmp_path / name / "run/checkpoints/step-00000001.pt", weights_only=True)
+        weights.append(torch.cat([w.flatten() for w in saved["model"].values()]))
+        found.append(rows(tmp_path / name))
+    targets = draw(torch.zeros(100, dtype=torch.uint8).numpy(), 0, 0, 8, 16)[1]
+    assert 16 < found[0][-1]["tokens"] == int((targets != IGNORED).sum()) < 8 * 16
+    assert found[0][-1]["bytes"] >= found[0][-1]["tokens"]
+    off = max((weights[0] - other).abs().max().item() for other in weights[1:])
+    if mutant:
+        assert off > 1e-4
+        return
+    assert off < 1e-6
+    for row in found[1:]:
+        assert row[0]["train/loss"] == pytest.approx(found[0][0]["train/loss"], abs=1e-6)
+        assert row[-1]["tokens"] == found[0][-1]["tokens"]
+        assert row[-1]["bytes"] == found[0][-1]["bytes"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_learning_rate_of_every_step_is_the_formula(tmp_path: Path, accumulate: int) -> None:
+    train(
+        tmp_path / "a", *GPT_SMALL, "optimizer.lr=0.01", "schedule.warmup=3", "schedule.floor=0.1",
+        f"train.accumulate={accumulate}",
+    )  # fmt: skip
+    expected = [0.01 * (0.01 + 0.99 * s / 3) for s in range(3)]
+    expected += [0.01 * (0.1 + 0.9 * (0.5 * (1 + math.cos(math.pi * (s / 5))))) for s in range(5)]
+    assert [row["lr"] for row in rows(tmp_path / "a") if "lr" in row] == expected
+
+
+def test_weight_decay_touches_exactly_the_matrices() -> None:
+    model = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8)
+    groups = parameter_groups(model, 0.01, {}, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rest, decayed = ({names[id(p)] for p in group["params"]} for group in groups)
+    assert [group["weight_decay"] for group in groups] == [0.0, 0.1]
+    layer = ("attention.qkv", "attention.projection", "feed_forward.expand")
+    layer += ("feed_forward.projection",)
+    assert decayed == {f"blocks.0.{name}.weight" for name in layer}
+    assert decayed | rest == set(names.values())
+    assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(names)
+    untied = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8, tie_weights=False)
+    group = next(
+        group
+        for group in parameter_groups(untied, 0.01, {}, 0.1)
+        if any(p is untied.head.weight for p in group["params"])
+    )
+    assert group["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("limit", [0.01, 1e9, math.inf], ids=["clipped", "below", "no limit"])
+def test_clipping_is_what_torch_calls_clipping(limit: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 900), nn.Tanh(), nn.Linear(900, 3)).double()
+    model[2].bias.requires_grad_(False)  # a weight that has no gradient
+    theirs = copy.deepcopy(model)
+    gradients, inputs = Gradients(model.parameters()), torch.randn(4, 5, dtype=torch.float64)
+    for each in (model, model, theirs, theirs):
+        each(inputs).square().sum().backward()
+    assert ROW < sum(p.numel() for p in model.parameters()) < len(gradients.flat) == 2 * ROW
+    expected = nn.utils.clip_grad_norm_(theirs.parameters(), limit)
+    assert gradients.clip(limit) == pytest.approx(expected.item(), rel=1e-12)
+    for ours, other in zip(model.parameters(), theirs.parameters(), strict=True):
+        assert (ours.grad is None) == (other.grad is None)
+        if ours.grad is not None:  # torch adds 1e-6 to the norm it divides by
+            torch.testing.assert_close(ours.grad, other.grad, rtol=1e-5, atol=0)
+    gradients.zero()
+    assert not any(weight.grad.any() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_the_norm_of_many_gradients_does_not_drift() -> None:
+    """One running sum in fp32 loses what is small beside it: over 0.1 % of the norm here."""
+    weight = nn.Parameter(torch.empty(30_000_001))
+    gradients = Gradients([weight])
+    assert weight.grad is not None
+    weight.grad += 1.1e-3
+    norm = gradients.clip(math.inf)
+    assert norm == pytest.approx(gradients.flat.double().norm().item(), rel=2e-5)
+    naive = torch.linalg.vector_norm(gradients.flat).item()
+    assert naive != pytest.approx(norm, rel=1e-3)
+
+
+def test_clipping_bounds_the_update_and_logs_the_norm_before(tmp_path: Path) -> None:
+    plain = (*GPT_SMALL, "optimizer.weight_decay=0.0", "train.steps=1", "schedule=constant")
+    train(tmp_path / "a", *plain, "train.clip=null")
+    train(tmp_path / "b", *plain, "train.clip=0.001")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    moments = [
+        torch.load(tmp_path / name / "run/checkpoints/step-00000001.pt", weights_only=True)[
+            "optimizer"
+        ]["state"]
+        for name in "ab"
+    ]
+    # AdamW's first moment after one step is 0.1 times the gradient: its norm shows the clipping.
+    norms = [
+        math.sqrt(sum((state["exp_avg"] * 10).square().sum() for state in moment.values()))
+        for moment in moments
+    ]
+    assert norms[0] == pytest.approx(losses(tmp_path / "a")[0][2], rel=1e-4)
+    assert norms[1] == pytest.approx(0.001, rel=1e-2)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_non_finite_numbers_never_reach_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    nats, calls = nats_N, [0]
+
+    def poisoned(logits: torch.Tensor, targets: torch.Tensor, **rest: Any) -> torch.Tensor:
+        calls[0] += logits.requires_grad
+        if calls[0] <= 5 or not logits.requires_grad:
+            return nats(logits, targets, **rest)
+        if where == "loss":
+            return nats(logits, targets, **rest) * math.nan
+        logits.register_hook(lambda gradient: gradient * math.inf)
+        return nats(logits, targets, **rest)
+
+    monkeypatch.setattr(loss, "nats_N", poisoned)
+    assert train(tmp_path / "a", *GPT_SMALL) == 1
+    found = summary(tmp_path / "a")
+    assert found["status"] == "non_finite"
+    assert "step 5" in found["error"]
+    assert ("blocks" in found["error"] or "embedding" in found["error"]) or where == "loss"
+    run = tmp_path / "a" / "run"
+    saved = checkpoint.load(run / "checkpoints", "step")
+    assert saved is not None
+    assert saved["step"] == 3
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+    assert "NaN" not in (run / "metrics.jsonl").read_text()
+    assert len(rows(tmp_path / "a")) == 5
+
+
+def test_out_of_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")  # fmt: skip # noqa: E501
+
+    monkeypatch.setattr(loop, "add_gradients", full)
+    assert train(tmp_path / "a", *GPT_SMALL, "eval.every=100", "data.split=[0.9,0,0.1]") == 1
+    assert "lower train.batch_size=2" in summary(tmp_path / "a")["error"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_bug_is_recorded_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "draw_batch", lambda *arguments: 1 / 0)
+    assert train(tmp_path / "a", *GPT_SMALL) == 1
+    assert summary(tmp_path / "a")["status"] == "failed"
+    log = (tmp_path / "a/run/train.log").read_text()
+    assert "Traceback" in log
+    assert "ZeroDivisionError" in log
+
+
+def test_without_validation_the_last_weights_are_tested(tmp_path: Path) -> None:
+    assert train(tmp_path / "a", *GPT_SMALL, "data.split=[0.9,0,0.1]") == 0
+    found = summary(tmp_path / "a")
+    assert found["val"] is None
+    assert found["best"] is None
+    assert found["test"]["tokens"] > 0
+
+
+def test_the_test_score_is_that_of_the_best_weights(tmp_path: Path) -> None:
+    """A learning rate that ruins the model late: the best weights are earlier ones."""
+    ruin = ("optimizer.lr=3.0", "schedule=constant", "train.clip=null", "eval.every=2")
+    train(tmp_path / "a", *GPT_SMALL, *ruin, "optimizer.weight_decay=0.0")
+    found = summary(tmp_path / "a")
+    scores = {row["step"]: row.get("val/nats_per_token") for row in rows(tmp_path / "a")}
+    best = min((score, step) for step, score in scores.items() if score is not None)
+    assert found["best"]["step"] == best[1] < 8
+    assert found["val"]["nats_per_token"] == best[0]
+    assert found["test"]["nats_per_token"] < scores[8]
+
+
+def test_an_existing_folder_is_refused_untouched(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL)
+    before = {p: p.read_bytes() for p in (tmp_path / "a/run").rglob("*") if p.is_file()}
+    with pytest.raises(UsageError, match="exists already"):
+        train(tmp_path / "a", *GPT_SMALL)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "a/run").rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("override", ["data.split=[0.9998,0.0001,0.0001]", "train.seq_len=40000"])
+def test_a_split_shorter_than_a_sequence_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UsageError, match=r"split has \d+ tokens.*train.seq_len=\d+"):
+        train(tmp_path / "a", "model=bigram", override)
+    assert not (tmp_path / "a/run").exists()
+
+
+def test_metrics_are_strict_json_also_when_a_score_overflows(tmp_path: Path) -> None:
+    from harness.common.rows import strict_json
+
+    line = strict_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})
+    assert json.loads(line) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
+
+
+def test_bf16_and_fp32_agree_on_the_score(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "precision=fp32")
+    train(tmp_path / "b", *GPT_SMALL, "precision=bf16")
+    a, b = (summary(tmp_path / name)["val"]["nats_per_token"] for name in "ab")
+    assert a != b
+    assert a == pytest.approx(b, rel=0.005)
+
+
+@pytest.mark.long
+def test_compiled_training_equals_eager(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL)
+    train(tmp_path / "b", *GPT_SMALL, "compile=true")
+    np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), rtol=1e-4)
+
+
+def test_sampling_leaves_the_generator_and_the_mode_alone() -> None:
+    model = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8, dropout=0.5).train()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    generate(model, torch.tensor([[1]]), 10, SamplingParams())
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())
