@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import hypothesis.strategies as st
 import numpy as np
@@ -22,8 +22,8 @@ from hypothesis import settings as hypothesis_settings
 
 from harness import schedule
 from harness.cli.hydra_app import run_hydra
-from harness.config import settings as config
 from harness.config.keys import names_in_group
+from harness.config.settings import Init
 from harness.data.assets import Assets
 from harness.data.batches import draw_batch
 from harness.data.corpus import TextFile
@@ -294,7 +294,7 @@ SOUND = {
     "schedule": names_in_group("schedule"),
     "observe": names_in_group("observe"),
     "precision": ["fp32", "bf16"],
-    "init": list(config.INITS),
+    "init": list(get_args(Init)),
     "train.seq_len": ["1", "7"],
     "train.batch_size": ["1", "3"],
     "train.accumulate": ["2"],

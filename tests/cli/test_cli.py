@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.hydra_app import hydra_app as cli
 from harness.cli.tool import run_tool
 from harness.common.errors import RunFailure, UsageError
+from harness.common.paths import CONF
 from harness.training import loop
 from tests.conftest import Ended
 from tests.waiting import GUARD
@@ -200,7 +200,7 @@ def test_a_mistake_in_the_data_is_one_line(
 
 
 def test_a_choice_is_shown_with_all_there_are(command: Command) -> None:
-    names = sorted(path.stem for path in (cli.config.CONF / "model").glob("*.yaml"))
+    names = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
     assert one_line(command("train", "model=zzz")).endswith(f"Choices: {', '.join(names)}")
 
 

@@ -14,7 +14,8 @@ from harness.cli.hydra_app import compose
 from harness.data.assets import Assets
 from harness.data.corpus import TextFile
 from harness.data.dataset import prepare
-from harness.prepare import describe, render, task
+from harness.data.describe import describe, render
+from harness.prepare import task
 from tests.conftest import Ended
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes

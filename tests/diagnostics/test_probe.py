@@ -19,9 +19,10 @@ from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.settings import Settings, read_settings
 from harness.data.batches import draw_batch
+from harness.diagnostics import lr_range as ranges
+from harness.diagnostics.lr_range import rising, smooth
 from harness.diagnostics.probe import probe
 from harness.evaluation.nats import nats_N
-from harness.lr_range import rising, smooth
 from harness.training import loss
 from harness.training.run import load_dataset
 from tests.small_runs import rows, settings, train
@@ -85,9 +86,9 @@ def test_the_range_test_names_each_part_s_rate(
 
 
 def test_where_the_loss_fell() -> None:
-    assert lr_range.fell([5.0, 5.1, 4.9, 4.0, 3.0, 3.5, 9.0]) == (2, 4)
-    assert lr_range.fell([5.0, 6.0, math.inf]) == (0, 0)
-    some = lr_range.as_settings({"": 0.1, "head": 2.0}, 0.5)
+    assert ranges.fell([5.0, 5.1, 4.9, 4.0, 3.0, 3.5, 9.0]) == (2, 4)
+    assert ranges.fell([5.0, 6.0, math.inf]) == (0, 0)
+    some = ranges.as_settings({"": 0.1, "head": 2.0}, 0.5)
     assert some == "optimizer.lr=5.0e-02 'optimizer.lr_of={head: 1.0e+00}'"
 
 
@@ -175,8 +176,8 @@ def test_a_drawn_schedule_has_the_rates_of_the_parts(capsys: pytest.CaptureFixtu
 
 def test_rates_rise_in_equal_ratios() -> None:
     factors = rising(8)
-    assert factors[0] == pytest.approx(lr_range.LOWEST)
-    assert factors[-1] == pytest.approx(lr_range.HIGHEST)
+    assert factors[0] == pytest.approx(ranges.LOWEST)
+    assert factors[-1] == pytest.approx(ranges.HIGHEST)
     assert [b / a for a, b in itertools.pairwise(factors)] == pytest.approx([10.0] * 7)
     assert smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0] * 3)
     assert smooth([1.0, math.nan])[1] == math.inf

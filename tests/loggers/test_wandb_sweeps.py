@@ -16,7 +16,8 @@ import yaml
 
 from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
-from harness.config.settings import load_settings, read_settings
+from harness.config.saved import load_settings
+from harness.config.settings import read_settings
 from harness.loggers.flat import flat_results, flat_settings
 from harness.loggers.wandb import AXES
 from harness.report import workspace

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.common.rows import Histogram, Row
-from harness.config import settings as config
-from harness.config.settings import Settings, read_settings
-from harness.observe import findings, hooks, observe
+from harness.config.settings import ObserveSettings, Settings, read_settings
+from harness.observe import findings, hooks, watch
 from harness.observe.hooks import Layer, watching
 from harness.observe.watch import Watch
 from tests.runs.test_resume import cut_off
@@ -183,7 +182,7 @@ def test_the_share_of_time_that_watching_takes_is_measured(tmp_path: Path) -> No
 
 
 def dead_shares(model: LanguageModel, *batches: Tensor) -> Row:
-    units = observe._Units()
+    units = watch._Units()
     with watching(model, units.look):
         for ids_BT in batches:
             model(ids_BT, return_features=True)
@@ -410,9 +409,9 @@ def test_a_training_says_what_looks_wrong(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_the_settings() -> None:
-    assert chosen().observe == config.ObserveSettings(100, full=False)
-    assert chosen("observe=off").observe == config.ObserveSettings(None, full=False)
-    assert chosen("observe=full", "observe.every=7").observe == config.ObserveSettings(7, full=True)
+    assert chosen().observe == ObserveSettings(100, full=False)
+    assert chosen("observe=off").observe == ObserveSettings(None, full=False)
+    assert chosen("observe=full", "observe.every=7").observe == ObserveSettings(every=7, full=True)
     for wrong in ("observe=ful", "observe.every=0", "observe.every=often", "observe.eveyr=1"):
         with pytest.raises((UsageError, Exception), match="observe"):
             chosen(wrong)
@@ -443,7 +442,7 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None
         test_activations_of_known_outputs,
     ),
     "one inactive batch is enough": (
-        lambda patch: patch.setattr(observe._Units, "shares", lambda self: {}),
+        lambda patch: patch.setattr(watch._Units, "shares", lambda self: {}),
         test_a_unit_is_dead_if_it_is_inactive_on_the_whole_pass,
     ),
 }

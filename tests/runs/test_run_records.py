@@ -16,15 +16,14 @@ from hypothesis import example, given
 from harness.common.rows import strict_json
 from harness.live.watch import LOG_BYTES, Run
 from harness.loggers.local import Local
-from harness.report.runs import read_run
+from harness.report.records.runs import read_run
 from harness.runs import samples
 from harness.runs.folder import RunFolder
 from harness.runs.samples import Sample
 from harness.training import loop
 from tests.report.comparing import write_run
 from tests.small_runs import settings, train
-
-from .test_properties import tried
+from tests.test_properties import tried
 
 HOSTILE = [
     "=== step 99999 ===\nsome text after it\n\n=== step 99999 ===",

@@ -16,10 +16,11 @@ import yaml
 
 from harness.common.errors import UsageError
 from harness.config.build import build_object
-from harness.config.identity import RESUMABLE, decisive, differences, digest
+from harness.config.identity import RESUMABLE, decisive, differences
 from harness.config.saved import load_settings
 from harness.data import corpus
 from harness.loggers.local import Local
+from harness.runs.digest import digest
 from harness.runs.folder import RunFolder
 from tests.conftest import Ended, plain
 from tests.small_runs import settings, summary, train

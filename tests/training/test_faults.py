@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -25,8 +26,8 @@ from harness import drill
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.compute.device import Compute
-from harness.config import settings as config
 from harness.config.keys import names_in_group
+from harness.config.settings import BatchNorm
 from harness.runs import checkpoint
 from harness.runs.folder import RunFolder
 from harness.training import loop
@@ -103,7 +104,7 @@ EXTRAS = (
 )
 BATCH_NORMS = tuple(
     (f"train.batch_norm={mode}", "model.norm=batch_norm", "model.bias=false")
-    for mode in config.BATCH_NORMS
+    for mode in get_args(BatchNorm)
 )
 CASES = {
     name: [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from harness.common.errors import UsageError
-from harness.config import settings as config
+from harness.config.settings import Init
 from tests.small_runs import rows, train
 from tests.zoo_models import NAMES, fresh, node, random_ids
 from zoo.initialization import SCHEMES, initialize, residual_maps
@@ -143,7 +144,7 @@ def test_gpt2_counts_what_adds_up_in_each_stream(name: str, streams: dict[str, i
 
 
 def test_names_in_configuration_are_the_schemes() -> None:
-    assert ("default", *SCHEMES) == config.INITS
+    assert ("default", *SCHEMES) == get_args(Init)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -29,8 +29,7 @@ from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.common.paths import CONF, REPOSITORY
 from harness.compute.device import Compute
-from harness.config import settings as config
-from harness.config.settings import read_settings
+from harness.config.settings import Settings, read_settings
 from harness.data import assets as assets_module
 from harness.data.assets import Assets
 from harness.data.corpus import Text, TextFile
@@ -104,7 +103,7 @@ any_file = (
 )
 
 
-def settings_of(*overrides: str) -> config.Settings:
+def settings_of(*overrides: str) -> Settings:
     return read_settings(compose(list(overrides)))
 
 
