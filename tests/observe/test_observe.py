@@ -324,7 +324,7 @@ def test_a_look_that_left_something_behind_would_be_noticed(
 ) -> None:
     """The negative control of the test above."""
     train(tmp_path / "off", *CASES["batch_norm"], "observe=off")
-    monkeypatch.setattr(observe, "_as_in_training", careless)
+    monkeypatch.setattr(watch, "_as_in_training", careless)
     train(tmp_path / "full", *CASES["batch_norm"], *EVERY_STEP)
     assert numbers(tmp_path / "full") != numbers(tmp_path / "off")
 
