@@ -259,7 +259,7 @@ def example() -> types.ModuleType:
     return module
 
 
-@pytest.mark.parametrize("law", set(LAWS) - {"overfitting"})
+@pytest.mark.parametrize("law", sorted(set(LAWS) - {"overfitting"}))
 def test_the_example_of_a_model_keeps_the_laws(law: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model_class = example().Decay
 
