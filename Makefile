@@ -2,7 +2,8 @@
 VENV   ?= .venv
 PYTHON ?= python3
 PY     := $(VENV)/bin/python
-PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
+# What is installed is what was tested: constraints.txt pins every package.
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY  := $(VENV)/.installed
 TOOLS  := $(VENV)/.installed-tools
 # A comparison gets a folder of its own, so that no earlier one is overwritten.
@@ -16,7 +17,7 @@ export HF_HUB_OFFLINE ?= 1
 # What training, comparing and the live page need.
 install: $(READY)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
 	@touch $@
@@ -41,6 +42,16 @@ live: $(READY)
 test: $(TOOLS)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m "not long"
 
+# The newest release of everything but torch, without constraints and upper bounds. Failures say which
+# bound to keep; a clean run, which to raise.
+NEWEST := .venv-newest
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python tests/requirements.py newest > $(NEWEST)/requirements.txt
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(NEWEST)/requirements.txt
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not long"
+
 test-long: $(TOOLS)
 	$(PY) -m pytest -m long
 
@@ -51,9 +62,9 @@ check: $(TOOLS)
 
 # The documentation as a website that needs no network: site/index.html.
 docs: $(READY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	$(PY) -m mkdocs build --strict --quiet
 	@echo "site/index.html written: open it in a browser (for the search: python -m http.server -d site)"
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) .pytest_cache .mypy_cache .ruff_cache
