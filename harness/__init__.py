@@ -1,1 +1,1 @@
-"""Everything that is the same for all models: data, the loop, evaluation, runs, comparison."""
+"""What all models share: data, training loop, evaluation, runs, comparison."""

@@ -1,13 +1,13 @@
 """Measure the speed and memory of one configuration.
 
 python -m harness.bench model=gpt train.batch_size=12
-python -m harness.bench --list                             what every model of the zoo costs
-python -m harness.bench --checkpoint model=gpt             what saving costs, and nothing else
+python -m harness.bench --list                             the cost of every model of the zoo
+python -m harness.bench --checkpoint model=gpt             only the cost of saving
 
-The harness's own cost is a ratio: each step of the real loop over a bare step (forward, backward,
-optimizer) right after it, so that a machine whose speed drifts does not decide it. What watching
-costs (observe=…) likewise: an observed step over the unobserved one after it, spread over as many
-steps as lie between two looks.
+The overhead of the harness is a ratio of times: a step of the training loop over a bare step
+(forward, backward, optimizer) right after it, so that drift of the machine's speed cancels. The
+overhead of observe=… likewise: an observed step over the unobserved one after it, spread over the
+steps between two observations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.config.settings import read_settings
 
 
 def task(cfg: DictConfig) -> int:
-    """Measure, and print a table on stdout."""
+    """Print a table on stdout."""
     settings = read_settings(cfg)
 
     from harness.diagnostics.bench import bench
@@ -31,7 +31,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     if "--list" in sys.argv or "--checkpoint" in sys.argv:
         from harness.diagnostics.bench import checkpoint_cost, list_zoo
 

@@ -1,34 +1,18 @@
-"""Compare runs: what they reached, and at what cost.
+"""Compare finished runs: quality beside cost.
 
 python -m harness.compare RUN_OR_FOLDER… --out report.html
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from harness.cli.tool import Parser, run_tool
+from harness.cli.tool import Parser, command
 
 
-def main() -> None:
-    """The command."""
-    run_tool(_compare)
-
-
-def _compare() -> int:
-    """Prints the comparison and writes what was asked for.
-
-    Raises UsageError for a path without runs, or for one that can't be written.
-    """
-    options = _parse()
-
-    from harness.report.outputs import compare
-
-    return compare(**vars(options))
-
-
-def _parse() -> argparse.Namespace:
+@command
+def main() -> int:
+    """Print the comparison and write the requested files."""
     parser = Parser(
         prog="python -m harness.compare",
         description="Compare runs: quality in test bits per byte beside what it cost, over seeds.",
@@ -41,14 +25,18 @@ def _parse() -> argparse.Namespace:
         help="a run's folder, or a folder that holds runs at any depth",
     )
     for name, where, what in (
-        ("out", "FILE", "the report, one HTML file"),
-        ("plots", "DIR", "the figures, as PNG and SVG"),
-        ("markdown", "FILE", "the table"),
-        ("csv", "FILE", "the table, every number in full"),
-        ("runs-csv", "FILE", "one line a run, counted or not"),
+        ("out", "FILE", "the report to one HTML file"),
+        ("plots", "DIR", "the figures to a folder, as PNG and SVG"),
+        ("markdown", "FILE", "the table as Markdown"),
+        ("csv", "FILE", "the table as CSV, with every digit"),
+        ("runs-csv", "FILE", "one line per run, also those left out of the table"),
     ):
-        parser.add_argument(f"--{name}", type=Path, metavar=where, help=f"write there {what}")
-    return parser.parse_args()
+        parser.add_argument(f"--{name}", type=Path, metavar=where, help=f"write {what}")
+    options = parser.parse_args()
+
+    from harness.report.outputs import compare
+
+    return compare(**vars(options))
 
 
 if __name__ == "__main__":

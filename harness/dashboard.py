@@ -1,4 +1,4 @@
-"""Make the page on W&B that compares architectures.
+"""Create a W&B workspace that compares architectures.
 
 python -m harness.dashboard                          all runs of the project
 python -m harness.dashboard runs/2026-11-20/SWEEP    the runs of a sweep: its folder, or its name
@@ -9,25 +9,21 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.cli.tool import Parser, run_tool
+from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
 from harness.loggers.wandb import PROJECT
 
 
-def main() -> None:
-    """The command."""
-    run_tool(_make)
-
-
-def _make() -> int:
-    """Saves the page; prints its address."""
+@command
+def main() -> int:
+    """Save the page and print its address."""
     parser = Parser(
         prog="python -m harness.dashboard",
-        description="Make the page on W&B that compares architectures.",
+        description="Create a W&B workspace that compares architectures.",
     )
     parser.add_argument("sweep", nargs="?", type=Path, help="a sweep's folder, or a W&B group")
-    parser.add_argument("--project", default=PROJECT, help=f"the runs' project ({PROJECT})")
-    parser.add_argument("--entity", default=None, help="whose it is (yours)")
+    parser.add_argument("--project", default=PROJECT, help=f"the W&B project ({PROJECT})")
+    parser.add_argument("--entity", default=None, help="the owner of the project (you)")
     options = parser.parse_args()
     if find_spec("wandb_workspaces") is None:
         raise UsageError(

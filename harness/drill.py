@@ -1,32 +1,28 @@
-"""Kill a training again and again, and compare it with one that was left alone.
+"""Kill and resume a training many times; compare it with an uninterrupted one, bit for bit.
 
 python -m harness.drill model=gpt --kills 20
 
-Each life of the training is a process of its own, ended by SIGKILL at a random moment: between two
-steps, within one, while it starts, or while a checkpoint is half written. Compared are the trace
-(of every step all that was logged, and the batch it really saw), the scores,
-the samples, and all of the last checkpoint, bit for bit.
+Each attempt is a process of its own. SIGKILL ends it at a random moment: during startup, within a
+step, between two steps, or in the middle of writing a checkpoint. Compared are the trace (what was
+logged at each step, and the batch it used), the scores, the samples and the last checkpoint.
 """
 
 from __future__ import annotations
 
-from harness.cli.tool import Parser, run_tool
+from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
 
 
-def main() -> None:
-    """The command."""
-    run_tool(_drill)
-
-
-def _drill() -> int:
+@command
+def main() -> int:
+    """Run the drill; 0 if both trainings agree, else 1."""
     parser = Parser(
         prog="python -m harness.drill",
-        description="Train once undisturbed and once under kill -9, and compare, bit for bit.",
+        description="Train once without and once with kill -9, and compare the two bit for bit.",
     )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for harness.train")
-    parser.add_argument("--kills", type=int, default=20, help="how many (20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at (0)")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (20)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kill times (0)")
     arguments = parser.parse_intermixed_args()
     if arguments.kills < 1:
         raise UsageError(f"--kills {arguments.kills} must be at least 1")

@@ -1,45 +1,42 @@
-"""Score a finished run on a whole split; see how far its probabilities can be believed.
+"""Score a finished run on a whole split; optionally measure its calibration.
 
 python -m harness.evaluate RUN --split test [--stride N] [--strided-inference] [--calibration]
 """
 
 from __future__ import annotations
 
-from harness.cli.tool import Parser, run_tool
+from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
 from harness.config.settings import PRECISIONS
 
 
-def main() -> None:
-    """The command."""
-    run_tool(_evaluate)
-
-
-def _evaluate() -> int:
+@command
+def main() -> int:
+    """Print the scores."""
     parser = Parser(
-        prog="python -m harness.evaluate", description="Score a run on a whole split, exactly."
+        prog="python -m harness.evaluate", description="Score a run on every token of a split."
     )
     parser.add_run()
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--stride", type=int, help="tokens the window moves (half a window)")
+    parser.add_argument("--stride", type=int, help="tokens between two windows (half a window)")
     parser.add_argument(
         "--strided-inference",
         action="store_true",
-        help="for models with patches: two passes half a patch apart, the better half of each",
+        help="for models with patches: two passes half a patch apart; keep the better half of each",
     )
     parser.add_argument(
         "--calibration",
         action="store_true",
-        help="also calibration.html and .json in the run's folder: reliability, the best "
-        "temperature, loss by frequency, surprising passages",
+        help="also write calibration.html and .json to the run's folder: reliability, the best "
+        "temperature, loss by token frequency, surprising passages",
     )
-    parser.add_argument("--batch-size", type=int, help="windows at a time (eval.batch_size)")
+    parser.add_argument("--batch-size", type=int, help="windows per batch (eval.batch_size)")
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse({"batch_size": 1})
     if arguments.calibration and arguments.split == "val":
         raise UsageError(
-            "--calibration fits its temperature to val, which says nothing of val itself: "
+            "--calibration fits its temperature on val, so val can't be its test: "
             "choose --split test or train"
         )
 

@@ -1,4 +1,4 @@
-"""Show how the optimizer treats each parameter: its rate, its decay, and who updates it.
+"""Show the learning rate, weight decay and update rule of each parameter.
 
 python -m harness.groups model=gpt optimizer=muon
 python -m harness.groups model=hf model.config.model_type=mamba tokenizer=char
@@ -13,7 +13,7 @@ from harness.config.settings import read_settings
 
 
 def task(cfg: DictConfig) -> int:
-    """Print a table on stdout, a row for each group, and what is unmarked."""
+    """Print a row per parameter group on stdout, and the parameters without a role."""
     settings = read_settings(cfg)
 
     from harness.diagnostics.groups import print_groups
@@ -22,7 +22,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     run_hydra(task)
 
 

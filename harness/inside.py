@@ -1,4 +1,4 @@
-"""Draw what was observed inside runs (`observe=basic` or `full`), a column each.
+"""Draw the internals recorded by `observe=basic` or `full`, one column per run.
 
 python -m harness.inside RUN… --out inside.png
 """
@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cli.tool import Parser, run_tool
+from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
 
 MOST_RUNS = 6
 
 
-def main() -> None:
-    """The command."""
-    run_tool(_draw)
-
-
-def _draw() -> int:
-    """Draws the figure; prints its path."""
+@command
+def main() -> int:
+    """Draw the figure and print its path."""
     parser = Parser(prog="python -m harness.inside", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="runs' folders")
     parser.add_argument("--out", type=Path, default=Path("inside.png"), help=".png or .svg")
@@ -28,6 +24,7 @@ def _draw() -> int:
         raise UsageError(f"--out {options.out} should end in .png or .svg")
     if len(options.runs) > MOST_RUNS:
         raise UsageError(f"{len(options.runs)} runs are too many for one figure: {MOST_RUNS} fit")
+
     from harness.report.drawing.inside import write_figure
 
     write_figure(options.runs, options.out)

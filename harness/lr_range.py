@@ -1,11 +1,11 @@
-"""Find out which learning rates work, by a range test.
+"""Find useful learning rates by a range test.
 
 python -m harness.lr_range model=gpt train.steps=200
 
 Smith 2017, arXiv 1506.01186, section 3.3.
 
-The rate rises from `optimizer.lr` / 10,000 to `optimizer.lr` · 1000 over the steps, and that of
-each part in `optimizer.lr_of` as much.
+The rate rises from `optimizer.lr` / 10,000 to `optimizer.lr` · 1000 over the steps. The rates in
+`optimizer.lr_of` rise by the same factor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.config.settings import read_settings
 
 
 def task(cfg: DictConfig) -> int:
-    """Print the smoothed loss over the rate, and the rates between which it fell, on stdout."""
+    """Print the smoothed loss over the rate, and the range in which it fell, on stdout."""
     settings = read_settings(cfg)
 
     from harness.diagnostics.lr_range import lr_range
@@ -26,7 +26,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     run_hydra(task)
 
 

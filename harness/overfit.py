@@ -1,4 +1,4 @@
-"""Train on one batch until it is learnt by heart: if it is not, something is broken.
+"""Overfit one batch: if the loss does not approach zero, something is broken.
 
 python -m harness.overfit model=gpt train.steps=200
 """
@@ -12,7 +12,7 @@ from harness.config.settings import read_settings
 
 
 def task(cfg: DictConfig) -> int:
-    """Print the curve on stdout; 0 if the loss came down, else 1."""
+    """Print the loss curve on stdout; 0 if the loss fell far enough, else 1."""
     settings = read_settings(cfg)
 
     from harness.diagnostics.overfit import overfit
@@ -21,7 +21,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     run_hydra(task)
 
 

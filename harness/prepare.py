@@ -1,6 +1,6 @@
-"""See what a tokenizer makes of a corpus, and prepare it for training.
+"""Encode a corpus and describe how the tokenizer splits it.
 
-Training prepares what it needs by itself.
+Optional: training encodes what it needs.
 
 python -m harness.prepare data=tiny_shakespeare tokenizer=p50k
 """
@@ -29,7 +29,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     run_hydra(task)
 
 

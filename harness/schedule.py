@@ -1,4 +1,4 @@
-"""Draw the learning rate over the budget, before any training.
+"""Draw the learning rate over the training budget.
 
 python -m harness.schedule schedule=cosine optimizer.lr=1e-3
 """
@@ -12,7 +12,7 @@ from harness.config.settings import read_settings
 
 
 def task(cfg: DictConfig) -> int:
-    """Print the drawing on stdout."""
+    """Print the plot on stdout."""
     settings = read_settings(cfg)
 
     from harness.diagnostics.schedule import draw_schedule
@@ -22,7 +22,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     run_hydra(task)
 
 

@@ -1,9 +1,9 @@
-"""Train one model, or many.
+"""Train one model, or a sweep of many.
 
     python -m harness.train model=gpt tokenizer=char
     python -m harness.train -m model=bigram,gpt seed=0,1,2
 
-What is imported at the top is light: a mistake in a setting is answered before torch is loaded.
+Imports at the top are light: a mistake in a setting is reported before torch is loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.config.settings import read_settings, require_trusted
 
 
 def task(cfg: DictConfig) -> int:
-    """What Hydra runs for each composed configuration; returns the exit code."""
+    """Train what one composed configuration describes; returns the exit code."""
     overrides = typed_overrides()
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -36,7 +36,7 @@ def task(cfg: DictConfig) -> int:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     run_hydra(task)
 
 

@@ -67,7 +67,7 @@ def fresh(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
 
 def weightless(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageModel:
     """For its shapes alone: nothing is drawn."""
-    with torch.device("meta"), measure.Undrawn():
+    with torch.device("meta"), measure.NoInitialization():
         return fresh(model_node, vocab_size)
 
 

@@ -1,1 +1,1 @@
-"""How a command starts: Hydra's composition, options, one-line errors with the nearest name."""
+"""How commands start: options, Hydra's composition, one-line errors with the nearest name."""

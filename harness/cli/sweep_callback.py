@@ -1,4 +1,4 @@
-"""What Hydra calls before a sweep's first job and after its last."""
+"""Hydra's callback at the start and end of a sweep."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class SweepReport(Callback):
-    """Refuses a sweep that can't be; at the end prints the table and writes report.html.
+    """Checks a sweep before it starts; at its end prints the table and writes report.html.
 
-    Hydra turns a callback's exceptions into warnings, so these end the process themselves. Hydra
-    builds it for single runs, too: what a sweep needs is imported when one starts.
+    Hydra turns exceptions of a callback into warnings, so its methods end the process themselves.
+    Hydra builds it for single runs too, so the sweep is imported when it starts.
     """
 
     _sweep: Sweep

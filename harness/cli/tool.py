@@ -1,11 +1,12 @@
-"""How every command starts and ends: its options, one clear line for a mistake, exit codes.
+"""How every command starts and ends: options, one-line errors, exit codes.
 
-0 finished, 1 failed, 2 wrong usage, 130 interrupted, 143 stopped by SIGTERM after saving.
+0 finished, 1 failed, 2 usage error, 130 interrupted, 143 stopped by SIGTERM after saving.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import signal
@@ -21,15 +22,15 @@ from harness.config.settings import require_device
 
 
 def run_tool(main: Callable[[], int]) -> NoReturn:
-    """Run a command's main function and leave with its exit code; mistakes end in one line."""
+    """Run `main` and exit with its code. UsageError and RunFailure end in one line."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?"
+        if isinstance(stream, io.TextIOWrapper):  # "?" for what the terminal lacks
             stream.reconfigure(errors="replace")
-    # Where nothing needs saving, so that what is half done is cleaned up nevertheless.
+    # SystemExit, so that `finally` blocks and context managers clean up.
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         code = main()
-        sys.stdout.flush()  # here, where a reader that left is no mistake
+        sys.stdout.flush()  # here, where BrokenPipeError is caught
     except UsageError as error:
         code = fail(error, 2)
     except RunFailure as error:
@@ -37,7 +38,7 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         code = fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader left (`… | head`): nothing more to say, and Python must not try to.
+        # The reader is gone (`… | head`): Python must not flush stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     finally:
@@ -45,29 +46,34 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
+def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
+    """Decorate the main function of a command: it runs under `run_tool`."""
+    return functools.wraps(main)(lambda: run_tool(main))
+
+
 def fail(error: object, code: int) -> int:
-    """Say what went wrong in one line, whatever it quotes; returns the exit code."""
+    """Print the error as one line on stderr; returns the exit code."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
 class Parser(argparse.ArgumentParser):
-    """A tool's options. A mistake is a UsageError with the nearest valid choice."""
+    """Command-line options; an error raises UsageError with the nearest valid name."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
 
     def add_run(self) -> None:
-        """The options that all tools share which read a finished run."""
+        """Add the options of all commands that read a finished run."""
         self.add_argument("run", type=Path, help="the run's folder")
         self.add_argument("--checkpoint", choices=("best", "latest"), default="best")
         self.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
         self.add_argument(
-            "--trust", action="append", default=[], help="a package of your own models"
+            "--trust", action="append", default=[], help="a package with your own models"
         )
 
     def parse(self, at_least: Mapping[str, int]) -> argparse.Namespace:
-        """The options, once checked: `at_least` has the smallest value of each that is a count."""
+        """Parse and check the options. at_least: the smallest value of each integer option."""
         options = self.parse_args()
         require_device("--device", options.device)
         for name, least in at_least.items():
@@ -78,9 +84,9 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        refuse(self, message)
+        raise_option_error(self, message)
 
 
-def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Raises argparse's complaint as a UsageError in one line."""
-    raise UsageError(explain.arguments(message, parser))
+def raise_option_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Raises argparse's error message as a UsageError."""
+    raise UsageError(explain.option_error(message, parser))

@@ -1,2 +1,2 @@
-"""What the other packages share: errors, atomic files, rows of numbers, interrupts. Imports nothing
-of ours and no torch."""
+"""Shared basics: errors, atomic file writes, metric rows, signals. Imports no other package of the
+zoo and no torch."""

@@ -1,12 +1,10 @@
-"""The two ways a command can end badly that are not bugs."""
+"""The two errors that end a command with one line and no traceback."""
 
 
 class UsageError(Exception):
-    """The user asked for something that can't be: one line saying what, where and what to do.
-
-    Ends in exit code 2.
-    """
+    """The user asked for something impossible. One line: what is wrong, where, what to do. Exit
+    code 2."""
 
 
 class RunFailure(Exception):
-    """Work that began could not be finished (a non-finite loss, a full disk): one line, exit 1."""
+    """Work failed after it started (NaN loss, full disk). One line, exit code 1."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their digests."""
+"""Atomic file writes, and file digests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from harness.common.errors import RunFailure
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
-    """A temporary file that becomes `target` in one step when the block ends well, and is removed
-    when it does not: no reader ever sees half a file.
+    """A temporary file that is renamed to `target` if the block succeeds, and removed if it fails.
+    No reader ever sees a partial file.
 
-    Raises RunFailure when the disk is full or read-only.
+    Raises RunFailure if the disk is full or read-only.
     """
     temporary = None
     try:
@@ -45,14 +45,14 @@ def atomic_write(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]
         raise RunFailure(f"{target} can't be written: {error.strerror}") from error
     finally:
         if temporary is not None:
-            with suppress(OSError):  # what is still to be written to a full disk
+            with suppress(OSError):  # flushing to a full disk
                 temporary.close()
             Path(temporary.name).unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of files that were to be placed in this folder. Only for a
-    folder that nobody else is writing to."""
+    """Remove the temporary files that killed processes left in this folder. Nobody else may be
+    writing to it."""
     for path in folder.glob(".*"):
         if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) and path.is_file():
             path.unlink()

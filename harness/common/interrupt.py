@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: noticed between steps and between batches of an evaluation."""
+"""SIGTERM and Ctrl-C, handled between training steps and between evaluation batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERRUPTED, TERMINATED = 130, 143  # exit codes
 
 
 class Stopped(Exception):
-    """The user or the system asked the run to stop. `signum` says how."""
+    """The signal `signum` asked the run to stop."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -19,36 +19,36 @@ class Stopped(Exception):
 
 
 class Interrupt:
-    """Remembers a signal until the work is at a place where it can stop.
+    """Stores a signal until the work can stop.
 
-    together: several processes work together, so that a signal counts only once all have agreed
-    on it (harness.training.distributed).
+    distributed: several processes train together. A signal then counts only when all of them have
+    agreed on it (harness.training.distributed).
     """
 
-    def __init__(self, together: bool = False) -> None:
-        self.noted: int | None = None
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, distributed: bool = False) -> None:
+        self.received: int | None = None
         self.agreed: int | None = None
-        self._together = together
+        self._distributed = distributed
 
     def check(self) -> None:
-        """Raises Stopped if a signal came. A second Ctrl-C interrupts at once."""
-        signum = self.agreed if self._together else self.noted
+        """Raises Stopped after a signal."""
+        signum = self.agreed if self._distributed else self.received
         if signum is not None:
             raise Stopped(signum)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch SIGTERM and SIGINT while the block runs."""
-        previous = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+    def handling_signals(self) -> Iterator[None]:
+        """Store SIGTERM and SIGINT while the block runs. A second Ctrl-C interrupts at once."""
+        previous = {number: signal.signal(number, self._handle) for number in self._SIGNALS}
         try:
             yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.noted == signal.SIGINT == signum:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received == signal.SIGINT == signum:
             raise KeyboardInterrupt
-        self.noted = signum
+        self.received = signum

@@ -1,4 +1,4 @@
-"""Where the repository and its configuration lie."""
+"""Paths of the repository and its configuration."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Rows of numbers. A row is everything known of one step: {"step": …, name: value, …}; a value is a
-number, None (not defined there) or a Histogram."""
+"""Metric rows. A row holds the metrics of one step: {"step": …, name: value, …}. A value is a
+number, None (undefined at this step) or a Histogram."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Histogram:
-    """How values are spread: counts[i] of them lie between edges[i] and edges[i + 1]."""
+    """counts[i] values lie between edges[i] and edges[i + 1]."""
 
     counts: list[int]
     edges: list[float]
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:
-    """JSON as every parser reads it: NaN and infinities, which JSON lacks, become null; a Histogram
+    """JSON that every parser reads: NaN and infinities become null, a Histogram becomes
     {"counts": […], "edges": […]}."""
     try:
         return json.dumps(value, allow_nan=False, indent=indent, default=_plain)

@@ -1,4 +1,4 @@
-"""A curve in characters, for a terminal."""
+"""A bar plot in characters, for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def draw(heights: Sequence[float], start: str, end: str, height: int = 10) -> str:
-    """One column a value, from 0 to the largest; `start` and `end` label the ends of the axis."""
+    """One column per value, from 0 to the largest; `start` and `end` label the ends of the axis."""
     top = max(heights) or 1.0
     lines = []
     for row in reversed(range(height)):

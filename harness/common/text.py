@@ -1,8 +1,8 @@
-"""Text as a terminal takes it."""
+"""Text for a terminal."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Bytes that are no UTF-8 shown as �, so that any terminal takes it."""
+    """The text with bytes that are not UTF-8 shown as �."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

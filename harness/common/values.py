@@ -1,4 +1,4 @@
-"""Plain values, as configuration and command lines give them: of which type, and how to say so."""
+"""Plain values from configuration and command lines: type checks, and words for error messages."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from harness.common.errors import UsageError
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of a type; for a type that no plain value has, the constructor
-    must judge."""
+    """Whether a plain value has the type `hint`. True for types that no plain value has: their
+    constructor must check."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, choice) for choice in _plain_choices(inner))
     if origin is typing.Literal:
         return any(value == choice and type(value) is type(choice) for choice in inner)
-    if hint is None or hint is type(None):
+    if hint in (None, type(None)):
         return value is None
-    if hint in (bool, str):
-        return isinstance(value, hint)
-    if hint in (int, float):
-        numbers = (int,) if hint is int else (int, float)
-        return isinstance(value, numbers) and not isinstance(value, bool)
+    if hint in (bool, str, int):
+        return type(value) is hint
+    if hint is float:
+        return type(value) in (int, float)
     kind = origin or hint
     if kind is dict:
-        kinds = inner or (Any, Any)
+        key_hint, item_hint = inner or (Any, Any)
         return isinstance(value, dict) and all(
-            fits(key, kinds[0]) and fits(item, kinds[1]) for key, item in value.items()
+            fits(key, key_hint) and fits(item, item_hint) for key, item in value.items()
         )
     if kind in (list, tuple):
         if not isinstance(value, (list, tuple)):
@@ -43,19 +42,14 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _plain_choices(hints: Sequence[Any]) -> list[Any]:
-    """Of a union the types that plain values have: torch writes `float | Tensor` for a number."""
-    plain = [
-        hint
-        for hint in hints
-        if (typing.get_origin(hint) or hint)
-        in (bool, str, int, float, list, tuple, dict, typing.Literal)
-    ]
-    nothing = [hint for hint in hints if hint is type(None)]
-    return [*plain, *nothing] if plain else list(hints)
+    """The plain types of a union, None last: torch writes `float | Tensor` for a number."""
+    kinds = (bool, str, int, float, list, tuple, dict, typing.Literal)
+    plain = [hint for hint in hints if (typing.get_origin(hint) or hint) in kinds]
+    return [*plain, *(hint for hint in hints if hint is type(None))] if plain else list(hints)
 
 
 def describe(hint: Any) -> str:
-    """The values of a type, in words."""
+    """A type in words."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     names |= {type(None): "null", dict: "a group of settings"}
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
@@ -71,18 +65,18 @@ def describe(hint: Any) -> str:
     return names.get(origin or hint, str(hint))
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """' Did you mean …?' for the choice that looks most like `word`; empty if none does."""
-    near = closest(word, valid)
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """' Did you mean …?' with the valid name nearest to `word`; empty if none is near."""
+    near = nearest(word, valid)
     return f" Did you mean {near}?" if near else ""
 
 
-def closest(word: str, valid: Iterable[str]) -> str | None:
-    """The choice that looks most like `word`, if one does."""
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """The valid name nearest to `word`; None if none is near."""
     valid = [choice for choice in valid if choice != word]
-    begun = [choice for choice in valid if len(word) > 1 and choice.startswith(word)]
-    if begun:
-        return min(begun, key=len)
+    longer = [choice for choice in valid if len(word) > 1 and choice.startswith(word)]
+    if longer:
+        return min(longer, key=len)
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     if not close:  # compare the last part of dotted names: stepz should find train.steps
         tails = {choice.rpartition(".")[2]: choice for choice in valid}
@@ -92,15 +86,15 @@ def closest(word: str, valid: Iterable[str]) -> str | None:
 
 
 def show(value: object) -> str:
-    """A value as one types it, cut where it would flood the line."""
+    """A value as a user would type it, at most 80 characters."""
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def require_choice(key: str, value: str, valid: Sequence[str]) -> None:
-    """Raises UsageError, with the nearest, if `value` is not one of `valid`."""
+    """Raises UsageError, with the nearest valid name, if `value` is not one of `valid`."""
     if value not in valid:
         raise UsageError(
-            f"{key}={show(value)} is not one of {', '.join(valid)}.{nearest(value, valid)}"
+            f"{key}={show(value)} is not one of {', '.join(valid)}.{did_you_mean(value, valid)}"
         )

@@ -1,1 +1,1 @@
-"""Where a model runs and what it costs: device and precision, parameters and FLOPs, memory."""
+"""Device and precision of a model, its parameters, FLOPs and memory."""

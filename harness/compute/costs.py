@@ -1,4 +1,4 @@
-"""What a model costs: parameters, floating-point operations, memory."""
+"""The cost of a model: parameters and FLOPs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.roles import roles
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Total, trainable and embedding parameters; shared ones count once."""
+    """Numbers of total, trainable and embedding parameters; shared ones count once."""
     known = roles(model)
     return {
         "total": sum(p.numel() for p in model.parameters()),
@@ -29,26 +29,23 @@ def parameters(model: nn.Module) -> dict[str, int]:
 def step_flops(
     build: Callable[[], LanguageModel], seq_len: int, trained: slice = slice(None)
 ) -> float:
-    """Floating-point operations of a forward and a backward pass over one sequence, of which the
-    `trained` positions go through the head.
+    """FLOPs of a forward and a backward pass over one sequence. Only the `trained` positions go
+    through the head.
 
-    Counted by torch's FlopCounterMode: matrix products, convolutions and attention (in full, though
-    the causal half would do), a multiplication and an addition as two. Look-ups, norms and
-    activations count as nothing. On the meta device, so that nothing is computed.
+    Counted by torch's FlopCounterMode on the meta device: matrix products, convolutions and
+    attention (without the causal mask), a multiply-add as two. Look-ups, norms and activations
+    count as zero.
     """
     return _count(build, seq_len, trained, backward=True)
 
 
 def forward_flops(build: Callable[[], LanguageModel], seq_len: int) -> float:
-    """Those of a forward pass over one whole sequence."""
+    """FLOPs of a forward pass over one sequence."""
     return _count(build, seq_len, slice(None), backward=False)
 
 
 def _count(
-    build: Callable[[], LanguageModel],
-    seq_len: int,
-    positions: slice,
-    backward: bool,
+    build: Callable[[], LanguageModel], seq_len: int, positions: slice, backward: bool
 ) -> float:
     with torch.device("meta"):
         model = build()
@@ -60,11 +57,11 @@ def _count(
     return counter.get_total_flops()
 
 
-class Undrawn(TorchFunctionMode):
-    """Inside it no random number is drawn into a tensor. On the meta device, where a model has no
-    weights to draw, torch would load its compiler for it, which takes a second."""
+class NoInitialization(TorchFunctionMode):
+    """Skips random initialization. On the meta device there are no weights to initialize, and
+    torch would load its compiler for the random functions, which takes a second."""
 
-    DRAWS = frozenset(
+    SKIPPED = frozenset(
         {
             *("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_"),
             *("xavier_normal_", "xavier_uniform_", "orthogonal_"),
@@ -79,6 +76,6 @@ class Undrawn(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", None) in self.DRAWS:
+        if getattr(func, "__name__", None) in self.SKIPPED:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)

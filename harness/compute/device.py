@@ -1,4 +1,4 @@
-"""Where and in which precision a run computes."""
+"""Device and precision of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """A device and the precision of its matrix products; weights are always kept in fp32."""
+    """A device and its autocast precision. Weights are always fp32."""
 
     device: torch.device
     precision: str
@@ -25,11 +25,11 @@ class Compute:
 
     @classmethod
     def choose(cls, device: str, precision: str, tf32: bool = False) -> Compute:
-        """Resolve `auto`. Raises UsageError for a device that is not there.
+        """Resolve `auto`. Raises UsageError for a device that this machine lacks.
 
-        tf32: products, convolutions and recurrent layers in fp32 on an NVIDIA GPU keep 10 bits of
-        each factor instead of 23, and are faster. It is a setting of the whole process; torch's own
-        default is to do so for convolutions and recurrent layers alone.
+        tf32: on an NVIDIA GPU, fp32 matrix products, convolutions and recurrent layers round their
+        factors to 10 mantissa bits, which is faster. The setting holds for the whole process.
+        torch's default is tf32 for convolutions and recurrent layers only.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,9 +44,9 @@ class Compute:
             )
             raise UsageError(f"device={device} is not on this machine; it has: {present}")
         if precision == "auto":
-            precision = "bf16" if _multiplies_bf16(kind) else "fp32"
+            precision = "bf16" if _has_native_bf16(kind) else "fp32"
         if kind == "cuda":
-            # torch's newer switches, one for each library, end in an error when it compiles.
+            # torch's newer switches, one per library, raise an error in torch.compile.
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = tf32
         return cls(torch.device(device), precision, tf32 and kind == "cuda")
@@ -57,8 +57,8 @@ class Compute:
         return torch.autocast(self.device.type, DTYPES[self.precision])
 
     def seed(self, value: int) -> None:
-        """Seed the generators that this device draws from. torch.manual_seed would seed those of
-        every kind of device there might be, which takes a hundred times as long."""
+        """Seed the generators of the CPU and this device. torch.manual_seed also seeds all other
+        kinds of device and takes a hundred times as long."""
         torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(value)
@@ -66,12 +66,12 @@ class Compute:
             torch.mps.manual_seed(value)
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was given: before a clock is read."""
+        """Wait for the device, before a time measurement."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def describe(self) -> dict[str, object]:
-        """What summary.json records of the machine."""
+        """The machine, for summary.json."""
         name = (
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
         )
@@ -87,19 +87,19 @@ class Compute:
 def make_deterministic() -> None:
     """The same command gives the same bits, at a fixed number of threads.
 
-    CUDA needs the variable before its first product. New memory need not be filled for it.
+    cuBLAS reads the variable before its first product. Filling uninitialized memory is not needed.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _multiplies_bf16(kind: str) -> bool:
+def _has_native_bf16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        # What the processor has, oneDNN, whose kernels they are, may have been told not to use.
+        # oneDNN has the kernels, and may be configured not to use what the processor has.
         return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 

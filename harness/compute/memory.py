@@ -1,17 +1,18 @@
-"""How much memory there is, and how much was used."""
+"""Total and peak memory."""
 
 from __future__ import annotations
 
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 
 class PeakMemory:
-    """The most memory in use since it was made, in bytes: of the GPU, or else of the process."""
+    """Peak memory in bytes since this object was created: of the GPU, or else of the process."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -27,20 +28,16 @@ class PeakMemory:
 
 
 def _reset_process_peak() -> None:
-    """So that a job in a sweep does not inherit the peak of the one before (Linux only)."""
-    try:
+    """So that a job in a sweep does not inherit the peak of the previous job (Linux only)."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def _process_peak() -> int:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    except OSError:
-        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes
 
@@ -49,7 +46,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def total_memory(device: torch.device) -> int:
-    """The device's memory in bytes; of the CPU's, what this process may have (Linux's cgroups)."""
+    """The device's memory in bytes; for the CPU at most the limit of this process's cgroup."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]

@@ -1,5 +1,5 @@
-"""Whether the hardware computes a model in a precision, found by trying it: which kernels are there
-depends on the processor, the library and their settings, and some models need one that is not."""
+"""Whether the hardware can compute a model in a precision. It is tried out: which kernels exist
+depends on the processor, the library and their settings."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from zoo.language_model import LanguageModel
 
 
 def require_precision(settings: Settings, compute: Compute) -> None:
-    """Raises UsageError if the model of `settings` can't be trained and scored in this precision
-    here. It is built for it and takes one step on 2 × 2 tokens: 15 to 70 ms for the zoo's models as
-    they are configured. In fp32 nothing is tried.
+    """Raises UsageError if the model of `settings` can't be trained and evaluated in this precision
+    here. The model is built and takes one step on 2 × 2 tokens, 15 to 70 ms for the zoo's models.
+    fp32 is not tried.
     """
     if compute.precision == "fp32":
         return
-    with _unheard(), compute.device:
+    with _silence(), compute.device:
         model = settings.build("model", LanguageModel, vocab_size=256)
     require_kernels(model.train(), compute, settings.names.model)
 
 
 def require_kernels(model: LanguageModel, compute: Compute, name: str) -> None:
-    """Raises UsageError if this very model can't compute in this precision here. One in training
-    mode is trained and scored, which may change its state; any other is scored alone."""
+    """Raises UsageError if this model can't compute in this precision here. In training mode a
+    backward pass is tried too, which may change the model's state."""
     if compute.precision == "fp32" or not (failure := _failure(model, compute)):
         return
     if _failure(model, replace(compute, precision="fp32")):
-        return  # whatever it is, another precision won't help
+        return  # precision is not the cause
     raise UsageError(
         f"precision={compute.precision}: {compute.device} can't compute model={name} in it "
         f"({failure}); set precision=fp32"
@@ -46,7 +46,7 @@ def _failure(model: LanguageModel, compute: Compute) -> str | None:
     time = min(2, model.block_size or 2)
     ids_BT = torch.zeros(2, time, dtype=torch.int64, device=compute.device)
     try:
-        with _unheard():
+        with _silence():
             if model.training:
                 with compute.autocast():
                     logits_BTV = model(ids_BT)
@@ -61,8 +61,8 @@ def _failure(model: LanguageModel, compute: Compute) -> str | None:
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """What is to be said of the model is said when it is trained, in the run's log."""
+def _silence() -> Iterator[None]:
+    """Without warnings: training gives them in the run's log."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

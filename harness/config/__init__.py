@@ -1,1 +1,1 @@
-"""The settings of a run: typed, checked, and turned into objects; no secrets in them."""
+"""Settings of a run: typed, validated, turned into objects, free of secrets."""

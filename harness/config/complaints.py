@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one line that names the setting."""
+"""One-line error messages for invalid settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import UsageError
-from harness.common.values import nearest, show
-from harness.config.keys import mismatch, no_setting, no_value
+from harness.common.values import did_you_mean, show
+from harness.config.keys import Node, dotted, mismatch, no_setting, no_value, walk
 
 _RULES = {
     "greater_than_equal": ("ge", "at least {}"),
@@ -22,10 +22,10 @@ _RULES = {
 }
 
 
-def complaint(error: ValidationError, model: type[BaseModel], plain: Mapping[str, Any]) -> str:
-    """What pydantic found first, as one line; a setting that does not exist before all else."""
+def first_error(error: ValidationError, model: type[BaseModel], plain: Mapping[str, Any]) -> str:
+    """pydantic's first error as one line; an unknown setting before all others."""
     found = error.errors(include_url=False)
-    # A typo leaves the right name without a value: the typo is what to say.
+    # A typo also leaves the right name without a value; the typo is the cause.
     order = ("extra_forbidden", "missing")
     first = min(found, key=lambda each: (*order, each["type"]).index(each["type"]))
     key, hint, value = _locate(first["loc"], model, plain)
@@ -39,7 +39,7 @@ def complaint(error: ValidationError, model: type[BaseModel], plain: Mapping[str
     if kind == "literal_error":
         valid = [str(choice) for choice in typing.get_args(_without_none(hint))]
         word = show(value)
-        return f"{key}={word} is not one of {', '.join(valid)}.{nearest(word, valid)}"
+        return f"{key}={word} is not one of {', '.join(valid)}.{did_you_mean(word, valid)}"
     if kind == "range":
         return f"{key}={show(value)} must be {first['msg']}"
     if kind in _RULES:
@@ -49,35 +49,29 @@ def complaint(error: ValidationError, model: type[BaseModel], plain: Mapping[str
     return mismatch(key, value, hint)
 
 
-def refuse_missing(value: Any, key: str) -> None:
-    """Values that a file leaves to the user are written ???. Raises UsageError for one."""
-    if value == "???":
-        raise UsageError(no_value(key))
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            refuse_missing(inner, f"{key}.{name}" if key else str(name))
+def reject_missing_values(plain: Node) -> None:
+    """Raises UsageError for a `???`, the mark of a value that the user must give."""
+    for path, value in walk(plain):
+        if value == "???":
+            raise UsageError(no_value(dotted(path)))
 
 
-def refuse_extreme_numbers(value: Any, key: str) -> None:
-    """Raises UsageError for a NaN or infinity, and for an integer beyond 64 bits."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{key}={value} is not a finite number")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise UsageError(f"{key}={show(value)} is too large: whole numbers end at 2^63 - 1")
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            refuse_extreme_numbers(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for position, inner in enumerate(value):
-            refuse_extreme_numbers(inner, f"{key}[{position}]")
+def reject_extreme_numbers(plain: Node) -> None:
+    """Raises UsageError for NaN, an infinity, and an integer of more than 64 bits."""
+    for path, value in walk(plain):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{dotted(path)}={value} is not a finite number")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UsageError(
+                f"{dotted(path)}={show(value)} is too large: whole numbers end at 2^63 - 1"
+            )
 
 
 def one_line(error: BaseException) -> str:
-    """OmegaConf puts the key on a line of its own; keep the message and the key."""
+    """The message and the key of an error of OmegaConf, which are on separate lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    key = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), ""
-    )
+    keys = [line.removeprefix("full_key:") for line in lines if line.startswith("full_key:")]
+    key = keys[0].strip() if keys else ""
     message = lines[0] if lines else type(error).__name__
     return f"{key}: {message}" if key and key not in message else message
 
@@ -85,7 +79,7 @@ def one_line(error: BaseException) -> str:
 def _locate(
     place: tuple[int | str, ...], model: type[BaseModel], plain: Mapping[str, Any]
 ) -> tuple[str, Any, Any]:
-    """The key, type and value of the setting in which pydantic found something."""
+    """Key, type and value of the setting at `place`, where pydantic reports an error."""
     names: list[str] = []
     kind: Any = model
     value: Any = plain

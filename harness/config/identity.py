@@ -1,4 +1,4 @@
-"""What decides a run's numbers, and whether two runs are of the same."""
+"""Compares the settings of runs that should have equal numbers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.config.build import Node
+from harness.config.keys import Node
 from harness.config.saved import with_moved_classes
-from harness.config.settings import Role, Settings, keys_with
+from harness.config.settings import Role, Settings, keys_with_role
 
-RESUMABLE = keys_with(Role.RESUMABLE)
+RESUMABLE = keys_with_role(Role.RESUMABLE)
 
 
-def decisive(settings: Settings) -> Node:
-    """What decides the numbers, as plain values: each checkpoint keeps it beside the weights."""
+def without_resumable(settings: Settings) -> Node:
+    """The settings that determine a run's numbers, as plain values. Stored in each checkpoint."""
     return {name: value for name, value in settings.plain().items() if name not in RESUMABLE}
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:
-    """`key: before → after` for all that differs between two runs' plain settings and decides their
-    numbers."""
+    """`key: before → after` for each plain setting that differs, except for resumable ones."""
     if key in RESUMABLE:
         return []
     if isinstance(before, dict) and isinstance(after, dict):
@@ -35,15 +34,15 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
     return [] if before == after else [f"{key}: {before} → {after}"]
 
 
-def require_same(
+def require_same_settings(
     trained: Node, settings: Settings, where: Path, groups: Iterable[str] | None = None
 ) -> None:
-    """Raises UsageError, naming each field, if settings are not those that weights were trained
-    with (`decisive`).
+    """Raises UsageError, naming each difference, if `settings` are not those of the weights.
 
-    where: the file that holds the settings. groups: those that matter; None for all.
+    trained: from the checkpoint (`without_resumable`). where: the file that holds `settings`.
+    groups: which ones to compare; None for all.
     """
-    trained, after = with_moved_classes(trained), decisive(settings)
+    trained, after = with_moved_classes(trained), without_resumable(settings)
     names = {*trained, *after} if groups is None else groups
     differing = [
         line
@@ -52,5 +51,5 @@ def require_same(
     ]
     if differing:
         raise UsageError(
-            f"{where} is not what the weights were trained with: {'; '.join(differing)}"
+            f"{where} differs from the settings of the checkpoint: {'; '.join(differing)}"
         )

@@ -1,4 +1,4 @@
-"""Settings read back from a run's folder."""
+"""Reads settings from a run's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.common.errors import UsageError
 from harness.config.complaints import one_line
 from harness.config.settings import Settings, read_settings
 
-# Where the classes of a configuration lay in version 0.1: folders of that time can still be read.
+# Class names of version 0.1 and their present ones, so that its runs can still be read.
 MOVED = {
     **{
         f"harness.data.{name}": f"harness.data.corpus.{name}"
@@ -22,21 +22,21 @@ MOVED = {
         f"harness.schedule.{name}": f"harness.training.schedules.{name}"
         for name in ("Constant", "Cosine", "InverseSqrt", "Linear", "StableDecay", "Step")
     },
-    "harness.training.lion.Lion": "harness.training.lion.Lion",
-    "harness.loggers.local.Local": "harness.loggers.local.Local",
-    "harness.training.muon.Muon": "harness.training.muon.Muon",
+    "harness.lion.Lion": "harness.training.lion.Lion",
+    "harness.loggers.Local": "harness.loggers.local.Local",
+    "harness.optim.Muon": "harness.training.muon.Muon",
 }
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings of a run's config.yaml. What it trusts does not count: only the user says.
+    """The settings of a run's config.yaml, except for `trust`, which only the user may set.
 
-    Raises UsageError for a file that holds anything else.
+    Raises UsageError if the file can't be read or is invalid.
     """
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(path.read_text())):
-            raise ValueError("it holds aliases, ten of which can fill any memory")
-        # What a run writes is resolved: a ${oc.env:…} in it is text, or it would read our secrets.
+            raise ValueError("YAML aliases are not allowed: a few of them can fill the memory")
+        # A run writes resolved values. ${oc.env:…} stays text: it could read a secret.
         plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         return read_settings(with_moved_classes(plain)).replace(trust=[])
     except FileNotFoundError as error:
@@ -46,7 +46,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def with_moved_classes(plain: Any) -> Any:
-    """Plain settings, each class named by where it lies now."""
+    """Plain settings with the present class names."""
     if isinstance(plain, list):
         return [with_moved_classes(value) for value in plain]
     if not isinstance(plain, dict):

@@ -1,18 +1,18 @@
-"""No secret in a configuration: all of it is written into the run's folder, and loggers send it on.
+"""Rejects secrets in a configuration, which is written to the run's folder and sent to loggers.
 
-Keys and passwords belong into the environment, where the libraries that need them look.
+Keys and passwords belong in environment variables.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from harness.common.errors import UsageError
+from harness.config.keys import dotted, walk
 
-# Words that name a secret wherever they end a name, as in PGPASSWORD.
+# Names that end in one of these words name a secret, as in PGPASSWORD.
 _WORD = "password|passwd|pwd|secret"
 _KEY = re.compile(
     rf"(?i)(?:{_WORD}|(?:^|[._-])(?:(?:api|private|secret|access)_?key|credentials?|token|pat))$"
@@ -20,9 +20,9 @@ _KEY = re.compile(
 _VARIABLE = re.compile(
     rf"(?i)(?:{_WORD}|(?:^|_)(?:(?:api)?key|token|pass|pat|credentials?))(?:_|$)"
 )
-_FOLDERS = ("PWD", "OLDPWD")  # which every shell sets
+_FOLDERS = ("PWD", "OLDPWD")  # set by every shell
 _LOGIN = re.compile(r"://[^/\s@]*@")
-# A parameter of an address: ?token=…, &X-Amz-Signature=….
+# A parameter of a URL: ?token=…, &X-Amz-Signature=….
 _PARAMETER = re.compile(
     rf"(?i)://\S*[?&;#](?:[^=&;\s]*(?:token|credentials?|signature|{_WORD})"
     r"|[^=&;\s]*(?:api|access|private|secret)key"
@@ -30,82 +30,77 @@ _PARAMETER = re.compile(
 )
 _FROM_ENVIRONMENT = re.compile(r"\boc\.env\b")
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\\$\{[^}]*\}")  # \${…}: plain text
-SHORTEST = 8  # characters; what is shorter occurs in texts by chance
+SHORTEST = 8  # characters; shorter values occur in texts by chance
 
 
-def require_none_typed(override: str) -> None:
-    """Raises UsageError for an override of the command line that would write a secret into the
-    run's folder, or any value of the environment. It never quotes it."""
+def reject_override(override: str) -> None:
+    """Raises UsageError for a command-line override that would write a secret, or any value of the
+    environment, to the run's folder. The message never quotes it."""
     key = override.lstrip("+~").partition("=")[0].strip()
-    # The key that is shown is the text up to the first =, which may itself be a slip of the paste.
-    shown = key if re.fullmatch(r"[\w./@-]+", key) and _holder(key) is None else "an override"
+    # The text before the first = may itself be a secret, pasted by mistake.
+    shown = key if re.fullmatch(r"[\w./@-]+", key) and not _leaked(key) else "an override"
     if _FROM_ENVIRONMENT.search(_ESCAPED.sub("", override)):
         raise UsageError(
-            f"{shown} reads the environment: the value would be written into the run's folder; "
+            f"{shown} reads the environment: the value would be written to the run's folder; "
             "only files in conf/ may do so"
         )
-    _refuse(shown, override)
+    _reject_text(shown, override)
     if _KEY.search(key):
-        raise UsageError(_named(shown))
+        raise _secret_key(shown)
     for value in _values(override):
-        require_none(value, shown)
+        reject(value, shown)
 
 
-def require_none(value: Any, key: str = "") -> None:
-    """Raises UsageError naming the setting that is, or holds, a secret. It never quotes it."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _refuse(key or "the configuration", str(name))
-            where = f"{key}.{name}" if key else str(name)
-            if _KEY.search(where) and inner is not None:
-                raise UsageError(_named(where))
-            require_none(inner, where)
-    elif isinstance(value, list):
-        for inner in value:
-            require_none(inner, key)
-    elif isinstance(value, str):
-        _refuse(key, value)
+def reject(plain: Any, key: str = "") -> None:
+    """Raises UsageError, naming the setting, if plain settings contain a secret. The message never
+    quotes it. key: of `plain`, in messages."""
+    for path, value in walk(plain, (key,) if key else ()):
+        where = dotted(path)
+        if path and isinstance(path[-1], str):
+            _reject_text(dotted(path[:-1]) or key or "the configuration", path[-1])
+            if _KEY.search(where) and value is not None:
+                raise _secret_key(where)
+        if isinstance(value, str):
+            _reject_text(where, value)
 
 
 def _values(override: str) -> list[Any]:
-    """What an override sets: in a sweep, each of its choices. None for what can't be read, which is
-    never composed either."""
+    """The value of an override, or the choices of a sweep; empty if it can't be parsed, which the
+    loader reports."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import ChoiceSweep, Override
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_override(override)
+        value = OverridesParser.create().parse_override(override).value()
     except HydraException:
         return []
-    value = parsed.value()
     if not isinstance(value, ChoiceSweep):
         return [value]
     return [Override._convert_value(choice) for choice in value.list]
 
 
-def _refuse(key: str, text: str) -> None:
-    if variable := _holder(text):
+def _reject_text(key: str, text: str) -> None:
+    if variable := _leaked(text):
         raise UsageError(
-            f"{key} holds the value of the environment's {variable}: it would be written into the "
-            "run's folder"
+            f"{key} contains the value of the environment variable {variable}: it would be "
+            "written to the run's folder"
         )
     if _LOGIN.search(text) or _PARAMETER.search(text):
         raise UsageError(
-            f"{key} holds an address with a login or a key: it would be written into the run's "
-            "folder"
+            f"{key} contains a URL with a login or a key: it would be written to the run's folder"
         )
 
 
-def _named(key: str) -> str:
-    return (
-        f"{key}: no secret belongs into a configuration, which is written into the run's folder; "
-        "set a variable of the environment"
+def _secret_key(key: str) -> UsageError:
+    return UsageError(
+        f"{key}: a secret must not be part of the configuration, which is written to the run's "
+        "folder; set an environment variable"
     )
 
 
-def _holder(text: str) -> str | None:
-    """The variable of the environment that is called like a secret and whose value is in `text`."""
+def _leaked(text: str) -> str | None:
+    """The environment variable with a secret's name whose value occurs in `text`."""
     for name, value in os.environ.items():
         is_secret = _VARIABLE.search(name) and name not in _FOLDERS
         if len(value) >= SHORTEST and value in text and is_secret:

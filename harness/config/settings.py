@@ -1,7 +1,7 @@
 """A run's settings: typed, checked, frozen.
 
-Each field declares its type, its range and its roles; everything that treats settings differently
-asks `keys_with` for theirs.
+Each field declares its type, range and roles. Code that treats some settings differently selects
+them by `keys_with_role`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,19 @@ from harness.common.errors import UsageError
 from harness.common.values import require_choice, show
 from harness.config import secrets
 from harness.config.build import (
-    Node,
     T,
     build_object,
     check_object,
-    refuse_nested_targets,
+    reject_nested_targets,
     require_trusted_class,
 )
-from harness.config.complaints import complaint, one_line, refuse_extreme_numbers, refuse_missing
+from harness.config.complaints import (
+    first_error,
+    one_line,
+    reject_extreme_numbers,
+    reject_missing_values,
+)
+from harness.config.keys import Node
 
 Currency = Literal["steps", "tokens", "bytes", "flops", "seconds"]
 CURRENCIES: tuple[str, ...] = get_args(Currency)
@@ -48,35 +53,35 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Role(Flag):
-    """What a setting does not decide. Without a role it decides the numbers of a run."""
+    """What a setting may change without effect. One without a role affects the numbers of a run."""
 
     RESUMABLE = auto()
-    """May have another value when a run is resumed."""
+    """May change when a run is resumed."""
     SAME_JOB = auto()
-    """Does not tell one job of a sweep from another."""
+    """Does not distinguish the jobs of a sweep."""
     SAME_CONFIGURATION = auto()
-    """Does not tell two configurations apart in a report: seeds, places, what is watched."""
+    """Does not distinguish configurations in a report: seeds, paths, observation."""
     FROM_USER = auto()
-    """Never taken from a run's folder, which may be a stranger's."""
+    """Never read from a run's folder, which may come from a stranger."""
 
 
 @dataclass(frozen=True)
-class Inside:
-    """The role of one key of a group whose keys are those of a class."""
+class KeyRole:
+    """The role of one key of a group whose keys are a class's arguments."""
 
     key: str
     role: Role
 
 
-WATCHED = Role.RESUMABLE | Role.SAME_CONFIGURATION
-PLACE = WATCHED | Role.SAME_JOB
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Above0 = Annotated[float, Field(gt=0)]
+NO_EFFECT = Role.RESUMABLE | Role.SAME_CONFIGURATION
+NEVER_COMPARED = NO_EFFECT | Role.SAME_JOB
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _plain_name(name: str) -> str:
-    """It becomes the name of a folder, which must not climb out of its own."""
+    """It is part of a folder's name, which must not contain a path."""
     if re.fullmatch(r"\w[\w.+-]{0,99}", name) is None:
         raise PydanticCustomError("range", "a plain name: letters, digits, . _ + -")
     return name
@@ -89,40 +94,40 @@ class _Group(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values, which are not checked."""
+        """A copy with other values, not validated."""
         return self.model_copy(update=changes)
 
 
 class Names(_Group):
-    """Which file of each group was chosen: what tables and folders call the run."""
+    """The chosen file of each group; names the run in tables and folders."""
 
-    # That of a stand-in where the corpus could not be had; `data` itself is compared.
+    # The name of the fallback corpus if that was used; `data` itself is compared.
     data: Annotated[Name, Role.RESUMABLE | Role.SAME_JOB]
     tokenizer: Name
     model: Name
 
 
 class TrainSettings(_Group):
-    """The budget is the one of steps, tokens, bytes, flops and seconds that is given."""
+    """The training budget is given by one of steps, tokens, bytes, flops, seconds."""
 
-    batch_size: Positive
-    seq_len: Positive
-    accumulate: Positive
-    clip: Above0 | None
+    batch_size: PositiveInt
+    seq_len: PositiveInt
+    accumulate: PositiveInt
+    clip: PositiveFloat | None
     positions: Literal["all", "last"]
-    label_smoothing: Share
-    max_norm: Above0 | None
-    ema: Share | None
-    patience: Annotated[Positive | None, Role.RESUMABLE]
+    label_smoothing: Fraction
+    max_norm: PositiveFloat | None
+    ema: Fraction | None
+    patience: Annotated[PositiveInt | None, Role.RESUMABLE]
     batch_norm: BatchNorm
     batch_norm_samples: Annotated[int, Field(ge=2)]
     batch_norm_frozen: Annotated[float, Field(gt=0, le=1)]
     on_non_finite: Annotated[Literal["stop", "skip"], Role.RESUMABLE] = "stop"
-    steps: Annotated[Annotated[int, Field(gt=0)] | None, Role.RESUMABLE] = None
-    tokens: Annotated[Annotated[int, Field(gt=0)] | None, Role.RESUMABLE] = None
-    bytes: Annotated[Annotated[int, Field(gt=0)] | None, Role.RESUMABLE] = None
-    flops: Annotated[Above0 | None, Role.RESUMABLE] = None
-    seconds: Annotated[Above0 | None, Role.RESUMABLE] = None
+    steps: Annotated[PositiveInt | None, Role.RESUMABLE] = None
+    tokens: Annotated[PositiveInt | None, Role.RESUMABLE] = None
+    bytes: Annotated[PositiveInt | None, Role.RESUMABLE] = None
+    flops: Annotated[PositiveFloat | None, Role.RESUMABLE] = None
+    seconds: Annotated[PositiveFloat | None, Role.RESUMABLE] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -139,32 +144,32 @@ class TrainSettings(_Group):
 
     @property
     def trained(self) -> slice:
-        """The positions of a sequence that have a loss."""
+        """The positions of a sequence that count in the loss."""
         return slice(-1, None) if self.positions == "last" else slice(None)
 
     @property
     def budget(self) -> tuple[str, float]:
-        """Its currency and its amount."""
+        """Currency and amount of the budget."""
         given = [(name, getattr(self, name)) for name in CURRENCIES]
         return next((name, amount) for name, amount in given if amount is not None)
 
 
 class EvalSettings(_Group):
-    every: Annotated[Positive, Role.RESUMABLE]
+    every: Annotated[PositiveInt, Role.RESUMABLE]
     stride: int | None
-    batch_size: Annotated[Positive, WATCHED]
-    sample_tokens: Annotated[Annotated[int, Field(ge=0)], WATCHED]
-    prompt: Annotated[str, WATCHED]
+    batch_size: Annotated[PositiveInt, NO_EFFECT]
+    sample_tokens: Annotated[Annotated[int, Field(ge=0)], NO_EFFECT]
+    prompt: Annotated[str, NO_EFFECT]
 
 
 class CheckpointSettings(_Group):
-    every: Positive
+    every: PositiveInt
 
 
 class ObserveSettings(_Group):
-    """every: steps between two looks inside; None: never."""
+    """every: steps between two observations; None: never."""
 
-    every: Positive | None = None
+    every: PositiveInt | None = None
     full: bool = False
 
 
@@ -183,99 +188,99 @@ def _device(device: str) -> str:
 
 
 class Settings(_Group):
-    """Everything that decides a run. The nodes with a `_target_` are built by `build`."""
+    """All settings of a run. Nodes with a `_target_` are built by `build`."""
 
     names: Names
-    # The text's digest is compared instead of its path: it may lie elsewhere by now.
-    data: Annotated[Node, Inside("path", WATCHED)]
+    # Runs compare the digest of the text, not its path.
+    data: Annotated[Node, KeyRole("path", NO_EFFECT)]
     tokenizer: Node
     model: Node
     optimizer: Node
     schedule: Node
     train: TrainSettings
     eval: EvalSettings
-    checkpoint: Annotated[CheckpointSettings, WATCHED]
-    logger: Annotated[dict[str, Node], AfterValidator(_has_local), PLACE]
+    checkpoint: Annotated[CheckpointSettings, NO_EFFECT]
+    logger: Annotated[dict[str, Node], AfterValidator(_has_local), NEVER_COMPARED]
     seed: Annotated[int, Field(ge=0), Role.SAME_CONFIGURATION]
-    device: Annotated[str, AfterValidator(_device), WATCHED]
+    device: Annotated[str, AfterValidator(_device), NO_EFFECT]
     precision: Precision
     compile: bool
-    resume: Annotated[bool, PLACE]
-    run_dir: Annotated[str | None, PLACE]
-    cache: Annotated[str, PLACE | Role.FROM_USER]
+    resume: Annotated[bool, NEVER_COMPARED]
+    run_dir: Annotated[str | None, NEVER_COMPARED]
+    cache: Annotated[str, NEVER_COMPARED | Role.FROM_USER]
     init: Init = "default"
     zero_residual: bool = False
     tf32: bool = False
-    observe: Annotated[ObserveSettings, WATCHED] = ObserveSettings()
-    trust: Annotated[list[str], PLACE | Role.FROM_USER] = []
-    assets: Annotated[list[str | None], PLACE | Role.FROM_USER] = []
+    observe: Annotated[ObserveSettings, NO_EFFECT] = ObserveSettings()
+    trust: Annotated[list[str], NEVER_COMPARED | Role.FROM_USER] = []
+    assets: Annotated[list[str | None], NEVER_COMPARED | Role.FROM_USER] = []
 
     def build(self, group: str, interface: type[T], **given: Any) -> T:
-        """The object a group's node describes; `given` are the arguments the data decide."""
+        """Build the object of a group. given: arguments that follow from the data."""
         return build_object(getattr(self, group), interface, group, trust=self.trust, **given)
 
     def check(self, group: str, interface: type[T], **given: Any) -> None:
-        """Raises UsageError if the group's class or the names and types of its arguments are wrong;
-        what else is, only `build` can tell."""
+        """Raises UsageError for a wrong class and for wrong names or types of arguments; `build`
+        finds other errors."""
         check_object(getattr(self, group), interface, group, trust=self.trust, **given)
 
     def nodes(self) -> Iterable[tuple[str, Node]]:
-        """All that configuration builds, with its key."""
+        """Every node that is built, with its key."""
         for group in ("data", "tokenizer", "model", "optimizer", "schedule"):
             yield group, getattr(self, group)
         for name, node in self.logger.items():
             yield f"logger.{name}", node
 
     def plain(self) -> dict[str, Any]:
-        """As plain values."""
+        """The settings as plain values."""
         return self.model_dump()
 
     def dump(self) -> str:
-        """As YAML: with the code's version, all it takes to repeat the run."""
+        """The settings as YAML; with the code version enough to repeat the run."""
         return OmegaConf.to_yaml(OmegaConf.create(self.plain()))
 
 
-def keys_with(role: Role, group: type[_Group] = Settings, prefix: str = "") -> frozenset[str]:
-    """The dotted keys of the settings, and of whole groups, that have a role."""
+def keys_with_role(role: Role, group: type[_Group] = Settings, prefix: str = "") -> frozenset[str]:
+    """The dotted keys of all settings and groups with this role."""
     found: set[str] = set()
     for name, field in group.model_fields.items():
         for mark in field.metadata:
             if isinstance(mark, Role) and role in mark:
                 found.add(prefix + name)
-            if isinstance(mark, Inside) and role in mark.role:
+            if isinstance(mark, KeyRole) and role in mark.role:
                 found.add(f"{prefix}{name}.{mark.key}")
         if isinstance(field.annotation, type) and issubclass(field.annotation, _Group):
-            found |= keys_with(role, field.annotation, f"{prefix}{name}.")
+            found |= keys_with_role(role, field.annotation, f"{prefix}{name}.")
     return frozenset(found)
 
 
 def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
-    """Check a composed configuration. Raises UsageError at the first thing that can't be."""
+    """Validate a composed configuration. Raises UsageError for the first error."""
     plain = _resolve(config)
     plain.pop("hydra", None)
-    plain.pop("experiment", None)  # an empty group leaves its name behind
-    refuse_extreme_numbers(plain, "")
-    secrets.require_none(plain)
+    plain.pop("experiment", None)  # left over when no experiment is chosen
+    reject_extreme_numbers(plain)
+    secrets.reject(plain)
     try:
         settings = Settings.model_validate(plain)
     except ValidationError as error:
-        raise UsageError(complaint(error, Settings, plain)) from error
-    refuse_missing(plain, "")
+        raise UsageError(first_error(error, Settings, plain)) from error
+    reject_missing_values(plain)
     for where, node in settings.nodes():
         if not isinstance(node.get("_target_"), str):
             raise UsageError(f"{where} names no class: it has no _target_")
-        refuse_nested_targets(node, where)
+        reject_nested_targets(node, where)
     return settings
 
 
 def require_trusted(settings: Settings) -> None:
-    """Raises UsageError if a node names a class outside the trusted packages. Imports nothing."""
+    """Raises UsageError for a class outside the trusted packages, without importing it."""
     for where, node in settings.nodes():
         require_trusted_class(node["_target_"], where, settings.trust)
 
 
 def require_device(key: str, device: str) -> None:
-    """Raises UsageError for what names no device: one of DEVICES, or with a number, cuda:1."""
+    """Raises UsageError unless `device` is one of DEVICES, optionally with an index (cuda:1)."""
     kind, colon, number = device.partition(":")
     require_choice(key, kind, DEVICES)
     if colon and not (number.isascii() and number.isdigit()):
@@ -293,5 +298,5 @@ def _resolve(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(one_line(error)) from error
         return dict(plain)
     if not isinstance(config, Mapping):
-        raise UsageError("the configuration holds no settings by name")
+        raise UsageError("the configuration is not a mapping of settings")
     return dict(config)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from harness.compute.costs import Undrawn
+from harness.compute.costs import NoInitialization
 from harness.config.settings import Settings
 from harness.training.checks import check_settings
 from harness.training.optim import groups_of
@@ -23,7 +23,7 @@ def print_groups(settings: Settings) -> int:
     """Print a table on stdout, a row for each group, and what is unmarked."""
     check_settings(settings)
     vocab_size = load_dataset(settings).tokenizer.vocab_size
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), NoInitialization():
         model = settings.build("model", LanguageModel, vocab_size=vocab_size)
     console = Console(file=sys.stdout, highlight=False)
     console.print(table(settings, model))

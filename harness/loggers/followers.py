@@ -49,7 +49,7 @@ class Followers(Logger):
             except OSError as error:  # no process or no memory left
                 LOG.warning(f"logger {name} can't be started ({error}); the training goes on")
         self._wait([follower.ready for follower in self._followers], START_UP, at_signal=0)
-        if self._interrupt.noted is None:
+        if self._interrupt.received is None:
             for follower in self._followers:
                 follower.require_ready()
 
@@ -79,7 +79,7 @@ class Followers(Logger):
         deadline, signalled = monotonic() + seconds, False
         for event in events:
             while (left := deadline - monotonic()) > 0 and not event.wait(min(LOOK, left)):
-                if self._interrupt.noted is not None and not signalled:
+                if self._interrupt.received is not None and not signalled:
                     deadline, signalled = min(deadline, monotonic() + at_signal), True
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.saved import load_settings
-from harness.config.settings import Role, Settings, keys_with
+from harness.config.settings import Role, Settings, keys_with_role
 
 
 def digest(settings: Settings) -> str:
     """SHA-256 of all that tells one job of a sweep from another. precision=auto is what it means on
     this machine."""
     plain = settings.plain()
-    for key in keys_with(Role.SAME_JOB):
+    for key in keys_with_role(Role.SAME_JOB):
         *groups, name = key.split(".")
         del functools.reduce(dict.__getitem__, groups, plain)[name]
     if settings.precision == "auto":

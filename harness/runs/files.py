@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.text import printable
-from harness.config.settings import Role, keys_with
+from harness.config.settings import Role, keys_with_role
 from harness.runs import blocks, samples
 from harness.runs.blocks import Blocks
 from harness.runs.damage import DamageError, is_finite, parse_json
@@ -21,7 +21,7 @@ from harness.runs.damage import DamageError, is_finite, parse_json
 COSTS = ("step", "tokens", "bytes", "flops", "seconds")
 SCORES = ("val/bits_per_byte", "val/nats_per_token")
 # Hydra's own settings are in no folder but those of very old runs.
-NOT_CONFIGURATION = keys_with(Role.SAME_CONFIGURATION) | {"hydra"}
+NOT_CONFIGURATION = keys_with_role(Role.SAME_CONFIGURATION) | {"hydra"}
 
 
 @dataclass(frozen=True)

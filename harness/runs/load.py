@@ -10,7 +10,7 @@ from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.compute.precision import require_kernels
 from harness.config import identity
-from harness.config.build import Node
+from harness.config.keys import Node
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
 from harness.data.assets import Assets
@@ -45,7 +45,7 @@ class Run:
         Raises UsageError if the text, or how it is split, is no longer the same.
         """
         corpus = self.settings.build("data", Corpus)
-        identity.require_same(self.trained, self.settings, self.folder.config, ["data"])
+        identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
         return prepare(corpus, self.tokenizer, Assets.own(), trained=self.corpus_digest)
 
 
@@ -66,7 +66,7 @@ def load_run(
         raise UsageError(f"{path} has no checkpoint yet")
     tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
-    identity.require_same(state["settings"], settings, folder.config, SCORED)
+    identity.require_same_settings(state["settings"], settings, folder.config, SCORED)
     with checkpoint.fitting(folder.checkpoints):
         model.load_state_dict(_evaluated_weights(state))
     model.to(compute.device).eval()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.config.identity import differences, require_same
+from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
-from harness.config.settings import Role, Settings, keys_with, read_settings
+from harness.config.settings import Role, Settings, keys_with_role, read_settings
 from harness.data.dataset import Dataset
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
@@ -30,7 +30,7 @@ def resumed(asked: Settings, overrides: list[str]) -> Settings:
         raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
     folder = RunFolder.existing(Path(asked.run_dir))
     saved = load_settings(folder.config)
-    saved = saved.replace(**{key: getattr(asked, key) for key in keys_with(Role.FROM_USER)})
+    saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
     before, after = saved.plain(), asked.plain()
@@ -77,7 +77,7 @@ def require_same_origin(
                 f"{settings.run_dir} can't be resumed: its {name} has changed "
                 f"(SHA-256 {saved[name]} → {digest})"
             )
-    require_same(saved["settings"], settings, folder.config)
+    require_same_settings(saved["settings"], settings, folder.config)
 
 
 def _get(node: Any, key: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.common.errors import UsageError
-from harness.compute.costs import Undrawn, step_flops
+from harness.compute.costs import NoInitialization, step_flops
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
@@ -30,7 +30,7 @@ def check_settings(settings: Settings, world: World = ALONE) -> None:
     for name in settings.logger:
         build_logger(settings, name)
     try:
-        with torch.device("meta"), Undrawn():
+        with torch.device("meta"), NoInitialization():
             model = settings.build("model", LanguageModel, vocab_size=256)
             model.initialize(settings.init, settings.zero_residual)
     except RuntimeError as error:

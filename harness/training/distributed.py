@@ -104,7 +104,7 @@ class World:
         if self.size == 1:
             return seconds
 
-        largest = torch.tensor([interrupt.noted or 0, seconds], dtype=torch.float64)
+        largest = torch.tensor([interrupt.received or 0, seconds], dtype=torch.float64)
         self._exchange(largest, distributed.ReduceOp.MAX)
         interrupt.agreed = int(largest[0]) or None
         return float(largest[1])

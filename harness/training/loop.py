@@ -24,7 +24,7 @@ from harness.common.text import printable
 from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute
 from harness.compute.memory import PeakMemory
-from harness.config.identity import decisive
+from harness.config.identity import without_resumable
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.data.dataset import Dataset
@@ -115,7 +115,7 @@ def train(
     origin: dict[str, Any] = {
         "tokenizer": tokenizer.digest,
         "corpus": dataset.digest,
-        "settings": decisive(settings),
+        "settings": without_resumable(settings),
     }
 
     def save_checkpoint() -> None:

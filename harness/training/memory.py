@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from harness.common.errors import UsageError
-from harness.compute.costs import Undrawn, parameters
+from harness.compute.costs import NoInitialization, parameters
 from harness.compute.memory import total_memory
 from harness.config.settings import Settings
 from harness.training.optim import state_size
@@ -16,7 +16,7 @@ from zoo.language_model import LanguageModel
 def require_room(settings: Settings, vocab_size: int, device: torch.device) -> None:
     """Raises UsageError if weights, gradients, the optimizer's state and the moving average alone,
     in fp32, are more than the device's whole memory."""
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), NoInitialization():
         model = settings.build("model", LanguageModel, vocab_size=vocab_size)
     count = parameters(model)["total"]
     numbers = count * (2 if settings.train.ema is None else 3) + state_size(settings, model)

@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from harness.common.errors import UsageError
 from harness.common.values import describe, fits, show
-from harness.compute.costs import Undrawn
-from harness.config.build import Node, build_object, check_object
+from harness.compute.costs import NoInitialization
+from harness.config.build import build_object, check_object
+from harness.config.keys import Node
 from harness.config.settings import Settings
 from harness.training.muon import Muon
 from harness.training.parameter_groups import Group, parameter_groups, part_of
@@ -85,7 +86,7 @@ def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
 
 def planned_rates(settings: Settings) -> dict[str, float]:
     """The `rates_of_parts` of a model that need not be there yet."""
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), NoInitialization():
         model = settings.build("model", LanguageModel, vocab_size=256)
     groups_of(settings, model)  # for what it refuses
     return rates_of_parts(settings, model)

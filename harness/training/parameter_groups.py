@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from harness.common.errors import UsageError
-from harness.common.values import nearest
+from harness.common.values import did_you_mean
 from zoo.roles import OTHER, roles
 
 Group = dict[str, Any]
@@ -89,7 +89,7 @@ def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Paramete
             owner = owners[id(parameter)]
             return f"{twin} is tied to {owner}; its rate is that of {owner.rpartition('.')[0]}"
     parts = sorted({name.split(".")[0] for name, _ in named})
-    return f"the model has no such part.{nearest(part, parts)} Parts: {', '.join(parts)}"
+    return f"the model has no such part.{did_you_mean(part, parts)} Parts: {', '.join(parts)}"
 
 
 def part_of(name: str, parts: Iterable[str]) -> str:

@@ -110,11 +110,11 @@ def _train(
     """The loop, and what a run leaves behind however it ends."""
 
     summary = _first_summary(settings, dataset, compute)
-    interrupt = Interrupt(together=world.size > 1)
+    interrupt = Interrupt(distributed=world.size > 1)
     loggers = choose_loggers(settings, interrupt)
     with (
         folder.logging(quiet=not world.is_first),
-        interrupt.listening(),
+        interrupt.handling_signals(),
         process.signed(folder.path) if world.is_first else nullcontext(),
         progress_bar(settings) if world.is_first else nullcontext(ignore_row) as on_step,
     ):

@@ -111,7 +111,7 @@ def _require_no_secret(master: DictConfig) -> None:
     """What the jobs have in common, which Hydra writes into multirun.yaml: each job's own settings
     and all that was typed are looked at elsewhere."""
     plain: Any = OmegaConf.to_container(master, resolve=False)
-    secrets.require_none({key: value for key, value in plain.items() if key != "hydra"})
+    secrets.reject({key: value for key, value in plain.items() if key != "hydra"})
 
 
 def _require_folder(folder: Path, resume: bool) -> None:
@@ -237,7 +237,7 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
 def _refused(cfg: DictConfig) -> str:
     """A configuration that could not be read, as YAML; nothing of one that holds a secret."""
     try:
-        secrets.require_none(OmegaConf.to_container(cfg, resolve=False))
+        secrets.reject(OmegaConf.to_container(cfg, resolve=False))
     except UsageError:
         return ""
     return OmegaConf.to_yaml(cfg)

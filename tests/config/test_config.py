@@ -19,8 +19,9 @@ from hypothesis import settings as hypothesis_settings
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
-from harness.common.values import closest, describe, fits, show
-from harness.config.build import Node, build_object
+from harness.common.values import describe, fits, nearest, show
+from harness.config.build import build_object
+from harness.config.keys import Node
 from harness.config.saved import load_settings
 from harness.config.settings import read_settings
 from harness.training.checks import check_settings
@@ -144,8 +145,8 @@ def test_words() -> None:
     assert describe(tuple[int, ...]) == "a list: [a whole number, …]"
     assert [show(value) for value in (None, True, 1, 0.5, "a")] == ["null", "true", "1", "0.5", "a"]
     assert len(show("x" * 1000)) < 100
-    assert closest("stepz", ["train.steps", "train.seq_len"]) == "train.steps"
-    assert closest("zzzzz", ["train.steps"]) is None
+    assert nearest("stepz", ["train.steps", "train.seq_len"]) == "train.steps"
+    assert nearest("zzzzz", ["train.steps"]) is None
 
 
 # Building

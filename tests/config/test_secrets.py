@@ -137,17 +137,17 @@ def test_none_can_come_from_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_variable_called_like_a_secret(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"eval.prompt=a {SECRET}"
-    secrets.require_none_typed(text)
+    secrets.reject_override(text)
     monkeypatch.setenv(variable, SECRET)
     with pytest.raises(UsageError, match=f"the environment's {variable}: "):
-        secrets.require_none_typed(text)
+        secrets.reject_override(text)
 
 
 def test_an_address_may_have_a_harmless_parameter() -> None:
-    secrets.require_none_typed("data.url=https://example.org/d?monkey=1&turkey=2")
+    secrets.reject_override("data.url=https://example.org/d?monkey=1&turkey=2")
     for name in ("key", "api-key", "accesskey", "APIKEY"):
         with pytest.raises(UsageError, match="login or a key"):
-            secrets.require_none_typed(f"data.url=https://example.org/d?a=1&{name}=2")
+            secrets.reject_override(f"data.url=https://example.org/d?a=1&{name}=2")
 
 
 def test_the_value_is_looked_at_and_not_only_its_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_the_value_is_looked_at_and_not_only_its_spelling(monkeypatch: pytest.Mo
     monkeypatch.setenv("A_TOKEN", "hush,4f9a")
     for text in (r"eval.prompt=hush\,4f9a", r"eval.prompt=b,hush\,4f9a", r"+a=[{b: hush\,4f9a}]"):
         with pytest.raises(UsageError, match="the environment's A_TOKEN"):
-            secrets.require_none_typed(text)
+            secrets.reject_override(text)
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_what_is_no_secret_is_let_through(
     variable: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, text)
-    secrets.require_none_typed(f"eval.prompt=and {text} again")
+    secrets.reject_override(f"eval.prompt=and {text} again")
     for override in (
         *("train.tokens=3", "eval.sample_tokens=3", "data.url=https://a/b@c:d", "+a={monkeys:1}"),
         *("model=gpt,bigram", "seed=range(0,3)", "~logger.wandb", "eval.prompt=me@example.org"),
         'data.url="https://example.org/a?download=true&keyword=b"',
         "what can't be read: {",
     ):
-        secrets.require_none_typed(override)
+        secrets.reject_override(override)
 
 
 def test_a_saved_configuration_reads_no_environment(

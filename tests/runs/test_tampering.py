@@ -16,7 +16,7 @@ import yaml
 
 from harness.common.errors import UsageError
 from harness.config.build import build_object
-from harness.config.identity import RESUMABLE, decisive, differences
+from harness.config.identity import RESUMABLE, differences, without_resumable
 from harness.config.saved import load_settings
 from harness.data import corpus
 from harness.loggers.local import Local
@@ -136,11 +136,11 @@ def test_a_resumed_run_has_the_users_own_cache_and_assets(
 def test_what_decides_the_numbers_is_all_but_what_may_change(tmp_path: Path) -> None:
     """Every setting counts unless it is named; so does one that will be added."""
     chosen = settings(tmp_path / "a")
-    left_out = {name for name in vars(chosen) if name not in decisive(chosen)}
+    left_out = {name for name in vars(chosen) if name not in without_resumable(chosen)}
     assert left_out == {name for name in RESUMABLE if "." not in name} | {"resume", "run_dir"}
-    before = decisive(chosen)
-    assert differences(before, decisive(settings(tmp_path / "b", "train.steps=9"))) == []
-    changed = decisive(settings(tmp_path / "b", "seed=3", "model.bias=false"))
+    before = without_resumable(chosen)
+    assert differences(before, without_resumable(settings(tmp_path / "b", "train.steps=9"))) == []
+    changed = without_resumable(settings(tmp_path / "b", "seed=3", "model.bias=false"))
     assert differences(before, changed) == ["model.bias: True → False", "seed: 0 → 3"]
     assert differences(before, {}) != []
 

@@ -122,7 +122,7 @@ STACKED = {"body.layers.*.mlp.experts.gate_up_proj", "body.layers.*.mlp.experts.
 
 
 def without_data(model_node: dict[str, Any]) -> LanguageModel:
-    with torch.device("meta"), measure.Undrawn():
+    with torch.device("meta"), measure.NoInitialization():
         return build_object(model_node, LanguageModel, "model", vocab_size=23)
 
 
