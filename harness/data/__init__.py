@@ -1,1 +1,1 @@
-"""Text to batches: assets, corpora, encoded splits on disk, batches."""
+"""From text to batches: assets, corpora, encoded splits on disk, batches."""

@@ -1,4 +1,4 @@
-"""Files that would be downloaded: looked for in the asset path, the cache, then the network."""
+"""Files from the network, looked for in the asset path and the cache first."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from harness.common.errors import UsageError
 from harness.common.files import atomic_write, sha256_of
 from harness.common.paths import REPOSITORY
 
-CONNECT_SECONDS = 8.0  # name look-up, connection and first answer together
+CONNECT_SECONDS = 8.0  # limit for name look-up, connection and first answer together
 
 
 @dataclass(frozen=True)
 class Assets:
-    """Where to look. path: folders in order; cache: the user's own, filled by downloads."""
+    """path: the folders to search, in order. cache: receives downloads."""
 
     path: tuple[Path, ...]
     cache: Path
 
     @classmethod
     def of(cls, folders: Sequence[str | None], cache: str) -> Assets:
-        """Folders from the configuration: unset ones left out, relative ones in the repository."""
+        """From settings. Unset folders are left out; relative ones lie in the repository."""
         path = tuple(REPOSITORY / Path(folder).expanduser() for folder in folders if folder)
         return cls(path, Path(cache).expanduser())
 
     @classmethod
     def own(cls) -> Assets:
-        """The user's: as conf/config.yaml and the environment have it. For a run's folder, which
-        may be a stranger's: what is read of ours must not be written where it says."""
+        """From conf/config.yaml and the environment, not from a run's folder: a stranger's run
+        must not choose where files are read and written."""
         conf = OmegaConf.load(REPOSITORY / "conf" / "config.yaml")
         folders: Any = OmegaConf.to_container(conf.assets, resolve=True)
         return cls.of(folders, conf.cache)
 
     def locate(self, name: str) -> Path | None:
-        """The file or folder of that name, if the asset path or the cache has one."""
+        """The file or folder of that name in the asset path or the cache; None if there is none."""
         for folder in (*self.path, self._downloads):
             if (folder / name).exists():
                 return folder / name
         return None
 
     def find(self, file: str, url: str, sha256: str | None) -> Path:
-        """The file's path, downloaded into the cache if no folder has it.
+        """The path of the file, downloaded to the cache if no folder has it.
 
-        sha256: of the file wanted; None if it is not known. Raises UsageError naming file, address,
-        digest and folder when it can't be had, and when a file of that name is not the one wanted.
+        sha256: the expected digest; None if unknown. Raises UsageError if the file is not available
+        (naming file, URL, digest and folder) or has another digest.
         """
         path = self.locate(file)
         if path is None:
@@ -63,8 +63,8 @@ class Assets:
             raise UsageError(f"{path} can't be read: {error.strerror}") from error
         if sha256 not in (None, found):
             raise UsageError(
-                f"{path} is not the file wanted: its SHA-256 is {found}, not {sha256};"
-                " remove it or put the right one there"
+                f"{path} is not the expected file: its SHA-256 is {found}, not {sha256};"
+                " remove or replace it"
             )
         return path
 
@@ -93,26 +93,27 @@ class Assets:
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """The body, whole. Its failures carry no errno, which `atomic_write` takes for the disk's."""
-    expected, size = response.length, 0  # read in chunks, a short body would pass for a whole one
+    """The body in chunks. Raises OSError if it is incomplete, without an errno, so that
+    `atomic_write` does not report it as an error of the disk."""
+    expected, size = response.length, 0  # a chunked read does not report a short body
     try:
         while chunk := response.read(1 << 20):
             size += len(chunk)
             yield chunk
     except (OSError, HTTPException) as error:
-        raise OSError(f"the transfer broke off: {error}") from error
+        raise OSError(f"the download broke off: {error}") from error
     if expected not in (None, size):
-        raise OSError(f"the transfer broke off after {size} of {expected} bytes")
+        raise OSError(f"the download broke off after {size} of {expected} bytes")
 
 
 def _connect(url: str) -> HTTPResponse:
-    """Open a URL, giving up after CONNECT_SECONDS even where the name look-up hangs."""
+    """Open a URL. Times out after CONNECT_SECONDS even if the name look-up hangs."""
     answer: queue.Queue[HTTPResponse | Exception] = queue.Queue()
 
     def ask() -> None:
         try:
             answer.put(urllib.request.urlopen(url, timeout=CONNECT_SECONDS))
-        except Exception as error:  # handed to the caller's thread
+        except Exception as error:  # raised in the caller's thread
             answer.put(error)
 
     threading.Thread(target=ask, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Where text comes from, and how it is split: by bytes, before anything is tokenized."""
+"""Corpora, and their split by bytes before tokenization."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BLOCK = 1 << 20  # bytes read at a time
 
 
 class Text:
-    """The bytes of a file, or in memory, read a piece at a time: it may not fit in memory."""
+    """A text in a file or in memory, read in blocks because it may not fit in memory."""
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
-        self._state = self._look()
+        self._state = self._stat()
         self.size = self._state[0]
 
     def read(self, start: int, stop: int) -> bytes:
@@ -38,18 +38,18 @@ class Text:
             yield self.read(at, min(at + BLOCK, stop))
 
     def strings(self, start: int, stop: int) -> Iterator[str]:
-        """As text, cut between characters. Bytes that are not UTF-8 survive as lone surrogates."""
+        """The text in blocks of whole characters. Bytes that are not UTF-8: lone surrogates."""
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         for block in self.blocks(start, stop):
             yield decoder.decode(block)
         yield decoder.decode(b"", final=True)
 
     def require_unchanged(self) -> None:
-        """Raises RunFailure if the file is not what it was when reading began."""
-        if self._look() != self._state:
-            raise RunFailure(f"{self._source!s} changed while it was read; start again")
+        """Raises RunFailure if the file changed since this object was created."""
+        if self._stat() != self._state:
+            raise RunFailure(f"{self._source!s} changed while it was being read; start again")
 
-    def _look(self) -> tuple[int, int]:
+    def _stat(self) -> tuple[int, int]:
         if isinstance(self._source, bytes):
             return len(self._source), 0
         status = self._source.stat()
@@ -64,10 +64,10 @@ class Text:
 
 
 class Corpus(ABC):
-    """Where text comes from. split: the shares of train, validation and test, by bytes."""
+    """A source of text. split: the shares of train, validation and test, by bytes."""
 
     found: str | None = None
-    """Where the configuration leaves open which text it is: the name of the one that was read."""
+    """The name of the text that was read, if the configuration has alternatives."""
 
     def __init__(self, split: list[float]) -> None:
         if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-9):
@@ -76,11 +76,12 @@ class Corpus(ABC):
 
     @abstractmethod
     def read(self, assets: Assets) -> Text:
-        """The whole text, as the bytes of its file. Raises UsageError if it can't be had."""
+        """The whole text. Raises UsageError if it is not available."""
 
 
 class Download(Corpus):
-    """A file of known digest; `fallback: python_docs` stands in, loudly, when it can't be had."""
+    """A file with a known digest. fallback: `python_docs` replaces it, with a warning, if it is not
+    available."""
 
     def __init__(
         self, file: str, url: str, sha256: str, split: list[float], fallback: str | None = None
@@ -93,30 +94,31 @@ class Download(Corpus):
         self.file, self.url, self.sha256, self.fallback = file, url, sha256, fallback
 
     def read(self, assets: Assets) -> Text:
-        if self.fallback is None:
-            return Text(assets.find(self.file, self.url, self.sha256))
         try:
             text = Text(assets.find(self.file, self.url, self.sha256))
-            self.found = Path(self.file).stem
+            if self.fallback:
+                self.found = Path(self.file).stem
+            return text
         except UsageError as error:
-            _shout(
-                f"{error}\nTRAINING ON THE PYTHON DOCUMENTATION INSTEAD: these numbers do not "
-                f"compare with any of {self.file}"
+            if self.fallback is None:
+                raise
+            _warn_once(
+                f"{error}\nTRAINING ON THE PYTHON DOCUMENTATION INSTEAD: the numbers can't be "
+                f"compared with those of {self.file}"
             )
             self.found = self.fallback
-            text = PythonDocs(self.split).read(assets)
-        return text
+            return PythonDocs(self.split).read(assets)
 
 
 @functools.cache
-def _shout(notice: str) -> None:
-    """Once in a process: each job of a sweep would say the same."""
+def _warn_once(notice: str) -> None:
+    """Once per process, because each job of a sweep gives the same warning."""
     line = "!" * 88
     print(f"{line}\n{notice}\n{line}", file=sys.stderr)
 
 
 class TextFile(Corpus):
-    """Any file; its bytes are taken as they are."""
+    """Any file; its bytes are not changed."""
 
     def __init__(self, path: str, split: list[float]) -> None:
         super().__init__(split)
@@ -131,7 +133,7 @@ class TextFile(Corpus):
 
 
 class PythonDocs(Corpus):
-    """The reference text that ships with every CPython (`pydoc_data.topics`)."""
+    """The language reference in every CPython (`pydoc_data.topics`)."""
 
     def read(self, assets: Assets) -> Text:
         from pydoc_data.topics import topics
@@ -140,27 +142,20 @@ class PythonDocs(Corpus):
 
 
 def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:
-    """Where each part begins and ends: cut by bytes at the cumulated shares, each cut moved to the
+    """Start and end of each part. The cuts are at the cumulative shares of the bytes, moved to the
     nearest start of a character."""
     cuts = [0]
     for share in (shares[0], shares[0] + shares[1]):
-        # Rounded first: 0.7 + 0.1 is a hair below 0.8 in floating point, a whole byte in the cut.
+        # Rounded first: 0.7 + 0.1 < 0.8 in floating point would move the cut by a byte.
         cuts.append(max(cuts[-1], _character_start(text, int(round(share * text.size, 6)))))
     return list(itertools.pairwise([*cuts, text.size]))
-
-
-def split_bytes(content: bytes, shares: list[float]) -> list[bytes]:
-    """The parts of a text in memory."""
-    return [content[start:stop] for start, stop in split_points(Text(content), shares)]
 
 
 def _character_start(text: Text, cut: int) -> int:
     for distance in range(4):  # a UTF-8 character has at most 3 continuation bytes
         for candidate in (cut - distance, cut + distance):
-            if 0 <= candidate <= text.size and not _continues(text, candidate):
-                return candidate
-    return cut  # not UTF-8 hereabouts: any place is as good
-
-
-def _continues(text: Text, at: int) -> bool:
-    return any(byte & 0xC0 == 0x80 for byte in text.read(at, at + 1))
+            if 0 <= candidate <= text.size:
+                byte = text.read(candidate, candidate + 1)
+                if not byte or byte[0] & 0xC0 != 0x80:
+                    return candidate
+    return cut  # no UTF-8 near the cut

@@ -1,4 +1,4 @@
-"""A corpus, split by bytes and encoded part by part."""
+"""A corpus, split by bytes, each part encoded by itself."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from numpy.typing import NDArray
 from harness.common.errors import UsageError
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus, Text, split_points
-from harness.data.encoded import PARTS, Lost, Split, encode_parts, learn
+from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts, fit_tokenizer
 from zoo_tokenizers import Tokenizer, TokenizerError
 
-COUNTED = 1 << 22  # ids counted at a time
+IDS_PER_COUNT = 1 << 22  # ids counted at a time
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts, the tokenizer that encoded them, and the digest of the text they are of.
+    """The encoded parts of a corpus and their tokenizer.
 
-    A part whose share is 0 is None; train never is. text: what was encoded, from its start. lost:
-    what a lossy tokenizer loses; None for one that loses nothing. name: of the text that was read,
-    where the configuration leaves it open.
+    val and test are None if their share is 0. digest: of the whole text. lost: what a lossy
+    tokenizer loses; None if it is lossless. name: as `Corpus.found`.
     """
 
     train: Split
@@ -31,35 +30,34 @@ class Dataset:
     tokenizer: Tokenizer
     digest: str
     text: Text
-    lost: Lost | None = None
+    lost: RoundTripLoss | None = None
     name: str | None = None
 
     def counts(self) -> NDArray[np.int64]:
-        """(V,): how often each id occurs in the train split. An id at 0 was never learnt from: what
-        never to sample, if such ids are to be left out."""
+        """(V,): how often each id occurs in the train split."""
         vocab_size, ids = self.tokenizer.vocab_size, self.train.ids
         counts = np.zeros(vocab_size, dtype=np.int64)
-        for start in range(0, len(ids), COUNTED):
-            counts += np.bincount(ids[start : start + COUNTED], minlength=vocab_size)
+        for start in range(0, len(ids), IDS_PER_COUNT):
+            counts += np.bincount(ids[start : start + IDS_PER_COUNT], minlength=vocab_size)
         return counts
 
     def notes(self) -> list[str]:
-        """What a reader of the numbers must know of the data, a sentence each."""
+        """What a reader of the scores must know about the data, one sentence each."""
         notes = self.tokenizer.notes()
         if self.lost is not None:
             before, after = self.lost.examples[0] if self.lost.examples else ("", "")
             notes.append(
-                f"the tokenizer is lossy: of {self.lost.characters} characters it does not give "
-                f"back {self.lost.changed} ({before!r} → {after!r}); no bits per byte"
+                f"the tokenizer is lossy: it changes {self.lost.changed} of "
+                f"{self.lost.characters} characters ({before!r} → {after!r}); no bits per byte"
             )
         for name in PARTS[1:]:
             part = getattr(self, name)
             if part is not None and part.unknown:
                 shown = ", ".join(map(repr, list(part.unknown)[:5]))
                 notes.append(
-                    f"the {name} split has {sum(part.unknown.values())} characters that train "
-                    f"never showed ({shown}{', …' if len(part.unknown) > 5 else ''}); they are "
-                    "paid for in bits per byte, but the model does not see them"
+                    f"the {name} split has {sum(part.unknown.values())} characters that are not in "
+                    f"train ({shown}{', …' if len(part.unknown) > 5 else ''}); bits per byte "
+                    "include their cost, but the model does not see them"
                 )
         return notes
 
@@ -67,20 +65,19 @@ class Dataset:
 def prepare(
     corpus: Corpus, tokenizer: Tokenizer, assets: Assets, trained: str | None = None
 ) -> Dataset:
-    """Give the tokenizer its vocabulary, fetched or learnt from train alone, and encode each part;
-    or map what the cache holds.
+    """Fetch the tokenizer's vocabulary or learn it from train, and encode each part, unless the
+    cache has the result.
 
-    trained: the digest of the text that a finished run was trained on; its tokenizer, which has its
-    vocabulary already, comes with it.
-    Raises UsageError for a text or a vocabulary that can't be had, for text that the tokenizer
-    can't take, and for another text than the run's.
+    trained: for a finished run the digest of its text; its tokenizer has a vocabulary already.
+    Raises UsageError if text or vocabulary are not available, if the tokenizer can't encode the
+    text, and if the text is not that of the run.
     """
     try:
         if trained is None:
             tokenizer.fetch(assets)
         text = corpus.read(assets)
         digest = text.digest(0, text.size)
-        # Before anything is written: a run's folder may name any file.
+        # Checked before anything is written: a run's folder may name any file.
         if trained not in (None, digest):
             raise UsageError(
                 "data: the text is not the one this run was trained on "
@@ -90,7 +87,7 @@ def prepare(
         if parts[0][1] == 0:
             raise UsageError(f"the train split is empty: the corpus has {text.size} bytes")
         if trained is None:
-            learn(tokenizer, text, parts[0], assets.cache)
+            fit_tokenizer(tokenizer, text, parts[0], assets.cache)
         splits, lost = encode_parts(text, parts, digest, tokenizer, assets.cache)
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error
@@ -100,7 +97,7 @@ def prepare(
 
 
 def require_length(dataset: Dataset, seq_len: int) -> None:
-    """Raises UsageError, naming both lengths, if a part is too short for one sequence."""
+    """Raises UsageError if a part is too short for one sequence."""
     for name in PARTS:
         part = getattr(dataset, name)
         if part is not None and len(part.ids) <= seq_len:

@@ -1,4 +1,4 @@
-"""What a tokenizer makes of a corpus, in numbers."""
+"""Statistics of an encoded corpus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare
 from zoo_tokenizers import Tokenizer
 
-SAMPLE = 1 << 22  # bytes of the train split that are encoded again, for the speed and the way back
-SHOWN = 5  # examples of a kind
+SAMPLE = 1 << 22  # bytes of train that are encoded again, to measure speed and round trip
+SHOWN = 5  # examples per row
 
 
 def describe_data(settings: Settings) -> str:
-    """Prepare the corpus, and what there is to say of it, as a table."""
+    """Encode the corpus; returns its statistics as a table."""
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
@@ -25,12 +25,12 @@ def describe_data(settings: Settings) -> str:
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """What the tokenizer makes of the corpus, in numbers.
+    """Statistics of the encoded corpus.
 
-    seen: for 1, 10 and 100, the ids that occur less often than that in the train split; a model
-    hardly learns what they mean (the "glitch" tokens of Land & Bartolo 2024, arXiv 2405.05417).
-    rare: the longest that do occur, but less than 10 times. one_byte and partial: the shares of
-    train's tokens that stand for a single byte, and for less than a character.
+    seen: for 1, 10 and 100, the number of ids that occur less often than that in train. A model
+    hardly learns them (the "glitch" tokens of Land & Bartolo 2024, arXiv 2405.05417).
+    rare: the longest ids that occur fewer than 10 times. one_byte, partial: the shares of train's
+    tokens that are a single byte, and that are not whole characters.
     """
     tokenizer, counts, pieces = dataset.tokenizer, dataset.counts(), dataset.tokenizer.pieces
     used = counts.nonzero()[0].tolist()
@@ -72,7 +72,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def render(data: str, tokenizer: str, found: dict[str, Any]) -> str:
-    """As a table for the screen."""
+    """The statistics as a table."""
     kind = f"{'lossless' if found['lossless'] else 'lossy'}{', LEAKS' if found['leaks'] else ''}"
     lines = [
         f"{data} by {tokenizer}: {found['vocab_size']:,} ids ({found['stored_as']}), {kind}",
@@ -103,7 +103,7 @@ def render(data: str, tokenizer: str, found: dict[str, Any]) -> str:
 
 
 def _encode_again(dataset: Dataset) -> tuple[float, int, bool]:
-    """Seconds and bytes of encoding the beginning of train, and whether decoding gives it back."""
+    """Encode the start of train: seconds, bytes, and whether decoding restores the text."""
     tokenizer = dataset.tokenizer
     end = min(SAMPLE, dataset.train.bytes)
     text = "".join(dataset.text.strings(0, end))

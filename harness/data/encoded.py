@@ -1,7 +1,7 @@
-"""Token ids on disk: encoded once in a stream, memory-mapped ever after, and learnt once.
+"""The cache of token ids and learnt vocabularies. Ids are encoded once and then memory-mapped.
 
-A folder of the cache is named by all that decides its content, so that whoever fills it writes the
-same: two processes may do so at once, and a damaged file is simply written again.
+A cache folder is named by a digest of all that determines its content, so two processes can write
+it at the same time, and a damaged file is written again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from harness.common.files import atomic_write, sha256_of
 from harness.data.corpus import Text
 from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, smallest_unsigned
 
-FORMAT = 2  # of the cache; a change of what is encoded how must raise it
+FORMAT = 2  # version of the cache; increase it when the encoding changes
 PARTS = ("train", "val", "test")
-UNICODE_SCALARS = 0x110000 - 0x800  # all code points but the surrogates
-SAMPLED_CHARACTERS = 1 << 22  # how much of a text is looked at to see what a lossy tokenizer loses
+UNICODE_SCALARS = 0x110000 - 0x800  # all code points except surrogates
+SAMPLED_CHARACTERS = 1 << 22  # read to measure the loss of a lossy tokenizer
 
 Ids = NDArray[np.unsignedinteger]
 
@@ -34,8 +34,8 @@ Ids = NDArray[np.unsignedinteger]
 class Split:
     """One encoded part of a corpus.
 
-    bytes: of its whole text. unknown: the characters that the vocabulary lacks, and how often they
-    occur; they are not among the ids.
+    bytes: length of its text. unknown: characters that the vocabulary lacks, with their counts;
+    the ids leave them out.
     """
 
     ids: Ids
@@ -44,22 +44,20 @@ class Split:
 
     @property
     def unknown_nats(self) -> float:
-        """What it costs to send the unknown characters beside the ids, so that the metric still
-        covers every byte: for each its place in the text and its code point, both uniform.
+        """The cost in nats of the unknown characters, so that the metric covers every byte.
 
-        It is a code in two parts: the receiver decodes the ids, then puts each character in its
-        place. That the lengths of both lists are known is taken for granted, as it is of the number
-        of tokens in any score. (Places in ascending order would cost ln n! less: this is an upper
-        bound.)
+        It is a two-part code. The receiver decodes the ids, then inserts each character: position
+        and code point, both uniform. Both counts are assumed to be known, as is the number of
+        tokens in any score. It is an upper bound: ascending positions would cost ln n! less.
         """
         count = sum(self.unknown.values())
         return count * (math.log(len(self.ids) + count) + math.log(UNICODE_SCALARS))
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What decode(encode(text)) does not give back of a text's first `characters` characters, line
-    by line. changed: how many of them; examples: three lines, before and after."""
+class RoundTripLoss:
+    """How many of a text's first `characters` characters decode(encode(line)) changes. examples:
+    up to three lines, before and after."""
 
     characters: int
     changed: int
@@ -68,10 +66,10 @@ class Lost:
 
 def encode_parts(
     text: Text, parts: list[tuple[int, int]], digest: str, tokenizer: Tokenizer, cache: Path
-) -> tuple[list[Split], Lost | None]:
-    """Each part encoded by itself and memory-mapped, and what is lost if the tokenizer is lossy.
+) -> tuple[list[Split], RoundTripLoss | None]:
+    """The parts, each encoded by itself and memory-mapped, and the loss of a lossy tokenizer.
 
-    digest: of the text. Raises TokenizerError for text that the tokenizer can't take.
+    digest: of the text. Raises TokenizerError for text that the tokenizer can't encode.
     """
     name = hashlib.sha256(f"{FORMAT} {digest} {parts} {tokenizer.digest}".encode()).hexdigest()
     folder = cache / "encoded" / name
@@ -80,13 +78,13 @@ def encode_parts(
         _write(folder, text, parts, tokenizer)
         found = _read(folder)
     if found is None:
-        raise RunFailure(f"{folder} does not read back as it was written: check the disk")
+        raise RunFailure(f"{folder} differs from what was written: check the disk")
     return found
 
 
-def learn(tokenizer: Tokenizer, text: Text, train: tuple[int, int], cache: Path) -> None:
-    """Let the tokenizer learn what it learns, from the train split alone unless it leaks; or take
-    what it learnt before from the same text by the same recipe."""
+def fit_tokenizer(tokenizer: Tokenizer, text: Text, train: tuple[int, int], cache: Path) -> None:
+    """Fit the tokenizer to the train split (to the whole text if it leaks), or load what an equal
+    tokenizer learnt from the same text."""
     start, stop = (0, text.size) if tokenizer.leaks else train
     if tokenizer.recipe is None:
         tokenizer.fit(text.strings(start, stop))
@@ -96,7 +94,7 @@ def learn(tokenizer: Tokenizer, text: Text, train: tuple[int, int], cache: Path)
     folder = cache / "learnt" / hashlib.sha256(key.encode()).hexdigest()
     try:
         tokenizer.load(folder)
-    except TokenizerError:  # not there, or not whole
+    except TokenizerError:  # missing or damaged
         tokenizer.fit(text.strings(start, stop))
         text.require_unchanged()
         try:
@@ -111,7 +109,7 @@ def _write(folder: Path, text: Text, parts: list[tuple[int, int]], tokenizer: To
         with atomic_write(folder / f"{name}.ids") as file:
             described[name] = _encode(file, text, start, stop, tokenizer)
     text.require_unchanged()
-    lost = None if tokenizer.lossless else asdict(_what_is_lost(text, tokenizer))
+    lost = None if tokenizer.lossless else asdict(_measure_loss(text, tokenizer))
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size)).name
     meta = {"type": kind, "parts": described, "lost": lost}
     with atomic_write(folder / "meta.json") as file:
@@ -119,26 +117,26 @@ def _write(folder: Path, text: Text, parts: list[tuple[int, int]], tokenizer: To
 
 
 def _encode(file: Any, text: Text, start: int, stop: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Write the ids of one part; its description for meta.json."""
+    """Write the ids of one part; returns its entry in meta.json."""
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size))
     token_bytes = tokenizer.token_bytes
     digest, unknown, at = hashlib.sha256(), Counter[str](), start
-    for piece in tokenizer.recut(text.strings(start, stop)):
+    for piece in tokenizer.rechunk(text.strings(start, stop)):
         try:
             ids, lacking = tokenizer.encode_known(piece)
         except NotUnicode as error:
             raise NotUnicode(error.byte, at + error.offset) from error
         if len(ids) and int(ids.max()) >= tokenizer.vocab_size:
             raise TokenizerError(
-                f"{type(tokenizer).__name__} made id {ids.max()}, beyond its vocabulary of "
-                f"{tokenizer.vocab_size}"
+                f"{type(tokenizer).__name__} returned id {ids.max()}, but its vocabulary has only "
+                f"{tokenizer.vocab_size} ids"
             )
         size = len(piece.encode("utf-8", "surrogateescape"))
         missing = sum(len(character.encode()) * n for character, n in lacking.items())
         if tokenizer.lossless and int(token_bytes[ids].sum()) + missing != size:
             raise TokenizerError(
-                f"{type(tokenizer).__name__} calls itself lossless, but its tokens from byte {at} "
-                f"on do not stand for the {size} bytes of the text"
+                f"{type(tokenizer).__name__} is declared lossless, but its tokens from byte {at} "
+                f"on do not cover the {size} bytes of the text"
             )
         content = ids.astype(kind, copy=False).tobytes()
         digest.update(content)
@@ -148,8 +146,8 @@ def _encode(file: Any, text: Text, start: int, stop: int, tokenizer: Tokenizer) 
     return {"bytes": stop - start, "unknown": unknown, "sha256": digest.hexdigest()}
 
 
-def _read(folder: Path) -> tuple[list[Split], Lost | None] | None:
-    """What `_write` wrote, or None if it is not there whole."""
+def _read(folder: Path) -> tuple[list[Split], RoundTripLoss | None] | None:
+    """What `_write` wrote; None if it is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta.pop("sha256") != _digest(meta):
@@ -159,11 +157,11 @@ def _read(folder: Path) -> tuple[list[Split], Lost | None] | None:
             described, path = meta["parts"][name], folder / f"{name}.ids"
             if sha256_of(path) != described["sha256"]:
                 return None
-            empty = path.stat().st_size == 0  # which can't be mapped
+            empty = path.stat().st_size == 0  # can't be mapped
             ids = np.empty(0, meta["type"]) if empty else np.memmap(path, meta["type"], mode="r")
-            # A plain view of it: numpy's memmap costs several times as much to index.
+            # Indexing a plain view is several times faster than indexing np.memmap.
             splits.append(Split(ids.view(np.ndarray), described["bytes"], described["unknown"]))
-        return splits, Lost(**meta["lost"]) if meta["lost"] else None
+        return splits, RoundTripLoss(**meta["lost"]) if meta["lost"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -172,7 +170,7 @@ def _digest(meta: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
 
 
-def _what_is_lost(text: Text, tokenizer: Tokenizer) -> Lost:
+def _measure_loss(text: Text, tokenizer: Tokenizer) -> RoundTripLoss:
     characters, changed, examples = 0, 0, dict[str, str]()
     for piece in text.strings(0, text.size):
         for line in piece.splitlines(keepends=True):
@@ -183,4 +181,4 @@ def _what_is_lost(text: Text, tokenizer: Tokenizer) -> Lost:
         characters += len(piece)
         if characters >= SAMPLED_CHARACTERS:
             break
-    return Lost(characters, changed, [[line, back] for line, back in examples.items()])
+    return RoundTripLoss(characters, changed, [[line, back] for line, back in examples.items()])

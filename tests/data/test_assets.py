@@ -119,7 +119,7 @@ def test_a_download_of_unknown_digest_must_still_be_whole(server: str, tmp_path:
 @pytest.mark.parametrize(
     ("page", "reason"),
     [
-        ("short", "the transfer broke off"),
+        ("short", "the download broke off"),
         ("wrong", "the download's SHA-256 is"),
         ("page", "the download's SHA-256 is"),
         ("missing", "HTTP Error 404"),
@@ -156,7 +156,7 @@ def test_a_server_that_never_answers_is_given_up(
 
 def test_another_file_of_that_name_is_refused(server: str, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_bytes(b"something else")
-    with pytest.raises(UsageError, match="is not the file wanted") as error:
+    with pytest.raises(UsageError, match="is not the expected file") as error:
         Assets((tmp_path,), tmp_path / "cache").find("corpus.txt", f"{server}/right", SHA)
     assert SHA in str(error.value)
     assert hashlib.sha256(b"something else").hexdigest() in str(error.value)

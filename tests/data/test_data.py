@@ -31,7 +31,7 @@ from harness.data import corpus as corpus_module
 from harness.data import dataset, encoded
 from harness.data.assets import Assets
 from harness.data.batches import draw_batch
-from harness.data.corpus import Download, PythonDocs, Text, TextFile, split_bytes
+from harness.data.corpus import Download, PythonDocs, Text, TextFile, split_points
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.data.encoded import Split
 from tests.waiting import GUARD
@@ -56,6 +56,10 @@ def parts_of(dataset: Dataset) -> list[Split]:
 
 
 # The split
+
+
+def split_bytes(content: bytes, shares: list[float]) -> list[bytes]:
+    return [content[start:stop] for start, stop in split_points(Text(content), shares)]
 
 
 def test_the_real_corpus_is_split_by_bytes(assets: Path) -> None:

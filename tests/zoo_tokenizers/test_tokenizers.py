@@ -338,7 +338,7 @@ def test_an_unknown_character_is_named() -> None:
 
 @pytest.mark.parametrize("name", ON_THE_CORPUS)
 def test_in_pieces_as_in_one(name: str, datasets: dict[str, Dataset]) -> None:
-    """However the text arrives, cut at the places of `last_cut` it gives the ids of the whole."""
+    """However the text arrives, cut at the places of `last_safe_cut` it gives the ids of the whole."""
     tokenizer = datasets[name].tokenizer
     known = [c for c in PARTICULAR if name != "char"] or sorted(
         piece.decode() for piece in tokenizer.pieces
@@ -348,7 +348,7 @@ def test_in_pieces_as_in_one(name: str, datasets: dict[str, Dataset]) -> None:
     @given(st.lists(strings, max_size=6))
     def in_pieces(arriving: list[str]) -> None:
         whole = "".join(arriving)
-        pieces = list(tokenizer.recut(arriving))
+        pieces = list(tokenizer.rechunk(arriving))
         assert "".join(pieces) == whole
         assert joined(tokenizer, pieces) == tokenizer.encode(whole).tolist()
 
@@ -369,7 +369,7 @@ def test_the_corpus_in_pieces_as_in_one(
     generator = random.Random(1)
     places = sorted(generator.randrange(len(whole)) for _ in range(300))
     arriving = [whole[i:j] for i, j in zip([0, *places], [*places, len(whole)], strict=True)]
-    pieces = list(tokenizer.recut(arriving))
+    pieces = list(tokenizer.rechunk(arriving))
     assert len(pieces) > 100  # it is cut, not held back to the end
     assert joined(tokenizer, pieces) == tokenizer.encode(whole).tolist()
 
@@ -384,7 +384,7 @@ def test_long_lines_in_pieces_as_in_one(name: str, datasets: dict[str, Dataset])
         places = sorted(generator.randrange(len(whole)) for _ in range(9))
         arriving = [whole[i:j] for i, j in zip([0, *places], [*places, len(whole)], strict=True)]
         assert (
-            joined(tokenizer, list(tokenizer.recut(arriving))) == tokenizer.encode(whole).tolist()
+            joined(tokenizer, list(tokenizer.rechunk(arriving))) == tokenizer.encode(whole).tolist()
         )
         assert tokenizer.decode(tokenizer.encode(whole)) == whole
 
@@ -405,11 +405,11 @@ def test_a_text_that_can_not_be_cut_is_not_looked_through_again_and_again() -> N
     seen = []
 
     class Uncut(Characters):
-        def last_cut(self, text: str) -> int:
+        def last_safe_cut(self, text: str) -> int:
             seen.append(len(text))
             return 0
 
-    assert list(Uncut().recut(["x"] * 1000)) == ["x" * 1000]
+    assert list(Uncut().rechunk(["x"] * 1000)) == ["x" * 1000]
     assert sum(seen) < 3000
 
 
@@ -875,7 +875,7 @@ def test_a_vocabulary_of_the_wrong_digest_is_refused(
     for path in paths:
         path.chmod(0o644)
         path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises((UsageError, TokenizerError), match="is not the file wanted: its SHA-256"):
+    with pytest.raises((UsageError, TokenizerError), match="is not the expected file: its SHA-256"):
         tokenizer_of(*ON_THE_CORPUS[name]).fetch(Assets((mirror,), tmp_path / "cache"))
     assert all(path.exists() for path in paths)  # a mirror is not ours to tidy
 
@@ -942,7 +942,7 @@ def test_lossless_is_what_spells_all_bytes(changes: dict[str, Any], lossless: bo
     if lossless:
         assert tokenizer.decode(tokenizer.encode(awkward)) == awkward
         arriving = list(awkward * 3)
-        pieces = list(tokenizer.recut(arriving))
+        pieces = list(tokenizer.rechunk(arriving))
         assert joined(tokenizer, pieces) == tokenizer.encode(awkward * 3).tolist()
 
 

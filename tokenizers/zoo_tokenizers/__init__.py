@@ -1,20 +1,19 @@
-"""Tokenizers behind one interface. The package is not called `tokenizers`, because transformers
-imports Hugging Face's library of that name."""
+"""Tokenizers behind one interface. The name `tokenizers` belongs to Hugging Face's library."""
 
 from zoo_tokenizers.tokenizer import (
+    AssetFinder,
     NotUnicode,
     Tokenizer,
     TokenizerError,
     UnknownCharacter,
-    Vocabularies,
     smallest_unsigned,
 )
 
 __all__ = [
+    "AssetFinder",
     "NotUnicode",
     "Tokenizer",
     "TokenizerError",
     "UnknownCharacter",
-    "Vocabularies",
     "smallest_unsigned",
 ]

@@ -1,4 +1,4 @@
-"""Every byte is a token: 256 ids, nothing to learn, exact on any file."""
+"""One token per byte: 256 ids, nothing to learn, lossless for any file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every distinct character of the train split is a token, in code-point order (as in nanoGPT)."""
+"""One token per distinct character of the train split, in code-point order (as in nanoGPT)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo_tokenizers.tokenizer import (
 
 
 class Characters(Tokenizer):
-    """Id = rank of the character among those of the train split."""
+    """Id = rank of the character in the sorted characters of the train split."""
 
     recipe = "every character"
 
@@ -32,7 +32,7 @@ class Characters(Tokenizer):
             offset += len(text.encode())
         if not len(seen):
             raise TokenizerError("the train split is empty: there are no characters to learn")
-        self._take(seen)
+        self._set(seen)
 
     def encode(self, text: str) -> Ids:
         ids, known = self._look_up(text)
@@ -40,7 +40,7 @@ class Characters(Tokenizer):
             at = int(np.argmin(known))
             raise UnknownCharacter(
                 f"character {text[at]!r} at offset {at} is not among the {self.vocab_size} "
-                "characters of the train split; leave it out or use tokenizer=bytes"
+                "characters of the train split; remove it or use tokenizer=bytes"
             )
         return ids
 
@@ -60,9 +60,9 @@ class Characters(Tokenizer):
         return {"characters.txt": b"".join(self.pieces)}
 
     def restore(self, files: Mapping[str, bytes]) -> None:
-        self._take(_code_points(files["characters.txt"].decode()))
+        self._set(_code_points(files["characters.txt"].decode()))
 
-    def _take(self, code_points: NDArray[np.uint32]) -> None:
+    def _set(self, code_points: NDArray[np.uint32]) -> None:
         self.pieces = [chr(point).encode() for point in code_points]
         self._rank_of = np.full(sys.maxunicode + 1, -1, dtype=np.int32)
         self._rank_of[code_points] = np.arange(len(code_points))

@@ -1,8 +1,8 @@
 """SentencePiece (Kudo & Richardson 2018, arXiv 1808.06226), with settings like Llama 2's.
 
-Kept lossless: no space is put in front, none is removed, a line break is a token of its own, and
-what the vocabulary lacks is spelt in bytes. SentencePiece writes a space as U+2581 and can't tell
-the two apart, so a U+2581 in the text is spelt in bytes as well.
+Kept lossless: no space is added or removed, a line break is a token, and unknown characters are
+encoded in bytes. SentencePiece replaces a space by U+2581, so a U+2581 in the text is encoded in
+bytes too.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from typing import Any, Literal
 import numpy as np
 import sentencepiece
 
-from zoo_tokenizers.text import STRAY_BYTES, encode_apart, is_unicode
+from zoo_tokenizers.text import STRAY_BYTES, encode_with_bytes, is_unicode
 from zoo_tokenizers.tokenizer import Ids, Tokenizer, TokenizerError, smallest_unsigned
 
 _SPACE = "\u2581"
-_APART = _SPACE + STRAY_BYTES
-_UNKNOWN = "\u2585"  # the trainer passes over a line that holds its own sign for the unknown
+_IN_BYTES = _SPACE + STRAY_BYTES
+_UNKNOWN = "\u2585"  # the trainer skips lines with its own mark for unknown characters
 _LINE = 1000
-# What is encoded, and learnt from, at a time: a line; of a longer one 1,000 characters or somewhat
-# more, up to a space that follows something else. No piece holds such a place, so that the ids are
-# those of the whole. (A unigram model's are then even better: it adds up the scores of what it is
-# given in single precision, and errs where that is long.)
+# The unit of encoding and learning: a line, or at least 1,000 characters of a longer line, up to a
+# space that follows a non-space. No piece spans such a position, so the ids are those of the whole.
+# (A unigram model is even more exact on units: it adds scores in single precision.)
 _UNIT = re.compile(rf"[^\n]{{0,{_LINE}}}\n|[^\n]{{{_LINE - 1},}}?[^\n ](?= )|[^\n]+")
-_AFTER_LAST = re.compile(rf".*[\n{_APART}]", re.DOTALL)
+_AFTER_LAST = re.compile(rf".*[\n{_IN_BYTES}]", re.DOTALL)
 
 _FIXED: dict[str, Any] = {
     "max_sentencepiece_length": 27,
@@ -44,22 +43,22 @@ _FIXED: dict[str, Any] = {
     "user_defined_symbols": ["\n"],
     "hard_vocab_limit": False,
     "input_sentence_size": 2_000_000,
-    "shuffle_input_sentence": False,  # the first 2 million: no seed makes a drawing repeatable
+    "shuffle_input_sentence": False,  # takes the first 2 million: random sampling is not repeatable
     "max_sentence_length": 4192,
     "seed_sentencepiece_size": 1_000_000,
     "unk_id": 0,
     "bos_id": 1,
     "eos_id": 2,
     "pad_id": -1,
-    "num_threads": 1,  # the learnt file's bytes depend on it
+    "num_threads": 1,  # changes the bytes of the model file
 }
 
 
 class SentencePiece(Tokenizer):
     """vocab_size: the most pieces; fewer if the text does not support as many.
 
-    whole_file: learn from validation and test too, as the study notes did. The numbers are then no
-    fair ones, and the run says so.
+    whole_file: learn from validation and test too, as the study notes did. The scores are then
+    optimistic, and the run says so.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class SentencePiece(Tokenizer):
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=(
-                    sentence for text in self.recut(train) for sentence in _sentences(text)
+                    sentence for text in self.rechunk(train) for sentence in _sentences(text)
                 ),
                 model_writer=model,
                 minloglevel=2,
@@ -107,7 +106,7 @@ class SentencePiece(Tokenizer):
         try:
             processor = sentencepiece.SentencePieceProcessor(model_proto=self._model)
         except RuntimeError as error:
-            raise TokenizerError(f"it is no model of sentencepiece: {error}") from error
+            raise TokenizerError(f"it is not a model of sentencepiece: {error}") from error
         self._processor = processor
         size = processor.vocab_size()
         self.pieces = [_piece(processor, id_) for id_ in range(size)]
@@ -118,27 +117,23 @@ class SentencePiece(Tokenizer):
     def encode(self, text: str) -> Ids:
         if _SPACE not in text and is_unicode(text):
             return self._encode(text)
-        return encode_apart(text, _APART, self._encode, self._spell)
+        return encode_with_bytes(text, self._encode, self._byte_ids, _IN_BYTES)
 
     def _encode(self, text: str) -> Ids:
         rows = self._processor.encode([unit[0] for unit in _UNIT.finditer(text)], num_threads=1)
         return np.fromiter(itertools.chain.from_iterable(rows), dtype=self._dtype)
 
-    def _spell(self, run: bytes) -> Ids:
-        return self._byte_ids[np.frombuffer(run, dtype=np.uint8)]
-
-    def last_cut(self, text: str) -> int:
-        apart = _AFTER_LAST.match(text)
-        if apart:
-            return apart.end()
+    def last_safe_cut(self, text: str) -> int:
+        if last := _AFTER_LAST.match(text):
+            return last.end()
         return max((unit.start() for unit in _UNIT.finditer(text)), default=0)
 
     def notes(self) -> list[str]:
         notes = []
         if self.vocab_size < self._wanted:
             notes.append(
-                f"the text supports {self.vocab_size} pieces, not tokenizer.vocab_size="
-                f"{self._wanted}: the vocabulary has as many"
+                f"the vocabulary has {self.vocab_size} pieces: the text does not support "
+                f"tokenizer.vocab_size={self._wanted}"
             )
         if self.leaks:
             notes.append(
@@ -149,10 +144,10 @@ class SentencePiece(Tokenizer):
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Units without their line breaks and without what sentencepiece can't be given."""
-    for run in re.split(f"[\n{_APART}{_UNKNOWN}]", text):
+    """Units without line breaks and without what sentencepiece can't read."""
+    for run in re.split(f"[\n{_IN_BYTES}{_UNKNOWN}]", text):
         for unit in (match[0] for match in _UNIT.finditer(run)):
-            # A longer one would be passed over: text without spaces is cut anywhere.
+            # The trainer skips longer units: cut them anywhere.
             whole = len(unit.encode()) <= _FIXED["max_sentence_length"]
             length = len(unit) if whole else _LINE
             yield from (unit[start : start + length] for start in range(0, len(unit), length))

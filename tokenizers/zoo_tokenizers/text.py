@@ -1,20 +1,20 @@
-"""Where text can be cut, and what in it a library can't be given."""
+"""Safe places to cut text, and bytes that are not UTF-8."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from zoo_tokenizers.tokenizer import Ids, NotUnicode
 
-STRAY_BYTES = "\udc80-\udcff"  # bytes that are not UTF-8, as `surrogateescape` shows them
+STRAY_BYTES = "\udc80-\udcff"  # bytes that are not UTF-8, by `surrogateescape`
 _WORD_START = re.compile(r"(?<=\S)(?= )|(?<=\S\n)(?=[^\s/])")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether all of it is characters, none a stray byte: what a library can be given."""
+    """Whether the text has no stray bytes, so that a library can encode it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -23,7 +23,7 @@ def is_unicode(text: str) -> bool:
 
 
 def require_unicode(text: str, offset: int = 0) -> None:
-    """Raises NotUnicode for the first byte that is no UTF-8. offset: of the text, in bytes."""
+    """Raises NotUnicode for the first stray byte. offset: of the text in its file, in bytes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -32,15 +32,15 @@ def require_unicode(text: str, offset: int = 0) -> None:
 
 
 def last_word_start(text: str) -> int:
-    """The last place inside the text where the pre-tokenizers of the GPT family always cut, and
-    what they do on either side does not depend on the other; 0 if there is none.
+    """The last position where the pre-tokenizers of the GPT family always cut, and where the two
+    sides do not influence each other; 0 if there is none.
 
-    Two kinds of place. Before a space that follows anything but white space: of the alternatives of
-    the patterns of r50k, p50k, cl100k and o200k none matches white space after something else, save
-    line breaks (and "/") after punctuation; and the look-aheads (`\\s+(?!\\S)`, `\\s+$`) are about
-    runs of white space, which begin at this place. After a single line break that something else
-    precedes and follows: a line break is never joined to what follows it (but "/", in o200k), and
-    by itself it is one match, at the end of a text or not. BERT's splits at white space everywhere.
+    Two kinds of position. (1) Before a space that follows a non-space. In the patterns of r50k,
+    p50k, cl100k and o200k no alternative matches white space after other characters, except line
+    breaks (and "/") after punctuation. The look-aheads (`\\s+(?!\\S)`, `\\s+$`) apply to runs of
+    white space, which start here. (2) After a single line break between non-spaces. A line break is
+    never joined to what follows it (except "/", in o200k), and alone it is one match, at the end of
+    a text or not. BERT's pre-tokenizer splits at all white space.
     """
     for place in range(len(text) - 1, 0, -1):
         if _WORD_START.match(text, place):
@@ -48,19 +48,18 @@ def last_word_start(text: str) -> int:
     return 0
 
 
-def encode_apart(
-    text: str, apart: str, encode: Callable[[str], Ids], spell: Callable[[bytes], Ids]
+def encode_with_bytes(
+    text: str, encode: Callable[[str], Ids], byte_ids: Ids, characters: str = STRAY_BYTES
 ) -> Ids:
-    """Encode the runs of text between the characters of `apart` (a regular expression's set), and
-    spell those characters byte by byte."""
-    return np.concatenate(
-        [
-            spell(run.encode("utf-8", "surrogateescape")) if is_apart else encode(run)
-            for run, is_apart in _runs(text, apart)
-        ]
-    )
+    """Encode the text, but some characters byte by byte.
 
-
-def _runs(text: str, apart: str) -> Iterator[tuple[str, bool]]:
-    for place, run in enumerate(re.split(f"([{apart}]+)", text)):
-        yield run, place % 2 == 1
+    byte_ids (256,): the id of each byte. characters: which ones, as in a regular expression's [].
+    """
+    runs: list[Ids] = []
+    for number, run in enumerate(re.split(f"([{characters}]+)", text)):
+        if number % 2:
+            spelt = np.frombuffer(run.encode("utf-8", "surrogateescape"), dtype=np.uint8)
+            runs.append(byte_ids[spelt])
+        else:
+            runs.append(encode(run))
+    return np.concatenate(runs)
