@@ -31,11 +31,12 @@ from harness.runs import metrics
 POLL = 0.5
 # Libraries are imported one after the other: circular imports fail in two threads at a time.
 IMPORTING = Lock()
-TRAINING = os.dup(sys.stdout.fileno())
+TRAINING = os.dup(1)  # what libraries print goes where stderr does
 
 
 def main() -> int:
     run, step, limit, *trust = sys.argv[1:]
+    os.dup2(2, 1)
     # A signal to the whole group is meant for the training, which then tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -80,10 +81,6 @@ class _End:
     def wait(self) -> None:
         if line := sys.stdin.readline():
             self.summary = json.loads(line)
-        # The training may leave, and then what libraries print would fail them.
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nobody, sys.stdout.fileno())
-        os.dup2(nobody, sys.stderr.fileno())
         self.came.set()
 
 
@@ -148,9 +145,9 @@ class _Telling(logging.Handler):
 
 
 def _tell(name: str, kind: str, text: str = "") -> None:
-    """One write, on a line of its own, whatever other threads and libraries print."""
+    """One write: other threads have their say, too."""
     with suppress(OSError):  # the training has left
-        os.write(TRAINING, f"\n{json.dumps([name, kind, text])}\n".encode())
+        os.write(TRAINING, f"{json.dumps([name, kind, text])}\n".encode())
 
 
 if __name__ == "__main__":

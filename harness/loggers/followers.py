@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from tempfile import TemporaryFile
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -50,14 +51,15 @@ class Followers(Logger):
         """Start them, and wait until they are ready, so that no step shares the machine with it."""
         arguments = [str(folder), str(step), f"{FINISHING:g}", *settings.trust]
         try:
+            # What libraries print. Not a pipe: they may print when the training has left.
+            self._output = TemporaryFile()  # noqa: SIM115 - read when the process has died
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.loggers.follow", *arguments],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors="replace",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, text=True,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 start_new_session=True,  # a Ctrl-C is the training's, which then tells the loggers
             )  # fmt: skip
-        except OSError as error:  # no process or no memory left
+        except OSError as error:  # no process, memory or disk left
             self._warn(self._names, f"can't be started ({error})")
             return
         Thread(target=self._listen, args=(self._process,), daemon=True).start()
@@ -83,7 +85,7 @@ class Followers(Logger):
         self._wait_for(self._ended, limit, at_signal=LEAVING)
         self._warn(
             self._missing(self._ended),
-            f"not finished yet; the rest is done without the training, in {FINISHING:g} s at most",
+            f"not finished yet, goes on without the training for up to {FINISHING:g} s",
         )
 
     def _missing(self, among: set[str]) -> list[str]:
@@ -102,22 +104,18 @@ class Followers(Logger):
                 self._news.get(timeout=left)
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
-        """Take in what the process says. Lines that are not ours are its libraries' noise, of which
-        the last one tells why it died."""
+        """Take in what the process says, until it ends."""
         assert process.stdout is not None
-        noise = ""
         for line in process.stdout:
-            try:
-                name, kind, text = json.loads(line)
-            except (ValueError, TypeError):
-                noise = line.strip() or noise
-                continue
+            name, kind, text = json.loads(line)
             if kind in LEVELS:
                 LOG.log(LEVELS[kind], f"{name}: {text}")
             else:
                 self._hear(name, kind, text)
         if lost := self._missing(self._ended):
-            self._warn(lost, f"died ({noise})")
+            self._output.seek(0)
+            last = self._output.read().decode(errors="replace").strip().rpartition("\n")[2]
+            self._warn(lost, f"died ({last or 'nothing was said'})")
             for name in lost:
                 self._hear(name, "ended", "")
 
@@ -133,7 +131,4 @@ class Followers(Logger):
         """Of each logger once: one that is in trouble stays in trouble."""
         if new := [name for name in names if name not in self._warned]:
             self._warned.update(new)
-            LOG.warning(
-                f"logger {', '.join(new)}: {what}; the training goes on, the numbers are in "
-                "metrics.jsonl"
-            )
+            LOG.warning(f"logger {', '.join(new)}: {what}; the numbers are in metrics.jsonl")
