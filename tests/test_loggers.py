@@ -438,6 +438,11 @@ class SignalInClose(BlockedInClose):
         os.kill(os.getppid(), signal.SIGTERM)
         super().close(summary)
 
+class Saying(Fine):
+    def close(self, summary):
+        super().close(summary)
+        open(self.folder / "said", "w").close()
+
 class Releasing(Fine):
     def close(self, summary):
         super().close(summary)
@@ -524,6 +529,25 @@ def test_a_logger_that_does_not_begin_is_waited_for_no_longer_than_agreed(
     assert logger_warnings(run) == ["BlockedInOpen: not ready after 0.1 s"]
     release(run)
     assert stored(run, "BlockedInOpen") == ALL
+
+
+def test_loggers_wait_for_those_of_a_training_that_was_killed(
+    tmp_path: Path, trouble: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may still be storing its rows. The training does not wait."""
+    monkeypatch.setattr(followers, "START_UP", 2)
+    run = tmp_path / "a" / "run"
+    assert train(tmp_path / "a", *BIGRAM, "schedule=constant") == 0
+    (run / "loggers").mkdir()
+    with (run / "loggers" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        more = ("model=bigram", "schedule=constant", "train.steps=16", "resume=true")
+        assert train(tmp_path / "a", *more, *trouble("Saying")) == 0
+        assert logger_warnings(run) == ["Saying: not ready after 2 s"]
+        assert not (run / "Saying").exists()
+        os.mkfifo(run / "said")
+    (run / "said").open().close()
+    assert stored(run, "Saying") == [str(step) for step in range(17)]
 
 
 def test_a_logger_that_does_not_end_is_given_up(
