@@ -43,7 +43,7 @@ class Followers(Logger):
         self._ended: set[str] = set()
         self._warned: set[str] = set()
         self._process: subprocess.Popen[str] | None = None
-        # Something to look at: a logger's word, or a signal (its `put` is safe in a handler).
+        # A message of a logger has come, or a signal (SimpleQueue's `put` is safe in a handler).
         self._news: SimpleQueue[None] = SimpleQueue()
         interrupt.wake = lambda: self._news.put(None)
 
@@ -74,12 +74,11 @@ class Followers(Logger):
         if self._process is None:
             return
         assert self._process.stdin is not None
-        with suppress(OSError):  # it has ended by itself, and was heard of
+        with suppress(OSError):  # it has died, which was warned of
             self._process.stdin.write(strict_json(summary) + "\n")
             self._process.stdin.close()
         stopped = summary["status"] == "stopped"
-        # Told to end, they give themselves FINISHING. Those that were late already are not waited
-        # for.
+        # From here on they have FINISHING. Those that were warned of are not waited for.
         self._ended |= self._warned
         limit = LEAVING if stopped else FINISHING + LEAVING
         self._wait_for(self._ended, limit, at_signal=LEAVING)
@@ -104,7 +103,7 @@ class Followers(Logger):
                 self._news.get(timeout=left)
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
-        """Take in what the process says, until it ends."""
+        """Read the process's messages until it ends."""
         assert process.stdout is not None
         for line in process.stdout:
             name, kind, text = json.loads(line)
