@@ -36,7 +36,7 @@ class Local(Logger):
             raise RunFailure(f"{self._file.name} can't be written: {error.strerror}") from error
 
     def close(self, summary: dict[str, Any]) -> None:
-        # Every line was flushed when it was written; one that could not be has failed the run. A run
-        # may also fail before the file is open.
+        # Every line was flushed when it was written; one that could not be has failed the run, as
+        # may have something else before the file was open.
         with suppress(OSError, AttributeError):
             self._file.close()
