@@ -31,7 +31,7 @@ import torch
 from harness.cli.hydra_app import run_hydra
 from harness.training import loop, trainer
 from harness import train
-drawn, trained = loop.draw_batch, loop.add_gradients
+drawn, trained = loop.draw_batch, trainer.add_gradients
 log = open(sys.argv.pop(1), "w", buffering=1)
 def draw_batch(ids, seed, step, rows, seq_len):
     inputs, targets = drawn(ids, seed, step, rows, seq_len)
