@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,6 +23,7 @@ class Interrupt:
 
     distributed: several processes train together. A signal then counts only when all of them have
     agreed on it (harness.training.distributed).
+    wake: called by the signal handler; set by whoever waits for another event.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -30,6 +31,7 @@ class Interrupt:
     def __init__(self, distributed: bool = False) -> None:
         self.received: int | None = None
         self.agreed: int | None = None
+        self.wake: Callable[[], None] = lambda: None
         self._distributed = distributed
 
     def check(self) -> None:
@@ -52,3 +54,4 @@ class Interrupt:
         if self.received == signal.SIGINT == signum:
             raise KeyboardInterrupt
         self.received = signum
+        self.wake()

@@ -338,7 +338,7 @@ def test_an_unknown_character_is_named() -> None:
 
 @pytest.mark.parametrize("name", ON_THE_CORPUS)
 def test_in_pieces_as_in_one(name: str, datasets: dict[str, Dataset]) -> None:
-    """However the text arrives, cut at the places of `last_safe_cut` it gives the ids of the whole."""
+    """However the text arrives, chunks of `rechunk` give the ids of the whole."""
     tokenizer = datasets[name].tokenizer
     known = [c for c in PARTICULAR if name != "char"] or sorted(
         piece.decode() for piece in tokenizer.pieces
