@@ -18,7 +18,8 @@ class BoW(LanguageModel):
     """Averages token and position embeddings over the past, then one hidden layer of n_hidden
     tanh units; both are added to the residual stream.
 
-    dropout: of the hidden units. widen_dropout: so many more of them that n_hidden are left.
+    dropout: of the hidden units. widen_dropout: widen the layer so that n_hidden units remain on
+    average.
     """
 
     residual = ("projection",)

@@ -1,4 +1,4 @@
-"""GPT: a causal transformer. As it stands it is GPT-2; options make its relatives of it.
+"""GPT: a causal transformer. The defaults are GPT-2; options give its relatives.
 
 Radford et al., "Language Models are Unsupervised Multitask Learners" (2019, GPT-2), section 2.3.
 Options: Radford et al. 2018 (GPT-1), Brown et al. 2020 (GPT-3, arXiv 2005.14165, section 2.1),
@@ -22,16 +22,15 @@ from zoo.layers.transformer import Block
 class GPT(LanguageModel):
     """n_layer blocks of width n_embd over at most block_size tokens.
 
-    dropout: where GPT-2 has it: after the embeddings, on the attention weights and after each
-    projection into the residual stream; attention_dropout, if given, is that of the weights.
+    dropout: as in GPT-2, after the embeddings, on the attention weights and after each projection
+    into the residual stream. attention_dropout: on the attention weights; null: dropout.
     bias: in the linear maps and layer norms. tie_weights: the head is the embedding's transpose.
-    bands: how many positions each layer sees, repeated over the layers; null: all. [null, 128] is
-    dense and locally banded by turns, as in GPT-3; [128] is Mistral's sliding window.
+    bands: how many positions each layer sees, repeated over the layers; null: all. [null, 128]
+    alternates dense and banded layers, as in GPT-3; [128] is Mistral's sliding window.
     rotary_theta: the base of rotary positions; null: learned positions.
-    logit_cap: logits are bent into ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
-    stochastic_depth: how often the last block's parts are dropped in training; those of the blocks
-    before it less often, in proportion to their depth.
-    The others are explained in Block and CausalSelfAttention.
+    logit_cap: soft cap of the logits to ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
+    stochastic_depth: the drop probability of the last block's parts in training; it grows linearly
+    with depth. For the others see Block and CausalSelfAttention.
     """
 
     block_size: int
@@ -109,7 +108,7 @@ class GPT(LanguageModel):
 
 
 class SoftCap(nn.Module):
-    """Bends numbers smoothly into ±cap: cap·tanh(x / cap)."""
+    """Soft cap: cap·tanh(x / cap)."""
 
     def __init__(self, cap: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How weights begin: schemes by name, for any architecture."""
+"""Weight initialization by named schemes, for any architecture."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def truncated_normal_(weight: Tensor, std: float) -> Tensor:
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-# Each draws a weight; `added` is how many maps like it add up along its residual stream.
+# Each initializes a weight in place. added: the number of maps into the same residual stream.
 SCHEMES: dict[str, Callable[[Tensor, int], Tensor]] = {
     # Normal, its variance 2 / fan in (He et al. 2015, arXiv 1502.01852, equation 10).
     "kaiming": lambda weight, added: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
     # Uniform, its variance 2 / (fan in + fan out) (Glorot & Bengio 2010, equation 16).
     "xavier": lambda weight, added: nn.init.xavier_uniform_(weight),
-    # Normal, and smaller for what adds up (Radford et al. 2019, GPT-2, section 2.3).
+    # Normal, scaled down for maps into a residual stream (Radford et al. 2019, GPT-2, section 2.3).
     "gpt2": lambda weight, added: nn.init.normal_(weight, std=STD / math.sqrt(added)),
     # BERT's code (Devlin et al. 2019).
     "truncated_normal": lambda weight, added: truncated_normal_(weight, STD),
@@ -37,14 +37,14 @@ def initialize(
     residual: tuple[str, ...] = (),
     streams: tuple[str, ...] = ("",),
 ) -> None:
-    """Draw the weights of all maps, convolutions and embeddings anew. Biases become zero; norms and
-    whatever else is neither stay as they are (zoo.roles says what is what).
+    """Reinitialize all linear maps, convolutions and embeddings, and set biases to zero. Norms and
+    other parameters do not change (see zoo.roles).
 
-    residual: what the maps into a residual stream are called, by the last part of their names.
-    streams: the parts of the model that have one, each its own; "" is the whole model.
+    residual: the last name parts of the maps into a residual stream.
+    streams: the submodules with a residual stream of their own; "" is the whole model.
     Fans are torch's: an embedding's fan in is its width, and matrices that are stored as one
     (queries, keys and values; a recurrent net's gates) count as one.
-    Raises ValueError for a scheme that is none, and for a parameter of an unknown role.
+    Raises ValueError for an unknown scheme, and for a parameter without a role.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"init={scheme} is not one of default, {', '.join(SCHEMES)}")
@@ -59,8 +59,8 @@ def initialize(
         role = known[name]
         if role is None:
             raise ValueError(
-                f"init={scheme}: {name} is unmarked, so how it should begin is not known "
-                "(zoo/roles.py); leave init=default"
+                f"init={scheme}: {name} is unmarked, so its initialization is unknown "
+                "(zoo/roles.py); use init=default"
             )
         if role.bias:
             nn.init.zeros_(parameter)
@@ -72,10 +72,10 @@ def initialize(
 
 
 def zero_residual_maps(model: nn.Module, residual: tuple[str, ...]) -> None:
-    """Zero the maps into the residual stream, so that every block begins as the identity (Zhang et
+    """Zero the maps into the residual stream, so that every block starts as the identity (Zhang et
     al. 2019, Fixup, arXiv 1901.09321, section 3).
 
-    Raises ValueError where there are none.
+    Raises ValueError if there are none.
     """
     maps = residual_maps(model, residual)
     if not maps:
@@ -88,7 +88,7 @@ def zero_residual_maps(model: nn.Module, residual: tuple[str, ...]) -> None:
 
 
 def residual_maps(model: nn.Module, residual: tuple[str, ...]) -> list[nn.Linear]:
-    """The linear maps whose name's last part is one of `residual`."""
+    """The linear maps whose last name part is in `residual`."""
     return [
         module
         for path, module in model.named_modules()

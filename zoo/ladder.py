@@ -1,4 +1,4 @@
-"""The ladder: from an embedding with a linear head to the whole transformer, one part at a time.
+"""The ladder: from an embedding with a linear head to a full transformer, one part at a time.
 
 The steps of Karpathy's lecture "Let's build GPT" (2023) as the course abarajithan11/nanoGPT takes
 them; conf/experiment/ladder_1_bigram.yaml to ladder_9_dropout.yaml climb it. The parts are those of
@@ -20,13 +20,13 @@ from zoo.layers.feed_forward import FeedForward
 class Ladder(LanguageModel):
     """n_layer blocks of n_head heads each; without blocks, an embedding and a linear head.
 
-    projection: from the joined heads back to n_embd channels. feed_forward: a ReLU layer four times
-    as wide after the attention. residual: both add to their input. norm: a layer norm before both
-    and before the head. dropout: on the attention weights, after the projection and after the
-    feed-forward; attention_dropout, if given, is that of the weights.
+    projection: a linear map of the concatenated heads. feed_forward: a ReLU layer four times as wide
+    after the attention. residual: both add to their input. norm: a layer norm before both and before
+    the head. dropout: on the attention weights, after the projection and after the feed-forward.
+    attention_dropout: on the attention weights; None: dropout.
 
     Queries, keys and values have no bias, all other maps do, and the head has weights of its own.
-    Weights begin as torch makes them, as in the course; so the first loss is a little above ln V.
+    Initialization is torch's default, as in the course, so the first loss is a little above ln V.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Ladder(LanguageModel):
         self.position_embedding = nn.Embedding(block_size, n_embd)
         weights_dropout = dropout if attention_dropout is None else attention_dropout
         self.blocks = nn.ModuleList(
-            Step(
+            LadderBlock(
                 MultiHead(n_embd, n_head, weights_dropout, projection),
                 FeedForward(n_embd, bias=True, activation="relu") if feed_forward else None,
                 residual,
@@ -84,8 +84,8 @@ class Ladder(LanguageModel):
         return Cache(tensors)
 
 
-class Step(nn.Module):
-    """Attention, then perhaps feed-forward; around each, perhaps a norm and a residual."""
+class LadderBlock(nn.Module):
+    """Attention, then optional feed-forward, each with optional norm and residual."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Step(nn.Module):
 
 
 class MultiHead(nn.Module):
-    """Heads of attention side by side, their outputs joined; dropout is on the weights."""
+    """Multi-head attention; dropout is on the attention weights."""
 
     def __init__(self, n_embd: int, n_head: int, dropout: float, projection: bool) -> None:
         super().__init__()

@@ -17,10 +17,10 @@ from zoo.initialization import initialize, zero_residual_maps
 
 
 class Cache:
-    """What a model remembers of the tokens it has seen; made by `init_cache`, owned by the caller.
+    """The state of a model after the tokens it has seen; made by `init_cache`, owned by the caller.
 
-    pos: how many tokens have been seen.
-    tensors: what the model keeps, by name. Every tensor has the batch first, so that a search can
+    pos: the number of tokens seen.
+    tensors: the state by name. The batch is the first axis of each tensor, so that beam search can
         reorder its hypotheses without knowing the architecture.
     """
 
@@ -55,39 +55,38 @@ class LanguageModel(nn.Module):
     receptive_field: int | None
     """logits[:, t] depend on at most this many last tokens. None: unbounded."""
     patch_size: int | None = None
-    """How many tokens are taken in together, as a patch, counted from the first the model sees.
-    Where in its patch a token lies matters to its prediction; None: there are no patches."""
+    """The number of tokens in a patch, counted from the first token; the prediction of a token depends
+    on its position in the patch. None: there are no patches."""
     head: nn.Module
     """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
     few positions at a time. An `nn.Linear` where the last layer is a linear map."""
     residual: tuple[str, ...] = ()
-    """What the linear maps into a residual stream are called, by the last part of their names;
-    (): there is no such stream."""
+    """The last name parts of the linear maps into a residual stream; (): there is none."""
     streams: tuple[str, ...] = ("",)
-    """The parts of the model that have a residual stream of their own; "": the whole has one."""
+    """The submodules with a residual stream of their own; "": the whole model."""
 
     def forward(
         self, ids_BT: Tensor, cache: Cache | None = None, *, return_features: bool = False
     ) -> Tensor:
         """Logits (B, T, V) for ids (B, T), T >= 1.
 
-        return_features: give what the head reads instead, (B, T, C), so that the caller can apply
-        the head to a few positions at a time.
+        return_features: return the input of the head, (B, T, C), so that the caller can apply the
+        head to a few positions at a time.
         Raises ValueError when past and present tokens exceed `block_size`.
         """
         features_BTC = self.features(ids_BT, cache)
         return features_BTC if return_features else self.head(features_BTC)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """What the head reads: (B, T, C). For an architecture to implement and for nobody to call:
-        callers call the model, so that hooks see every pass. The first line calls `advance`."""
+        """The head's input, (B, T, C). Architectures implement it and call `advance` first. Callers
+        call the model instead, so that hooks see every pass."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def initialize(self, scheme: str = "default", zero_residual: bool = False) -> Self:
-        """Begin anew, with weights by a scheme of zoo.initialization; `default`: with those that
-        are there. zero_residual: the maps into the residual stream begin at zero.
+        """Reinitialize the weights by a scheme of zoo.initialization; `default` keeps them.
+        zero_residual: set the maps into the residual stream to zero.
 
-        Raises ValueError for what does not fit the model.
+        Raises ValueError if the scheme does not fit the model.
         """
         if scheme != "default":
             initialize(self, scheme, self.residual, self.streams)
@@ -96,11 +95,11 @@ class LanguageModel(nn.Module):
         return self
 
     def init_cache(self, batch_size: int) -> Cache:
-        """The cache of a model that has seen nothing yet."""
+        """An empty cache."""
         return Cache()
 
     def advance(self, ids_BT: Tensor, cache: Cache | None) -> int:
-        """Account for the tokens of this call; returns how many came before them."""
+        """Count the tokens of this call in the cache; returns how many came before them."""
         past, present = cache.pos if cache is not None else 0, ids_BT.shape[1]
         if self.block_size is not None and past + present > self.block_size:
             raise ValueError(

@@ -33,11 +33,11 @@ class MEGABYTE(LanguageModel):
     kernel_sizes: of causal convolutions, x + ReLU(conv(x)) each, over the global embeddings before
     they get their positions; the paper's stack is [3, 5, 7]. cross_patch: how many of the last keys
     and values of the previous patch each local layer sees as well (rotary, as in the paper).
-    tie_weights: the head is the local embedding's transpose. dropout: in the blocks, on attention
-    weights and after each projection; none on embeddings. attention_dropout, if given, is that of
-    the weights. stochastic_depth: how often the parts of the last block, of either transformer, are
-    dropped in training; those of the blocks before it less often, in proportion. init_std: the
-    paper's is 0.006, for widths from a thousand on.
+    tie_weights: the head is the local embedding's transpose. dropout: on attention weights and after
+    each projection; none on embeddings. attention_dropout: on the attention weights; null: dropout.
+    stochastic_depth: the drop probability of the last block's parts in training, in both
+    transformers; it grows linearly with depth. init_std: the paper has 0.006, for widths of a
+    thousand and more.
 
     The paper's position q predicts token q, the interface's position t token t + 1: it is the
     paper's t + 1. So the last logits of a full window belong to the first position of the next
@@ -155,7 +155,7 @@ class MEGABYTE(LanguageModel):
         return self.local_norm(x_BTC[:, -ids_BT.shape[1] :])
 
     def _embed(self, ids_BT: Tensor, past: int, cache: Cache | None) -> Tensor:
-        """What the patches are made of, (B, T, n_embd_global / P)."""
+        """The embeddings that form the patches, (B, T, n_embd_global / P)."""
         x_BTC = self.global_embedding(ids_BT)
         for number, convolution in enumerate(self.convolutions):
             before = LastInputs.of(cache, f"convolution{number}", past)
@@ -166,15 +166,15 @@ class MEGABYTE(LanguageModel):
     def _patches(self, x_BTC: Tensor, past: int, cache: Cache | None) -> Tensor:
         """The patches that are complete now, the start patch before the first: (B, K, P·C), K >= 0.
 
-        The rest stays in the cache as the patch under way.
+        The rest stays in the cache as the current patch.
         """
         if cache is not None:
-            under_way_BPC = cache.tensors["patch"]
-            x_BTC = torch.cat([under_way_BPC[:, : past % self.patch_size], x_BTC], dim=1)
+            current_BPC = cache.tensors["patch"]
+            x_BTC = torch.cat([current_BPC[:, : past % self.patch_size], x_BTC], dim=1)
         number = x_BTC.shape[1] // self.patch_size
         whole_BTC, rest_BTC = x_BTC.tensor_split([number * self.patch_size], dim=1)
         if cache is not None:
-            under_way_BPC[:, : rest_BTC.shape[1]] = rest_BTC
+            current_BPC[:, : rest_BTC.shape[1]] = rest_BTC
         patches_BKC = whole_BTC.unflatten(1, (number, self.patch_size)).flatten(2)
         if past == 0:
             start_B1C = self.global_start.expand(len(x_BTC), 1, -1)
@@ -182,8 +182,8 @@ class MEGABYTE(LanguageModel):
         return patches_BKC
 
     def _context(self, x_BKC: Tensor, past: int, cache: Cache | None) -> Tensor:
-        """What the global transformer says of each position from the start of the patch under way
-        to the end of the last patch begun: (B, T, n_embd_local), the last P of them cached."""
+        """The global transformer's output for each position, from the start of the current patch to
+        the end of the last one that has begun: (B, T, n_embd_local). The last P are cached."""
         slices = []
         if cache is not None and past:
             slices.append(cache.tensors["context"])
@@ -208,7 +208,7 @@ class MEGABYTE(LanguageModel):
         for number, convolution in enumerate(self.convolutions):
             assert isinstance(convolution, CausalConv1d)
             tensors[f"convolution{number}.inputs"] = convolution.empty(batch_size)
-        # The start patch is a step, too, and the place of the very first token a position.
+        # The start patch is a step too, and the position of the very first token a position.
         steps, positions = self.block_size // self.patch_size + 1, self.block_size + 1
         for layer, block in enumerate([*self.global_blocks, *self.local_blocks]):
             assert isinstance(block, Block)

@@ -31,9 +31,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class MLP(LanguageModel):
     """n_layer hidden layers of n_hidden units over the last `context` tokens, at every position.
 
-    What lies before the text has zero embeddings. bias: of the hidden layers; the output has one.
-    norm: before each activation. dropout: after each. widen_dropout: so many more hidden units that
-    n_hidden are left of them. direct: also a linear map from the embeddings to the logits
+    Positions before the text have zero embeddings. bias: of the hidden layers; the output has one.
+    norm: before each activation. dropout: after each. widen_dropout: widen the hidden layers so that
+    n_hidden units remain on average. direct: add a linear map from the embeddings to the logits
     (Bengio's W, in equation 1).
     """
 
@@ -59,7 +59,7 @@ class MLP(LanguageModel):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}")
         if norm == "batch_norm" and bias:
-            raise ValueError("norm=batch_norm takes away what a bias adds: set bias=false")
+            raise ValueError("norm=batch_norm cancels a bias: set bias=false")
         n_hidden = widened(n_hidden, dropout, widen_dropout)
         self.vocab_size = vocab_size
         self.receptive_field = context
@@ -67,8 +67,8 @@ class MLP(LanguageModel):
         self.activation = ACTIVATIONS[activation]
         self.direct = direct
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        # A linear map of the flattened windows is a convolution over the embeddings, which need not
-        # be copied once for each of the `context` windows they are in.
+        # A linear map of the flattened windows is a convolution over the embeddings, without a copy
+        # of each embedding for each of its `context` windows.
         self.window = nn.Conv1d(n_embd, n_hidden, context, bias=bias)
         self.hidden = nn.ModuleList(
             nn.Linear(n_hidden, n_hidden, bias=bias) for _ in range(n_layer - 1)
@@ -111,7 +111,7 @@ class MLP(LanguageModel):
         return F.pad(self.token_embedding(ids_BT), (0, 0, before - seen, 0))
 
     def init_cache(self, batch_size: int) -> Cache:
-        """The last context - 1 ids, zeros where there was none yet."""
+        """The last context - 1 ids, zeros before the text."""
         device = self.token_embedding.weight.device
         ids = torch.zeros(batch_size, self.context - 1, dtype=torch.int64, device=device)
         return Cache({"ids": ids})

@@ -39,12 +39,12 @@ class PerceiverAR(LanguageModel):
     rotary; all groups of a window are trained on, not the last alone.
 
     context_dropout: the paper's cross-attend dropout. In training, each token of a sequence is
-    hidden from all its latents and heads with this probability, but never from the latent at its
-    own position, so that none is left with nothing to see.
-    dropout: on attention weights and after each projection; attention_dropout, if given, is that of
-    the weights. stochastic_depth: how often the last layer's parts are dropped in training; those
-    of the layers before it less often, in proportion, and what reads the context never. bias: in
-    linear maps and layer norms.
+    hidden from all latents and heads with this probability, except from the latent at its own
+    position, so that each latent sees at least one token.
+    dropout: on attention weights and after each projection. attention_dropout: on the attention
+    weights; null: dropout. stochastic_depth: the drop probability of the last layer's parts in
+    training; it grows linearly with depth. The cross-attention is never dropped. bias: in linear
+    maps and layer norms.
     """
 
     block_size: int
@@ -85,7 +85,7 @@ class PerceiverAR(LanguageModel):
         )  # fmt: skip
         self.norm = nn.LayerNorm(n_embd, bias=bias)
         self.head = nn.Linear(n_embd, vocab_size, bias=bias)
-        # As GPT begins here, so that a comparison of the two is one of architectures.
+        # As for GPT, so that a comparison of the two compares architectures.
         self.initialize("gpt2")
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:

@@ -21,10 +21,9 @@ from zoo.layers.dropout import widened
 class Recurrent(LanguageModel):
     """n_layer layers of n_hidden units each, in torch's own (on a GPU, cuDNN's) kernel.
 
-    The state before the text is zero. dropout: of what passes from layer to layer, the embeddings
-    and the last layer's outputs among them, never of what passes from step to step (Zaremba et al.
-    2014, arXiv 1409.2329, section 3.1). widen_dropout: so many more hidden units that n_hidden are
-    left of them.
+    The state before the text is zero. dropout: of the embeddings and of each layer's
+    outputs, never of the recurrent state (Zaremba et al. 2014, arXiv 1409.2329, section 3.1).
+    widen_dropout: widen the layers so that n_hidden units remain on average.
     """
 
     block_size = None
@@ -47,8 +46,8 @@ class Recurrent(LanguageModel):
         self.vocab_size = vocab_size
         self.n_hidden = n_hidden
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        # One kernel a layer: cuDNN's own dropout between layers would draw from a state of its own,
-        # so that its masks were not what (seed, step) say.
+        # One kernel per layer: cuDNN's dropout between layers has a random state of its own, so its
+        # masks would not follow from (seed, step).
         self.layers = nn.ModuleList(
             self.kernel(n_embd if layer == 0 else n_hidden, n_hidden, batch_first=True)
             for layer in range(n_layer)
@@ -71,7 +70,7 @@ class Recurrent(LanguageModel):
         return x_BTC
 
     def _state(self, cache: Cache | None, layer: int) -> Any:
-        """What torch wants of a layer's states: each (1, B, H), and of several a tuple."""
+        """A layer's state for torch: (1, B, H), or a tuple of several."""
         if cache is None:
             return None
         states = tuple(cache.tensors[name][None, :, layer].contiguous() for name in self.states)
@@ -91,13 +90,13 @@ class RNN(Recurrent):
 
 
 class GRU(Recurrent):
-    """A gate that resets and one that updates the hidden state."""
+    """A reset and an update gate for the hidden state."""
 
     kernel = nn.GRU
 
 
 class LSTM(Recurrent):
-    """A cell state besides the hidden one, with gates for what enters, stays and leaves."""
+    """A cell state with input, forget and output gates, beside the hidden state."""
 
     kernel = nn.LSTM
     states = ("hidden", "cell")

@@ -1,13 +1,13 @@
-"""What each parameter is: the weight of a linear map, an embedding, or neither.
+"""The role of each parameter: the weight of a linear map, an embedding, or neither.
 
-Weight decay, Muon, max-norm, initialization schemes and the count of embeddings go by this, never
-by a tensor's number of dimensions. A module marks parameters of its own:
+Weight decay, Muon, max-norm, initialization and the count of embedding parameters depend on it,
+never on a tensor's number of dimensions. A module marks its own parameters:
 
     class Experts(nn.Module):
         parameter_roles: ClassVar = {"weight": Role(matrix=(1, 2), decay=True)}  # (E, out, in)
 
-The modules of torch and of other libraries are in the tables below. Vectors need no mark: they
-hold no matrix and are not decayed. All else that is unmarked has the role None.
+The tables below hold the modules of torch and of other libraries. Vectors need no mark: they have
+no matrix and no decay. All other unmarked parameters have the role None.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Role:
-    """What a parameter is to those who treat parameters differently.
+    """How a parameter is treated.
 
-    matrix: the axes of a linear map, that of its outputs first, then those of its inputs; (): it is
-        no linear map. They are the parameter's last axes, in any order. Axes before them stack
-        matrices, each a map of its own.
+    matrix: the axes of a linear map: output, then inputs; (): not a linear map. They are the
+        parameter's last axes, in any order. Axes before them stack separate matrices.
     decay: weight decay applies. Embeddings go by the optimizer's `decay_embeddings` instead.
-    embedding: a table of vectors that are looked up.
-    output: the linear map that ends in logits.
+    embedding: a look-up table of vectors.
+    output: the linear map to logits.
     bias: an initialization scheme sets it to zero.
     """
 
@@ -39,11 +38,11 @@ class Role:
     bias: bool = False
 
     def stack(self, parameter: Tensor) -> int:
-        """How many of the parameter's axes stack matrices."""
+        """The number of axes that stack matrices."""
         return parameter.dim() - len(self.matrix) if self.matrix else 0
 
     def fits(self, parameter: Tensor) -> bool:
-        """Whether `matrix` are the parameter's last axes."""
+        """Whether `matrix` names the parameter's last axes."""
         axes = range(self.stack(parameter), parameter.dim())
         return not self.matrix or (len(axes) >= 2 and sorted(self.matrix) == list(axes))
 
@@ -57,8 +56,8 @@ OTHER = Role()  # a scale, a decay rate, a mix, …
 OUT_IN = Role(matrix=(1, 2), decay=True)  # a stack of matrices (…, out, in)
 IN_OUT = Role(matrix=(2, 1), decay=True)
 
-# By patterns of parameters' names. Matrices stored as one (a recurrent net's gates, queries with
-# keys and values) count as one.
+# Keys are patterns of parameter names. Matrices stored as one (a recurrent net's gates; queries, keys
+# and values) count as one.
 RECURRENT: Table = {"weight_*": LINEAR, "bias_*": BIAS}
 NORM: Table = {"weight": OTHER, "bias": BIAS}
 TORCH: dict[type[nn.Module], Table] = {
@@ -81,7 +80,7 @@ TORCH: dict[type[nn.Module], Table] = {
     nn.LayerNorm: NORM,
     nn.RMSNorm: NORM,
 }
-# By package, then by patterns of classes' names; the first that fits both names counts.
+# By package, then by pattern of the class name; the first match of both names counts.
 LIBRARIES: dict[str, dict[str, Table]] = {
     "transformers": {
         "Conv1D": {"weight": Role(matrix=(1, 0), decay=True)},
@@ -112,10 +111,10 @@ LIBRARIES: dict[str, dict[str, Table]] = {
 
 
 def roles(model: nn.Module) -> dict[str, Role | None]:
-    """The role of each parameter, by its name. None: it is unmarked, and no vector.
+    """The role of each parameter by name. None: unmarked, and not a vector.
 
-    One that is shared is an embedding if any of its owners says so; else the first owner that
-    knows it decides. `model.head`, if there is one, is the output.
+    A shared parameter is an embedding if one of its modules says so; else the first module with a
+    role decides. `model.head`, if it exists, is the output.
     Raises ValueError for a mark that does not fit.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -136,13 +135,13 @@ def roles(model: nn.Module) -> dict[str, Role | None]:
 
 
 def matrices(weight: Tensor, role: Role) -> list[Tensor]:
-    """Views of each matrix that the weight holds, the axis of its outputs first."""
+    """Views of the matrices in the weight, output axis first."""
     order = [axis - role.stack(weight) for axis in role.matrix]
     return [matrix.permute(order) for matrix in unstacked(weight, role)]
 
 
 def unstacked(weight: Tensor, role: Role) -> Sequence[Tensor]:
-    """The same, each with its axes as they are stored."""
+    """Views of the matrices in the weight, axes as stored."""
     stack = role.stack(weight)
     return weight.flatten(0, stack - 1).unbind() if stack else [weight]
 

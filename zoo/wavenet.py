@@ -27,15 +27,15 @@ class WaveNet(LanguageModel):
     """n_stack times the same layers, each a dilated convolution with a gate (section 2, figure 4).
 
     kernel_sizes, dilations: of each layer of a stack, e.g. [2, 2, 2, 2] and [1, 2, 4, 8].
-    initial_conv: the kernel size of the convolution before the first block. None: there is none,
-    and the embeddings are the residual stream.
+    initial_conv: the kernel size of the convolution before the first block. None: the
+    embeddings are the residual stream.
     gate: `tanh`, tanh(a)·sigmoid(b) (equation 2), or `linear`, a·sigmoid(b) (Dauphin et al. 2017,
-    arXiv 1612.08083). norm: of each block's input. skips: how what the blocks say is joined.
-    dropout: of what each gate lets through, where Bai et al. 2018 (arXiv 1803.01271, section 3.4)
-    have it, but unit by unit. widen_dropout: as many more gates that channels_gate are left.
+    arXiv 1612.08083). norm: of each block's input. skips: how the skip outputs are combined.
+    dropout: of each gate's output, at the place of Bai et al. 2018 (arXiv 1803.01271, section 3.4),
+    but per unit. widen_dropout: widen the gates so that channels_gate units remain on average.
     output: `two_layers`, ReLU → 1×1 → ReLU → 1×1, or `one_layer`, leaky ReLU → 1×1.
-    last_residual: also give the last block a residual map, which nothing reads: to rebuild nets
-    whose parameters were counted with it.
+    last_residual: give the last block an unused residual map too, to rebuild models whose parameters
+    were counted with it.
     """
 
     block_size = None
@@ -117,7 +117,7 @@ class WaveNet(LanguageModel):
         x_BTC = self.token_embedding(ids_BT)
         if self.initial_conv is not None:
             y_BTC = self.initial_conv(x_BTC, LastInputs.of(cache, "initial_conv", past))
-            x_BTC = y_BTC.to(x_BTC.dtype)  # under autocast, too, the sums stay in full precision
+            x_BTC = y_BTC.to(x_BTC.dtype)  # keep the sums in fp32 under autocast
         total_BTC = x_BTC.new_zeros(1)
         for layer, block in enumerate(self.blocks):
             x_BTC, skip_BTC = block(x_BTC, LastInputs.of(cache, f"blocks.{layer}.conv", past))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import types
 import typing
@@ -60,8 +59,6 @@ def describe(hint: Any) -> str:
     if origin in (list, tuple):
         kinds = ["…" if kind is Ellipsis else describe(kind) for kind in inner]
         return f"a list: [{', '.join(kinds if origin is tuple else [*kinds, '…'])}]"
-    if dataclasses.is_dataclass(hint):
-        return f"a group of settings ({', '.join(typing.get_type_hints(hint))})"
     return names.get(origin or hint, str(hint))
 
 

@@ -61,7 +61,7 @@ def resolve_class(
         and not inspect.isabstract(cls)
         and _under(cls.__module__, trusted)
     ):
-        raise UsageError(f"{where}._target_={target} is not a {interface.__name__}")
+        raise UsageError(f"{where}._target_={target} is not a concrete {interface.__name__}")
     return cls
 
 

@@ -49,7 +49,7 @@ BAD = {
     "~model": "model has no value; give one: model=… (one of bigram, ",
     "~train": "train",
     "model.vocab_size=9": "there is no setting model.vocab_size",
-    "+model.vocab_size=9": "model.vocab_size can't be set: the data decide it",
+    "+model.vocab_size=9": "model.vocab_size can't be set: it follows from the data",
     # names
     "model=nope": "model=nope does not exist. Choices: bigram, ",
     "model=gtp": "model=gtp does not exist. Did you mean gpt?",
@@ -71,7 +71,7 @@ BAD = {
     "seed=range(3)": "for a sweep add -m",
     "model={a:1}": "model={a:1} does not exist",
     # values
-    "train.steps=0": "train.steps=0 must be above 0",
+    "train.steps=0": "train.steps=0 must be at least 1",
     "train.batch_size=0 train.seq_len=0": "train.batch_size=0 must be at least 1",
     "train.steps=1e3": "train.steps=1000.0 should be a whole number",
     "train.steps=abc": "train.steps=abc should be a whole number",
@@ -113,10 +113,10 @@ BAD = {
     "seed=${seed}": "seed: Recursive interpolation detected",
     "names=3": "names=3 should be a group of settings (data, tokenizer, model)",
     # what no grammar takes
-    "a b": "'a' is no setting: write KEY=VALUE",
-    "=3": "'=3' is no setting: write KEY=VALUE",
+    "a b": "'a' is not a setting: write KEY=VALUE",
+    "=3": "'=3' is not a setting: write KEY=VALUE",
     "eval.prompt=é": "its value needs quotes, as in 'eval.prompt=\"é\"'",
-    'train.steps="5': "train.steps=\"5 can't be read",
+    'train.steps="5': "train.steps=\"5 can't be parsed",
     # options
     "--nope": "there is no option --nope",
     "--mutlirun": "there is no option --mutlirun. Did you mean --multirun?",
@@ -137,7 +137,7 @@ BAD = {
     # sweeps
     "-m model=gpt,nope": "model=nope does not exist. Choices: bigram, ",
     "-m model=gpt,bigram train.stepz=3": "Did you mean train.steps?",
-    "-m seed=0,1 train.steps=0": "train.steps=0 must be above 0",
+    "-m seed=0,1 train.steps=0": "train.steps=0 must be at least 1",
     "-m seed=0,1 model.n_head=3": "n_embd=128 is not a multiple of n_head=3",
     "-m seed=0,1 data=text data.path=/nowhere": "data.path=/nowhere can't be read",
     "-m seed=": "seed= should be a whole number",

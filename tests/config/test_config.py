@@ -176,7 +176,7 @@ def test_builds_what_the_node_says() -> None:
     ("changes", "line"),
     [
         ({"siz": 2}, "there is no setting here.siz: Sized does not have it. Did you mean size?"),
-        ({"given": 2}, "here.given can't be set: the data decide it"),
+        ({"given": 2}, "here.given can't be set: it follows from the data"),
         ({"size": "a"}, "here.size=a should be a whole number"),
         ({"size": ...}, "here.size has no value; give one: here.size=…"),
         ({"size": 0}, "here: size=0 must be at least 1"),

@@ -87,7 +87,7 @@ def test_a_sweep_begins_with_none(
         f"data.path={small_text}", "eval.prompt=a,b", f"hydra.sweep.dir={tmp_path / 'sweep'}",
     )  # fmt: skip
     assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
-    assert "written into the run's folder" in ended.err
+    assert "written to the run's folder" in ended.err
     assert SECRET not in ended.err
     assert not (tmp_path / "sweep").exists()
 
@@ -120,11 +120,13 @@ def test_none_can_come_from_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     found["eval"]["prompt"] = f"a {SECRET}"
     read_settings(found)  # one that nobody calls a secret
     monkeypatch.setenv("A_TOKEN", SECRET)
-    with pytest.raises(UsageError, match=r"eval\.prompt holds the value of the environment's A_TO"):
+    with pytest.raises(
+        UsageError, match=r"eval\.prompt contains the value of the environment variable A"
+    ):
         read_settings(found)
     found["eval"]["prompt"] = "a"
     found["model"]["api_key"] = "1234"
-    with pytest.raises(UsageError, match=r"model\.api_key: no secret belongs"):
+    with pytest.raises(UsageError, match=r"model\.api_key: a secret must not be"):
         read_settings(found)
 
 
@@ -139,7 +141,7 @@ def test_a_variable_called_like_a_secret(variable: str, monkeypatch: pytest.Monk
     text = f"eval.prompt=a {SECRET}"
     secrets.reject_override(text)
     monkeypatch.setenv(variable, SECRET)
-    with pytest.raises(UsageError, match=f"the environment's {variable}: "):
+    with pytest.raises(UsageError, match=f"the environment variable {variable}: "):
         secrets.reject_override(text)
 
 
@@ -154,7 +156,7 @@ def test_the_value_is_looked_at_and_not_only_its_spelling(monkeypatch: pytest.Mo
     """A comma is escaped on the command line."""
     monkeypatch.setenv("A_TOKEN", "hush,4f9a")
     for text in (r"eval.prompt=hush\,4f9a", r"eval.prompt=b,hush\,4f9a", r"+a=[{b: hush\,4f9a}]"):
-        with pytest.raises(UsageError, match="the environment's A_TOKEN"):
+        with pytest.raises(UsageError, match="the environment variable A_TOKEN"):
             secrets.reject_override(text)
 
 

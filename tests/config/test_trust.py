@@ -12,7 +12,7 @@ import yaml
 
 from harness.common.errors import UsageError
 from harness.config.build import TRUSTED, resolve_class
-from harness.config.saved import load_settings
+from harness.config.saved import MOVED, load_settings, with_moved_classes
 from harness.data.corpus import Corpus
 from harness.loggers.base import Logger
 from harness.training.schedules import Schedule
@@ -71,26 +71,26 @@ REFUSED = {
     "model._target_=zoo.gpt.Gpt": "does not exist",
     "model._target_=zoo.nope.GPT": "does not exist",
     "model._target_=zoo..gpt.GPT": "does not exist",
-    "model._target_=zoo.gpt.nn": "is no LanguageModel",
+    "model._target_=zoo.gpt.nn": "is not a concrete LanguageModel",
     "model._target_=zoo.gpt.nn.Linear": "does not exist",
-    "model._target_=zoo.layers.transformer.Block": "is no LanguageModel",
-    "model._target_=zoo.language_model.LanguageModel": "is no LanguageModel",
-    "model._target_=harness.training.run.run": "is no LanguageModel",
-    "model._target_=harness.data.corpus.PythonDocs": "is no LanguageModel",
-    "tokenizer._target_=harness.train.Path": "is no Tokenizer",
-    "tokenizer._target_=zoo_tokenizers.Tokenizer": "is no Tokenizer",
-    "optimizer._target_=torch.optim.lr_scheduler.LambdaLR": "is no Optimizer",
-    "optimizer._target_=torch.optim.lr_scheduler.Optimizer": "is no Optimizer",
-    "optimizer._target_=torch.optim.Optimizer": "is no Optimizer",
+    "model._target_=zoo.layers.transformer.Block": "is not a concrete LanguageModel",
+    "model._target_=zoo.language_model.LanguageModel": "is not a concrete LanguageModel",
+    "model._target_=harness.training.run.run": "is not a concrete LanguageModel",
+    "model._target_=harness.data.corpus.PythonDocs": "is not a concrete LanguageModel",
+    "tokenizer._target_=harness.train.Path": "is not a concrete Tokenizer",
+    "tokenizer._target_=zoo_tokenizers.Tokenizer": "is not a concrete Tokenizer",
+    "optimizer._target_=torch.optim.lr_scheduler.LambdaLR": "is not a concrete Optimizer",
+    "optimizer._target_=torch.optim.lr_scheduler.Optimizer": "is not a concrete Optimizer",
+    "optimizer._target_=torch.optim.Optimizer": "is not a concrete Optimizer",
     "optimizer._target_=harness.loop.nn.Linear": "does not exist",
-    "data._target_=harness.data.corpus.Path": "is no Corpus",
-    "schedule._target_=harness.training.schedules.Schedule": "is no Schedule",
-    "logger.local._target_=harness.loggers.base.Logger": "is no Logger",
+    "data._target_=harness.data.corpus.Path": "is not a concrete Corpus",
+    "schedule._target_=harness.training.schedules.Schedule": "is not a concrete Schedule",
+    "logger.local._target_=harness.loggers.base.Logger": "is not a concrete Logger",
     # nested
     f"+model.inner={{_target_:{FOREIGN}.Mine}}": "only model itself names a class",
     f"+model.inner.deeper=[{{_target_:{FOREIGN}.Mine}}]": "only model itself names a class",
     f"++model.dropout._target_={FOREIGN}.Mine": "only model itself names a class",
-    f"+logger.local.inner={{_target_:{FOREIGN}.Mine}}": "only logger itself names a class",
+    f"+logger.local.inner={{_target_:{FOREIGN}.Mine}}": "only logger.local itself names a class",
     # what Hydra would build before we are asked
     f"+hydra.callbacks.more._target_={FOREIGN}.Mine": "hydra.callbacks can't be changed",
     f"hydra.callbacks.sweep._target_={FOREIGN}.Mine": "hydra.callbacks can't be changed",
@@ -131,7 +131,7 @@ def test_a_class_that_may_not_be_named_is_refused_and_not_imported(
 
 def test_the_mark_shows_an_import(foreign: Path) -> None:
     """The negative control of the test above."""
-    with pytest.raises(UsageError, match="is no Corpus"):
+    with pytest.raises(UsageError, match="is not a concrete Corpus"):
         resolve_class(f"{FOREIGN}.Mine", Corpus, "data", trust=[FOREIGN])
     assert foreign.exists()
 
@@ -143,7 +143,7 @@ def test_what_a_trusted_module_imported_is_not_its_own(
     (foreign.parent / "path" / "a_trusted_package.py").write_text(f"from {FOREIGN} import Mine")
     monkeypatch.delitem(sys.modules, "a_trusted_package", raising=False)
     trust, target = ["a_trusted_package"], "a_trusted_package.Mine"
-    with pytest.raises(UsageError, match="is no LanguageModel"):
+    with pytest.raises(UsageError, match="is not a concrete LanguageModel"):
         resolve_class(target, LanguageModel, "model", trust)
     assert resolve_class(target, LanguageModel, "model", [*trust, FOREIGN])
 
@@ -157,7 +157,7 @@ def test_every_class_of_the_project_is_itself_and_no_other_thing(where: str) -> 
         if other == where:
             resolve_class(node["_target_"], interface, where)
         else:
-            with pytest.raises(UsageError, match=f"is no {interface.__name__}"):
+            with pytest.raises(UsageError, match=f"is not a concrete {interface.__name__}"):
                 resolve_class(node["_target_"], interface, where)
 
 
@@ -233,5 +233,14 @@ class Half(Schedule):
 
 
 def test_an_unfinished_class_can_not_be_chosen() -> None:
-    with pytest.raises(UsageError, match=r"Half is no Schedule"):
+    with pytest.raises(UsageError, match=r"Half is not a concrete Schedule"):
         resolve_class(f"{__name__}.Half", Schedule, "schedule", trust=[__name__])
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_classes_of_version_0_1_are_found(old: str) -> None:
+    with pytest.raises(UsageError, match="does not exist"):  # else there is nothing to translate
+        resolve_class(old, object, "data")
+    saved = with_moved_classes({"logger": [{"_target_": old}]})
+    present = saved["logger"][0]["_target_"]
+    assert resolve_class(present, object, "data").__name__ == old.rpartition(".")[2]

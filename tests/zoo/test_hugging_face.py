@@ -119,7 +119,7 @@ def test_law_in_their_precision(law: str, model_type: str) -> None:
 @pytest.mark.parametrize("model_type", TYPES)
 def test_what_is_found_out_when_it_is_built(model_type: str) -> None:
     model = build(model_type)
-    assert model.keeps_past == (model_type not in NO_CACHE)
+    assert model.uses_cache == (model_type not in NO_CACHE)
     assert isinstance(model.head, torch.nn.Identity) == (model_type in LOGITS_AS_FEATURES)
     assert model.block_size == (None if model_type in ("mamba2", "xlstm") else BLOCK)
 
@@ -174,9 +174,9 @@ def test_others_are_right_or_say_that_they_recompute(
     with caplog.at_level(logging.WARNING):
         model = build(model_type)
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("zoo")]
-    assert len(lines) == (not model.keeps_past)
+    assert len(lines) == (not model.uses_cache)
     assert all(f"cache of {model_type} can't be used" in line for line in lines)
-    assert model.keeps_past or model_type not in ("mixtral", "deepseek_v3", "qwen3_next", "bart")
+    assert model.uses_cache or model_type not in ("mixtral", "deepseek_v3", "qwen3_next", "bart")
     _goes_on_in_chunks_and_learns(model)
     assert measure.step_flops(lambda: build(model_type), BLOCK) > 0
 
@@ -186,12 +186,12 @@ def test_where_no_name_of_a_cache_is_known_it_recomputes_and_says_so(
     model_type: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after release 5.24, which renamed them."""
-    monkeypatch.setattr(hugging_face, "PAST_NAMES", ("once", "twice"))
+    monkeypatch.setattr(hugging_face, "CACHE_NAMES", ("once", "twice"))
     with caplog.at_level(logging.WARNING):
         model = build(model_type)
     assert f"{model_type} can't be used (it takes none of the arguments once, twice)" in caplog.text
     assert "compute every token from all before it" in caplog.text
-    assert not model.keeps_past
+    assert not model.uses_cache
     _goes_on_in_chunks_and_learns(model)
 
 
@@ -249,8 +249,14 @@ def test_costs_are_counted_without_weights(
         ({"model_type": "lama"}, "no causal language model of transformers. Did you mean llama?"),
         ({"model_type": "llama", "hiden_size": 8}, "no such setting. Did you mean hidden_size?"),
         ({"model_type": "mamba2", "num_attention_heads": 4}, "num_attention_heads: mamba2 has no"),
-        ({"model_type": "llama", "vocab_size": 8}, "vocab_size can't be set: the data decide"),
-        ({"model_type": "gpt2", "n_positions": 8}, "n_positions can't be set: block_size decides"),
+        (
+            {"model_type": "llama", "vocab_size": 8},
+            "vocab_size can't be set: it follows",
+        ),
+        (
+            {"model_type": "gpt2", "n_positions": 8},
+            "n_positions can't be set: it follows from block",
+        ),
         ({"model_type": "llama", "hidden_size": "wide"}, "expected int, got str"),
         ({"model_type": "llama", **GROUPED, "hidden_size": 30}, "not a multiple of the number"),
         ({"model_type": "gemma3"}, "no vocab_size"),

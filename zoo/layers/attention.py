@@ -55,12 +55,12 @@ class KeyValues:
 
 
 class CausalSelfAttention(nn.Module):
-    """Each position attends to itself and to what came before it.
+    """Each position attends to itself and to earlier positions.
 
     dropout: on the attention weights.
     band: only the last `band` positions are seen, the present one among them (local attention:
         Child et al. 2019, arXiv 1904.10509, and GPT-3). None: all.
-    rotary_theta: queries and keys are turned by their position, with this base. None: they aren't.
+    rotary_theta: the base of rotary positions. None: no rotary positions.
     n_kv_head: heads of keys and values; n_head / n_kv_head neighbouring heads of queries share one
         (grouped-query attention: Ainslie et al. 2023, arXiv 2305.13245, section 2.2). None: n_head.
     qk_norm: RMS norm of each head's queries and keys (Henry et al. 2020, arXiv 2010.04245, in the
@@ -108,7 +108,7 @@ class CausalSelfAttention(nn.Module):
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
 
     def past_shape(self, batch_size: int, block_size: int) -> tuple[int, int, int, int]:
-        """What this layer keeps of the past, (B, G, size, D): of a band all but the present."""
+        """The shape (B, G, size, D) of this layer's buffers; a band without the present position."""
         size = block_size if self.band is None else min(self.band - 1, block_size)
         return batch_size, self.n_kv_head, size, self.n_channels
 
@@ -136,8 +136,8 @@ def attend(
     dropout: float = 0.0,
     band: int | None = None,
 ) -> Tensor:
-    """Softmax attention of the last T of S positions, each over itself and all before it, or over
-    the `band` last of those. Where there are fewer heads of keys than of queries, neighbours share.
+    """Causal softmax attention of the last T of S positions, over all earlier positions or the last
+    `band`, the present one included. With fewer heads of keys than of queries, neighbours share.
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
     band = keys if band is None else min(band, keys)

@@ -26,7 +26,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def make_any_norm(norm: AnyNorm | None, n_channels: int) -> nn.Module:
-    """The normalization of that name; None: none."""
+    """The normalization layer `norm`; None: the identity."""
     if norm is None:
         return nn.Identity()
     return BatchNorm(n_channels) if norm == "batch_norm" else make_norm(norm, n_channels, bias=True)

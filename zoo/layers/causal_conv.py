@@ -34,7 +34,7 @@ class LastInputs:
         return None if cache is None else cls(cache.tensors[f"{name}.inputs"], pos)
 
     def read(self, distances: Iterable[int]) -> Tensor:
-        """The inputs so many positions (1 to N) before `pos`, (B, len(distances), C)."""
+        """The inputs at `distances` (1 to N) before `pos`, (B, len(distances), C)."""
         return self.ring[:, self._slots(-distance for distance in distances)]
 
     def write(self, x_BTC: Tensor) -> None:
@@ -78,9 +78,9 @@ class CausalConv1d(nn.Module):
             x_BSC = torch.cat([earlier_BSC, x_BTC], dim=1)
             past.write(x_BTC)
         y_BCT = F.conv1d(x_BSC.mT, self.conv.weight, self.conv.bias, dilation=step)
-        return y_BCT.mT.contiguous()  # what follows works position by position
+        return y_BCT.mT.contiguous()  # the next layers work position by position
 
     def empty(self, batch_size: int) -> Tensor:
-        """The ring of `LastInputs` for a convolution that has seen nothing yet, (B, N, C)."""
+        """The initial ring of `LastInputs`, (B, N, C)."""
         kept = (self.kernel_size - 1) * self.dilation
         return self.conv.weight.new_zeros(batch_size, kept, self.in_channels)

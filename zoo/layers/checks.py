@@ -1,4 +1,4 @@
-"""Refusing sizes that make no model, before anything is computed."""
+"""Checks of a model's sizes."""
 
 from __future__ import annotations
 

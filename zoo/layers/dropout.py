@@ -1,4 +1,4 @@
-"""What goes with dropout: the width it asks for, and the dropping of whole parts.
+"""Layer width under dropout, and stochastic depth.
 
 B batch, T time, C channels.
 """
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 
 def widened(n_units: int, dropout: float, widen: bool) -> int:
-    """How many units a layer that drops out a share of them has: n_units, or if `widen`
-    n_units / (1 - dropout), rounded, so that as many are left on average (Srivastava et al. 2014,
-    "Dropout", appendix A.1).
+    """The width of a layer with dropout: n_units, or if `widen` n_units / (1 - dropout), rounded, so
+    that n_units remain on average (Srivastava et al. 2014, "Dropout", appendix A.1).
 
-    Raises ValueError for a share that is none.
+    Raises ValueError if dropout is not in [0, 1).
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout:g} must be at least 0 and below 1")
@@ -22,8 +21,8 @@ def widened(n_units: int, dropout: float, widen: bool) -> int:
 
 
 class StochasticDepth(nn.Module):
-    """In training, drops what a part adds to the residual stream, for each sequence by itself, with
-    probability `rate`, and scales what is left by 1 / (1 - rate) (Huang et al. 2016, arXiv
+    """In training, drops an addition to the residual stream with probability `rate`, independently
+    for each sequence, and scales the others by 1 / (1 - rate) (Huang et al. 2016, arXiv
     1603.09382, section 3)."""
 
     def __init__(self, rate: float) -> None:

@@ -28,7 +28,7 @@ class FeedForward(nn.Module):
     """Two linear maps around an activation.
 
     n_inner: the width between them. None: 4·n_embd, or for SwiGLU, whose first map is twice as
-    wide, 8/3·n_embd (up to a multiple of 8), which comes to as many parameters (Shazeer 2020,
+    wide, 8/3·n_embd (up to a multiple of 8), for the same number of parameters (Shazeer 2020,
     section 3).
     """
 

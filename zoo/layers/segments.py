@@ -22,7 +22,7 @@ THETA = 10000.0  # of the rotary positions (Su et al. 2021, section 3.3)
 
 class SegmentedSelfAttention(CausalSelfAttention):
     """Each position attends to its own segment up to itself, and to the `overlap` last positions of
-    the segment before. With an overlap, queries and keys are turned by their position (rotary)."""
+    the segment before. With an overlap, positions are rotary."""
 
     def __init__(
         self, n_embd: int, n_head: int, dropout: float, bias: bool, segment: int, overlap: int = 0
@@ -84,8 +84,8 @@ def attend_in_segments(
 ) -> Tensor:
     """Attention of the T positions from `start` on; the S keys end where the queries do.
 
-    Whole segments are attended to all at once. By itself goes one that has begun before `start`,
-    one that does not end here, and the first of all where it has no `overlap` to see.
+    Complete segments are computed in one call. A separate call is needed for a segment that started
+    before `start`, for one that does not end here, and for the first one if it lacks the overlap.
     """
     end = start + q_BHTD.shape[2]
     first_key = end - k_BHSD.shape[2]
@@ -100,7 +100,7 @@ def attend_in_segments(
         k = k_BHSD[:, :, seen - first_key : stop - first_key]
         v = v_BHSD[:, :, seen - first_key : stop - first_key]
         if whole:
-            # Segments beside the heads: to attention they are one more dimension to go through.
+            # Segments become additional heads.
             q = q.unflatten(2, (whole, segment)).flatten(1, 2)
             k, v = (
                 x.unfold(2, overlap + segment, segment).transpose(-1, -2).flatten(1, 2)

@@ -16,9 +16,9 @@ class Block(nn.Module):
     """Attention, then feed-forward, each added to the residual stream.
 
     Each is normalized before (pre-norm, GPT-2), or the sum is normalized after it (post_norm:
-    Vaswani et al. and GPT-1). dropout is on the attention weights and on both sums' new terms;
-    attention_dropout, if given, is that of the weights. stochastic_depth: how often a sum's new
-    term is dropped as a whole. `attention`: see CausalSelfAttention.
+    Vaswani et al. and GPT-1). dropout: on the attention weights and on both
+    additions. attention_dropout: on the attention weights; None: dropout. stochastic_depth: the
+    probability of dropping an addition. `attention`: see CausalSelfAttention.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 
 from tests.zoo_models import Mutant
-from zoo.hugging_face import Past
+from zoo.hugging_face import ObjectCache
 from zoo.language_model import LanguageModel
 
 
@@ -23,15 +23,17 @@ def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
 
 
 def _past_is_dropped(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Past, "keep", lambda self, kept: vars(self).update(kept=None, tensors={}))
+    monkeypatch.setattr(
+        ObjectCache, "store", lambda self, state: vars(self).update(state=None, tensors={})
+    )
 
 
 def _rows_stay(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Past, "select", lambda self, rows: self)
+    monkeypatch.setattr(ObjectCache, "select", lambda self, rows: self)
 
 
 def _recomputes_from_the_start(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    model.keeps_past = False
+    model.uses_cache = False
     run = model._run
 
     def first(ids: Tensor, *past: Any, **options: Any) -> tuple[Tensor, Any]:
