@@ -266,7 +266,7 @@ def _build(
         settings[field] = value
     del settings["model_type"]
     if torch.get_default_device().type == "meta":
-        # This implementation of a mixture of experts works on the meta device, where costs are counted.
+        # This implementation of experts works on the meta device, where costs are counted.
         settings["experts_implementation"] = "batched_mm"
     try:
         return AutoModelForCausalLM.from_config(config_class(**settings))

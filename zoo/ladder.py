@@ -20,10 +20,10 @@ from zoo.layers.feed_forward import FeedForward
 class Ladder(LanguageModel):
     """n_layer blocks of n_head heads each; without blocks, an embedding and a linear head.
 
-    projection: a linear map of the concatenated heads. feed_forward: a ReLU layer four times as wide
-    after the attention. residual: both add to their input. norm: a layer norm before both and before
-    the head. dropout: on the attention weights, after the projection and after the feed-forward.
-    attention_dropout: on the attention weights; None: dropout.
+    projection: a linear map of the concatenated heads. feed_forward: a ReLU layer four times as
+    wide after the attention. residual: both add to their input. norm: a layer norm before both and
+    before the head. dropout: on the attention weights, after the projection and after the
+    feed-forward. attention_dropout: on the attention weights; None: dropout.
 
     Queries, keys and values have no bias, all other maps do, and the head has weights of its own.
     Initialization is torch's default, as in the course, so the first loss is a little above ln V.

@@ -255,7 +255,7 @@ def test_costs_are_counted_without_weights(
         ),
         (
             {"model_type": "gpt2", "n_positions": 8},
-            "n_positions can't be set: it follows from block",
+            "n_positions can't be set: it follows",
         ),
         ({"model_type": "llama", "hidden_size": "wide"}, "expected int, got str"),
         ({"model_type": "llama", **GROUPED, "hidden_size": 30}, "not a multiple of the number"),
