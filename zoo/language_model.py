@@ -55,8 +55,8 @@ class LanguageModel(nn.Module):
     receptive_field: int | None
     """logits[:, t] depend on at most this many last tokens. None: unbounded."""
     patch_size: int | None = None
-    """The number of tokens in a patch, counted from the first token; the prediction of a token depends
-    on its position in the patch. None: there are no patches."""
+    """The number of tokens in a patch, counted from the first token. Predictions depend on the
+    position in the patch. None: there are no patches."""
     head: nn.Module
     """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
     few positions at a time. An `nn.Linear` where the last layer is a linear map."""

@@ -108,7 +108,7 @@ class CausalSelfAttention(nn.Module):
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
 
     def past_shape(self, batch_size: int, block_size: int) -> tuple[int, int, int, int]:
-        """The shape (B, G, size, D) of this layer's buffers; a band without the present position."""
+        """The shape (B, G, size, D) of this layer's buffers; of a band all but the present."""
         size = block_size if self.band is None else min(self.band - 1, block_size)
         return batch_size, self.n_kv_head, size, self.n_channels
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 def widened(n_units: int, dropout: float, widen: bool) -> int:
-    """The width of a layer with dropout: n_units, or if `widen` n_units / (1 - dropout), rounded, so
-    that n_units remain on average (Srivastava et al. 2014, "Dropout", appendix A.1).
+    """The width of a layer with dropout: n_units, or if `widen` n_units / (1 - dropout), rounded,
+    so that n_units remain on average (Srivastava et al. 2014, "Dropout", appendix A.1).
 
     Raises ValueError if dropout is not in [0, 1).
     """
