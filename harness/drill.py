@@ -1,4 +1,4 @@
-"""Kill and resume a training many times; compare it with an uninterrupted one, bit for bit.
+"""Kill and resume a training many times; its results must be bit-identical.
 
 python -m harness.drill model=gpt --kills 20
 

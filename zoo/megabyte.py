@@ -33,9 +33,9 @@ class MEGABYTE(LanguageModel):
     kernel_sizes: of causal convolutions, x + ReLU(conv(x)) each, over the global embeddings before
     they get their positions; the paper's stack is [3, 5, 7]. cross_patch: how many of the last keys
     and values of the previous patch each local layer sees as well (rotary, as in the paper).
-    tie_weights: the head is the local embedding's transpose. dropout: on attention weights and after
-    each projection; none on embeddings. attention_dropout: on the attention weights; null: dropout.
-    stochastic_depth: the drop probability of the last block's parts in training, in both
+    tie_weights: the head is the local embedding's transpose. dropout: on attention weights and
+    after each projection; none on embeddings. attention_dropout: on the attention weights; null:
+    dropout. stochastic_depth: the drop probability of the last block's parts in training, in both
     transformers; it grows linearly with depth. init_std: the paper has 0.006, for widths of a
     thousand and more.
 

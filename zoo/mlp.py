@@ -32,9 +32,9 @@ class MLP(LanguageModel):
     """n_layer hidden layers of n_hidden units over the last `context` tokens, at every position.
 
     Positions before the text have zero embeddings. bias: of the hidden layers; the output has one.
-    norm: before each activation. dropout: after each. widen_dropout: widen the hidden layers so that
-    n_hidden units remain on average. direct: add a linear map from the embeddings to the logits
-    (Bengio's W, in equation 1).
+    norm: before each activation. dropout: after each. widen_dropout: widen the hidden layers so
+    that n_hidden units remain on average. direct: add a linear map from the embeddings to the
+    logits (Bengio's W, in equation 1).
     """
 
     block_size = None

@@ -56,8 +56,8 @@ OTHER = Role()  # a scale, a decay rate, a mix, …
 OUT_IN = Role(matrix=(1, 2), decay=True)  # a stack of matrices (…, out, in)
 IN_OUT = Role(matrix=(2, 1), decay=True)
 
-# Keys are patterns of parameter names. Matrices stored as one (a recurrent net's gates; queries, keys
-# and values) count as one.
+# Keys are patterns of parameter names. Matrices stored as one (a recurrent net's gates; queries,
+# keys and values) count as one.
 RECURRENT: Table = {"weight_*": LINEAR, "bias_*": BIAS}
 NORM: Table = {"weight": OTHER, "bias": BIAS}
 TORCH: dict[type[nn.Module], Table] = {

@@ -34,8 +34,8 @@ class WaveNet(LanguageModel):
     dropout: of each gate's output, at the place of Bai et al. 2018 (arXiv 1803.01271, section 3.4),
     but per unit. widen_dropout: widen the gates so that channels_gate units remain on average.
     output: `two_layers`, ReLU → 1×1 → ReLU → 1×1, or `one_layer`, leaky ReLU → 1×1.
-    last_residual: give the last block an unused residual map too, to rebuild models whose parameters
-    were counted with it.
+    last_residual: give the last block an unused residual map too, to rebuild models whose
+    parameters were counted with it.
     """
 
     block_size = None
