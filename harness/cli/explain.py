@@ -12,9 +12,6 @@ from hydra.errors import OverrideParseException
 from harness.common.values import did_you_mean
 from harness.config.keys import no_setting
 
-Choices = Callable[[str], list[str]]
-"""The names of the files in a configuration group; empty for an unknown group."""
-
 
 def composition_error(
     error: Exception, overrides: Sequence[str], known: Callable[[], Iterable[str]]
@@ -46,8 +43,11 @@ def composition_error(
     return text
 
 
-def wrong_choice(override: str, choices: Choices) -> str | None:
-    """The error in `group=name` if the group has no such file or takes only one name."""
+def wrong_choice(override: str, choices: Callable[[str], list[str]]) -> str | None:
+    """The error in `group=name` if the group has no such file or takes only one name.
+
+    choices: gives the names of the files in a group; none for an unknown group.
+    """
     key, equals, value = override.lstrip("+").partition("=")
     valid = choices(key) if re.fullmatch(r"[\w/]+", key) else []
     if not equals or not valid or "(" in value:  # a sweep's choice(…) or glob(…)

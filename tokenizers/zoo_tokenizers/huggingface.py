@@ -125,7 +125,14 @@ class HuggingFace(_FromJson):
         if folder is not None and not (folder / _FILE).is_file():
             self.restore({_FILE: _convert(folder)})
             return
-        path = folder / _FILE if folder is not None else self._download(assets)
+        if folder is not None:
+            path = folder / _FILE
+        else:
+            path = assets.find(
+                f"{self._repository}/snapshots/{self._revision}/{_FILE}",
+                f"https://huggingface.co/{self._name}/resolve/{self._revision}/{_FILE}",
+                self._sha256,
+            )
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         if self._sha256 not in (None, found):
@@ -150,13 +157,6 @@ class HuggingFace(_FromJson):
                 if (repository / "snapshots" / commit).is_dir():
                     return repository / "snapshots" / commit
         return None
-
-    def _download(self, assets: AssetFinder) -> Path:
-        return assets.find(
-            f"{self._repository}/snapshots/{self._revision}/{_FILE}",
-            f"https://huggingface.co/{self._name}/resolve/{self._revision}/{_FILE}",
-            self._sha256,
-        )
 
     @property
     def _repository(self) -> str:
