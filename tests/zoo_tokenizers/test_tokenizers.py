@@ -578,7 +578,8 @@ def test_what_is_learnt_depends_on_the_text_alone(name: str, tmp_path: Path) -> 
     assert again.digest == expected
     (tmp_path / "text").write_text(text)
     program = (
-        "import sys; from harness import cli, config; from zoo_tokenizers import Tokenizer\n"
+        "import sys; from harness.cli.hydra_app import compose; "
+        "from harness.config.settings import read_settings; from zoo_tokenizers import Tokenizer\n"
         f"tokenizer = read_settings(compose({LEARNERS[name]!r})).build('tokenizer', Tokenizer)\n"
         "tokenizer.fit([open(sys.argv[1]).read()]); print(tokenizer.digest)"
     )
