@@ -29,6 +29,7 @@ from harness.runs import metrics
 from tests import small_runs as training
 from tests.loggers.wandb_server import serving
 from tests.small_runs import rows, settings, train
+from tests.waiting import wait_until
 
 GPT_SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "train.steps=12")
 BIGRAM = ("model=bigram", "train.steps=12", "checkpoint.every=4")
