@@ -110,7 +110,7 @@ def _require_launcher(launcher: Any) -> None:
     own = f"{_PLUGINS}.basic_launcher.BasicLauncher"
     is_plugin = isinstance(target, str) and target.startswith("hydra_plugins.")
     if target != own and not is_plugin:
-        raise UsageError("hydra.launcher can't be changed, except to an installed plugin")
+        raise UsageError("hydra.launcher can't be changed, except to an installed one of Hydra's")
     special = ("_target_", "_args_", "_partial_", "_convert_")
     keys = [path for path, _ in walk(launcher) if path not in ((), ("_target_",))]
     if any(key[-1] in special for key in keys):
