@@ -51,5 +51,5 @@ def require_same_settings(
     ]
     if differing:
         raise UsageError(
-            f"{where} differs from the settings of the checkpoint: {'; '.join(differing)}"
+            f"{where} is not what the weights were trained with: {'; '.join(differing)}"
         )

@@ -196,7 +196,7 @@ def test_a_file_that_changes_under_the_reader_is_not_cached(tmp_path: Path, chan
             )
             return super().encode(text)
 
-    with pytest.raises(RunFailure, match="text changed while it was read"):
+    with pytest.raises(RunFailure, match="text changed while it was being read"):
         dataset_of(tmp_path, b"abc" * 100, Meddler())
     assert not list((tmp_path / "cache").rglob("meta.json"))
 
@@ -273,8 +273,8 @@ def test_what_only_validation_has_is_counted_and_paid_for(tmp_path: Path) -> Non
     place, code_point = math.log(4 + 3), math.log(0x110000 - 0x800)
     assert val.unknown_nats == pytest.approx(3 * (place + code_point), rel=1e-12)
     first, second = dataset.notes()
-    assert "val split has 3 characters that train never showed ('c', 'é', '日')" in first
-    assert "test split has 1 characters that train never showed ('é')" in second
+    assert "val split has 3 characters that are not in train ('c', 'é', '日')" in first
+    assert "test split has 1 characters that are not in train ('é')" in second
 
 
 @given(st.text(alphabet="ab日é🎭", min_size=1, max_size=30))
@@ -460,7 +460,7 @@ def test_ids_are_stored_in_the_smallest_type_that_holds_them(
 
 
 def test_an_id_beyond_the_vocabulary_is_refused_not_wrapped(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="id 256, beyond its vocabulary of 256"):
+    with pytest.raises(UsageError, match="id 256, but its vocabulary has only 256"):
         dataset_of(tmp_path, b"x" * 100, Wide(256, 256))
     with pytest.raises(TokenizerError, match="can't be stored in 32 bits"):
         smallest_unsigned(2**32 + 1)
@@ -471,13 +471,13 @@ def test_a_tokenizer_that_is_not_as_lossless_as_it_says_is_found_out(tmp_path: P
         def encode(self, text: str) -> np.ndarray:
             return super().encode(text.replace("b", ""))
 
-    with pytest.raises(UsageError, match="Forgetful calls itself lossless"):
+    with pytest.raises(UsageError, match="Forgetful is declared lossless"):
         dataset_of(tmp_path, b"a b c" * 20, Forgetful())
 
 
 def test_counts_are_of_the_train_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    monkeypatch.setattr(dataset, "COUNTED", 7)
+    monkeypatch.setattr(dataset, "IDS_PER_COUNT", 7)
     counts = dataset_of(tmp_path, b"aab" * 30 + b"c" * 10, Bytes(), [0.9, 0.1, 0]).counts()
     assert (counts[ord("a")], counts[ord("b")], counts[ord("c")]) == (60, 30, 0)
     assert counts.sum() == 90

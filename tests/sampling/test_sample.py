@@ -122,7 +122,7 @@ def refused(ended: Ended, *words: str) -> None:
         (["--prompt", "a", "--prompt-file", "b"], ["--prompt-file: not allowed with", "--prompt"]),
         (["--prompt-file", "nowhere.txt"], ["--prompt-file nowhere.txt can't be read: No such"]),
         (["--prompt-file", "."], ["--prompt-file . can't be read: Is a directory"]),
-        (["--stop", ""], ["--stop '' is no text"]),
+        (["--stop", ""], ["--stop '' is empty"]),
         (["--beams", "2", "--num-samples", "3"], ["--num-samples 3 exceeds --beams 2"]),
         (["--beams", "2", "--min-p", "0.1"], ["--min-p has no meaning with --beams"]),
         (["--beams", "2", "--temperature", "0"], ["--temperature has no meaning with --beams"]),
