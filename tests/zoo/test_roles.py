@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness import groups
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.config.keys import names_in_group
 from harness.config.settings import read_settings
-from harness.diagnostics import groups
 from harness.training.max_norm import limit_norms, limited_weights
 from harness.training.muon import Muon
 from harness.training.optim import build_optimizer, state_size
