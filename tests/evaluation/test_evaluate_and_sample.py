@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from harness.evaluation import evaluate_run
 from harness.evaluation import score as metrics
 from tests.conftest import Ended
 from tests.small_runs import TEXT
@@ -80,7 +81,7 @@ def test_as_many_windows_at_a_time_as_the_run_had(
         seen.append(options["batch_size"])
         return score(*arguments, **options)
 
-    monkeypatch.setattr(metrics, "score_split", scoring)
+    monkeypatch.setattr(evaluate_run, "score_split", scoring)
     evaluated(command, run)
     evaluated(command, run, "--batch-size", 5)
     assert seen == [7, 5]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import drill
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.config.settings import read_settings
+from harness.diagnostics import drill
 from harness.runs import checkpoint
 from harness.runs.resume import resumed
 from harness.training import loop
@@ -144,7 +144,7 @@ def killed_at_step_61(chosen: list[str], folder: Path) -> None:
         return draw(ids, seed, step, *rest)
 
     vars(loop)["draw_batch"] = drawing
-    drill.train_or_go_on(chosen, folder)
+    drill.train_or_resume(chosen, folder)
 
 
 def test_killed_without_warning(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_killed_without_warning(tmp_path: Path) -> None:
     train(tmp_path / "whole", *long)
     folder = tmp_path / "cut"
     own = [f"data.path={tmp_path / 'corpus.txt'}", f"cache={tmp_path / 'cache'}"]
-    life = drill.begin(killed_at_step_61, [*SMALL, *own, *long], folder)
+    life = drill.start(killed_at_step_61, [*SMALL, *own, *long], folder)
     life.join()
     assert life.exitcode == -signal.SIGKILL, (folder / "output.txt").read_text()
     assert summary(folder)["status"] == "running"

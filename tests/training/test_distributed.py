@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
-from harness.training.distributed import World
+from harness.training.distributed import ProcessGroup
 from tests import small_runs as training
 from tests.waiting import GUARD, wait_until
 
@@ -29,9 +29,9 @@ RAGGED = """
 import json, os, sys
 import torch
 from harness.cli.hydra_app import run_hydra
-from harness.training import loop
+from harness.training import loop, trainer
 from harness import train
-drawn, trained = loop.draw_batch, loop.add_gradients
+drawn, trained = loop.draw_batch, trainer.add_gradients
 log = open(sys.argv.pop(1), "w", buffering=1)
 def draw_batch(ids, seed, step, rows, seq_len):
     inputs, targets = drawn(ids, seed, step, rows, seq_len)
@@ -42,14 +42,14 @@ def draw_batch(ids, seed, step, rows, seq_len):
 def add_gradients(model, features, targets, *rest):
     log.write(json.dumps(targets.tolist()) + "\\n")
     return trained(model, features, targets, *rest)
-loop.draw_batch, loop.add_gradients = draw_batch, add_gradients
+loop.draw_batch, trainer.add_gradients = draw_batch, add_gradients
 run_hydra(train.task)
 """
 
 
 @given(count=st.integers(0, 40), size=st.integers(1, 9))
 def test_shares_are_disjoint_and_complete(count: int, size: int) -> None:
-    shares = [World(rank, size).share(range(count)) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard(range(count)) for rank in range(size)]
     assert sorted(number for share in shares for number in share) == list(range(count))
 
 
@@ -160,7 +160,10 @@ def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["train.accumulate=3"], "train.accumulate=3 micro-batches can't be shared evenly by 2"),
+        (
+            ["train.accumulate=3"],
+            "train.accumulate=3 micro-batches can't be divided evenly among 2",
+        ),
         (
             ["model=mlp", "model.norm=batch_norm", "model.bias=false", "train.accumulate=2"],
             "batch normalization: its statistics would be those of one process",
