@@ -7,26 +7,23 @@ from typing import Any
 
 from harness.common.errors import RunFailure
 from harness.config.identity import decisive
-from harness.config.settings import Settings
-from harness.data.dataset import Dataset
 from harness.runs import checkpoint
-from harness.runs.folder import RunFolder
+from harness.training.context import RunContext
 from harness.training.guards import require_finite_weights
 from harness.training.progress import Progress
 from harness.training.trainer import Trainer
 
 
 class Checkpoints:
-    """The newest and the best checkpoints of a training. write: false for ranks that don't save."""
+    """The newest and the best checkpoints of a training, written by rank 0."""
 
-    def __init__(
-        self, folder: RunFolder, settings: Settings, dataset: Dataset, trainer: Trainer, write: bool
-    ) -> None:
-        self._folder, self._trainer, self._write = folder.checkpoints, trainer, write
+    def __init__(self, context: RunContext, trainer: Trainer) -> None:
+        self._folder, self._trainer = context.folder.checkpoints, trainer
+        self._write = context.processes.is_main
         self._origin: dict[str, Any] = {
-            "tokenizer": dataset.tokenizer.digest,
-            "corpus": dataset.digest,
-            "settings": decisive(settings),
+            "tokenizer": context.dataset.tokenizer.digest,
+            "corpus": context.dataset.digest,
+            "settings": decisive(context.settings),
         }
         self._saved_step: int | None = None
 

@@ -49,15 +49,12 @@ def train(context: RunContext, saved: dict[str, Any] | None = None) -> None:
     observer = Observer(settings, trainer.model, compute)
     if line := unmarked_line(trainer.model):
         report(line)
-    checkpoints = Checkpoints(context.folder, settings, dataset, trainer, processes.is_main)
+    checkpoints = Checkpoints(context, trainer)
     progress = checkpoints.resume(saved)
     if saved is not None:
         report(f"going on from step {progress.step}")
     samples.keep_before(context.folder.samples, progress.step)
-    recorder = Recorder(
-        settings, trainer.model, compute, context.folder, context.summary, progress,
-        context.loggers, context.on_row,
-    )  # fmt: skip
+    recorder = Recorder(context, trainer.model, progress)
 
     try:
         while True:

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops
-from harness.compute.device import Compute
 from harness.compute.memory import PeakMemory
-from harness.config.settings import Settings
-from harness.loggers.base import Logger
-from harness.runs.folder import RunFolder
-from harness.runs.summary import Best, ParameterCount, Scored, Summary, TrainCost
+from harness.runs.summary import Best, ParameterCount, Scored, TrainCost
+from harness.training.context import RunContext
 from harness.training.guards import Guard
 from harness.training.progress import Progress
 from zoo.language_model import LanguageModel
 
 
 class Recorder:
-    """Keeps a run's records up to date. on_row: called with each row, as the loggers are."""
+    """Keeps a run's records up to date."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        model: LanguageModel,
-        compute: Compute,
-        folder: RunFolder,
-        summary: Summary,
-        progress: Progress,
-        loggers: Sequence[Logger],
-        on_row: Callable[[Row], None],
-    ) -> None:
-        plan, self._folder, self._summary = settings.train, folder, summary
-        self._progress, self._loggers, self._on_row = progress, loggers, on_row
+    def __init__(self, context: RunContext, model: LanguageModel, progress: Progress) -> None:
+        settings, plan = context.settings, context.settings.train
+        self._context, self._progress = context, progress
+        self._summary = summary = context.summary
         rows = plan.batch_size * plan.accumulate
         self._flops_per_step = rows * step_flops(
             lambda: settings.build("model", LanguageModel, vocab_size=model.vocab_size),
@@ -44,9 +31,9 @@ class Recorder:
         summary.parameters = ParameterCount(**parameters(model))
         targets_per_step = rows * len(range(plan.seq_len)[plan.trained])
         summary.flops_per_token = self._flops_per_step / targets_per_step
-        self._memory = PeakMemory(compute.device)
-        for logger in loggers:
-            logger.open(folder.path, settings, progress.step)
+        self._memory = PeakMemory(context.compute.device)
+        for logger in context.loggers:
+            logger.open(context.folder.path, settings, progress.step)
 
     def start_row(self) -> Row:
         """The row of the current step: so far, what all steps before it took."""
@@ -60,9 +47,9 @@ class Recorder:
         }
 
     def log(self, row: Row) -> None:
-        for logger in self._loggers:
+        for logger in self._context.loggers:
             logger.log(row)
-        self._on_row(row)
+        self._context.on_row(row)
 
     def update_summary(self, row: Row) -> None:
         """Record what the training took so far, and its best score."""
