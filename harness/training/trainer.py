@@ -120,7 +120,8 @@ class Trainer:
         weight = self._scaler.scale(torch.full((), 1 / count, device=compute.device))
         loss = torch.zeros((), device=compute.device)
         with self._buffers:
-            for number in self._processes.shard(range(len(inputs_BT) // plan.batch_size)):
+            micro_batches = range(math.ceil(len(inputs_BT) / plan.batch_size))
+            for number in self._processes.shard(micro_batches):
                 self._check()
                 part = slice(number * plan.batch_size, (number + 1) * plan.batch_size)
                 # Dropout depends on seed, step and micro-batch alone: no generator state to save.

@@ -39,18 +39,18 @@ def test_a_model_that_fits_nowhere_is_refused(
     """The bigram of V tokens under AdamW: 16 bytes for each of V·V parameters."""
     settings = read_settings(compose(["model=bigram"]))
     needed = 16 * 300**2
-    monkeypatch.setattr(memory, "total", lambda device: needed)
+    monkeypatch.setattr(memory, "total_memory", lambda device: needed)
     memory.require_memory(settings, 300, torch.device("cpu"))
-    settings.train.ema = 0.9
+    settings = settings.replace(train=settings.train.replace(ema=0.9))
     with pytest.raises(UsageError, match="gradients and optimizer state take"):
         memory.require_memory(settings, 300, torch.device("cpu"))
-    settings.train.ema = None
+    settings = settings.replace(train=settings.train.replace(ema=None))
     with pytest.raises(UsageError, match=r"model=bigram has 90,601 parameters with 301 tokens"):
         memory.require_memory(settings, 301, torch.device("cpu"))
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "total", lambda device: 1000)
+    monkeypatch.setattr(memory, "total_memory", lambda device: 1000)
     with pytest.raises(UsageError, match="choose a smaller model"):
         train(tmp_path / "a", *SMALL)
     assert not (tmp_path / "a" / "run").exists()

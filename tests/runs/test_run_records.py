@@ -187,5 +187,5 @@ def test_a_row_is_one_line_whatever_its_names(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize("text", [text for text in HOSTILE if text.isascii()])
 def test_a_setting_is_one_value_whatever_it_says(tmp_path: Path, text: str) -> None:
     chosen = settings(tmp_path / "a")
-    chosen.eval.prompt = text
+    chosen = chosen.replace(eval=chosen.eval.replace(prompt=text))
     assert yaml.safe_load(chosen.dump())["eval"]["prompt"] == text
