@@ -1,11 +1,10 @@
-"""Kill a training again and again, and compare it with one that was left alone.
+"""Kill a training again and again, and compare it with an uninterrupted one.
 
 python -m harness.drill model=gpt --kills 20
 
-Each life of the training is a process of its own, ended by SIGKILL at a random moment: between two
-steps, within one, while it starts, or while a checkpoint is half written. Compared are the trace
-(of every step all that was logged, and the batch it really saw), the scores,
-the samples, and all of the last checkpoint, bit for bit.
+Each process is ended by SIGKILL at a random moment: between two steps, within one, while it starts,
+or while a checkpoint is half written. Compared are every logged row, the batches, the scores, the
+samples and the last checkpoint, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def main() -> None:
 def _drill() -> int:
     parser = Parser(
         prog="python -m harness.drill",
-        description="Train once undisturbed and once under kill -9, and compare, bit for bit.",
+        description="Train once uninterrupted and once under kill -9, and compare, bit for bit.",
     )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for harness.train")
     parser.add_argument("--kills", type=int, default=20, help="how many (20)")
