@@ -172,7 +172,7 @@ def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
         ),
         (
             ["model=mlp", "model.norm=batch_norm", "model.bias=false", "train.accumulate=2"],
-            "batch normalization: its statistics would be those of one process",
+            "batch normalization: each process would use the statistics of its own",
         ),
     ],
 )
