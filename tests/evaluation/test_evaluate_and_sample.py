@@ -15,7 +15,7 @@ import yaml
 from harness.evaluation import evaluate_run
 from harness.evaluation import score as metrics
 from tests.conftest import Ended
-from tests.small_runs import TEXT
+from tests.small_runs import TEXT, TRAIN_SHARE
 
 Command = Callable[..., Ended]
 SCORE = ("nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes", "stride", "unknown")
@@ -125,7 +125,7 @@ def test_a_bigrams_score_by_hand(command: Command, finished_bigram: Path) -> Non
     (checkpoint,) = (finished_bigram / "checkpoints").glob("best-*.pt")
     table = torch.load(checkpoint, weights_only=True)["model"]["table.weight"].double()
     content = list(TEXT.encode())
-    cut = int(0.9 * len(content))
+    cut = int((0.5 + TRAIN_SHARE / 2) * len(content))
     assert content[cut] & 0xC0 != 0x80  # the start of a character
     test = torch.tensor(content[cut:])
     nats = -table.log_softmax(-1)[test[:-1], test[1:]].sum().item()

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness import groups as groups_command
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.config.keys import names_in_group
 from harness.config.settings import read_settings
-from harness.diagnostics import groups
 from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.muon import Muon
 from harness.training.optim import build_optimizer, state_size
@@ -423,7 +423,7 @@ def test_training_says_what_is_unmarked(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_command_prints_the_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "corpus.txt").write_text(TEXT)
     own = (f"data.path={tmp_path}/corpus.txt", f"cache={tmp_path}/cache", "tokenizer=bytes")
-    assert groups.task(compose([*SMALL, *own, *EXPERTS])) == 0
+    assert groups_command.task(compose([*SMALL, *own, *EXPERTS])) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["body.layers.*.mlp.experts.down_proj", "3×16×8", "1", "384"] in lines
     assert ["head.weight", "256×16", "1", "4,096"] in lines
