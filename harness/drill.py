@@ -1,10 +1,10 @@
-"""Kill and resume a training many times; its results must be bit-identical.
+"""Kill a training again and again, and compare it with an uninterrupted one.
 
 python -m harness.drill model=gpt --kills 20
 
-Each attempt is a process of its own. SIGKILL ends it at a random moment: during startup, within a
-step, between two steps, or in the middle of writing a checkpoint. Compared are the trace (what was
-logged at each step, and the batch it used), the scores, the samples and the last checkpoint.
+Each process is ended by SIGKILL at a random moment: between two steps, within one, while it starts,
+or while a checkpoint is half written. Compared are every logged row, the batches, the scores, the
+samples and the last checkpoint, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main() -> int:
     """Run the drill; 0 if both trainings agree, else 1."""
     parser = Parser(
         prog="python -m harness.drill",
-        description="Train once without and once with kill -9, and compare the two bit for bit.",
+        description="Train once uninterrupted and once under kill -9, and compare, bit for bit.",
     )
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for harness.train")
     parser.add_argument("--kills", type=int, default=20, help="number of kills (20)")

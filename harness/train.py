@@ -23,7 +23,7 @@ def task(cfg: DictConfig) -> int:
     overrides = typed_overrides()
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
-        from harness.training.sweep import run_job
+        from harness.training.sweep_jobs import run_job
 
         return run_job(cfg, Path(hydra_config.sweep.dir), int(hydra_config.job.num), overrides)
     settings = read_settings(cfg)

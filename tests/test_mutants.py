@@ -211,8 +211,8 @@ MUTANTS = {
     ),
     "a skipped step is taken": (
         LOOP,
-        "if guard.admits(",
-        "if guard.admits(row, model, True, True) or guard.admits(",
+        "if guard.allows_update(",
+        "if guard.allows_update(row, model, True, True) or guard.allows_update(",
         PINNED,
     ),
     "val of the last evaluation": (

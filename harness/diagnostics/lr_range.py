@@ -1,4 +1,4 @@
-"""A range test of learning rates (Smith 2017, arXiv 1506.01186, section 3.3)."""
+"""The learning rate range test (Smith 2017, arXiv 1506.01186, section 3.3)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ from collections.abc import Sequence
 
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
-from harness.compute.device import Compute, make_deterministic
-from harness.compute.precision import require_precision
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
-from harness.diagnostics.probe import probe
-from harness.training.checks import check_settings
-from harness.training.optim import planned_rates
+from harness.diagnostics.probe import checked_compute, probe
+from harness.training.meta import meta_model
+from harness.training.optim import peak_rates
 from harness.training.run import load_dataset
 
 LOWEST, HIGHEST = 1e-4, 1e3  # factors on optimizer.lr
 
 
 def lr_range(settings: Settings) -> int:
-    """Print the smoothed loss over the rate, and the rates between which it fell, on stdout; 0 if
-    it did, else 1."""
+    """Print the smoothed loss over the learning rate, and where it fell, on stdout; 0 if it fell,
+    else 1."""
     plan = settings.train
     if plan.steps is None or plan.steps < 20:
         raise UsageError("a range test is counted in steps, and needs 20: give train.steps")
-    make_deterministic()
-    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
-    check_settings(settings)
-    require_precision(settings, compute)
-    peaks = planned_rates(settings)
+    compute = checked_compute(settings)
+    peaks = peak_rates(settings, meta_model(settings))
     if not any(peaks.values()):
         raise UsageError("every rate is 0, and so are all its multiples: give optimizer.lr")
     dataset = load_dataset(settings)
@@ -49,18 +44,18 @@ def lr_range(settings: Settings) -> int:
         f"the loss fell between {at(peaks, factors[begun])} and {at(peaks, factors[best])}, "
         f"from {losses[0]:.3f} to {losses[best]:.3f} nats per token"
     )
-    # The usual rule: a tenth of where the loss is least, since beyond that it blows up.
+    # The usual rule: a tenth of the rate of the least loss, beyond which it diverges.
     print(f"a tenth of the latter is a safe peak: {as_settings(peaks, factors[best] / 10)}")
     return 0
 
 
 def at(peaks: dict[str, float], factor: float) -> str:
-    """A place on the axis: the rate, or where there are several what they are multiplied by."""
+    """The label of a point on the axis: the rate, or the factor on several."""
     return as_settings(peaks, factor) if len(peaks) == 1 else f"{factor:.1e} times the rates"
 
 
 def as_settings(peaks: dict[str, float], factor: float) -> str:
-    """The rates that are `factor` times the peaks (see `planned_rates`), as they are typed."""
+    """`factor` times the peak rates, as command-line settings."""
     rates = {part: f"{peak * factor:.1e}" for part, peak in peaks.items()}
     settings = [f"optimizer.lr={rates.pop('')}"] if "" in rates else []
     if rates:
@@ -70,7 +65,7 @@ def as_settings(peaks: dict[str, float], factor: float) -> str:
 
 
 def fell(losses: Sequence[float]) -> tuple[int, int]:
-    """The last step at which a tenth of the fall was not yet done, and that of the least loss."""
+    """The last step before a tenth of the fall was done, and the step of the least loss."""
     best = min(range(len(losses)), key=losses.__getitem__)
     tenth = losses[0] - 0.1 * (losses[0] - losses[best])
     return max((step for step in range(best) if losses[step] >= tenth), default=best), best

@@ -1,4 +1,4 @@
-"""A few steps outside the loop, to learn about a configuration before training it."""
+"""Training steps outside the loop, to learn about a configuration before training it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from harness.common.rows import Row
-from harness.compute.device import Compute
+from harness.compute.device import Compute, make_deterministic
+from harness.compute.precision import require_precision
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
+from harness.training.checks import check_settings
 from harness.training.guards import NonFiniteError
 from harness.training.trainer import Trainer
+
+
+def checked_compute(settings: Settings) -> Compute:
+    """The device, deterministic as in training. Raises UsageError for settings that can't train."""
+    make_deterministic()
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
+    check_settings(settings)
+    require_precision(settings, compute)
+    return compute
 
 
 def probe(
@@ -22,11 +33,11 @@ def probe(
     compute: Compute,
     steps: Iterable[tuple[float, tuple[Tensor, Tensor]]],
 ) -> list[float]:
-    """The loss (nats per trained token, as the loop logs it) before each step; a step is a factor
-    on the peak rates, and a step's inputs and targets, (B, T) each. Ends early at a NaN or infinite
-    loss, which is the last, or gradient.
+    """The training loss before each step, nats per token. Ends after a NaN or infinite loss or
+    gradient.
 
-    Steps are those of the loop. Batch normalization has its batch's statistics throughout.
+    steps: a factor on the peak learning rates, and inputs and targets, (B, T) each. Batch
+    normalization uses the batch's statistics throughout.
     """
     if settings.train.batch_norm == "frozen":
         print("train.batch_norm=frozen: no step here has frozen statistics", file=sys.stderr)

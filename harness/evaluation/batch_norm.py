@@ -1,33 +1,34 @@
-"""Which statistics batch normalization uses (Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm",
+"""The statistics of batch normalization (Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm",
 arXiv 2105.07576).
 
-moving   the moving average that training keeps (the usual)
-precise  recomputed from `samples` positions, weights frozen, before each evaluation (section 3)
-frozen   precise ones, frozen for the last `frozen_share` of the training (section 4)
-batch    in evaluation, too, those of the batch at hand (section 3.3): a token's score then depends
-         on tokens after it, so such a run is marked as not causal
+moving   the moving average of training (the default)
+precise  recomputed from `samples` positions before each evaluation (section 3)
+frozen   precise ones, frozen for the last share of the training (section 4)
+batch    those of the batch, in evaluation, too (section 3.3): a token's score then depends on
+         later tokens, so such a run is marked as not causal
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.common.errors import UsageError
+from harness.compute.modes import eval_mode
 from zoo.language_model import LanguageModel
 
 
 def layers(model: nn.Module) -> list[_BatchNorm]:
-    """Every batch normalization of a model."""
+    """The model's batch normalization layers."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
-def require_some(model: nn.Module, mode: str) -> None:
-    """Raises UsageError if a mode is asked for that means nothing to this model."""
+def require_layers(model: nn.Module, mode: str) -> None:
+    """Raises UsageError for a mode other than "moving" if the model has no batch normalization."""
     if mode != "moving" and not layers(model):
         raise UsageError(f"train.batch_norm={mode}: the model has no batch normalization")
 
@@ -35,12 +36,12 @@ def require_some(model: nn.Module, mode: str) -> None:
 @torch.no_grad()
 def recompute(model: LanguageModel, inputs: Iterable[Tensor], samples: int) -> None:
     """Set every layer's population statistics from at least `samples` positions of `inputs`,
-    (B, T) each: the mean E[μ_B] and the variance E[σ_B² + μ_B²] - E[μ_B]², by the law of total
-    variance. Everything else is as in inference; the model is left in the mode it was in."""
+    (B, T) each: the mean E[μ_B] and, by the law of total variance, E[σ_B² + μ_B²] - E[μ_B]². The
+    model runs in evaluation mode and is left in the mode it was in."""
     norms = layers(model)
     sums = [tuple(torch.zeros_like(part) for part in _population(norm)) for norm in norms]
-    was_training, seen, batches = model.training, 0, 0
-    with _batch_statistics(model, keep=True):
+    seen = batches = 0
+    with eval_mode(model), _batch_statistics(model, keep=True):
         for inputs_BT in inputs:
             model(inputs_BT, return_features=True)
             for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
@@ -53,17 +54,13 @@ def recompute(model: LanguageModel, inputs: Iterable[Tensor], samples: int) -> N
     for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
         norm.running_mean = mean_C / batches
         norm.running_var = square_C / batches - (mean_C / batches) ** 2
-    model.train(was_training)
 
 
 @contextmanager
 def batch_statistics(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Inside, if wanted, each layer of a model in evaluation mode uses the batch at hand; what it
-    knows of the population is left alone."""
-    if not wanted:
-        yield
-        return
-    with _batch_statistics(model, keep=False):
+    """Inside, if wanted, a model in evaluation mode normalizes by the batch's statistics; its
+    population statistics stay as they are."""
+    with _batch_statistics(model, keep=False) if wanted else nullcontext():
         yield
 
 
@@ -88,26 +85,26 @@ def _batch_statistics(model: nn.Module, keep: bool) -> Iterator[None]:
 
 
 def _population(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None, "a batch normalization that tracks nothing"
-    assert norm.running_var is not None, "a batch normalization that tracks nothing"
+    assert norm.running_mean is not None, "a batch normalization without running statistics"
+    assert norm.running_var is not None, "a batch normalization without running statistics"
     return norm.running_mean, norm.running_var
 
 
 def _biased(variance_C: Tensor, inputs_BT: Tensor) -> Tensor:
-    """torch keeps the unbiased variance, of B·T values in each channel."""
+    """torch keeps the unbiased variance of the B·T values of each channel."""
     count = inputs_BT.numel()
     return variance_C * (count - 1) / count
 
 
 def freeze(model: nn.Module) -> None:
-    """From now on normalize by the population statistics, in training, too."""
+    """Normalize by the population statistics in training, too."""
     for norm in layers(model):
         norm.eval()
 
 
 @torch.no_grad()
 def copy_statistics(source: nn.Module, target: nn.Module) -> None:
-    """Give the target's layers the population statistics of the source's."""
+    """Copy the population statistics of the source's layers to the target's."""
     for theirs, ours in zip(layers(source), layers(target), strict=True):
         for new, old in zip(_population(theirs), _population(ours), strict=True):
             old.copy_(new)

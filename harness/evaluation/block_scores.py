@@ -1,4 +1,4 @@
-"""The test score, cut into blocks of the text and written into the run's folder."""
+"""The test score in blocks of text, in the run's folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ from harness.runs.blocks import FILE, Blocks, block_size, per_block
 
 
 def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
-    """Write the test score's blocks into a run's folder.
-
-    Nothing for a lossy tokenizer, whose tokens do not stand for known bytes, or for a score that is
-    no number.
-    """
+    """Write the blocks of the test score; none for a lossy tokenizer, whose tokens have no known
+    bytes, or for a NaN or infinite score."""
     split = dataset.test
     if split is None or not score.lossless or not math.isfinite(score.nats):
         return
@@ -30,7 +27,7 @@ def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
     sizes = dataset.tokenizer.token_bytes[np.asarray(split.ids)]
     nats = np.concatenate(([0.0], score.token_nats))
     if split.unknown:
-        # They are not among the ids: each goes where it stands in the text, with what it costs.
+        # Unknown characters have no ids: insert their bytes and nats where they are in the text.
         pieces = dataset.text.strings(start, dataset.text.size)
         places = np.array(list(unknown_characters(pieces, split.unknown)))
         at, own = places.T
@@ -50,7 +47,7 @@ def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
 
 
 def unknown_characters(pieces: Iterable[str], unknown: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """(byte offset, bytes) of every occurrence of these characters in a text."""
+    """Yield (byte offset, bytes) of every occurrence of these characters in a text."""
     wanted = re.compile("[" + re.escape("".join(unknown)) + "]")
     at = 0
     for piece in pieces:

@@ -1,8 +1,6 @@
-"""How far a model's probabilities can be believed.
+"""Calibration: of the tokens predicted with confidence c, a share of c should come true.
 
-A model is calibrated if of all tokens that it predicts with confidence c a share of c comes true.
-Here each token of a split is looked at once, in the windows of the exact evaluation, and a few
-numbers of it are kept. N tokens, V vocabulary.
+Measured in the windows of the exact evaluation. N tokens, V vocabulary, G guesses.
 """
 
 from __future__ import annotations
@@ -21,23 +19,22 @@ from harness.evaluation.nats import Measure
 from harness.evaluation.nats import nats_N as nats_per_target
 from harness.evaluation.score import Score
 
-BINS = 15  # as Guo et al. have
+BINS = 15  # as in Guo et al.
 GUESSES = 3
-COLDEST, HOTTEST = 0.02, 50.0
-MOST_PASSES = 16
-PIECE = 2**18  # logits looked at at a time: 1 MiB in fp32
-CLOSE_ENOUGH = 1e-4  # of the temperature, relatively: the loss is flat there
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.02, 50.0
+MAX_PASSES = 16
+CHUNK = 2**18  # logits processed at a time: 1 MiB in fp32
+TOLERANCE = 1e-4  # relative change of the temperature at convergence
 
 Pass = Callable[[Measure], NDArray[np.floating]]
-"""One exact evaluation of a split: (N, …), what a measure finds of each token."""
+"""One exact evaluation of a split: the values of a measure for each token, (N, …)."""
 Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """value: what to divide the logits by. nats_per_token: before and after, on the tokens that it
-    was fitted to. passes: evaluations it took. is_best: false where the loss has no minimum in what
-    was searched, and still fell at `value`."""
+    """value: divides the logits. nats_per_token: before and after, on the tokens that it was fitted
+    to. passes: evaluations it took. is_best: whether the minimum lies within the searched range."""
 
     value: float
     nats_per_token: tuple[float, float]
@@ -46,35 +43,34 @@ class Temperature:
 
 
 def fit_temperature(one_pass: Pass) -> Temperature:
-    """The temperature that gives these tokens the least loss (temperature scaling: Guo et al. 2017,
-    arXiv 1706.04599, section 4.2).
+    """Temperature scaling (Guo et al. 2017, arXiv 1706.04599, section 4.2).
 
-    The loss is convex in the inverse temperature b. With logits z and target y, of one token it is
-    ln Σ exp(b z) - b z_y, its slope E[z] - z_y and its curvature Var[z], under softmax(b z): hence
-    Newton's method, each step a pass, kept between what is known to be too small and too large.
+    The loss is convex in the inverse temperature b. For logits z and target y it is
+    ln Σ exp(b z) - b z_y, its slope E[z] - z_y and its curvature Var[z] under softmax(b z).
+    Newton's method within a shrinking bracket, one pass a step.
     """
-    low, high = 1 / HOTTEST, 1 / COLDEST
-    inverse, steps, settled = 1.0, dict[float, float](), False
-    while len(steps) < MOST_PASSES and not settled:
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    inverse, losses, converged = 1.0, dict[float, float](), False
+    while len(losses) < MAX_PASSES and not converged:
         nats, slope, curvature = one_pass(_slope(inverse)).mean(0, dtype=np.float64).tolist()
-        steps[inverse] = nats
+        losses[inverse] = nats
         low, high = (low, inverse) if slope > 0 else (inverse, high)
         after = inverse - slope / curvature if curvature > 0 else inverse
         if not low <= after <= high:
             after = (low * high) ** 0.5
-        settled = abs(after - inverse) <= CLOSE_ENOUGH * inverse
+        converged = abs(after - inverse) <= TOLERANCE * inverse
         inverse = after
-    # One that was tried, 1 among them: the loss never rises.
-    best = min(steps, key=lambda tried: steps[tried])
-    inside = 1.01 * COLDEST < 1 / best < HOTTEST / 1.01
-    return Temperature(1 / best, (steps[1.0], steps[best]), len(steps), settled and inside)
+    # The best of those tried, 1 included: the loss never rises.
+    best = min(losses, key=lambda tried: losses[tried])
+    inside = 1.01 * MIN_TEMPERATURE < 1 / best < MAX_TEMPERATURE / 1.01
+    return Temperature(1 / best, (losses[1.0], losses[best]), len(losses), converged and inside)
 
 
 def _slope(inverse: float) -> Measure:
-    """(N, 3): loss, slope and curvature at an inverse temperature."""
+    """Loss, slope and curvature at an inverse temperature, (N, 3)."""
 
     def measure(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        # Relative to the largest; finite, so that what is ruled out, times 0, is 0.
+        # Relative to the largest; finite, so that a logit of -inf times 0 is 0.
         z_NV = (logits_NV - logits_NV.amax(-1, keepdim=True)).clamp_(min=-1e30)
         p_NV = (inverse * z_NV).softmax(-1)
         nats_N = nats_per_target(inverse * z_NV, targets_N)
@@ -82,32 +78,29 @@ def _slope(inverse: float) -> Measure:
         slope_N = mean_N - z_NV.gather(-1, targets_N[:, None])[:, 0]
         return torch.stack([nats_N, slope_N, square_N - mean_N**2], dim=-1)
 
-    return _in_pieces(measure)
+    return _in_chunks(measure)
 
 
-def _in_pieces(measure: Measure) -> Measure:
-    """The same of a few positions at a time: what is computed on the way then stays in a CPU's
-    cache, which is many times as fast where the vocabulary is large."""
+def _in_chunks(measure: Measure) -> Measure:
+    """The measure on a few positions at a time: its intermediate results then fit into a CPU's
+    cache, which is many times faster with a large vocabulary."""
 
-    def measure_pieces(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        rows = max(1, PIECE // logits_NV.shape[-1])
+    def measure_chunks(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        rows = max(1, CHUNK // logits_NV.shape[-1])
         wide = logits_NV.dtype.itemsize >= 4
         pieces = zip(logits_NV.split(rows), targets_N.split(rows), strict=True)
         return torch.cat(
             [measure(piece if wide else piece.float(), targets) for piece, targets in pieces]
         )
 
-    return measure_pieces
+    return measure_chunks
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What is known of each of N tokens.
-
-    nats and confidence have two columns: as the model is, and at the temperature. confidence: the
-    probability of the likeliest id. guesses (N, G) and their probabilities: the likeliest ids, as
-    the model is. unused: the probability of ids that train never shows.
-    """
+class TokenStatistics:
+    """Of each of N tokens: nats and confidence (the probability of the likeliest id), (N, 2) each,
+    before and after scaling; the likeliest ids `guesses` and their `probabilities`, (N, G) each,
+    before scaling; `unused`, the probability of ids that train lacks, (N,)."""
 
     targets: NDArray[np.integer]
     nats: Floats
@@ -118,17 +111,17 @@ class Observed:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the likeliest id came: no temperature changes which it is."""
+        """(N,): whether the likeliest id is the target, at any temperature."""
         return np.asarray(self.guesses[:, 0] == self.targets)
 
 
-def observe(
+def token_statistics(
     one_pass: Pass, targets: NDArray[np.integer], temperature: float, unused_V: NDArray[np.bool_]
-) -> Observed:
-    """One pass over the tokens `targets`. unused_V: which ids train never shows."""
-    found = one_pass(_everything(1 / temperature, torch.from_numpy(unused_V)))
+) -> TokenStatistics:
+    """One pass over the tokens `targets`. unused_V: whether train lacks each id."""
+    found = one_pass(_all_statistics(1 / temperature, torch.from_numpy(unused_V)))
     guesses = (found.shape[1] - 4) // 2
-    return Observed(
+    return TokenStatistics(
         targets=targets,
         nats=found[:, :2],
         confidence=found[:, [4, 2]],
@@ -138,9 +131,9 @@ def observe(
     )
 
 
-def _everything(inverse: float, unused_V: Tensor) -> Measure:
-    """(N, 4 + 2 G): nats before and after, confidence after, unused; then the guesses'
-    probabilities, the first of which is the confidence before, and their ids."""
+def _all_statistics(inverse: float, unused_V: Tensor) -> Measure:
+    """(N, 4 + 2 G): nats before and after, confidence after, unused; the guesses' probabilities
+    (the first is the confidence before) and ids."""
 
     def measure(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         p_NV = logits_NV.softmax(-1)
@@ -152,28 +145,27 @@ def _everything(inverse: float, unused_V: Tensor) -> Measure:
         guesses = [likeliest.values, likeliest.indices.to(p_NV.dtype)]
         return torch.cat([torch.stack(found, dim=-1), *guesses], dim=-1)
 
-    return _in_pieces(measure)
+    return _in_chunks(measure)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Tokens of similar confidence: how many, their mean confidence, the share that came true."""
+    """Tokens of similar confidence: their count, mean confidence and accuracy."""
 
     tokens: int
     confidence: float
     accuracy: float
 
 
-def by_width(confidence: Floats) -> NDArray[np.int64]:
-    """(N,): which of BINS equally wide intervals, closed above, each confidence lies in (Guo et al.
+def equal_width_bins(confidence: Floats) -> NDArray[np.int64]:
+    """The bin of each confidence among BINS equally wide intervals, closed above, (N,) (Guo et al.
     2017, section 3)."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def by_mass(confidence: Floats) -> NDArray[np.int64]:
-    """(N,): which of BINS parts of equally many tokens each is in, from the least confident on
-    (Nixon et al. 2019, arXiv 1904.01685, section 3.2). Equal confidences share a bin, whatever the
-    order of the tokens."""
+def equal_mass_bins(confidence: Floats) -> NDArray[np.int64]:
+    """The bin of each confidence among BINS bins of equally many tokens, (N,) (Nixon et al. 2019,
+    arXiv 1904.01685, section 3.2). Equal confidences share a bin."""
     before = np.searchsorted(np.sort(confidence), confidence, side="left")
     return before * BINS // len(confidence)
 
@@ -181,7 +173,7 @@ def by_mass(confidence: Floats) -> NDArray[np.int64]:
 def reliability(
     confidence: Floats, correct: NDArray[np.bool_], place: NDArray[np.int64]
 ) -> list[Bin]:
-    """The reliability diagram: its bins that hold any token, `place` being each token's."""
+    """The non-empty bins of the reliability diagram. place: each token's bin, (N,)."""
     tokens = np.bincount(place, minlength=BINS)
     sums = [np.bincount(place, values, BINS) for values in (confidence, correct)]
     return [
@@ -192,26 +184,25 @@ def reliability(
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """The expected calibration error: the mean over tokens of how far the accuracy of their bin is
-    from its confidence (Guo et al. 2017, equation 3)."""
+    """The expected calibration error: the mean over tokens of the gap between their bin's accuracy
+    and confidence (Guo et al. 2017, equation 3)."""
     off = sum(each.tokens * abs(each.accuracy - each.confidence) for each in bins)
     return off / sum(each.tokens for each in bins)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """All that is found of one split. scores: as the model is, and at the temperature; so are the
-    pairs that its methods give."""
+    """The calibration of one split. All pairs are before and after scaling."""
 
     temperature: Temperature
-    observed: Observed
+    tokens: TokenStatistics
     scores: tuple[Score, Score]
 
     def diagrams(self, place: Callable[[Floats], NDArray[np.int64]]) -> tuple[list[Bin], list[Bin]]:
-        """The reliability diagrams, by bins of equal width or of equal mass."""
+        """The reliability diagrams. place: `equal_width_bins` or `equal_mass_bins`."""
         before, after = (
-            reliability(confidence, self.observed.correct, place(confidence))
-            for confidence in self.observed.confidence.T.astype(np.float64)
+            reliability(confidence, self.tokens.correct, place(confidence))
+            for confidence in self.tokens.confidence.T.astype(np.float64)
         )
         return before, after
 
@@ -222,24 +213,24 @@ class Calibration:
 
     def confidence(self) -> tuple[float, float]:
         """The mean confidence."""
-        before, after = self.observed.confidence.mean(0, dtype=np.float64).tolist()
+        before, after = self.tokens.confidence.mean(0, dtype=np.float64).tolist()
         return before, after
 
     def unused_nats_per_token(self) -> float:
-        """What the probability of ids that train never shows adds to the loss: without them that of
-        any other would be 1 / (1 - unused) times as high."""
-        with np.errstate(divide="ignore"):  # an infinity, if they have all of it
-            return abs(float(np.log1p(-self.observed.unused.astype(np.float64)).mean()))  # not -0.0
+        """What the probability of ids that train lacks adds to the loss: without them all others
+        would be 1 / (1 - unused) times as likely."""
+        with np.errstate(divide="ignore"):  # infinite if they have all the probability
+            return abs(float(np.log1p(-self.tokens.unused.astype(np.float64)).mean()))  # not -0.0
 
     def summary(self) -> dict[str, Any]:
-        """As calibration.json has it: a pair is before and after."""
+        """As in calibration.json."""
         before, after = self.scores
         diagrams = {
             f"reliability{kind}": {
                 name: [asdict(each) for each in bins]
                 for name, bins in zip(("before", "after"), self.diagrams(place), strict=True)
             }
-            for kind, place in (("", by_width), ("_equal_mass", by_mass))
+            for kind, place in (("", equal_width_bins), ("_equal_mass", equal_mass_bins))
         }
         return {
             "temperature": self.temperature.value,
@@ -247,12 +238,12 @@ class Calibration:
             "fitted_nats_per_token": self.temperature.nats_per_token,
             "nats_per_token": (before.nats_per_token, after.nats_per_token),
             "bits_per_byte": (before.bits_per_byte, after.bits_per_byte),
-            "expected_calibration_error": self.errors(by_width),
-            "expected_calibration_error_equal_mass": self.errors(by_mass),
+            "expected_calibration_error": self.errors(equal_width_bins),
+            "expected_calibration_error_equal_mass": self.errors(equal_mass_bins),
             "bins": BINS,
             "confidence": self.confidence(),
-            "accuracy": float(self.observed.correct.mean()),
-            "unused_probability": float(self.observed.unused.mean(dtype=np.float64)),
+            "accuracy": float(self.tokens.correct.mean()),
+            "unused_probability": float(self.tokens.unused.mean(dtype=np.float64)),
             "unused_nats_per_token": self.unused_nats_per_token(),
             **diagrams,
         }

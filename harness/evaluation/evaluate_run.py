@@ -16,16 +16,16 @@ from harness.evaluation.score import resolve_stride, score_split
 from harness.runs.load import Run, load_run
 
 Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
-"""From a run, its data, the name of a split and the arguments of `token_nats`, what is said."""
+"""From a run, its data, a split's name and the arguments of `token_nats` to the reported values."""
 
 
 def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate; calibrate:
-    what is done for its --calibration."""
+    called for --calibration."""
     run = load_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
     )
-    make_deterministic()  # as training was, so that its own score comes out
+    make_deterministic()  # as in training, so that the score is the same
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
     batch_size = arguments.batch_size or run.settings.eval.batch_size
     if run.model.block_size is None and arguments.stride is not None:
@@ -48,35 +48,34 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         if getattr(dataset, name) is None:
             raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
     split = getattr(dataset, arguments.split)
-    result: dict[str, Any] = {"run": str(run.folder.path), "split": arguments.split}
-    result |= {"step": run.step}
+    result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
     passes = None if arguments.calibration else 2 if strided else 1
     total = passes and (len(split.ids) - 1) * passes
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:
-
-        def on_batch(tokens: int) -> None:
-            bar.update(tokens)
-
-        how: dict[str, Any] = {"stride": stride, "batch_size": batch_size}
-        how |= {"strided": strided, "on_batch": on_batch}
-        how |= {"batch_statistics": run.settings.train.batch_norm == "batch"}
+        options: dict[str, Any] = {
+            "stride": stride,
+            "batch_size": batch_size,
+            "on_batch": bar.update,
+            "strided": strided,
+            "batch_statistics": run.settings.train.batch_norm == "batch",
+        }
         if arguments.calibration:
-            result |= calibrate(run, dataset, arguments.split, how)
+            result |= calibrate(run, dataset, arguments.split, options)
         else:
-            result |= score_split(run.model, split, run.tokenizer, run.compute, **how).summary()
+            result |= score_split(run.model, split, run.tokenizer, run.compute, **options).summary()
     result |= {"strided_inference": strided, "precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))
     else:
         short = {name: value for name, value in result.items() if not isinstance(value, dict)}
         width = max(map(len, short))
-        for name, value in short.items():  # the rest is in the page
+        for name, value in short.items():  # the page has the rest
             print(f"{name:{width}} {_shown(value)}")
     return 0
 
 
 def _shown(value: Any) -> str:
-    """As the table has it; a pair is before and after the temperature."""
+    """A value of the table; a pair is before and after temperature scaling."""
     if isinstance(value, tuple):
         return " → ".join(map(_shown, value))
     return "–" if value is None else str(value)

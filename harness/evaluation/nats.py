@@ -1,5 +1,5 @@
-"""The loss of each target in nats, without holding the logits of a whole batch: with a vocabulary
-of 50,000 they would take more memory than all else together.
+"""The loss of each target in nats, a chunk of logits at a time: with a vocabulary of 50,000 those
+of a whole batch would take more memory than all else together.
 
 B batch, T time, C channels, V vocabulary, N positions in one chunk.
 """
@@ -15,18 +15,15 @@ from torch import Tensor
 from zoo.language_model import LanguageModel
 
 CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32
-
-
-IGNORED = -1  # a target that does not count: no token has this id
-
+IGNORED = -1  # a target without a loss
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""What is found of each position, (N, …), from its logits (N, V) and its target (N,)."""
+"""Values of each position, (N, …), from its logits (N, V) and target (N,)."""
 
 
 def nats_N(logits_NV: Tensor, targets_N: Tensor, reduction: str = "none") -> Tensor:
-    """-ln p(target) of every position, in fp32 (or better, if the logits are); 0 where the target
-    is IGNORED. reduction="sum": their sum, ()."""
+    """-ln p(target) of every position in at least fp32, (N,); 0 for IGNORED targets. With
+    reduction="sum" their sum, ()."""
     logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
     return F.cross_entropy(logits_NV, targets_N, reduction=reduction, ignore_index=IGNORED)
 
@@ -34,7 +31,7 @@ def nats_N(logits_NV: Tensor, targets_N: Tensor, reduction: str = "none") -> Ten
 def score_nats(
     model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor, measure: Measure = nats_N
 ) -> Tensor:
-    """The nats of every target, (B, T); or what else `measure` finds of it, (B, T, …)."""
+    """The nats of every target, (B, T), or the values of another `measure`, (B, T, …)."""
     chunks = zip(*in_chunks(model, features_BTC, targets_BT), strict=True)
     found = torch.cat([measure(model.head(chunk), targets) for chunk, targets in chunks])
     return found.unflatten(0, targets_BT.shape)
@@ -43,9 +40,9 @@ def score_nats(
 def in_chunks(
     model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Features and targets of all positions, in pieces with at most CHUNK_LOGITS logits each."""
+    """Features and targets of all positions, in chunks of at most CHUNK_LOGITS logits."""
     rows = max(1, CHUNK_LOGITS // model.vocab_size)
     features_NC, targets_N = features_BTC.flatten(0, 1), targets_BT.flatten()
-    if len(targets_N) <= rows:  # splitting has a cost, and a backward of its own
+    if len(targets_N) <= rows:  # splitting takes time, also in the backward pass
         return [features_NC], [targets_N]
     return features_NC.split(rows), targets_N.split(rows)

@@ -1,7 +1,6 @@
-"""The score that compares.
+"""Exact scores: each token of a split after the first once, in nats, and the bytes they stand for.
 
-A score covers a whole split: each token after the first once, in nats, and all the bytes those
-tokens stand for. B batch, T time, V vocabulary, N tokens of a split.
+B batch, T time, V vocabulary, N tokens of a split.
 """
 
 from __future__ import annotations
@@ -16,18 +15,23 @@ import torch
 from numpy.typing import NDArray
 
 from harness.compute.device import Compute
+from harness.compute.modes import eval_mode
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import Measure, nats_N, score_nats
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
-STREAM_CHUNK = 4096  # tokens a streaming pass takes at a time; no effect on the score
+STREAM_CHUNK = 4096  # tokens of a streaming pass processed at a time; no effect on the score
 
 
 @dataclass(frozen=True)
 class Score:
-    """An exact evaluation. stride: how far the window moved, in tokens; None: a streaming pass."""
+    """An exact evaluation.
+
+    stride: of the window, in tokens; None: a streaming pass. unknown: characters that the
+    vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (tokens,).
+    """
 
     nats: float
     tokens: int
@@ -35,9 +39,7 @@ class Score:
     lossless: bool
     stride: int | None
     unknown: int
-    """Characters of the split that the vocabulary lacks; `nats` pays for sending them beside."""
     token_nats: NDArray[np.floating] = field(repr=False, compare=False)
-    """(tokens,): of each token by itself."""
 
     @property
     def nats_per_token(self) -> float:
@@ -45,22 +47,22 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """The number that compares tokenizers. None for a lossy one: it never had to predict what
-        it dropped."""
+        """Comparable across tokenizers. None for a lossy one, which drops text without a cost."""
         return self.nats / math.log(2) / self.bytes if self.lossless else None
 
     @property
     def perplexity(self) -> float | None:
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else None
 
+    def metrics(self, prefix: str = "") -> dict[str, Any]:
+        """As in a row of metrics.jsonl."""
+        names = ("nats_per_token", "bits_per_byte", "perplexity")
+        return {prefix + name: getattr(self, name) for name in names}
+
     def summary(self) -> dict[str, Any]:
-        """As summary.json has it."""
-        return {
-            "nats_per_token": self.nats_per_token,
-            "bits_per_byte": self.bits_per_byte,
-            "perplexity": self.perplexity,
-            **{name: getattr(self, name) for name in ("tokens", "bytes", "stride", "unknown")},
-        }
+        """As in summary.json."""
+        names = ("tokens", "bytes", "stride", "unknown")
+        return self.metrics() | {name: getattr(self, name) for name in names}
 
 
 def score_split(
@@ -75,24 +77,12 @@ def score_split(
     strided: bool = False,
     batch_statistics: bool = False,
 ) -> Score:
-    """Score every token of a split after its first.
-
-    stride: how far the window of a bounded model moves; None: half of its block_size.
-    on_batch: told how many more tokens were scored; may raise to stop.
-    strided: by strided inference, see `token_nats`.
-    batch_statistics: let batch normalization use the batch at hand, which is not causal.
-    """
-    patch_size = model.patch_size if strided else None
+    """Score every token of a split after its first; the arguments are those of `token_nats`."""
     nats = token_nats(
-        model,
-        np.asarray(split.ids),
-        compute,
-        stride,
-        batch_size,
-        on_batch,
-        strided=strided,
-        batch_statistics=batch_statistics,
-    )
+        model, np.asarray(split.ids), compute, stride, batch_size, on_batch,
+        strided=strided, batch_statistics=batch_statistics,
+    )  # fmt: skip
+    patch_size = model.patch_size if strided else None
     resolved = resolve_stride(model.block_size, stride, patch_size) if model.block_size else None
     return score_of(nats, split, tokenizer, resolved)
 
@@ -100,11 +90,11 @@ def score_split(
 def score_of(
     nats: NDArray[np.floating], split: Split, tokenizer: Tokenizer, stride: int | None
 ) -> Score:
-    """The score of a split each of whose tokens after the first costs so many nats."""
+    """The score from the nats of each token after the first."""
     return Score(
         nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
         tokens=len(nats),
-        # The first token is context: nothing predicts it, so its bytes are not paid for.
+        # Nothing predicts the first token, so its bytes do not count.
         bytes=split.bytes - int(tokenizer.token_bytes[int(split.ids[0])]),
         lossless=tokenizer.lossless,
         stride=stride,
@@ -125,13 +115,15 @@ def token_nats(
     batch_statistics: bool = False,
     measure: Measure = nats_N,
 ) -> NDArray[np.floating]:
-    """(N - 1,): the nats of each token after the first, in order; or what else `measure` finds of
-    it, (N - 1, …).
+    """The nats of each token after the first, (N - 1,), or the values of another `measure`,
+    (N - 1, …). Leaves the model as it was.
 
-    Leaves the model as it was: evaluation never disturbs training.
-    strided: in two passes half a patch apart, each token taken from the one in which it lies in the
-    first half of its patch (strided inference: Yu et al. 2023, arXiv 2305.07185, section 2.3.3).
-    Twice the cost. Raises ValueError for a model without patches.
+    stride: of the window of a bounded model, in tokens; None: half of its block_size.
+    on_batch: called with the number of tokens just scored; may raise to stop.
+    strided: strided inference (Yu et al. 2023, arXiv 2305.07185, section 2.3.3): two passes half a
+    patch apart, each token from the pass in which it is in the first half of its patch. Raises
+    ValueError for a model without patches.
+    batch_statistics: normalize by the batch's statistics, which is not causal.
     """
     if strided and model.patch_size is None:
         raise ValueError("strided inference is for models with patches, and this one has none")
@@ -148,23 +140,19 @@ def token_nats(
             pieces = _slide(model, ids, compute, stride, batch_size, on_batch, measure)
         return np.concatenate(list(pieces))
 
-    was_training = model.training
-    model.eval()
-    try:
-        with (
-            torch.inference_mode(),
-            compute.autocast(),
-            batch_norm.batch_statistics(model, batch_statistics),
-        ):
-            return one_pass(ids) if patch_size is None else _two_passes(one_pass, ids, patch_size)
-    finally:
-        model.train(was_training)
+    with (
+        eval_mode(model),
+        torch.inference_mode(),
+        compute.autocast(),
+        batch_norm.batch_statistics(model, batch_statistics),
+    ):
+        return one_pass(ids) if patch_size is None else _two_passes(one_pass, ids, patch_size)
 
 
 def resolve_stride(block_size: int, stride: int | None, patch_size: int | None = None) -> int:
-    """Half a window unless given, or as much of it as fills patches of the given size.
+    """The stride, by default half a window rounded down to whole patches.
 
-    Raises ValueError for a stride that would leave tokens out or cut a patch.
+    Raises ValueError for one that would leave tokens out or cut a patch.
     """
     patch_size = patch_size or 1
     if stride is None:
@@ -181,11 +169,8 @@ def _two_passes(
     ids: NDArray[np.integer],
     patch_size: int,
 ) -> NDArray[np.floating]:
-    """Strided inference: the text is scored from its start and from half a patch on, and each token
-    is taken from where it lies in the first half of its patch.
-
-    The first patch is taken from its only complete one: nothing before it could fill it otherwise.
-    """
+    """Strided inference: one pass from the start of the text, one from half a patch on. The first
+    patch is complete only in the first pass."""
     half = (patch_size + 1) // 2
     targets = np.arange(1, len(ids))
     late = targets[(targets % patch_size >= half) & (targets >= patch_size)]
@@ -196,16 +181,15 @@ def _two_passes(
 
 
 def _pad(ids: NDArray[np.integer], block_size: int, stride: int) -> NDArray[np.integer]:
-    """So many ids more that the last window moves by a whole stride, too, and its patches lie where
-    those of the others do. A causal model's scores of the text don't depend on what follows it."""
+    """Pad so that the last window, too, moves by a whole stride and its patches align with the
+    others'. A causal model's scores do not depend on the padding."""
     beyond = max(0, len(ids) - 1 - block_size)
     return np.pad(ids, (0, -beyond % stride))
 
 
 def windows(targets: int, block_size: int, stride: int) -> list[tuple[int, int]]:
-    """(start, new) of each window over `targets` predictions: it reads up to block_size tokens from
-    `start` and scores its last `new`. All are equally long; each prediction is scored once.
-    """
+    """(start, new) of each window over `targets` predictions: it reads block_size tokens from
+    `start`, or all, and scores its last `new`. Each prediction is scored once."""
     if targets <= block_size:
         return [(0, targets)]
     ends = [*range(block_size, targets, stride), targets]
@@ -222,7 +206,7 @@ def _slide(
     on_batch: Callable[[int], None],
     measure: Measure,
 ) -> Iterator[NDArray[np.floating]]:
-    """A bounded model: overlapping windows, a batch of them at a time."""
+    """A bounded model: batches of overlapping windows."""
     targets = len(ids) - 1
     length = min(model.block_size or targets, targets)
     plan = windows(targets, length, stride)
@@ -230,7 +214,7 @@ def _slide(
         batch = plan[first : first + batch_size]
         index = np.array([start for start, _ in batch])[:, None] + np.arange(length + 1)
         window = torch.from_numpy(ids[index].astype(np.int64)).to(compute.device)
-        most = max(new for _, new in batch)  # what only gives context needs no logits
+        most = max(new for _, new in batch)  # the rest is context and needs no logits
         features_BTC = model(window[:, :-1], return_features=True)[:, -most:]
         found_BT = score_nats(model, features_BTC, window[:, -most:], measure)
         for row, (_, new) in zip(found_BT.cpu().numpy(), batch, strict=True):
@@ -245,7 +229,7 @@ def _stream(
     on_batch: Callable[[int], None],
     measure: Measure,
 ) -> Iterator[NDArray[np.floating]]:
-    """An unbounded model: one pass over the whole split, its cache carried along."""
+    """An unbounded model: one pass over the whole split, with a cache."""
     cache = model.init_cache(1)
     for start in range(0, len(ids) - 1, STREAM_CHUNK):
         chunk = ids[start : start + STREAM_CHUNK + 1].astype(np.int64)

@@ -1,7 +1,7 @@
-"""The loss by position: how much a model gains from each token of context that it is given.
+"""The loss by position: how much a model gains from each token of context.
 
-Every architecture reads the same windows, so that the curves compare: as many tokens as a training
-sequence, side by side, nothing before them. B batch, T time, P patch, N tokens of a split.
+Every architecture reads the same windows, each as long as a training sequence and without context
+before it. B batch, T time, P patch, N tokens of a split.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.compute.device import Compute
 from harness.evaluation.nats import score_nats
 from zoo.language_model import LanguageModel
 
-MOST_WINDOWS = 256  # of a long split, so many, evenly spread over it
+MAX_WINDOWS = 256  # evenly spread over a long split
 
 
 def loss_by_position(
@@ -25,14 +25,12 @@ def loss_by_position(
     compute: Compute,
     seq_len: int,
     batch_size: int,
-    most: int = MOST_WINDOWS,
+    max_windows: int = MAX_WINDOWS,
 ) -> NDArray[np.float64]:
-    """(T,): the mean nats of the prediction at each position of a window of T = `seq_len` tokens.
-
-    The model is to be in evaluation mode.
-    """
+    """The mean nats at each position of a window of T = `seq_len` tokens, (T,). The model must be
+    in evaluation mode."""
     windows = (len(ids) - 1) // seq_len
-    chosen = np.unique(np.linspace(0, windows - 1, min(windows, most)).astype(np.int64))
+    chosen = np.unique(np.linspace(0, windows - 1, min(windows, max_windows)).astype(np.int64))
     index = chosen[:, None] * seq_len + np.arange(seq_len + 1)
     total_T = torch.zeros(seq_len, dtype=torch.float64)
     with torch.inference_mode(), compute.autocast():
@@ -45,8 +43,7 @@ def loss_by_position(
 
 
 def over_ranges(loss_T: NDArray[np.float64]) -> dict[str, float]:
-    """The mean over position 0, over 1, over 2-3, 4-7, 8-15 and so on: few numbers of any window,
-    as finely told apart as context grows."""
+    """The mean loss at positions 0, 1, 2-3, 4-7, 8-15 and so on."""
     bounds = [0, *(2**power for power in range(len(loss_T).bit_length())), len(loss_T)]
     return {
         f"{start}-{end - 1}" if end - start > 1 else f"{start}": float(loss_T[start:end].mean())
@@ -56,7 +53,7 @@ def over_ranges(loss_T: NDArray[np.float64]) -> dict[str, float]:
 
 
 def over_patch(loss_T: NDArray[np.float64], patch_size: int) -> list[float]:
-    """(P,): by the place in its patch of the token that is predicted, the one after the position's
-    own; patches are counted from the window's start."""
+    """The mean loss by the predicted token's place in its patch, (P,). Patches start with the
+    window."""
     places_T = np.arange(1, len(loss_T) + 1) % patch_size
     return [float(loss_T[places_T == place].mean()) for place in range(patch_size)]

@@ -1,30 +1,27 @@
-"""What in a run's rows looks wrong, said once and in a line: a hint, never an error."""
+"""Anomalies in a run's rows, reported once each: hints, not errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.common.rows import Row
 
-LISTED = 3  # places named in a line
+MAX_LISTED = 3  # places named in a line
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Numbers with a name of the form prefix + place + suffix, and from where on they look wrong.
-
-    title: what that is called. say: one place's number.
-    """
+    """A limit for the numbers named prefix + place + suffix. format: of one number."""
 
     prefix: str
     suffix: str
     limit: float
     title: str
-    say: Callable[[float], str]
+    format: Callable[[float], str]
 
-    def broken(self, row: Row) -> dict[str, float]:
-        """The numbers that look wrong, by place, the largest first."""
+    def violations(self, row: Row) -> dict[str, float]:
+        """The numbers at or above the limit, by place, the largest first."""
         found = {
             name.removeprefix(self.prefix).removesuffix(self.suffix): value
             for name, value in row.items()
@@ -44,25 +41,22 @@ RULES = (
 
 
 class Findings:
-    """Collects from rows; each rule speaks once."""
+    """Checks rows; each rule reports once."""
 
     def __init__(self) -> None:
-        self._silent = list(RULES)
-        self._news: list[str] = []
+        self._rules = list(RULES)
+        self._lines: list[str] = []
 
     def add(self, row: Row) -> None:
-        for rule in list(self._silent):
-            if broken := rule.broken(row):
-                self._silent.remove(rule)
-                self._news.append(_line(rule, broken, row["step"]))
+        for rule in list(self._rules):
+            if found := rule.violations(row):
+                self._rules.remove(rule)
+                places = [f"{rule.format(value)} {place}" for place, value in found.items()]
+                if len(places) > MAX_LISTED:
+                    places[MAX_LISTED:] = [f"{len(places) - MAX_LISTED} more"]
+                self._lines.append(f"step {row['step']}: {rule.title}: {', '.join(places)}")
 
-    def news(self) -> list[str]:
-        """Since it was last asked."""
-        news, self._news = self._news, []
-        return news
-
-
-def _line(rule: Rule, broken: Mapping[str, float], step: int) -> str:
-    places = [f"{rule.say(value)} {place}" for place, value in broken.items()]
-    more = [f"{len(places) - LISTED} more"] if len(places) > LISTED else []
-    return f"step {step}: {rule.title}: {', '.join(places[:LISTED] + more)}"
+    def pop(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines

@@ -1,7 +1,7 @@
-"""Every layer's output, seen from outside: no model has a line for it.
+"""Every layer's output, without a line of code in the models.
 
-What modules give comes by forward hooks. Nonlinearities and attention, which are mostly functions
-and no modules, come by a TorchFunctionMode. Nothing is changed, and no random number drawn.
+Forward hooks see the modules, a TorchFunctionMode sees nonlinearities and attention, which are
+mostly functions. Nothing is changed, and no random number is drawn.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from torch.overrides import TorchFunctionMode
 from harness.observe.quantities import attention_entropy, entropy_of_weights
 from zoo.language_model import LanguageModel
 
-SATURATED = 0.97  # of tanh and, drawn out to ±1, of sigmoid
-FAINT = 0.01  # of GELU and SiLU, which never quite reach zero
+SATURATED = 0.97  # of tanh, and of sigmoid rescaled to ±1
+NEAR_ZERO = 0.01  # for GELU and SiLU, which never reach zero
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One place in a model: the name of a module, or of a function called in one
-    ("blocks.0.feed_forward.gelu"); of several calls in one pass the second is called ….2.
-
-    kind: which nonlinearity it is, if it is one. block: whether it is one of a list of modules.
-    """
+    """name: of a module, or of a function called in one ("blocks.0.feed_forward.gelu"); the second
+    call in a forward pass ends in .2. kind: the nonlinearity, if it is one. block: whether it is in
+    a ModuleList."""
 
     name: str
     kind: str | None
@@ -36,58 +34,58 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Rest:
-    """Where in its output a nonlinearity passes (next to) no gradient on: `saturation`, at the ends
-    of its range, or `inactive`, at zero."""
+class FlatRegion:
+    """Outputs of a nonlinearity with (almost) no gradient: `saturation`, at the ends of its range,
+    or `inactive`, at zero."""
 
-    word: str
-    test: Callable[[Tensor], Tensor]
+    name: str
+    contains: Callable[[Tensor], Tensor]
 
 
-_ZERO = Rest("inactive", lambda y: y == 0)
-_NEARLY_ZERO = Rest("inactive", lambda y: y.abs() <= FAINT)
-_ONE = Rest("saturation", lambda y: y.abs() > SATURATED)
-_ZERO_OR_ONE = Rest("saturation", lambda y: (2 * y - 1).abs() > SATURATED)
-KINDS: dict[str, Rest | None] = {
+_ZERO = FlatRegion("inactive", lambda y: y == 0)
+_NEARLY_ZERO = FlatRegion("inactive", lambda y: y.abs() <= NEAR_ZERO)
+_ONE = FlatRegion("saturation", lambda y: y.abs() > SATURATED)
+_ZERO_OR_ONE = FlatRegion("saturation", lambda y: (2 * y - 1).abs() > SATURATED)
+KINDS: dict[str, FlatRegion | None] = {
     "relu": _ZERO,
     **dict.fromkeys(("gelu", "silu", "mish"), _NEARLY_ZERO),
     **dict.fromkeys(("tanh", "hardtanh"), _ONE),
     **dict.fromkeys(("sigmoid", "hardsigmoid"), _ZERO_OR_ONE),
     **dict.fromkeys(("leaky_relu", "elu"), None),
 }
-"""The functions that are taken for nonlinearities. None: it passes gradient on everywhere."""
+"""The functions observed as nonlinearities. None: no flat region."""
 
 
 @contextmanager
-def watching(
+def hook_forward(
     model: LanguageModel,
     on_output: Callable[[Layer, Tensor], None],
     on_attention: Callable[[str, Tensor], None] | None = None,
 ) -> Iterator[None]:
-    """Inside, each call of the model tells of every layer's output, in order; of a call for its
-    features, of those at the end.
+    """Inside, each forward pass calls `on_output` with every layer's output, in order, and at the
+    end with the features, if they are what the call returns.
 
-    on_attention: told of the entropies of attention, (B, H, T) in nats, by the module's name.
+    on_attention: called with a module's name and its attention entropies, (B, H, T) in nats.
     """
-    watcher = _Watcher(model, on_output, on_attention)
+    tracer = _Tracer(model, on_output, on_attention)
     in_pass = ExitStack()
 
     def begin(module: nn.Module, arguments: Any) -> None:
-        in_pass.enter_context(watcher.pass_through())
+        in_pass.enter_context(tracer.forward_pass())
 
     def end(module: nn.Module, arguments: Any, options: dict[str, Any], output: Any) -> None:
         in_pass.close()
         if options.get("return_features") and output is not None:
-            watcher.on_output(Layer("features", None, block=False), output)
+            tracer.on_output(Layer("features", None, block=False), output)
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if module is not model:
-                before, after = watcher.hooks(name, module)
+                before, after = tracer.hooks(name, module)
                 stack.callback(module.register_forward_pre_hook(before).remove)
                 stack.callback(module.register_forward_hook(after).remove)
         stack.callback(model.register_forward_pre_hook(begin).remove)
-        # Also called where the forward pass raises, its output then None.
+        # Also called when the forward pass raises; its output is then None.
         ending = model.register_forward_hook(end, with_kwargs=True, always_call=True)
         stack.callback(ending.remove)
         yield
@@ -95,7 +93,7 @@ def watching(
 
 @dataclass
 class _Scope:
-    """A module whose forward is under way."""
+    """A module whose forward is running."""
 
     name: str
     kind: str | None
@@ -103,8 +101,8 @@ class _Scope:
     time: int | None = None
 
 
-class _Watcher:
-    """Knows in which module the computation is."""
+class _Tracer:
+    """Keeps a stack of the modules whose forward is running."""
 
     def __init__(
         self,
@@ -124,10 +122,10 @@ class _Watcher:
         }
 
     @contextmanager
-    def pass_through(self) -> Iterator[None]:
+    def forward_pass(self) -> Iterator[None]:
         self._scopes = [_Scope("", None)]
         self._calls.clear()
-        with _Functions(self.saw_call):
+        with _FunctionCalls(self._on_call):
             yield
 
     def hooks(self, name: str, module: nn.Module) -> tuple[Callable[..., None], ...]:
@@ -148,7 +146,7 @@ class _Watcher:
 
         return before, after
 
-    def saw_call(self, name: str, arguments: tuple[Any, ...], options: Any, result: Any) -> None:
+    def _on_call(self, name: str, arguments: tuple[Any, ...], options: Any, result: Any) -> None:
         scope = self._scopes[-1]
         if name in KINDS and scope.kind is None:
             place = self._numbered(f"{scope.name}.{name}".lstrip("."))
@@ -165,24 +163,24 @@ class _Watcher:
         return name if self._calls[name] == 1 else f"{name}.{self._calls[name]}"
 
 
-class _Functions(TorchFunctionMode):
-    """Tells of every function of torch that is called inside it, once it is done."""
+class _FunctionCalls(TorchFunctionMode):
+    """Calls back after every torch function called inside it."""
 
-    def __init__(self, saw: Callable[[str, tuple[Any, ...], Any, Any], None]) -> None:
+    def __init__(self, on_call: Callable[[str, tuple[Any, ...], Any, Any], None]) -> None:
         super().__init__()
-        self._saw = saw
+        self._on_call = on_call
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self._saw(getattr(func, "__name__", "").rstrip("_"), args, kwargs or {}, result)
+        self._on_call(getattr(func, "__name__", "").rstrip("_"), args, kwargs or {}, result)
         return result
 
 
 def _kind_of_module(module: nn.Module) -> str | None:
-    """By the name of its class: nn.ReLU, but also NewGELUActivation and its like in transformers.
-    A module that has parts or parameters is none itself, though it may call one."""
+    """By its class name: nn.ReLU, but also NewGELUActivation and the like in transformers. A module
+    with children or parameters is not a nonlinearity, though it may call one."""
     if isinstance(module, nn.RNN):
         return module.nonlinearity
     if next(module.children(), None) is not None or next(module.parameters(), None) is not None:
@@ -193,9 +191,9 @@ def _kind_of_module(module: nn.Module) -> str | None:
 
 
 def _fold_segments(entropy_BHT: Tensor, y_BHTD: Tensor, scope: _Scope) -> Tensor:
-    """Attention within segments lays them beside the heads, (B, H·K, T / K, D): back to heads."""
+    """Attention within K segments has shape (B, H·K, T / K, D): back to (B, H, T)."""
     heads = (scope.width or 0) // y_BHTD.shape[-1]
-    in_parts = scope.time is not None and y_BHTD.shape[2] < scope.time
-    if not in_parts or not heads or entropy_BHT.shape[1] % heads:
+    has_segments = scope.time is not None and y_BHTD.shape[2] < scope.time
+    if not has_segments or not heads or entropy_BHT.shape[1] % heads:
         return entropy_BHT
     return entropy_BHT.unflatten(1, (heads, -1)).flatten(2)

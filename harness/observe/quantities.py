@@ -1,4 +1,4 @@
-"""What is measured of a tensor: its histogram, its spectral norm, the entropy of attention.
+"""Measurements of tensors: histogram, spectral norm, attention entropy.
 
 B batch, H heads, T time (queries), S keys, D channels of a head.
 """
@@ -13,16 +13,14 @@ from torch import Tensor
 from harness.common.rows import Histogram
 
 BINS = 32
-LARGE = 1e38  # the difference of two such numbers is still one in fp32
-MOST_WEIGHTS = 2**24  # of attention, looked at in one call
+LARGE = 1e38  # the difference of two such numbers is finite in fp32
+MAX_WEIGHTS = 2**24  # attention weights computed in one call
 LANCZOS_STEPS = 24
 
 
 def histogram(values: Tensor, bins: int = BINS) -> Histogram | None:
-    """Of the finite values (below 1e38), over equal bins from the least to the largest.
-
-    None if there are none. By counting, which is deterministic on a GPU, too (torch.histc is not).
-    """
+    """Of the values below 1e38, in equal bins from the least to the largest; None without any.
+    Deterministic on a GPU, unlike torch.histc."""
     flat = values.detach().flatten().float()
     if not len(flat):
         return None
@@ -33,18 +31,18 @@ def histogram(values: Tensor, bins: int = BINS) -> Histogram | None:
         low, high = low - 0.5, high + 0.5
     index = ((flat - low) / (high - low) * bins).long().clamp_(0, bins - 1)
     edges = [low + (high - low) * i / bins for i in range(bins + 1)]
-    # As many digits as fp32 has: a row is to stay short.
+    # fp32's digits are enough, and keep rows short.
     return Histogram(
         torch.bincount(index, minlength=bins).tolist(), [float(f"{edge:.7g}") for edge in edges]
     )
 
 
 def spectral_norm(weight: Tensor) -> Tensor:
-    """The largest singular value of a matrix, or of a kernel reshaped to (out, in · width).
+    """The largest singular value, (), of a matrix or of a kernel reshaped to (out, in · width).
 
     By the Lanczos method on WᵀW with full reorthogonalization (Golub & Van Loan, Matrix
-    Computations, section 10.1), exact for up to LANCZOS_STEPS rows or columns, within half a
-    percent for larger ones. Its start comes from a generator of its own: none of the training's.
+    Computations, section 10.1): exact for up to LANCZOS_STEPS rows or columns, within half a
+    percent for larger ones. Uses a generator of its own.
     """
     matrix = weight.detach().flatten(1).float()
     matrix = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
@@ -60,7 +58,7 @@ def spectral_norm(weight: Tensor) -> Tensor:
         for _ in range(2):  # twice is enough (Parlett)
             vector = vector - basis @ (basis.mT @ vector)
         size = vector.norm()
-        if size <= 1e-5 * whole:  # what is left is rounding: the basis holds all that matters
+        if size <= 1e-5 * whole:  # only rounding errors are left: the basis is complete
             break
         basis[:, step] = vector / size
         vector = matrix.mT @ (matrix @ basis[:, step])
@@ -80,14 +78,11 @@ def attention_entropy(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """(B, H, T): the entropy, in nats, of the weights that F.scaled_dot_product_attention gives
-    with these arguments, without dropout: 0 where one key has all, ln n where n keys share.
-
-    Of a large batch, some rows and queries, evenly spaced over time.
-    """
+    """The entropy of the attention weights of F.scaled_dot_product_attention with these arguments,
+    in nats, without dropout: (B, H, T). Of a large batch, some rows and evenly spaced queries."""
     heads, time, keys = query.shape[1], query.shape[2], key.shape[2]
-    rows = max(1, MOST_WEIGHTS // (heads * time * keys))
-    every = math.ceil(heads * time * keys / MOST_WEIGHTS)
+    rows = max(1, MAX_WEIGHTS // (heads * time * keys))
+    every = math.ceil(heads * time * keys / MAX_WEIGHTS)
     with torch.autocast(query.device.type, enabled=False):
         q_BHTD, k_BHSD = query[:rows, :, ::every].float(), key[:rows].float()
         if enable_gqa:
@@ -107,5 +102,5 @@ def attention_entropy(
 
 
 def entropy_of_weights(weights_BHTS: Tensor) -> Tensor:
-    """(B, H, T): of distributions over the S keys."""
+    """The entropy of each distribution over the S keys, (B, H, T)."""
     return torch.special.entr(weights_BHTS.float()).sum(-1)

@@ -12,7 +12,7 @@ from harness.common.files import atomic_write
 from harness.common.rows import strict_json
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
-from harness.evaluation.calibration import Calibration, Pass, fit_temperature, observe
+from harness.evaluation.calibration import Calibration, Pass, fit_temperature, token_statistics
 from harness.evaluation.nats import Measure
 from harness.evaluation.score import score_of, token_nats
 from harness.evaluation.surprise import by_frequency, passages
@@ -41,11 +41,11 @@ def calibrate(run: Run, dataset: Dataset, name: str, how: dict[str, Any]) -> dic
     assert dataset.val is not None, "the caller sees to it"
     temperature = fit_temperature(passing(dataset.val))
     ids = np.asarray(split.ids)
-    observed = observe(passing(split), ids[1:], temperature.value, counts_V == 0)
-    before, after = (score_of(nats, split, run.tokenizer, None) for nats in observed.nats.T)
-    found = Calibration(temperature, observed, (before, after))
-    bands = by_frequency(observed, counts_V)
-    worst = passages(observed, int(ids[0]), run.tokenizer, PASSAGE, PASSAGES)
+    tokens = token_statistics(passing(split), ids[1:], temperature.value, counts_V == 0)
+    before, after = (score_of(nats, split, run.tokenizer, None) for nats in tokens.nats.T)
+    found = Calibration(temperature, tokens, (before, after))
+    bands = by_frequency(tokens, counts_V)
+    worst = passages(tokens, int(ids[0]), run.tokenizer, PASSAGE, PASSAGES)
     subject = Subject(
         run.settings.names.model,
         run.settings.names.data,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.evaluation.calibration import BINS, Calibration, by_mass, by_width
-from harness.evaluation.surprise import Band, Passage
+from harness.evaluation.calibration import BINS, Calibration, equal_mass_bins, equal_width_bins
+from harness.evaluation.surprise import FrequencyBand, Passage
 from harness.report.drawing.parts import canvas
 from harness.report.drawing.style import DASHES, MARKERS
 from harness.report.drawing.svg import PLACEHOLDERS, Paint, inline_svg
@@ -34,8 +34,8 @@ class Subject:
 
 def words(subject: Subject, found: Calibration) -> list[str]:
     """The findings in sentences that claim no more than the numbers."""
-    observed, temperature = found.observed, found.temperature
-    error, error_after = found.errors(by_width)
+    observed, temperature = found.tokens, found.temperature
+    error, error_after = found.errors(equal_width_bins)
     (before, after), unit = (
         ([score.bits_per_byte for score in found.scores], "bits per byte")
         if found.scores[0].lossless
@@ -71,7 +71,9 @@ def reliability_figure(found: Calibration, paint: Paint) -> tuple[Figure, dict[s
     axes.grid(axis="x", color=paint.grid, lw=0.8)
     axes.plot([0, 1], [0, 1], color=paint.muted, lw=1, dashes=(4, 3))
     titles, furthest = {}, 0.0
-    for style, (name, bins) in enumerate(zip(_names(found), found.diagrams(by_mass), strict=True)):
+    for style, (name, bins) in enumerate(
+        zip(_names(found), found.diagrams(equal_mass_bins), strict=True)
+    ):
         colour, marker = paint.series[style], MARKERS[style]
         x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
         furthest = max(furthest, *x, *y)
@@ -94,10 +96,14 @@ def reliability_figure(found: Calibration, paint: Paint) -> tuple[Figure, dict[s
     return figure, titles
 
 
-def page(subject: Subject, found: Calibration, bands: list[Band], surprising: list[Passage]) -> str:
+def page(
+    subject: Subject, found: Calibration, bands: list[FrequencyBand], surprising: list[Passage]
+) -> str:
     """The whole page, as HTML."""
     figure, titles = reliability_figure(found, PLACEHOLDERS)
-    points = (f"{each.confidence:.2f} {each.accuracy:.2f}" for each in found.diagrams(by_mass)[0])
+    points = (
+        f"{each.confidence:.2f} {each.accuracy:.2f}" for each in found.diagrams(equal_mass_bins)[0]
+    )
     description = f"accuracy against confidence, bin by bin: {'; '.join(points)}"
     before, after = found.scores
     return render(
@@ -109,19 +115,19 @@ def page(subject: Subject, found: Calibration, bands: list[Band], surprising: li
         scores={
             "nats per token": (before.nats_per_token, after.nats_per_token),
             "bits per byte": (before.bits_per_byte, after.bits_per_byte),
-            "calibration error, bins of equal width": found.errors(by_width),
-            "calibration error, bins of equal mass": found.errors(by_mass),
+            "calibration error, bins of equal width": found.errors(equal_width_bins),
+            "calibration error, bins of equal mass": found.errors(equal_mass_bins),
             "mean confidence": found.confidence(),
-            "accuracy": (float(found.observed.correct.mean()),) * 2,
+            "accuracy": (float(found.tokens.correct.mean()),) * 2,
         },
         bins=BINS,
         bands=bands,
         highest=max(band.nats_per_token or 0.0 for band in bands),
-        unused=float(found.observed.unused.mean(dtype=np.float64)),
+        unused=float(found.tokens.unused.mean(dtype=np.float64)),
         unused_nats=found.unused_nats_per_token(),
         passages=surprising,
-        tokens=len(found.observed.targets),
-        full=max(1.0, float(np.quantile(found.observed.nats[:, 0], FULL))),
+        tokens=len(found.tokens.targets),
+        full=max(1.0, float(np.quantile(found.tokens.nats[:, 0], FULL))),
         facts={
             "run": subject.run,
             "weights": f"of step {subject.step}",

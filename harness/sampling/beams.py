@@ -1,4 +1,4 @@
-"""Beam search: the likeliest texts, found without drawing.
+"""Beam search.
 
 B beams, T time, V vocabulary.
 """
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.sampling.decode import Window, allow_only, evaluating
+from harness.compute.modes import eval_mode
+from harness.sampling.decode import Window, allow_only
 from zoo.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
 class Beam:
-    """One text. added: the ids after the prompt; log_p: theirs, in nats; score: what ranks it."""
+    """added: the ids after the prompt; log_p: their log probability, in nats; score: ranks it."""
 
     added: list[int]
     log_p: float
@@ -25,8 +26,8 @@ class Beam:
 
 
 def normalizer(length: int, alpha: float) -> float:
-    """What the log probability of `length` tokens is divided by: ((5 + length) / 6)^alpha (Wu et
-    al. 2016, arXiv 1609.08144, equation 14). alpha 0: 1, which favours short texts."""
+    """The length penalty that divides a log probability: ((5 + length) / 6)^alpha (Wu et al. 2016,
+    arXiv 1609.08144, equation 14)."""
     return float(((5 + length) / 6) ** alpha)
 
 
@@ -41,19 +42,18 @@ def beam_search(
     ends: Callable[[list[int]], bool] = lambda added: False,
     allowed_V: Tensor | None = None,
 ) -> list[Beam]:
-    """The best continuations found keeping the `beams` likeliest at each step, best first: at most
-    `beams`, of at most `tokens` tokens.
+    """At most `beams` continuations of at most `tokens` tokens, best first.
 
-    ends: told what would be added; whether the text is then complete. What is complete is set
-    aside, and its place goes to one that goes on, until none of these can still win.
-    alpha: of the length normalization, by which texts of different lengths are ranked.
+    ends: whether a text with these ids after the prompt is complete. A complete text leaves its
+    place to another beam; the search ends when no open beam can still win.
+    alpha: of the length penalty, see `normalizer`.
     """
     if not 0 <= alpha < float("inf"):
         raise ValueError(f"alpha={alpha:g} must be 0 or above")
     begins, bound = len(prompt_T), normalizer(tokens, alpha)
     ids_BT, log_p_B = prompt_T[None], torch.zeros(1, dtype=torch.float64)
     complete: list[Beam] = []
-    with evaluating(model):
+    with eval_mode(model):
         window = Window(model, ids_BT)
         for length in range(1, tokens + 1):
             logits_BV = allow_only(allowed_V, window.logits_BV.cpu().double())
@@ -70,7 +70,7 @@ def beam_search(
                 if len(going) == beams:
                     break
             complete = sorted(complete, key=lambda beam: -beam.score)[:beams]
-            # A log probability only falls, and is divided by `bound` at most.
+            # A log probability only falls, and `bound` is the largest divisor.
             if not going or (len(complete) == beams and going[0][0] / bound <= complete[-1].score):
                 break
             if length < tokens:
@@ -84,7 +84,7 @@ def beam_search(
 
 
 def _likeliest_first(joint_BV: Tensor, at_first: int) -> Iterator[tuple[float, int, int]]:
-    """(log probability, row, id) of all that can be, from the top, looking at as few as needed."""
+    """Yield (log probability, row, id) of all possible next tokens in descending order."""
     flat, given = joint_BV.flatten(), dict[int, float]()
     while len(given) < len(flat):
         values, places = flat.topk(min(len(flat), max(at_first, 2 * len(given))))

@@ -1,4 +1,4 @@
-"""Going on from a prompt, through the model's cache, token by token.
+"""Generation from a prompt, token by token, with the model's cache.
 
 B batch (samples or beams), T time, V vocabulary.
 """
@@ -9,25 +9,29 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from harness.common.text import printable
+from harness.compute.device import Compute
+from harness.compute.modes import eval_mode
+from harness.config.settings import Settings
+from harness.data.dataset import Dataset
 from zoo.language_model import Cache, LanguageModel
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen from its logits. temperature 0: always the likeliest.
+    """How the next token is chosen from its logits, in the order of transformers' `generate`:
 
-    In this order, which is that of transformers' `generate`:
-    repetition_penalty: the logits of ids that the text has already, prompt included, divided by it
-        where positive and multiplied where negative (Keskar et al. 2019, arXiv 1909.05858,
-        section 4.1).
-    temperature: what the logits are divided by.
-    top_k: among the k likeliest only.
-    top_p: among the likeliest that together reach probability p (Holtzman et al. 2020, arXiv
+    repetition_penalty: divides the positive and multiplies the negative logits of ids already in
+        the text, prompt included (Keskar et al. 2019, arXiv 1909.05858, section 4.1).
+    temperature: divides the logits; 0: greedy.
+    top_k: keep the k likeliest.
+    top_p: keep the likeliest that together reach probability p (Holtzman et al. 2020, arXiv
         1904.09751).
-    min_p: among those at least min_p times as likely as the likeliest (Nguyen et al. 2024, arXiv
+    min_p: keep those at least min_p times as likely as the likeliest (Nguyen et al. 2024, arXiv
         2407.01082).
     """
 
@@ -56,8 +60,8 @@ class SamplingParams:
         generator: torch.Generator,
         allowed_V: Tensor | None = None,
     ) -> Tensor:
-        """One id for each row, (B, 1), to go on after `ids_BT`. allowed_V: see `allow_only`."""
-        # On the CPU, where the generator lives, so that a seed gives the same text on any device.
+        """The next id of each row of `ids_BT`, (B, 1). allowed_V: see `allow_only`."""
+        # On the CPU: a seed then gives the same text on any device.
         device, logits_BV = logits_BV.device, logits_BV.cpu().double()
         logits_BV = allow_only(allowed_V, self.penalize(logits_BV, ids_BT.cpu()))
         if self.temperature == 0:
@@ -66,7 +70,7 @@ class SamplingParams:
         return torch.multinomial(probabilities_BV, 1, generator=generator).to(device)
 
     def penalize(self, logits_BV: Tensor, ids_BT: Tensor) -> Tensor:
-        """The logits, those of the ids that are there already by the repetition penalty."""
+        """Apply the repetition penalty to the logits of `ids_BT`."""
         if self.repetition_penalty == 1:
             return logits_BV
         found_BT = logits_BV.gather(-1, ids_BT)
@@ -75,8 +79,7 @@ class SamplingParams:
         return logits_BV.scatter(-1, ids_BT, penalized_BT)
 
     def truncate(self, logits_BV: Tensor) -> Tensor:
-        """The logits at this temperature, less their largest; -inf for what is not drawn from."""
-        # Relative to the largest, which the lowest temperature then leaves at 0.
+        """The logits minus their largest, by the temperature; -inf for those not kept."""
         logits_BV = (logits_BV - logits_BV.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None:
             kth_B1 = logits_BV.topk(min(self.top_k, logits_BV.shape[-1])).values[:, -1:]
@@ -84,7 +87,7 @@ class SamplingParams:
         if self.top_p is not None:
             sorted_BV, order_BV = logits_BV.sort(descending=True)
             probabilities_BV = sorted_BV.softmax(-1)
-            # A token stays while those before it have not reached p: at least one always does.
+            # A token is kept if those before it have not reached p: at least one always is.
             beyond_BV = probabilities_BV.cumsum(-1) - probabilities_BV >= self.top_p
             logits_BV = logits_BV.masked_fill(
                 beyond_BV.scatter(-1, order_BV, beyond_BV), -torch.inf
@@ -95,7 +98,7 @@ class SamplingParams:
 
 
 def allow_only(allowed_V: Tensor | None, logits_BV: Tensor) -> Tensor:
-    """-inf for every id that is not among the allowed. None: all are."""
+    """Set the logits of ids that are not allowed to -inf. None: all are allowed."""
     return logits_BV if allowed_V is None else logits_BV.masked_fill(~allowed_V, -torch.inf)
 
 
@@ -104,21 +107,21 @@ def stream(
     model: LanguageModel,
     prompt_BT: Tensor,
     tokens: int,
-    choice: SamplingParams,
+    params: SamplingParams,
     seed: int = 0,
     allowed_V: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """The next token of every row, (B, 1), `tokens` times, each as soon as it is chosen.
+    """Yield the next token of every row, (B, 1), `tokens` times.
 
-    Leaves the model and torch's generator alone. A bounded model that runs full goes on from the
-    last half of its window, as it is evaluated.
+    Uses a generator of its own and leaves the model as it was. When the window of a bounded model
+    is full, generation continues from its last half, as in evaluation.
     """
     generator = torch.Generator().manual_seed(seed)
-    with evaluating(model):
+    with eval_mode(model):
         window = Window(model, prompt_BT)
         ids_BT = prompt_BT
         for made in range(1, tokens + 1):
-            next_B1 = choice.draw(window.logits_BV, ids_BT, generator, allowed_V)
+            next_B1 = params.draw(window.logits_BV, ids_BT, generator, allowed_V)
             yield next_B1
             if made < tokens:
                 ids_BT = torch.cat([ids_BT, next_B1], dim=1)
@@ -129,50 +132,48 @@ def generate(
     model: LanguageModel,
     prompt_BT: Tensor,
     tokens: int,
-    choice: SamplingParams,
+    params: SamplingParams,
     seed: int = 0,
     allowed_V: Tensor | None = None,
 ) -> Tensor:
-    """The prompt and `tokens` more, (B, T + tokens), as `stream` chooses them."""
-    return torch.cat([prompt_BT, *stream(model, prompt_BT, tokens, choice, seed, allowed_V)], dim=1)
+    """The prompt and `tokens` more from `stream`, (B, T + tokens)."""
+    return torch.cat([prompt_BT, *stream(model, prompt_BT, tokens, params, seed, allowed_V)], dim=1)
+
+
+def sample_text(
+    model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute
+) -> str:
+    """`eval.sample_tokens` tokens after the prompt, or after train's first token without one."""
+    ids = dataset.tokenizer.encode(settings.eval.prompt or "")
+    if not len(ids):  # no prompt, or a lossy tokenizer encodes it as nothing
+        ids = dataset.train.ids[:1]
+    prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
+    tokens = settings.eval.sample_tokens
+    ids_BT = generate(model, prompt_BT, tokens, SamplingParams(), settings.seed)
+    return printable(dataset.tokenizer.decode(ids_BT[0].tolist()))
 
 
 class Window:
-    """A model, its cache, and the logits of the token to come; `logits_BV` is (B, V)."""
+    """A model, its cache, and the next token's logits, `logits_BV`."""
 
     def __init__(self, model: LanguageModel, ids_BT: Tensor) -> None:
         self._model = model
         self._cache, self.logits_BV = self._begin(ids_BT, model.block_size)
 
     def extend(self, ids_BT: Tensor) -> None:
-        """Take in the newest of all the ids so far."""
-        full = self._model.block_size is not None and self._cache.pos >= self._model.block_size
-        if full:
-            half = max(1, (self._model.block_size or 0) // 2)
-            self._cache, self.logits_BV = self._begin(ids_BT, half)
+        """Process the last of all the ids so far."""
+        block_size = self._model.block_size
+        if block_size is not None and self._cache.pos >= block_size:
+            self._cache, self.logits_BV = self._begin(ids_BT, max(1, block_size // 2))
         else:
             self.logits_BV = self._model(ids_BT[:, -1:], self._cache)[:, -1]
 
     def select(self, rows_B: list[int]) -> None:
-        """Go on from these rows of the batch."""
+        """Keep these rows of the batch."""
         self._cache = self._cache.select(rows_B)
 
-    def _begin(self, ids_BT: Tensor, most: int | None) -> tuple[Cache, Tensor]:
-        """A cache that has seen the last `most` ids, and the logits after them."""
-        ids_BT = ids_BT if most is None else ids_BT[:, -most:]
+    def _begin(self, ids_BT: Tensor, last: int | None) -> tuple[Cache, Tensor]:
+        """A new cache filled with the last ids, and the logits after them."""
+        ids_BT = ids_BT if last is None else ids_BT[:, -last:]
         cache = self._model.init_cache(len(ids_BT))
         return cache, self._model(ids_BT, cache)[:, -1]
-
-
-class evaluating:  # noqa: N801 - used as a statement
-    """Dropout off inside the block, and as it was after it."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._was_training = self._model.training
-        self._model.eval()
-
-    def __exit__(self, *error: object) -> None:
-        self._model.train(self._was_training)

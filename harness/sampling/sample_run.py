@@ -17,19 +17,19 @@ from harness.sampling.decode import SamplingParams, stream
 from harness.sampling.transcript import Transcript
 from zoo_tokenizers import TokenizerError
 
-NO_PROMPT = "\n"
+DEFAULT_PROMPT = "\n"
 PARAMS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-BETWEEN = f"\n{'-' * 40}\n"
+SEPARATOR = f"\n{'-' * 40}\n"
 
 
 def sample_run(arguments: argparse.Namespace) -> int:
-    """Print the samples on stdout, the prompt included: one alone as it comes. arguments: of
+    """Print the samples with their prompt on stdout, a single one as it is generated. arguments: of
     harness.sample."""
     params = None if arguments.beams else _params(arguments)
     text = _prompt_file(arguments.prompt_file) if arguments.prompt_file else arguments.prompt
     run = load_run(arguments.run, arguments.checkpoint, arguments.device, arguments.trust, "fp32")
     counts = run.folder.read_counts(run.tokenizer.vocab_size)
-    allowed_V = _seen(run, counts) if arguments.mask_unused else None
+    allowed_V = _seen_ids(run, counts) if arguments.mask_unused else None
     prompt = _prompt(text, "--prompt-file" if arguments.prompt_file else "--prompt", run, counts)
     block_size = run.model.block_size
     if block_size is not None and len(prompt) > block_size:
@@ -38,10 +38,10 @@ def sample_run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if params is None:
-        texts = _search(run, prompt, allowed_V, arguments)
+        texts = _beam_search(run, prompt, allowed_V, arguments)
     else:
         texts = _draw(run, prompt, allowed_V, arguments, params)
-    print(BETWEEN.join(texts))
+    print(SEPARATOR.join(texts))
     return 0
 
 
@@ -52,32 +52,30 @@ def _draw(
     arguments: argparse.Namespace,
     params: SamplingParams,
 ) -> list[str]:
-    """The texts; of one alone only its end: the rest is on stdout already."""
-
-    alone = arguments.num_samples == 1
+    """The texts; of a single one only what is not on stdout yet."""
+    is_single = arguments.num_samples == 1
     rows = [Transcript(run.tokenizer, prompt, arguments.stop) for _ in range(arguments.num_samples)]
-    if alone:
+    if is_single:
         print(rows[0].text, end="", flush=True)
     prompt_BT = torch.tensor([prompt] * len(rows), device=run.compute.device)
     seed = arguments.seed or 0
     for next_B1 in stream(run.model, prompt_BT, arguments.tokens, params, seed, allowed_V):
         for row, (id_,) in zip(rows, next_B1.tolist(), strict=True):
-            new = "" if row.ended else row.take([id_])
-            if alone:
+            new = "" if row.ended else row.add([id_])
+            if is_single:
                 print(new, end="", flush=True)
         if all(row.ended for row in rows):
             break
-    rests = ["" if row.ended else row.rest() for row in rows]
-    return rests if alone else [row.text for row in rows]
+    rests = ["" if row.ended else row.flush() for row in rows]
+    return rests if is_single else [row.text for row in rows]
 
 
-def _search(
+def _beam_search(
     run: Run, prompt: list[int], allowed_V: torch.Tensor | None, arguments: argparse.Namespace
 ) -> list[str]:
-
-    def said(added: list[int]) -> Transcript:
+    def decode(added: list[int]) -> Transcript:
         row = Transcript(run.tokenizer, prompt, arguments.stop)
-        row.take(added)
+        row.add(added)
         return row
 
     found = beam_search(
@@ -86,23 +84,22 @@ def _search(
         arguments.tokens,
         arguments.beams,
         alpha=arguments.length_penalty or 0.0,
-        ends=lambda added: said(added).ended,
+        ends=lambda added: decode(added).ended,
         allowed_V=allowed_V,
     )
-    rows = [said(beam.added) for beam in found[: arguments.num_samples]]
+    rows = [decode(beam.added) for beam in found[: arguments.num_samples]]
     for row in rows:
         if not row.ended:
-            row.rest()
+            row.flush()
     return [row.text for row in rows]
 
 
 def _prompt(
     text: str | None, option: str, run: Run, counts: NDArray[np.integer] | None
 ) -> list[int]:
-    """The ids to go on from: never none."""
-
+    """The prompt's ids, at least one."""
     try:
-        ids = run.tokenizer.encode(NO_PROMPT if text is None else text).tolist()
+        ids = run.tokenizer.encode(DEFAULT_PROMPT if text is None else text).tolist()
     except TokenizerError as error:
         if text is not None:
             raise UsageError(f"{option}: {error}") from error
@@ -129,8 +126,8 @@ def _prompt_file(path: Path) -> str:
         raise UsageError(f"--prompt-file {path} can't be read: {error.strerror}") from error
 
 
-def _seen(run: Run, counts: NDArray[np.integer] | None) -> torch.Tensor:
-    """(V,): which ids the train split has."""
+def _seen_ids(run: Run, counts: NDArray[np.integer] | None) -> torch.Tensor:
+    """(V,): whether the train split has each id."""
     if counts is None:
         raise UsageError(
             f"--mask-unused needs {run.folder.counts}, which runs of older versions don't have"
@@ -139,7 +136,6 @@ def _seen(run: Run, counts: NDArray[np.integer] | None) -> torch.Tensor:
 
 
 def _params(arguments: argparse.Namespace) -> SamplingParams:
-
     given = {name: getattr(arguments, name) for name in PARAMS}
     try:
         return SamplingParams(**{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Ids to text, as they come."""
+"""Decoding ids to text one at a time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from harness.common.text import printable
 from zoo_tokenizers import Tokenizer
 
-_HALF = "\N{REPLACEMENT CHARACTER}"  # what the first bytes of a character look like
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # decoded from the first bytes of a character
 
 
 class Transcript:
-    """What a prompt's ids and those added to them say.
+    """The text of a prompt and of the ids added to it.
 
-    Any tokenizer's `decode` will do: a few of the last ids are decoded again with each new one, and
-    what has become longer is new. A character whose last byte is still to come is held back.
+    Works with any tokenizer's `decode`: the last few ids are decoded again with each new one, and
+    what the text has more is new. A character is held back until its last byte is there.
 
-    text: all of it so far. ended: it has said `stop`, with which it ends; the prompt's text does
-    not count.
+    text: all so far. ended: whether `stop` has occurred after the prompt; the text then ends in it.
     """
 
     def __init__(
@@ -25,35 +24,35 @@ class Transcript:
     ) -> None:
         self._decode = tokenizer.decode
         self._ids: list[int] = []
-        self._from = self._shown = 0  # ids from which on is decoded, and up to which all was said
+        self._from = self._shown = 0  # the first id decoded again, and the first not in the text
         self._stop = None
         self.text, self.ended = "", False
-        self.take(prompt)
+        self.add(prompt)
         self._stop, self._begins = stop, len(self.text)
 
-    def take(self, ids: Sequence[int]) -> str:
-        """The text that these ids complete."""
+    def add(self, ids: Sequence[int]) -> str:
+        """Add ids; returns the new text."""
         self._ids += ids
-        before, now = self._last()
-        if now.endswith(_HALF) or len(now) <= len(before):
+        before, now = self._decode_last()
+        if now.endswith(_INCOMPLETE) or len(now) <= len(before):
             return ""
         self._from, self._shown = self._shown, len(self._ids)
-        return self._say(now[len(before) :])
+        return self._append(now[len(before) :])
 
-    def rest(self) -> str:
-        """What was held back, when no more ids come."""
-        before, now = self._last()
-        return self._say(now[len(before) :])
+    def flush(self) -> str:
+        """The text that was held back; called after the last id."""
+        before, now = self._decode_last()
+        return self._append(now[len(before) :])
 
-    def _last(self) -> tuple[str, str]:
+    def _decode_last(self) -> tuple[str, str]:
         shown, known = self._ids[self._from : self._shown], self._ids[self._from :]
         return printable(self._decode(shown)), printable(self._decode(known))
 
-    def _say(self, new: str) -> str:
-        said, self.text = len(self.text), self.text + new
+    def _append(self, new: str) -> str:
+        before, self.text = len(self.text), self.text + new
         if self._stop:
-            # It can only have become whole just now.
-            place = self.text.find(self._stop, max(self._begins, said - len(self._stop)))
+            # `stop` ends in the new text.
+            place = self.text.find(self._stop, max(self._begins, before - len(self._stop)))
             if place >= 0:
                 self.text, self.ended = self.text[: place + len(self._stop)], True
-        return self.text[said:]
+        return self.text[before:]

@@ -1,4 +1,4 @@
-"""What can be found wrong with a configuration before data are read."""
+"""Errors in a configuration that are found before data are read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
 from harness.evaluation.score import resolve_stride
 from harness.loggers.build import build_logger
-from harness.training.distributed import ALONE, World
-from harness.training.max_norm import limited_weights
+from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
+from harness.training.max_norm import max_norm_weights
 from harness.training.optim import check_arguments, check_optimizer
 from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
 
-def check_settings(settings: Settings, world: World = ALONE) -> None:
-    """Build what can be built without data. Raises UsageError for what could not be trained."""
-    # First what is answered at once; building an optimizer loads torch's compiler.
+def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS) -> None:
+    """Build everything that needs no data. Raises UsageError for settings that can't be trained."""
+    # The fast checks first: building an optimizer loads torch's compiler.
     settings.check("model", LanguageModel, vocab_size=256)
     check_arguments(settings)
     settings.build("schedule", Schedule, total=settings.train.budget[1])
@@ -29,16 +29,7 @@ def check_settings(settings: Settings, world: World = ALONE) -> None:
     settings.build("tokenizer", Tokenizer)
     for name in settings.logger:
         build_logger(settings, name)
-    try:
-        with torch.device("meta"), NoInitialization():
-            model = settings.build("model", LanguageModel, vocab_size=256)
-            model.initialize(settings.init, settings.zero_residual)
-    except RuntimeError as error:
-        if "overflow" not in str(error):
-            raise
-        raise UsageError(f"model: too large for any memory ({error})") from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    model = _initialized_meta_model(settings)
     if model.block_size is not None:
         if settings.train.seq_len > model.block_size:
             raise UsageError(
@@ -54,11 +45,24 @@ def check_settings(settings: Settings, world: World = ALONE) -> None:
     if settings.train.patience is not None and not settings.data["split"][1]:
         raise UsageError("train.patience needs a validation split; data.split leaves none")
     check_optimizer(settings, model)
-    batch_norm.require_some(model, settings.train.batch_norm)
-    if world.size > 1 and batch_norm.layers(model):
+    batch_norm.require_layers(model, settings.train.batch_norm)
+    if processes.world_size > 1 and batch_norm.layers(model):
         raise UsageError(
-            "batch normalization: its statistics would be those of one process's share; train this "
-            "model in one process"
+            "batch normalization: each process would use the statistics of its own share; train "
+            "this model in one process"
         )
-    if settings.train.max_norm is not None and not limited_weights(model):
+    if settings.train.max_norm is not None and not max_norm_weights(model):
         raise UsageError("train.max_norm: the model has no weights but embeddings")
+
+
+def _initialized_meta_model(settings: Settings) -> LanguageModel:
+    try:
+        with torch.device("meta"), NoInitialization():
+            model = settings.build("model", LanguageModel, vocab_size=256)
+            return model.initialize(settings.init, settings.zero_residual)
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise UsageError(f"model: too large for any memory ({error})") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -8,17 +8,15 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-ROW = 4096  # numbers summed one after the other in fp32; more, and the sum loses what is small
+ROW = 4096  # values summed in sequence in fp32; longer sums lose small values
 
 
 class Gradients:
-    """Every trained weight's `.grad`, as a view of one buffer: what is done to all of them (norm,
-    clipping, exchange, setting to zero) is then one operation, not one for each of a hundred small
-    weights. Backward passes add to it. A weight that no pass reaches has a gradient of zero and not
-    none: optimizers step it, too, and decay it.
+    """Every trained weight's `.grad` as a view of one buffer `flat`: norm, clipping, all-reduce and
+    zeroing are then one operation each, not one for each weight. Backward passes add to it.
 
-    flat: the buffer, with zeros behind the last gradient. All weights are of one type, on one
-    device.
+    A weight that no backward pass reaches has a gradient of zero, not None: optimizers step and
+    decay it, too. `flat` ends in zeros. All weights have one dtype and one device.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter]) -> None:
@@ -30,17 +28,13 @@ class Gradients:
             weight.grad = part.view_as(weight)
 
     def clip(self, limit: float) -> float:
-        """Scale all gradients by one factor so that their joint norm is at most `limit` (Pascanu et
-        al. 2013, arXiv 1211.5063, section 3.2); returns the norm that they had.
-
-        Non-finite gradients are left as they are, to be found and named.
-        """
-        norm_of_row = torch.linalg.vector_norm(self.flat.view(-1, ROW), dim=1)
-        norm = torch.linalg.vector_norm(norm_of_row).item()
+        """Clip the joint norm to `limit` (Pascanu et al. 2013, arXiv 1211.5063, section 3.2);
+        returns the norm before clipping. NaN and infinite gradients are left as they are."""
+        row_norms = torch.linalg.vector_norm(self.flat.view(-1, ROW), dim=1)
+        norm = torch.linalg.vector_norm(row_norms).item()
         if limit < norm < math.inf:
             self.flat.mul_(limit / norm)
         return norm
 
     def zero(self) -> None:
-        """For the next step."""
         self.flat.zero_()

@@ -1,5 +1,4 @@
-"""What a training that nobody watches must notice by itself: numbers that are none, and jumps of
-the loss; and what a step that does not happen must leave as it was."""
+"""Checks of every step: NaN or infinite losses, gradients and weights, and loss spikes."""
 
 from __future__ import annotations
 
@@ -15,23 +14,23 @@ from harness.common.errors import RunFailure
 from harness.common.rows import Row
 
 LOG = logging.getLogger("harness")
-SKIPS_IN_A_ROW = 20  # more, and no better step is to be hoped for; fp16's scale is by then 2^-4
-WINDOW = 64  # losses that say what is usual
-RENEWED = 32  # steps between two looks at them
-SPIKE = 8.0  # robust standard deviations above the usual loss
-QUIET = 100  # steps between two reports of one kind
+MAX_SKIPS_IN_A_ROW = 20  # fp16's loss scale has by then fallen to 2^-4
+SPIKE_WINDOW = 64  # losses that the spike limit is computed from
+SPIKE_INTERVAL = 32  # steps between two computations of the spike limit
+SPIKE_DEVIATIONS = 8.0  # robust standard deviations above the median
+WARNING_INTERVAL = 100  # steps between two warnings of one kind
 
 
 class NonFiniteError(RunFailure):
-    """A loss, gradient or weight that is no number; what was saved is from before it."""
+    """A NaN or infinite loss, gradient or weight. Nothing of it was saved."""
 
 
 @dataclass
 class Guard:
-    """Looks at every step's loss and gradient norm. Part of every checkpoint, so that a resumed run
-    skips, stops and reports as one that was never cut off.
+    """Checks each step's loss and gradient norm. Part of every checkpoint, so that a resumed run
+    skips, stops and warns like an uninterrupted one.
 
-    skipped: steps without an update; spikes: losses far above the usual.
+    skipped: steps without an update; spikes: losses far above the median.
     """
 
     skipped: int = 0
@@ -41,59 +40,63 @@ class Guard:
     recent: list[float] = field(default_factory=list)
     reported: dict[str, int] = field(default_factory=dict)
 
-    def admits(self, row: Row, model: nn.Module, skip: bool, scaled: bool) -> bool:
-        """Whether the weights may be updated; to be asked before they are.
+    def allows_update(self, row: Row, model: nn.Module, skip: bool, scaled: bool) -> bool:
+        """Whether to update the weights; called before the update.
 
-        skip: go on without the update, if not; scaled: fp16, whose overflown gradients are no fault
-        but the scaler's sign to lower its scale. Raises NonFiniteError, naming the step and the
-        parameters, if the run is to stop.
+        skip: skip a non-finite step instead of stopping. scaled: fp16 with a gradient scaler, whose
+        overflows are expected. Raises NonFiniteError, naming the step and the parameters.
         """
         loss, norm, step = row["train/loss"], row["grad_norm"], row["step"]
         if math.isfinite(loss) and math.isfinite(norm):
             self.skipped_in_a_row = 0
-            self._watch(step, loss)
+            self._detect_spike(step, loss)
             return True
-        overflown = scaled and math.isfinite(loss)
-        found = f"step {step}: {_describe(loss, norm, model)}"
-        if not (skip or overflown):
+        overflow = scaled and math.isfinite(loss)
+        named = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
+        where = f"gradients of {_first(named)}" if named else "loss"
+        found = f"step {step}: loss {loss}, gradient norm {norm}; non-finite {where}"
+        if not (skip or overflow):
             raise NonFiniteError(
                 f"{found}; the weights were not updated. Lower optimizer.lr or train.clip, use "
-                "precision=fp32, or go on without such steps by train.on_non_finite=skip"
+                "precision=fp32, or skip such steps by train.on_non_finite=skip"
             )
-        if self.skipped_in_a_row == SKIPS_IN_A_ROW:
+        if self.skipped_in_a_row == MAX_SKIPS_IN_A_ROW:
             raise NonFiniteError(
-                f"{found}, as in the {SKIPS_IN_A_ROW} steps before, which were skipped"
+                f"{found}, as in the {MAX_SKIPS_IN_A_ROW} steps before, which were skipped"
             )
         self.skipped += 1
         self.skipped_in_a_row += 1
-        if not overflown:
-            self._report("skip", step, f"{found}; skipped ({self.skipped} so far)")
+        if not overflow:
+            self._warn("skip", step, f"{found}; skipped ({self.skipped} so far)")
         return False
 
-    def _watch(self, step: int, loss: float) -> None:
-        """Count and report a loss that is far above the median of those before it, in units of
-        their median deviation from it (times 1.4826: a standard deviation, were they normal)."""
+    def _detect_spike(self, step: int, loss: float) -> None:
+        """Count and report a loss far above the median of those before it, in units of their median
+        absolute deviation (times 1.4826: the standard deviation of a normal distribution)."""
         if loss > self.limit:
             self.spikes += 1
-            usual = statistics.median(self.recent)
-            self._report("spike", step, f"step {step}: the loss jumped to {loss:.3f} ({usual:.3f})")
+            median = statistics.median(self.recent)
+            self._warn("spike", step, f"step {step}: loss spike, {loss:.3f} (median {median:.3f})")
         self.recent.append(loss)
-        del self.recent[:-WINDOW]
-        if len(self.recent) == WINDOW and step % RENEWED == 0:
-            usual = statistics.median(self.recent)
-            spread = 1.4826 * statistics.median(abs(other - usual) for other in self.recent)
-            self.limit = usual + SPIKE * max(spread, 0.01 * abs(usual))
+        del self.recent[:-SPIKE_WINDOW]
+        if len(self.recent) == SPIKE_WINDOW and step % SPIKE_INTERVAL == 0:
+            median = statistics.median(self.recent)
+            deviation = 1.4826 * statistics.median(abs(other - median) for other in self.recent)
+            self.limit = median + SPIKE_DEVIATIONS * max(deviation, 0.01 * abs(median))
 
-    def _report(self, kind: str, step: int, line: str) -> None:
-        """One warning of a kind in so many steps."""
-        if step - self.reported.get(kind, -QUIET) >= QUIET:
+    def _warn(self, kind: str, step: int, line: str) -> None:
+        if step - self.reported.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
             self.reported[kind] = step
             LOG.warning(line)
 
 
-class Attempt:
-    """What forward passes change in a model though no update does: its buffers, such as batch
-    normalization's averages. A step that is cut short or skipped leaves them as they were."""
+class BufferSnapshot:
+    """Restores the buffers that forward passes change, such as batch normalization's averages, when
+    a step fails or is skipped."""
 
     def __init__(self, model: nn.Module) -> None:
         saved = model.state_dict().keys()
@@ -102,39 +105,28 @@ class Attempt:
         self._before: list[Tensor] = []
 
     def __enter__(self) -> None:
-        """Around a step's forward passes; an exception undoes what they left."""
+        """Around a step's forward passes; an exception restores the buffers."""
         self._before = [self._model.get_buffer(name).clone() for name in self._names]
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:
-            self.undo()
+            self.restore()
 
     @torch.no_grad()
-    def undo(self) -> None:
-        """For a step that is skipped after all."""
+    def restore(self) -> None:
         for name, value in zip(self._names, self._before, strict=True):
             self._model.get_buffer(name).copy_(value)
 
 
 def require_finite_weights(model: nn.Module, step: int) -> None:
-    """Raises NonFiniteError for NaN or infinite parameters. They are not worth saving, and must not
-    replace a checkpoint that is."""
+    """Raises NonFiniteError for NaN or infinite parameters: they must not replace a good
+    checkpoint."""
     named = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
     if named:
         raise NonFiniteError(
             f"step {step}: non-finite weights in {_first(named)}; they were not saved. "
-            "Begin anew with a lower optimizer.lr"
+            "Start again with a lower optimizer.lr"
         )
-
-
-def _describe(loss: float, norm: float, model: nn.Module) -> str:
-    named = [
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
-    ]
-    where = f"gradients of {_first(named)}" if named else "loss"
-    return f"loss {loss}, gradient norm {norm}; non-finite {where}"
 
 
 def _first(names: list[str]) -> str:

@@ -1,5 +1,4 @@
-"""The loss, computed without holding the logits of a whole batch: with a vocabulary of 50,000 they
-would take more memory than all else together.
+"""The loss and its gradients, without the logits of a whole batch in memory.
 
 B batch, T time, C channels, V vocabulary, N positions in one chunk.
 """
@@ -22,32 +21,30 @@ def add_gradients(
     weight: Tensor,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Add the gradients of `weight`, (), times the sum of nats to every parameter; returns the sum.
+    """Add to every parameter the gradient of the sum of nats times `weight`, (); returns the sum.
 
-    label_smoothing: the share of the target's probability that the gradient spreads evenly over
-    the vocabulary (Szegedy et al. 2016, section 7). The sum returned is without it.
-
-    Each chunk goes back through the head as soon as it is computed, and what they all give the
-    features goes back through the rest of the model at once.
+    label_smoothing: the share of probability spread evenly over the vocabulary (Szegedy et al.
+    2016, section 7), in the gradient alone. Each chunk is backpropagated through the head by
+    itself, then the features' gradients through the rest of the model at once.
     """
     total = torch.zeros((), device=features_BTC.device)
     gradients: list[Tensor] = []
     chunks = list(zip(*in_chunks(model, features_BTC, targets_BT), strict=True))
     several = len(chunks) > 1
     for chunk_NC, targets_N in chunks:
-        # One chunk alone needs no detour: its gradients flow through the whole model at once.
+        # A single chunk is backpropagated through the whole model at once.
         leaf_NC = chunk_NC.detach().requires_grad_() if several else chunk_NC
         with compute.autocast():
             logits_NV = model.head(leaf_NC)
         nats = nats_N(logits_NV, targets_N, reduction="sum")
-        aim = nats
+        objective = nats
         if label_smoothing:
-            # The mean over the vocabulary of -ln p is the log-sum-exp less the mean logit.
+            # The mean over the vocabulary of -ln p: the log-sum-exp minus the mean logit.
             logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
             uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
             uniform = uniform_N[targets_N != IGNORED].sum()
-            aim = (1 - label_smoothing) * nats + label_smoothing * uniform
-        aim.backward(weight)
+            objective = (1 - label_smoothing) * nats + label_smoothing * uniform
+        objective.backward(weight)
         if several:
             assert leaf_NC.grad is not None, "the head did not use the features"
             gradients.append(leaf_NC.grad)

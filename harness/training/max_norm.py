@@ -1,5 +1,5 @@
-"""Max-norm: a unit's incoming weights have at most a given norm (Srivastava et al. 2014, "Dropout",
-section 5.1)."""
+"""Max-norm regularization: a bound on the norm of each unit's incoming weights (Srivastava et al.
+2014, "Dropout", section 5.1)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from harness.common.errors import UsageError
 from zoo.roles import Role, roles, unstacked
 
 
-def limited_weights(model: nn.Module) -> list[tuple[nn.Parameter, Role]]:
+def max_norm_weights(model: nn.Module) -> list[tuple[nn.Parameter, Role]]:
     """The weights of linear maps, convolutions and recurrent layers that are not embeddings.
 
-    Raises UsageError for weights of which it is not known what comes into a unit.
+    Raises UsageError for a weight whose input axes are unknown.
     """
     found, parameters = [], dict(model.named_parameters())
     for name, role in roles(model).items():
         if role is None:
             raise UsageError(
-                f"train.max_norm: what comes into one unit of {name} is not known; mark its axes "
+                f"train.max_norm: the input axes of {name} are not known; mark its axes "
                 "(zoo/roles.py), or leave train.max_norm=null"
             )
         if role.matrix and not role.embedding:
@@ -30,8 +30,8 @@ def limited_weights(model: nn.Module) -> list[tuple[nn.Parameter, Role]]:
 
 
 @torch.no_grad()
-def limit_norms(weights: Iterable[tuple[nn.Parameter, Role]], limit: float) -> None:
-    """Scale each unit's incoming weights down to at most this norm."""
+def apply_max_norm(weights: Iterable[tuple[nn.Parameter, Role]], limit: float) -> None:
+    """Scale each unit's incoming weights down to a norm of at most `limit`."""
     for weight, role in weights:
         units = role.matrix[0] - role.stack(weight)
         for matrix in unstacked(weight, role):

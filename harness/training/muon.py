@@ -1,4 +1,4 @@
-"""Muon for the hidden layers' matrices, AdamW for all else."""
+"""Muon for the hidden layers' matrices, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from harness.training.parameter_groups import Group
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for the groups that are `hidden` (Jordan et al. 2024, "Muon"), AdamW for the others:
-    embeddings, the output, norms and biases.
+    """Muon for `hidden` groups (Jordan et al. 2024, "Muon"), AdamW for the others: embeddings, the
+    output, norms and biases.
 
-    Convolution kernels are reshaped to (out, in · width); of stacked matrices, such as the weights
-    of experts, each is orthogonalized by itself.
-
-    Muon's updates are scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982, section 2.2), so
-    that one learning rate serves both.
+    Convolution kernels are reshaped to (out, in · width); stacked matrices, such as experts'
+    weights, are orthogonalized one by one. Updates have AdamW's size (Liu et al. 2025, arXiv
+    2502.16982, section 2.2): one learning rate serves both.
     """
 
     def __init__(
@@ -33,7 +31,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         hidden = [group for group in self.param_groups if group["hidden"]]
         rest = [group for group in self.param_groups if not group["hidden"]]
-        # Parameter, how many of its axes stack matrices, and views of those.
+        # Each parameter, the number of axes that stack matrices, and views of the matrices.
         self._hidden = [
             (p, group["stack"], p.detach().view(_matrices(p, group["stack"])).unbind())
             for group in hidden
@@ -41,21 +39,18 @@ class Muon(torch.optim.Optimizer):
         ]
         views = {p: matrices for p, _, matrices in self._hidden}
         self.parts: list[torch.optim.Optimizer] = []
-        if hidden:
-            reshaped = [
-                {**group, "params": [m for p in group["params"] for m in views[p]]}
-                for group in hidden
-            ]
-            self.parts.append(
+        if matrices := [
+            {**group, "params": [m for p in group["params"] for m in views[p]]} for group in hidden
+        ]:
+            self.parts += [
                 torch.optim.Muon(
-                    reshaped, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"
+                    matrices, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"
                 )
-            )
-        if rest:
-            copies = [dict(group) for group in rest]
-            self.parts.append(
-                torch.optim.AdamW(copies, lr, betas, weight_decay=weight_decay, fused=True)
-            )
+            ]
+        if others := [dict(group) for group in rest]:
+            self.parts += [
+                torch.optim.AdamW(others, lr, betas, weight_decay=weight_decay, fused=True)
+            ]
         self._outer = hidden + rest
 
     @torch.no_grad()
@@ -82,9 +77,6 @@ class Muon(torch.optim.Optimizer):
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:
-    """The shape of a weight as matrices: how many, their rows, their columns."""
-    return (
-        weight.shape[:stack].numel(),
-        weight.shape[stack],
-        weight.shape[stack + 1 :].numel(),
-    )
+    """A weight's shape as (matrices, rows, columns)."""
+    shape = weight.shape
+    return shape[:stack].numel(), shape[stack], shape[stack + 1 :].numel()

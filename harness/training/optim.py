@@ -1,4 +1,4 @@
-"""The configured optimizer: what is wrong with it, building it, its state."""
+"""The configured optimizer: checks, construction, state."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from torch.utils._pytree import tree_leaves
 
 from harness.common.errors import UsageError
 from harness.common.values import describe, fits, show
-from harness.compute.costs import NoInitialization
 from harness.config.build import build_object, check_object
 from harness.config.keys import Node
 from harness.config.settings import Settings
 from harness.training.muon import Muon
 from harness.training.parameter_groups import Group, parameter_groups, part_of
-from zoo.language_model import LanguageModel
 
-# What is ours to check, because the optimizer's class does not take it, or need not.
-RULES: dict[str, Any] = {
+# Keys that the optimizer's class does not check, or does not take.
+OWN_KEYS: dict[str, Any] = {
     "lr": float,
     "lr_of": dict[str, float] | None,
     "decay_embeddings": bool | None,
@@ -28,30 +26,26 @@ RULES: dict[str, Any] = {
 
 
 def build_optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
-    """The configured optimizer over the model's parameter groups. Each group's `peak_lr` is the
-    rate that the schedule's factor applies to."""
-    return _build(settings, groups_of(settings, model))
+    """The configured optimizer over the model's parameter groups. The schedule's factor multiplies
+    each group's `peak_lr`."""
+    return _build(settings, configured_groups(settings, model))
 
 
 def check_arguments(settings: Settings) -> None:
-    """Raises UsageError for an optimizer that is none, or a setting it does not have. At once:
-    building one loads torch's compiler."""
+    """Raises UsageError for a wrong optimizer class or argument, without building it, which loads
+    torch's compiler."""
     check_object(_node(settings), torch.optim.Optimizer, "optimizer", settings.trust, params=[])
-    for name, hint in RULES.items():
-        value = settings.optimizer.get(name)
-        if not fits(value, hint):
-            raise UsageError(f"optimizer.{name}={show(value)} should be {describe(hint)}")
-    _check_ranges(settings.optimizer)
-
-
-def _check_ranges(node: Node) -> None:
-    """torch looks at the default rate alone, and not at every average's weight."""
+    node = settings.optimizer
+    for name, hint in OWN_KEYS.items():
+        if not fits(node.get(name), hint):
+            raise UsageError(f"optimizer.{name}={show(node.get(name))} should be {describe(hint)}")
     rates = {"lr": node["lr"]}
     rates |= {f"lr_of.{part}": rate for part, rate in (node.get("lr_of") or {}).items()}
     for name, rate in rates.items():
         if not (rate >= 0 and math.isfinite(rate)):
             raise UsageError(f"optimizer.{name}={show(rate)} must be a finite number, at least 0")
-    if str(node["_target_"]).startswith(("torch.optim.", "harness.")):  # to others they may be else
+    # Weights of moving averages in torch's and our classes; torch does not check all of them.
+    if str(node["_target_"]).startswith(("torch.optim.", "harness.")):
         shares: dict[str, float] = {k: node[k] for k in ("momentum", "alpha") if k in node}
         shares |= {f"betas[{at}]": beta for at, beta in enumerate(node.get("betas") or ())}
         for name, share in shares.items():
@@ -62,39 +56,31 @@ def _check_ranges(node: Node) -> None:
 
 
 def check_optimizer(settings: Settings, model: nn.Module) -> None:
-    """Raises UsageError for what `build_optimizer` would refuse; the model may be without data."""
-    groups = groups_of(settings, model)
-    _build(settings, [group | {"params": [_small(group)]} for group in groups])
+    """Raises UsageError for what `build_optimizer` would refuse; the model may be on meta."""
+    groups = configured_groups(settings, model)
+    _build(settings, [group | {"params": [_small_weight(group)]} for group in groups])
 
 
-def restore(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Give the optimizer what it knew of each parameter, from a checkpoint; rates, decay and all
-    else stay those of the configuration. Raises ValueError for what has not the shape of its
-    parameter: fused kernels trust it."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load each parameter's state from a checkpoint; learning rates, decay and all other options
+    stay as configured. Raises ValueError for a state of another shape than its parameter, which
+    fused kernels do not check."""
     own, parts = optimizer.state_dict(), [optimizer]
-    mine, theirs = [own], [saved]
+    current, loaded = [own], [saved]
     if isinstance(optimizer, Muon):
-        parts, mine, theirs = optimizer.parts, own["parts"], saved["parts"]
-    for part, kept, given in zip(parts, mine, theirs, strict=True):
+        parts, current, loaded = optimizer.parts, own["parts"], saved["parts"]
+    for part, kept, given in zip(parts, current, loaded, strict=True):
         part.load_state_dict({"state": given["state"], "param_groups": kept["param_groups"]})
         for parameter, state in part.state.items():
             for name, value in state.items():
-                wanted = () if name == "step" else parameter.shape
-                if isinstance(value, torch.Tensor) and value.shape != wanted:
+                shape = () if name == "step" else parameter.shape
+                if isinstance(value, torch.Tensor) and value.shape != shape:
                     raise ValueError(f"{name} of {tuple(value.shape)} for {tuple(parameter.shape)}")
 
 
-def planned_rates(settings: Settings) -> dict[str, float]:
-    """The `rates_of_parts` of a model that need not be there yet."""
-    with torch.device("meta"), NoInitialization():
-        model = settings.build("model", LanguageModel, vocab_size=256)
-    groups_of(settings, model)  # for what it refuses
-    return rates_of_parts(settings, model)
-
-
-def rates_of_parts(settings: Settings, model: nn.Module) -> dict[str, float]:
-    """The peak rates that parameters learn at, by the part of the model that `optimizer.lr_of`
-    gives one; all others' by "". A rate that no parameter has is left out."""
+def peak_rates(settings: Settings, model: nn.Module) -> dict[str, float]:
+    """The peak learning rate of each part of the model in `optimizer.lr_of`; of all other
+    parameters under "". Parts without parameters are left out."""
     node = settings.optimizer
     rates = {"": node["lr"]} | (node.get("lr_of") or {})
     held = {part_of(name, rates) for name, p in model.named_parameters() if p.requires_grad}
@@ -102,30 +88,27 @@ def rates_of_parts(settings: Settings, model: nn.Module) -> dict[str, float]:
 
 
 def state_size(settings: Settings, model: nn.Module) -> int:
-    """How many numbers the optimizer keeps for the model's parameters, learnt from one step on
-    a small matrix in the place of each group; the model may be without data."""
-    return sum(
-        _state_per_parameter(settings, group) * sum(p.numel() for p in group["params"])
-        for group in groups_of(settings, model)
-    )
+    """How many numbers the optimizer keeps for the model's parameters, found by one step on a small
+    matrix for each group; the model may be on meta."""
+    total = 0
+    for group in configured_groups(settings, model):
+        small = _small_weight(group)
+        small.grad = torch.zeros_like(small)
+        optimizer = _build(settings, [group | {"params": [small]}])
+        optimizer.step()
+        state = [x for x in tree_leaves(optimizer.state_dict()) if isinstance(x, torch.Tensor)]
+        copies = sum(tensor.numel() == small.numel() for tensor in state)
+        total += copies * sum(parameter.numel() for parameter in group["params"])
+    return total
 
 
-def _state_per_parameter(settings: Settings, group: Group) -> int:
-    small = _small(group)
-    small.grad = torch.zeros_like(small)
-    optimizer = _build(settings, [group | {"params": [small]}])
-    optimizer.step()
-    kept = tree_leaves(optimizer.state_dict())
-    return sum(isinstance(each, torch.Tensor) and each.numel() == small.numel() for each in kept)
-
-
-def _small(group: Group) -> torch.Tensor:
-    """A weight of 2 × 2 in the place of the group's."""
+def _small_weight(group: Group) -> torch.Tensor:
+    """A 2 × 2 matrix in place of the group's weights."""
     return torch.zeros((1,) * group["stack"] + (2, 2), requires_grad=True)
 
 
-def groups_of(settings: Settings, model: nn.Module) -> list[Group]:
-    """The model's parameters in groups, by the configuration's rules."""
+def configured_groups(settings: Settings, model: nn.Module) -> list[Group]:
+    """The model's parameter groups. Raises UsageError for a part that it does not have."""
     node = settings.optimizer
     return parameter_groups(
         model,
@@ -143,6 +126,6 @@ def _build(settings: Settings, groups: list[Group]) -> torch.optim.Optimizer:
 
 
 def _node(settings: Settings) -> Node:
-    """What the optimizer's own class takes: the rules for the groups are not for it."""
+    """The optimizer class's own arguments."""
     rules = ("lr_of", "decay_embeddings")
     return {key: value for key, value in settings.optimizer.items() if key not in rules}

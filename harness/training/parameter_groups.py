@@ -1,7 +1,4 @@
-"""Parameters in groups: which are decayed, at which rate each learns, and which Muon updates.
-
-It goes by what a parameter is (zoo.roles), not by its shape.
-"""
+"""Parameter groups: weight decay, learning rate and Muon, by a parameter's role (zoo.roles)."""
 
 from __future__ import annotations
 
@@ -27,16 +24,15 @@ def parameter_groups(
 ) -> list[Group]:
     """Every trainable parameter in exactly one group.
 
-    Decayed are the weights of linear maps and convolutions, and what is marked so; embeddings, and
-    what is tied to them, only if `decay_embeddings`; norms, biases and what is unmarked never.
-    hidden: the group's parameters are matrices between embeddings and output; their first `stack`
-    axes stack them. `lr_of` gives parts of the model, by the start of their parameters' names, a
-    rate of their own; of several that fit, the longest.
+    Decayed: the weights of linear maps and convolutions, and parameters marked so; embeddings, and
+    weights tied to them, only if `decay_embeddings`; norms, biases and unmarked parameters never.
+    hidden: matrices between embeddings and output, stacked along their first `stack` axes.
+    lr_of: learning rates of parts of the model, by parameter name prefix; the longest wins.
     Raises UsageError for a part that the model does not have.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     for part in lr_of:
-        if not any(_lies_in(name, part) for name, _ in named):
+        if not any(_is_in(name, part) for name, _ in named):
             raise UsageError(f"optimizer.lr_of.{part}: {_why_no_part(model, part, named)}")
     known = roles(model)
     groups: dict[tuple[Any, ...], Group] = {}
@@ -61,9 +57,9 @@ def parameter_groups(
     return list(groups.values())
 
 
-def unmarked(model: nn.Module) -> str | None:
-    """A line naming the parameters that no mark or table knows; None: there are none."""
-    names = abbreviated(name for name, role in roles(model).items() if role is None)
+def unmarked_line(model: nn.Module) -> str | None:
+    """A line naming the parameters whose role is unknown, or None."""
+    names = group_by_pattern(name for name, role in roles(model).items() if role is None)
     if not names:
         return None
     listed = ", ".join(
@@ -73,8 +69,8 @@ def unmarked(model: nn.Module) -> str | None:
     return f"{count} unmarked parameters, not decayed nor orthogonalized (zoo/roles.py): {listed}"
 
 
-def abbreviated(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names that differ in numbers alone, as those of many layers do, under one with stars."""
+def group_by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names grouped by what they are with * for layer numbers."""
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", name), []).append(name)
@@ -82,10 +78,10 @@ def abbreviated(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Parameter]]) -> str:
-    """What to say of a part in which none of the named parameters lies."""
+    """The error message for a part without parameters."""
     owners = {id(parameter): name for name, parameter in named}
     for twin, parameter in model.named_parameters(remove_duplicate=False):
-        if _lies_in(twin, part) and id(parameter) in owners:
+        if _is_in(twin, part) and id(parameter) in owners:
             owner = owners[id(parameter)]
             return f"{twin} is tied to {owner}; its rate is that of {owner.rpartition('.')[0]}"
     parts = sorted({name.split(".")[0] for name, _ in named})
@@ -93,9 +89,9 @@ def _why_no_part(model: nn.Module, part: str, named: list[tuple[str, nn.Paramete
 
 
 def part_of(name: str, parts: Iterable[str]) -> str:
-    """The longest of the parts that the parameter lies in; "" if it lies in none."""
-    return max((part for part in parts if _lies_in(name, part)), key=len, default="")
+    """The longest of `parts` that contains the parameter, or ""."""
+    return max((part for part in parts if _is_in(name, part)), key=len, default="")
 
 
-def _lies_in(name: str, part: str) -> bool:
+def _is_in(name: str, part: str) -> bool:
     return name == part or name.startswith(part + ".")

@@ -1,4 +1,4 @@
-"""The progress bar of a training, on stderr."""
+"""The progress bar, on stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG = logging.getLogger("harness")
 
 @contextmanager
 def progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
-    """A bar on stderr with loss, rate and time left; nothing where that is no terminal."""
+    """A bar with loss, speed and time left; none where stderr is not a terminal."""
     names = settings.names
     currency, total = settings.train.budget
     description = f"{names.model} {names.tokenizer} s{settings.seed}"
@@ -33,16 +33,12 @@ def progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
         ) as bar,
     ):
 
-        def on_step(row: Row) -> None:
-            spent = min(row["step"] if currency == "steps" else row[currency], total)
+        def on_row(row: Row) -> None:
+            spent = min(row["step" if currency == "steps" else currency], total)
             if not bar.n:
-                bar.initial = bar.n = spent  # a resumed run: its rate is that of this session
+                bar.initial = bar.n = spent  # a resumed run: measure the speed of this session
             if "train/loss" in row:
                 bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
             bar.update(spent - bar.n)
 
-        yield on_step if not bar.disable else ignore_row
-
-
-def ignore_row(row: Row) -> None:
-    """Where no bar is shown."""
+        yield on_row if not bar.disable else lambda row: None

@@ -1,24 +1,17 @@
-"""The learning rate as a pure function of how much of the budget is spent.
+"""The learning rate as a pure function of the spent budget.
 
-Amounts are in the budget's own currency (`train.steps`: steps; `train.tokens`: tokens; …). Where
-a setting takes an amount, a number below 1 is a share of the budget.
+Amounts are in the budget's currency (steps, tokens, …); below 1 they are a share of the budget.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class Schedule(ABC):
-    """The factor on the optimizer's learning rate when `spent` of the budget `total` is spent.
-
-    First a linear warm-up over `warmup`, from `warmup_start` to 1; then what the subclass says.
-    """
+    """The factor on the peak learning rate when `spent` of the budget `total` is spent: a linear
+    warm-up over `warmup` from `warmup_start` to 1, then `after_warmup`."""
 
     def __init__(self, total: float, warmup: float = 0.0, warmup_start: float = 0.01) -> None:
         self.total = self.end = total
@@ -34,10 +27,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def after_warmup(self, spent: float) -> float:
-        """The factor when `spent` is past the warm-up."""
+        """The factor after the warm-up."""
 
     def progress(self, spent: float) -> float:
-        """From 0 at the warm-up's end to 1 at the schedule's, which is the budget's."""
+        """From 0 at the end of the warm-up to 1 at the end of the schedule."""
         return min(1.0, (spent - self.warmup) / max(self.end - self.warmup, 1e-9))
 
 
@@ -48,7 +41,7 @@ class Constant(Schedule):
         return 1.0
 
 
-class _Falling(Schedule):
+class _Decaying(Schedule):
     """A schedule that ends at `floor`, a share of the peak."""
 
     def __init__(
@@ -59,15 +52,14 @@ class _Falling(Schedule):
             raise ValueError(f"floor={floor:g} must lie between 0 and 1: it is a share of the peak")
         self.floor = floor
 
-    def above_floor(self, share: float) -> float:
+    def _above_floor(self, share: float) -> float:
         return self.floor + (1 - self.floor) * share
 
 
-class Cosine(_Falling):
+class Cosine(_Decaying):
     """Half a cosine from 1 to `floor` (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5).
 
-    end: the amount at which it is there, if that is not the budget; it may exceed the budget, and
-    the training then goes only some of the way.
+    end: where it reaches `floor`, if not at the budget; may lie beyond the budget.
     """
 
     def __init__(
@@ -87,17 +79,17 @@ class Cosine(_Falling):
                 raise ValueError(f"end={end:g} must be above the warm-up of {self.warmup:g}")
 
     def after_warmup(self, spent: float) -> float:
-        return self.above_floor(0.5 * (1 + math.cos(math.pi * self.progress(spent))))
+        return self._above_floor(0.5 * (1 + math.cos(math.pi * self.progress(spent))))
 
 
-class Linear(_Falling):
+class Linear(_Decaying):
     """A straight line from 1 to `floor`."""
 
     def after_warmup(self, spent: float) -> float:
-        return self.above_floor(1 - self.progress(spent))
+        return self._above_floor(1 - self.progress(spent))
 
 
-class StableDecay(_Falling):
+class StableDecay(_Decaying):
     """Warm-up, stable, decay (Hu et al. 2024, arXiv 2404.06395, section 4.2): the peak until
     `decay` before the end, then a straight line to `floor`."""
 
@@ -117,11 +109,11 @@ class StableDecay(_Falling):
             )
 
     def after_warmup(self, spent: float) -> float:
-        return self.above_floor(min(1.0, max(0.0, self.total - spent) / max(self.decay, 1e-9)))
+        return self._above_floor(min(1.0, max(0.0, self.total - spent) / max(self.decay, 1e-9)))
 
 
 class Step(Schedule):
-    """Times `factor` at each of the amounts in `at`: the study notes' tenth after 1000 steps."""
+    """Multiplied by `factor` at each of the amounts in `at`."""
 
     def __init__(
         self,
@@ -154,7 +146,7 @@ class InverseSqrt(Schedule):
 
 
 def amount(name: str, value: float, total: float) -> float:
-    """A setting in the budget's currency; below 1 it is a share of the budget."""
+    """The value in the budget's currency."""
     if not 0 <= value < 1 and not 1 <= value <= total:
         raise ValueError(f"{name}={value:g} must lie between 0 and the budget of {total:g}")
     return value * total if value < 1 else value

@@ -1,42 +1,38 @@
-"""A sweep: before its first job, after its last, and where each of its jobs lies."""
+"""A sweep: checks before its first job, the report after its last."""
 
 from __future__ import annotations
 
 import atexit
-import logging
 import shutil
 import sys
-from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.errors import UsageError
-from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.common.values import show
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.text.terminal import print_comparison
-from harness.runs.digest import digest, digest_of_run
-from harness.runs.folder import RunFolder
-from harness.runs.summary import Summary, status_of
 from harness.training.checks import check_settings
-from harness.training.distributed import World
-from harness.training.run import load_dataset, record_failure, run
-
-LOG = logging.getLogger("harness")
+from harness.training.distributed import ProcessGroup
+from harness.training.run import load_dataset
+from harness.training.sweep_jobs import count_finished
 
 
 @dataclass
 class Sweep:
-    """A sweep under way. jobs: the settings of each, or what is wrong with them."""
+    """A sweep in progress. jobs: the settings of each, or their error."""
 
     folder: Path
     jobs: list[Settings | UsageError]
@@ -50,54 +46,29 @@ class Sweep:
         print_comparison(records, sys.stdout)
         write_report(records, self.folder / "report.html", [self.folder])
         print(f"{self.folder}/report.html written", file=sys.stderr)
-        # By configuration, as the table may show runs of other jobs, made before in this folder.
-        return int(_count(self.jobs, _digests(self.folder)) < len(self.jobs))
+        # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
+        return int(count_finished(self.folder, self.jobs) < len(self.jobs))
 
 
 def begin_sweep(master: DictConfig) -> Sweep:
-    """Make the sweep's folder. Raises UsageError for a sweep of which no job can run."""
-    World.of_environment().require_alone()
-    folder = _folder(master)
-    _require_no_secret(master)
-    _require_folder(folder, master.get("resume") is True)
-    sweep = Sweep(folder, _require_any_sound(_jobs(master)))
-    made = _make(folder)
-    if finished := _count(sweep.jobs, _digests(folder)):
+    """Check the jobs and make the sweep's folder. Raises UsageError if no job can run."""
+    processes = ProcessGroup.from_environment()
+    if processes.world_size > 1:
+        raise UsageError(f"a sweep runs in one process, not in {processes.world_size}")
+    folder = _sweep_dir(master)
+    # Hydra writes what the jobs share into multirun.yaml; overrides and jobs are checked elsewhere.
+    plain: Any = OmegaConf.to_container(master, resolve=False)
+    secrets.reject({key: value for key, value in plain.items() if key != "hydra"})
+    _require_usable(folder, master.get("resume") is True)
+    sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
+    made = _make_folder(folder)
+    if finished := count_finished(folder, sweep.jobs):
         print(f"{finished} of {len(sweep.jobs)} jobs are finished", file=sys.stderr)
     atexit.register(_remove_if_empty, made)
     return sweep
 
 
-def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
-    """Where a job of a sweep that goes on lies: where a run of its configuration is already,
-    whatever its number was then, a finished one first; else in a folder of its own."""
-    wanted, own = digest(settings), sweep / name
-    same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
-    if same:
-        return next(filter(_is_finished, same), same[0])
-    return sweep / f"{name}-{wanted[:6]}" if own.exists() else own
-
-
-def _runs(sweep: Path) -> list[Path]:
-    return sorted(path.parent for path in sweep.glob("[!.]*/config.yaml"))
-
-
-def _digests(sweep: Path) -> set[str | None]:
-    """Of the configurations that are finished."""
-    return {digest_of_run(path) for path in _runs(sweep) if _is_finished(path)}
-
-
-def _is_finished(folder: Path) -> bool:
-    return status_of(folder) == "finished"
-
-
-def _count(jobs: Iterable[Settings | UsageError], digests: Container[str | None]) -> int:
-    """How many of the jobs have one of these digests."""
-    sound = (job for job in jobs if not isinstance(job, UsageError))
-    return sum(digest(job) in digests for job in sound)
-
-
-def _folder(config: DictConfig) -> Path:
+def _sweep_dir(config: DictConfig) -> Path:
     try:
         folder = config.hydra.sweep.dir
     except OmegaConfBaseException as error:
@@ -107,14 +78,8 @@ def _folder(config: DictConfig) -> Path:
     return Path(folder)
 
 
-def _require_no_secret(master: DictConfig) -> None:
-    """What the jobs have in common, which Hydra writes into multirun.yaml: each job's own settings
-    and all that was typed are looked at elsewhere."""
-    plain: Any = OmegaConf.to_container(master, resolve=False)
-    secrets.reject({key: value for key, value in plain.items() if key != "hydra"})
-
-
-def _require_folder(folder: Path, resume: bool) -> None:
+def _require_usable(folder: Path, resume: bool) -> None:
+    """Raises UsageError unless the folder is free or, with resume, holds a sweep."""
     try:
         is_sweep, is_taken = (folder / "multirun.yaml").exists(), folder.exists()
         is_taken = is_taken and (not folder.is_dir() or any(folder.iterdir()))
@@ -129,12 +94,8 @@ def _require_folder(folder: Path, resume: bool) -> None:
         raise UsageError(f"hydra.sweep.dir={folder} exists already; go on with it by resume=true")
 
 
-def _jobs(master: DictConfig) -> list[DictConfig]:
-    """The configuration of each job that Hydra's sweeper is about to run."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
+def _job_configs(master: DictConfig) -> list[DictConfig]:
+    """The configuration of each job, as Hydra's sweeper will compose it."""
     loader = GlobalHydra.instance().config_loader()
     typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     typed += master.hydra.overrides.task
@@ -143,37 +104,33 @@ def _jobs(master: DictConfig) -> list[DictConfig]:
     return [loader.load_sweep_config(master, job) for job in batch]
 
 
-def _require_any_sound(jobs: list[DictConfig]) -> list[Settings | UsageError]:
-    """The settings of each job, or what is wrong with them: it fails in its turn. Raises the first
-    one's UsageError if no job can run."""
-    checked = [_check(job) for job in jobs]
-    sound = [each for each in checked if not isinstance(each, UsageError)]
-    for number, each in enumerate(checked):
-        if isinstance(each, UsageError):
-            if not sound:
-                raise each
-            print(f"job {number} will fail: {each}", file=sys.stderr)
-    refusal = None
-    for settings in sound:
+def _checked_jobs(configs: list[DictConfig]) -> list[Settings | UsageError]:
+    """Each job's settings or its error. Raises the first error if no job can run."""
+    jobs = [_check_job(config) for config in configs]
+    valid = [job for job in jobs if isinstance(job, Settings)]
+    errors = {number: job for number, job in enumerate(jobs) if isinstance(job, UsageError)}
+    if not valid:
+        raise errors[0]
+    for number, error in errors.items():
+        print(f"job {number} will fail: {error}", file=sys.stderr)
+    first_error: UsageError | None = None
+    for settings in valid:
         try:
             if not settings.resume:
                 load_dataset(settings)
-            return checked
+            return jobs
         except UsageError as error:
-            refusal = refusal or error
-    assert refusal is not None
-    raise refusal
+            first_error = first_error or error
+    assert first_error is not None
+    raise first_error
 
 
-def _check(job: DictConfig) -> Settings | UsageError:
-    """The job's settings, or what is wrong with them."""
-    from hydra.core.hydra_config import HydraConfig
-
+def _check_job(config: DictConfig) -> Settings | UsageError:
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
-    hydra_config.set_config(job)  # for ${hydra:…}
+    hydra_config.set_config(config)  # for ${hydra:…}
     try:
-        settings = read_settings(job)
+        settings = read_settings(config)
         if settings.run_dir:
             raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
         require_trusted(settings)
@@ -185,8 +142,8 @@ def _check(job: DictConfig) -> Settings | UsageError:
     return settings
 
 
-def _make(folder: Path) -> list[Path]:
-    """Make the folder; returns it and those of its parents that were not there, innermost first."""
+def _make_folder(folder: Path) -> list[Path]:
+    """Make the folder; returns it and its parents that did not exist, innermost first."""
     folder = folder.absolute()
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -197,63 +154,10 @@ def _make(folder: Path) -> list[Path]:
 
 
 def _remove_if_empty(made: list[Path]) -> None:
-    """Take away the folder of a sweep that came to nothing, and the parents made for it."""
+    """Remove the folder of a sweep without runs, and the parents made for it."""
     left = {path.name for path in made[0].iterdir()} if made and made[0].is_dir() else None
     if left is not None and left <= {"multirun.yaml"}:
         shutil.rmtree(made[0])
         with suppress(OSError):  # a parent that others use by now
             for parent in made[1:]:
                 parent.rmdir()
-
-
-# One job of a sweep
-
-
-def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
-    """Run a job in a folder of its own in the sweep's. However it fails, the others go on."""
-    print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
-    try:
-        settings = read_settings(cfg)
-    except UsageError as error:
-        chosen = HydraConfig.get().runtime.choices
-        names = {name: chosen[name] for name in ("data", "tokenizer", "model")}
-        path = sweep / f"{number}-{names['model']}-{names['tokenizer']}"
-        return _record_failed_job(path, _refused(cfg), names, error)
-    name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
-    path = job_folder(sweep, name, settings) if settings.resume else sweep / name
-    try:
-        resume = settings.resume and (path / "config.yaml").exists()
-        settings = settings.replace(run_dir=str(path), resume=resume)
-        code = run(settings)
-    except Exception as error:
-        names = {**settings.names.model_dump(), "seed": settings.seed}
-        return _record_failed_job(path, settings.dump(), names, error)
-    if code in (TERMINATED, INTERRUPTED):  # the whole sweep was told to stop, not this job
-        print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
-        sys.exit(code)
-    return code
-
-
-def _refused(cfg: DictConfig) -> str:
-    """A configuration that could not be read, as YAML; nothing of one that holds a secret."""
-    try:
-        secrets.reject(OmegaConf.to_container(cfg, resolve=False))
-    except UsageError:
-        return ""
-    return OmegaConf.to_yaml(cfg)
-
-
-def _record_failed_job(path: Path, config: str, names: dict[str, Any], error: Exception) -> int:
-    """A job that failed before it had a folder gets one, so that the sweep's table shows it."""
-    folder = RunFolder(path)
-    summary = Summary(status="failed", **names)
-    is_new = not path.exists()
-    if is_new:
-        folder.create(config)
-    with folder.logging():
-        record_failure(summary, "failed", error)
-        if isinstance(error, UsageError):
-            LOG.debug("where the job failed:", exc_info=error)
-    if is_new:
-        summary.write(folder.path)
-    return 1

@@ -1,4 +1,4 @@
-"""One update of the weights, written once: whoever trains calls `Trainer.step`.
+"""One update of the weights: all that train call `Trainer.step`.
 
 B batch, T time, C channels.
 """
@@ -6,7 +6,7 @@ B batch, T time, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from hashlib import sha256
@@ -20,27 +20,27 @@ from torch import Tensor
 from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.evaluation import batch_norm
 from harness.evaluation.nats import IGNORED
 from harness.runs.checkpoint import rebuilt
-from harness.training.distributed import ALONE, World
+from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.training.gradients import Gradients
-from harness.training.guards import Attempt, Guard
+from harness.training.guards import BufferSnapshot, Guard
 from harness.training.loss import add_gradients
-from harness.training.max_norm import limit_norms, limited_weights
+from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.moving_average import MovingAverage
-from harness.training.optim import build_optimizer, rates_of_parts, restore
+from harness.training.optim import build_optimizer, load_optimizer_state, peak_rates
 from zoo.language_model import LanguageModel
 
-Watching = Callable[[Row, Tensor], AbstractContextManager[None]]
-"""Called with a step's row and the inputs of its first micro-batch, (B, T); the update happens
-inside."""
+AroundUpdate = Callable[[Row, Tensor], AbstractContextManager[None]]
+"""Given a step's row and the inputs of its first micro-batch, (B, T): a context for the update."""
 
 
 class Trainer:
-    """A model in training, and all that an update changes: its weights and their moving average,
-    the optimizer's state, the gradient scaler, the guard.
+    """A model in training and all that an update changes: weights, their moving average, optimizer
+    state, gradient scaler, guard.
 
-    world: the processes that share each step. check: called before each micro-batch; may raise.
+    processes: share each step's micro-batches. check: called before each micro-batch; may raise.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Trainer:
         settings: Settings,
         vocab_size: int,
         compute: Compute,
-        world: World = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan, self._seed = settings.train, settings.seed
-        self._compute, self._world, self._check = compute, world, check
+        self._compute, self._processes, self._check = compute, processes, check
         torch.manual_seed(settings.seed)
         self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
         self.model.initialize(settings.init, settings.zero_residual).to(compute.device)
@@ -61,17 +61,17 @@ class Trainer:
         self._average = MovingAverage(self.model, ema) if ema is not None else None
         self._optimizer = build_optimizer(settings, self.model)
         self._gradients = Gradients(self.model.parameters())
-        self._peaks = rates_of_parts(settings, self.model)
-        self._limited = limited_weights(self.model) if self._plan.max_norm is not None else []
+        self._peaks = peak_rates(settings, self.model)
+        self._bounded = max_norm_weights(self.model) if self._plan.max_norm is not None else []
         enabled = compute.precision == "fp16"
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=enabled)
         self.guard = Guard()
-        self._attempt = Attempt(self.model)
+        self._buffers = BufferSnapshot(self.model)
         self.model.train()
 
     @property
     def evaluated(self) -> LanguageModel:
-        """The model that is scored: the moving average, if there is one."""
+        """The model to evaluate: the moving average if there is one."""
         average = self._average
         return self.model if average is None else cast(LanguageModel, average.module)
 
@@ -80,20 +80,19 @@ class Trainer:
         batch: tuple[Tensor, Tensor],
         lr_factor: float,
         row: Row,
-        watching: Watching = lambda row, inputs_BT: nullcontext(),
+        around_update: AroundUpdate = lambda row, inputs_BT: nullcontext(),
     ) -> NDArray[np.integer]:
-        """One update from a batch of inputs and targets, (B, T) each, in `train.accumulate`
-        micro-batches.
+        """One update from inputs and targets, (B, T) each, in `train.accumulate` micro-batches.
 
-        lr_factor: on the peak learning rates. row: names its `step`; loss, rates and gradient norms
-        are added to it. Returns the targets that had a loss, (tokens,). Raises NonFiniteError, the
+        lr_factor: multiplies the peak learning rates. row: has the `step`; gets loss, rates and
+        gradient norms. Returns the targets that had a loss, (tokens,). Raises NonFiniteError, the
         weights unchanged.
         """
         plan, step = self._plan, row["step"]
         inputs_BT, targets_BT = batch[0], batch[1][:, plan.trained]
         trained = targets_BT.numpy()[targets_BT.numpy() != IGNORED]
         loss = self._backward(inputs_BT, targets_BT, len(trained), step)
-        self._world.all_reduce([loss, self._gradients.flat])
+        self._processes.all_reduce([loss, self._gradients.flat])
         self._scaler.unscale_(self._optimizer)
         clip = plan.clip or math.inf
         norm = self._gradients.clip(clip)
@@ -105,11 +104,11 @@ class Trainer:
             "grad_norm_clipped": min(norm, clip) if math.isfinite(norm) else norm,
         }
         skip = plan.on_non_finite == "skip"
-        if self.guard.admits(row, self.model, skip, self._scaler.is_enabled()):
-            with watching(row, inputs_BT[: plan.batch_size]):
+        if self.guard.allows_update(row, self.model, skip, self._scaler.is_enabled()):
+            with around_update(row, inputs_BT[: plan.batch_size]):
                 self._update(lr_factor)
         else:
-            self._attempt.undo()
+            self._buffers.restore()
         self._scaler.update()
         self._gradients.zero()
         return trained
@@ -117,15 +116,15 @@ class Trainer:
     def _backward(self, inputs_BT: Tensor, targets_BT: Tensor, count: int, step: int) -> Tensor:
         """Add this process's share of the gradients; returns its sum of nats, ()."""
         plan, compute = self._plan, self._compute
-        # Each target counts alike, whatever micro-batch it is in.
+        # Each target of the step has equal weight, whatever micro-batch it is in.
         weight = self._scaler.scale(torch.full((), 1 / count, device=compute.device))
         loss = torch.zeros((), device=compute.device)
-        with self._attempt:
+        with self._buffers:
             micro_batches = range(math.ceil(len(inputs_BT) / plan.batch_size))
-            for number in self._world.share(micro_batches):
+            for number in self._processes.shard(micro_batches):
                 self._check()
                 part = slice(number * plan.batch_size, (number + 1) * plan.batch_size)
-                # Dropout, too, is a function of its place: no generator's state need be kept.
+                # Dropout depends on seed, step and micro-batch alone: no generator state to save.
                 compute.seed(_mix(self._seed, step, number))
                 with compute.autocast():
                     inputs = inputs_BT[part].to(compute.device)
@@ -145,12 +144,19 @@ class Trainer:
             group["lr"] = group["peak_lr"] * lr_factor
         self._scaler.step(self._optimizer)
         if self._plan.max_norm is not None:
-            limit_norms(self._limited, self._plan.max_norm)
+            apply_max_norm(self._bounded, self._plan.max_norm)
         if self._average is not None:
             self._average.update_parameters(self.model)
 
+    def recompute_batch_norm(self, inputs: Iterable[Tensor]) -> None:
+        """Set the batch normalization statistics of the model, and of its moving average, from
+        inputs, (B, T) each."""
+        batch_norm.recompute(self.model, inputs, self._plan.batch_norm_samples)
+        if self.evaluated is not self.model:
+            batch_norm.copy_statistics(self.model, self.evaluated)
+
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training goes on from, as a checkpoint keeps it."""
+        """What a checkpoint needs to resume."""
         state = {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -160,9 +166,9 @@ class Trainer:
         return state if self._average is None else state | {"average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises what torch raises, or TypeError or ValueError, for a state that does not fit."""
+        """Raises what torch raises, TypeError or ValueError, for a state that does not fit."""
         self.model.load_state_dict(state["model"])
-        restore(self._optimizer, state["optimizer"])
+        load_optimizer_state(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.guard = rebuilt(Guard, state["guard"])
         if self._average is not None:
@@ -170,5 +176,5 @@ class Trainer:
 
 
 def _mix(*numbers: int) -> int:
-    """A generator seed of its own for each seed, step and micro-batch."""
+    """One generator seed for each run's seed, step and micro-batch."""
     return int.from_bytes(sha256(repr(numbers).encode()).digest()[:8])

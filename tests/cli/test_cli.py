@@ -129,7 +129,7 @@ BAD = {
     # folders
     "run_dir=/": "run_dir=/ exists already; go on with it by resume=true",
     f"run_dir={'x' * 300}": "File name too long",
-    "run_dir=/dev/null/x": "/dev/null is no folder that can be written to",
+    "run_dir=/dev/null/x": "/dev/null is not a writable folder",
     "resume=true": "resume=true needs run_dir=…",
     "resume=true run_dir=nope": "nope is not a run's folder: it has no config.yaml",
     "hydra.run.dir=x": "hydra.run.dir can't be changed; name the run's folder by run_dir=…",

@@ -40,13 +40,13 @@ def test_a_model_that_fits_nowhere_is_refused(
     settings = read_settings(compose(["model=bigram"]))
     needed = 16 * 300**2
     monkeypatch.setattr(memory, "total_memory", lambda device: needed)
-    memory.require_room(settings, 300, torch.device("cpu"))
+    memory.require_memory(settings, 300, torch.device("cpu"))
     settings = settings.replace(train=settings.train.replace(ema=0.9))
     with pytest.raises(UsageError, match="gradients and optimizer state take"):
-        memory.require_room(settings, 300, torch.device("cpu"))
+        memory.require_memory(settings, 300, torch.device("cpu"))
     settings = settings.replace(train=settings.train.replace(ema=None))
     with pytest.raises(UsageError, match=r"model=bigram has 90,601 parameters with 301 tokens"):
-        memory.require_room(settings, 301, torch.device("cpu"))
+        memory.require_memory(settings, 301, torch.device("cpu"))
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,14 +21,14 @@ from harness.evaluation.calibration import (
     BINS,
     Calibration,
     Floats,
-    Observed,
     Pass,
-    by_mass,
-    by_width,
+    TokenStatistics,
     calibration_error,
+    equal_mass_bins,
+    equal_width_bins,
     fit_temperature,
-    observe,
     reliability,
+    token_statistics,
 )
 from harness.evaluation.nats import Measure, nats_N
 from harness.evaluation.score import score_of, token_nats
@@ -143,12 +143,12 @@ def test_the_error_is_the_books() -> None:
     draw = np.random.default_rng(0)
     confidence = np.concatenate([draw.random(2000), np.arange(1, BINS + 1) / BINS, [1.0]])
     correct = draw.random(len(confidence)) < confidence**2
-    found = calibration_error(reliability(confidence, correct, by_width(confidence)))
+    found = calibration_error(reliability(confidence, correct, equal_width_bins(confidence)))
     assert found == pytest.approx(by_the_book(confidence.tolist(), correct.tolist()), abs=1e-12)
     assert found > 0.1
 
 
-@pytest.mark.parametrize("place", [by_width, by_mass])
+@pytest.mark.parametrize("place", [equal_width_bins, equal_mass_bins])
 def test_the_error_in_closed_form(place: Callable[[Floats], Any]) -> None:
     """90 tokens at 0.9, of which 60 come true; 10 at 0.3, of which 3 do."""
     confidence = np.repeat([0.9, 0.3], [90, 10])
@@ -159,7 +159,7 @@ def test_the_error_in_closed_form(place: Callable[[Floats], Any]) -> None:
     assert calibration_error(bins) == pytest.approx(0.9 * (0.9 - 60 / 90))
 
 
-@pytest.mark.parametrize("place", [by_width, by_mass])
+@pytest.mark.parametrize("place", [equal_width_bins, equal_mass_bins])
 def test_what_is_calibrated_has_almost_no_error(place: Callable[[Floats], Any]) -> None:
     """Of 200,000 draws it is below what chance gives 15 bins; of what is half as true, not."""
     draw = np.random.default_rng(1)
@@ -172,12 +172,14 @@ def test_what_is_calibrated_has_almost_no_error(place: Callable[[Floats], Any]) 
 def test_bins_of_equal_mass_have_it_and_do_not_depend_on_the_order() -> None:
     draw = np.random.default_rng(2)
     confidence = draw.random(1500) ** 4
-    places = by_mass(confidence)
+    places = equal_mass_bins(confidence)
     assert np.bincount(places).tolist() == [100] * BINS
     assert max(confidence[places == 0]) < min(confidence[places == 1])
     order = draw.permutation(1500)
-    assert (by_mass(confidence[order]) == places[order]).all()
-    assert len(set(by_mass(np.array([0.5] * 7 + [0.6] * 3)).tolist())) == 2  # equals stay together
+    assert (equal_mass_bins(confidence[order]) == places[order]).all()
+    assert (
+        len(set(equal_mass_bins(np.array([0.5] * 7 + [0.6] * 3)).tolist())) == 2
+    )  # equals stay together
 
 
 # What is seen of each token
@@ -197,7 +199,7 @@ def test_every_architecture_is_looked_at_token_by_token(
     def one_pass(measure: Measure) -> Floats:
         return token_nats(model, ids, CPU, batch_size=3, measure=measure)
 
-    found = observe(one_pass, ids[1:], 2.0, unused)
+    found = token_statistics(one_pass, ids[1:], 2.0, unused)
     nats = token_nats(model, ids, CPU)
     assert found.nats.shape == (74, 2)
     np.testing.assert_allclose(found.nats[:, 0], nats, rtol=1e-9)
@@ -213,10 +215,10 @@ def test_every_architecture_is_looked_at_token_by_token(
     assert (found.correct == (p.argmax(-1) == ids[1:])).all()
 
 
-def observed(nats: list[float], targets: list[int], vocab_size: int = 256) -> Observed:
+def observed(nats: list[float], targets: list[int], vocab_size: int = 256) -> TokenStatistics:
     """The likeliest three are always 0, 1 and 2."""
     n = len(nats)
-    return Observed(
+    return TokenStatistics(
         targets=np.array(targets),
         nats=np.repeat(np.array(nats, dtype=np.float64)[:, None], 2, axis=1),
         confidence=np.full((n, 2), 0.5),
@@ -452,6 +454,8 @@ def test_no_temperature_without_validation(
 def test_log_of_the_smallest_p_is_finite() -> None:
     """Of a target that the model all but rules out."""
     logits = torch.tensor([[0.0, -1e4]])
-    nats = observe(fixed(logits, torch.tensor([1])), np.array([1]), 1.0, np.zeros(2, bool)).nats
+    nats = token_statistics(
+        fixed(logits, torch.tensor([1])), np.array([1]), 1.0, np.zeros(2, bool)
+    ).nats
     assert nats[0].tolist() == [1e4, 1e4]
     assert math.isfinite(fit_temperature(fixed(logits, torch.tensor([1]))).value)

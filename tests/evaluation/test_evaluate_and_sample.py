@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 
+from harness.evaluation import evaluate_run
 from harness.evaluation import score as metrics
 from tests.conftest import Ended
-from tests.small_runs import TEXT
+from tests.small_runs import TEXT, TRAIN_SHARE
 
 Command = Callable[..., Ended]
 SCORE = ("nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes", "stride", "unknown")
@@ -80,7 +81,7 @@ def test_as_many_windows_at_a_time_as_the_run_had(
         seen.append(options["batch_size"])
         return score(*arguments, **options)
 
-    monkeypatch.setattr(metrics, "score_split", scoring)
+    monkeypatch.setattr(evaluate_run, "score_split", scoring)
     evaluated(command, run)
     evaluated(command, run, "--batch-size", 5)
     assert seen == [7, 5]
@@ -124,7 +125,7 @@ def test_a_bigrams_score_by_hand(command: Command, finished_bigram: Path) -> Non
     (checkpoint,) = (finished_bigram / "checkpoints").glob("best-*.pt")
     table = torch.load(checkpoint, weights_only=True)["model"]["table.weight"].double()
     content = list(TEXT.encode())
-    cut = int(0.9 * len(content))
+    cut = int((0.5 + TRAIN_SHARE / 2) * len(content))
     assert content[cut] & 0xC0 != 0x80  # the start of a character
     test = torch.tensor(content[cut:])
     nats = -table.log_softmax(-1)[test[:-1], test[1:]].sum().item()

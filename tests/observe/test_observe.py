@@ -17,9 +17,9 @@ from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.common.rows import Histogram, Row
 from harness.config.settings import ObserveSettings, Settings, read_settings
-from harness.observe import findings, hooks, watch
-from harness.observe.hooks import Layer, watching
-from harness.observe.watch import Watch
+from harness.observe import findings, hooks, observer
+from harness.observe.hooks import Layer, hook_forward
+from harness.observe.observer import Observer
 from tests.runs.test_resume import cut_off
 from tests.small_runs import rows, settings, train
 from tests.zoo.laws import CPU
@@ -38,7 +38,8 @@ def looked_at(model: LanguageModel, *overrides: str) -> Row:
     """The row of a step whose batch is random."""
     row: Row = {"step": 0}
     ids_BT = random_ids(2, length(model, 16), vocab_size=model.vocab_size)
-    Watch(chosen(*EVERY_STEP, *overrides), model, CPU).before_update(row, ids_BT)
+    with Observer(chosen(*EVERY_STEP, *overrides), model, CPU).update(row, ids_BT):
+        pass
     return row
 
 
@@ -151,7 +152,8 @@ def known() -> Known:
 def test_activations_of_known_outputs() -> None:
     ids_BT = torch.arange(VOCAB)[None]
     row: Row = {"step": 0}
-    Watch(chosen(*EVERY_STEP), known(), CPU).before_update(row, ids_BT)
+    with Observer(chosen(*EVERY_STEP), known(), CPU).update(row, ids_BT):
+        pass
     x_TU = ids_BT[0, :, None] * known().scale_U + known().shift_U
     assert row["activations/act/mean"] == pytest.approx(x_TU.relu().mean().item())
     assert row["activations/tanh/std"] == pytest.approx(x_TU.tanh().std(correction=0).item())
@@ -169,21 +171,21 @@ def test_activations_of_known_outputs() -> None:
 
 def test_the_share_of_time_that_watching_takes_is_measured(tmp_path: Path) -> None:
     """`harness.bench` runs it for real; here, that it gives a share for both ways of observing."""
-    from harness import bench
+    from harness.diagnostics import bench
     from harness.training.run import load_dataset
 
     some = settings(tmp_path / "a", "model=bigram")
     dataset = load_dataset(some)
     model = some.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
-    found = bench._watching(some, dataset, CPU, model)
+    found = bench._observe_cost(some, dataset, CPU, model)
     assert list(found) == ["observe=basic", "observe=full"]
     assert all("a look every 100 steps takes as long as" in line for line in found.values())
     assert "more every evaluation" in found["observe=full"]
 
 
 def dead_shares(model: LanguageModel, *batches: Tensor) -> Row:
-    units = watch._Units()
-    with watching(model, units.look):
+    units = observer._DeadUnits()
+    with hook_forward(model, units.observe):
         for ids_BT in batches:
             model(ids_BT, return_features=True)
     return units.shares()
@@ -324,7 +326,7 @@ def test_a_look_that_left_something_behind_would_be_noticed(
 ) -> None:
     """The negative control of the test above."""
     train(tmp_path / "off", *CASES["batch_norm"], "observe=off")
-    monkeypatch.setattr(watch, "_as_in_training", careless)
+    monkeypatch.setattr(observer, "training_without_dropout", careless)
     train(tmp_path / "full", *CASES["batch_norm"], *EVERY_STEP)
     assert numbers(tmp_path / "full") != numbers(tmp_path / "off")
 
@@ -370,7 +372,7 @@ def test_after_an_error_nothing_is_left_on_the_model() -> None:
     def fail(layer: Layer, output: Tensor) -> None:
         raise RuntimeError(layer.name)
 
-    with pytest.raises(RuntimeError, match="token_embedding"), watching(model, fail):
+    with pytest.raises(RuntimeError, match="token_embedding"), hook_forward(model, fail):
         model(ids_BT, return_features=True)
     assert "features" not in vars(model)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -384,18 +386,18 @@ def test_after_an_error_nothing_is_left_on_the_model() -> None:
 def test_findings_name_the_worst_and_speak_once() -> None:
     found = findings.Findings()
     found.add({"step": 3, "dead/a/share": 0.05, "updates/w/log10_ratio": -3.0})
-    assert found.news() == []
+    assert found.pop() == []
     shares = {f"dead/{layer}/share": 0.1 * layer for layer in range(6)}
     found.add({"step": 4, **shares, "activations/t/saturation": 0.6})
-    assert found.news() == [
+    assert found.pop() == [
         "step 4: dead units: 50% of 5, 40% of 4, 30% of 3, 2 more",
         "step 4: saturated outputs: 60% of t",
     ]
     found.add({"step": 5, "dead/a/share": 0.9, "updates/head/log10_ratio": -0.8})
-    assert found.news() == [
+    assert found.pop() == [
         "step 5: updates far above the usual 10^-3 of the weights: 10^-0.8 of head"
     ]
-    assert found.news() == []
+    assert found.pop() == []
 
 
 def test_a_training_says_what_looks_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -409,8 +411,8 @@ def test_a_training_says_what_looks_wrong(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_the_settings() -> None:
-    assert chosen().observe == ObserveSettings(100, full=False)
-    assert chosen("observe=off").observe == ObserveSettings(None, full=False)
+    assert chosen().observe == ObserveSettings(every=100, full=False)
+    assert chosen("observe=off").observe == ObserveSettings(every=None, full=False)
     assert chosen("observe=full", "observe.every=7").observe == ObserveSettings(every=7, full=True)
     for wrong in ("observe=ful", "observe.every=0", "observe.every=often", "observe.eveyr=1"):
         with pytest.raises((UsageError, Exception), match="observe"):
@@ -438,11 +440,11 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None
         test_attention_of_equal_scores_has_the_entropy_of_what_is_seen,
     ),
     "functions not seen": (
-        lambda patch: patch.setattr(hooks._Watcher, "saw_call", lambda *_: None),
+        lambda patch: patch.setattr(hooks._Tracer, "_on_call", lambda *_: None),
         test_activations_of_known_outputs,
     ),
     "one inactive batch is enough": (
-        lambda patch: patch.setattr(watch._Units, "shares", lambda self: {}),
+        lambda patch: patch.setattr(observer._DeadUnits, "shares", lambda self: {}),
         test_a_unit_is_dead_if_it_is_inactive_on_the_whole_pass,
     ),
 }

@@ -147,9 +147,9 @@ def test_the_entropy_is_that_of_the_weights_by_hand(options: dict[str, Any]) -> 
 def test_a_long_window_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     q = normal(4, 2, 16, 3)
     whole = attention_entropy(q, q, q, is_causal=True)
-    monkeypatch.setattr(quantities, "MOST_WEIGHTS", 2 * 2 * 16 * 16)
+    monkeypatch.setattr(quantities, "MAX_WEIGHTS", 2 * 2 * 16 * 16)
     torch.testing.assert_close(attention_entropy(q, q, q, is_causal=True), whole[:2])
-    monkeypatch.setattr(quantities, "MOST_WEIGHTS", 2 * 16 * 16 // 4)
+    monkeypatch.setattr(quantities, "MAX_WEIGHTS", 2 * 16 * 16 // 4)
     torch.testing.assert_close(attention_entropy(q, q, q, is_causal=True), whole[:1, :, ::4])
 
 
@@ -206,7 +206,7 @@ def test_of_a_long_split_windows_are_chosen_evenly() -> None:
     model = maker("bigram")()
     ids = random_ids(1, 10 * 100 + 5)[0].numpy()
     nats = token_nats(model, ids, CPU)[: 10 * 100].reshape(100, 10)
-    loss_T = loss_by_position(model, ids, CPU, 10, batch_size=4, most=12)
+    loss_T = loss_by_position(model, ids, CPU, 10, batch_size=4, max_windows=12)
     np.testing.assert_allclose(loss_T, nats[0:100:9].mean(0), rtol=1e-9)
 
 

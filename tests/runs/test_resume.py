@@ -144,7 +144,7 @@ def killed_at_step_61(chosen: list[str], folder: Path) -> None:
         return draw(ids, seed, step, *rest)
 
     vars(loop)["draw_batch"] = drawing
-    drill.train_or_go_on(chosen, folder)
+    drill.train_or_resume(chosen, folder)
 
 
 def test_killed_without_warning(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_killed_without_warning(tmp_path: Path) -> None:
     train(tmp_path / "whole", *long)
     folder = tmp_path / "cut"
     own = [f"data.path={tmp_path / 'corpus.txt'}", f"cache={tmp_path / 'cache'}"]
-    life = drill.begin(killed_at_step_61, [*SMALL, *own, *long], folder)
+    life = drill.start(killed_at_step_61, [*SMALL, *own, *long], folder)
     life.join()
     assert life.exitcode == -signal.SIGKILL, (folder / "output.txt").read_text()
     assert summary(folder)["status"] == "running"

@@ -126,7 +126,7 @@ def test_a_resumed_run_keeps_every_sample_whatever_was_sampled(tmp_path: Path, t
 def test_training_writes_samples_that_can_not_pose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_sample", lambda *rest: HOSTILE[0])
+    monkeypatch.setattr(loop, "sample_text", lambda *rest: HOSTILE[0])
     chosen = ("model=bigram", "checkpoint.every=4")
     train(tmp_path / "a", *chosen)
     path, expected = tmp_path / "a/run/samples.txt", [(step, HOSTILE[0]) for step in (0, 4, 8)]

@@ -248,13 +248,13 @@ def test_berts_own_ids_are_never_said(
     seen = set(np.flatnonzero(counts).tolist())
     assert 100 < len(seen) < 400
     said = list[int]()
-    take = Transcript.take
+    take = Transcript.add
 
     def listen(transcript: Transcript, ids: list[int]) -> str:
         said.extend(ids)
         return take(transcript, ids)
 
-    monkeypatch.setattr(Transcript, "take", listen)
+    monkeypatch.setattr(Transcript, "add", listen)
     for how in ((), ("--temperature", 0, "--repetition-penalty", 9), ("--beams", 2)):
         for masked in (True, False):
             said.clear()

@@ -41,7 +41,7 @@ TOKENIZERS = {
 
 def pieces(tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> list[str]:
     transcript = Transcript(tokenizer, prompt)
-    return [transcript.text, *(transcript.take([id_]) for id_ in ids), transcript.rest()]
+    return [transcript.text, *(transcript.add([id_]) for id_ in ids), transcript.flush()]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -94,7 +94,7 @@ def said(prompt: str, added: str, stop: str) -> Transcript:
     transcript = Transcript(Bytes(), list(prompt.encode()), stop)
     for id_ in added.encode():
         if not transcript.ended:
-            transcript.take([id_])
+            transcript.add([id_])
     return transcript
 
 
@@ -120,5 +120,5 @@ def test_a_text_ends_with_what_it_is_to_stop_at(
 def test_what_a_token_says_beyond_the_stop_is_cut() -> None:
     tokenizer = learnt(BytePairs(300))
     transcript = Transcript(tokenizer, [], " two")
-    assert transcript.take(tokenizer.encode(TEXT).tolist()) == TEXT[: TEXT.index(" two") + 4]
+    assert transcript.add(tokenizer.encode(TEXT).tolist()) == TEXT[: TEXT.index(" two") + 4]
     assert transcript.ended

@@ -17,9 +17,9 @@ from harness.common.errors import UsageError
 from harness.common.paths import CONF
 from harness.common.terminal_plot import draw
 from harness.config.settings import Settings, read_settings
-from harness.training import loop, loss
+from harness.training import loop, loss, recorder
 from harness.training.lion import Lion
-from harness.training.max_norm import limit_norms, limited_weights
+from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.muon import Muon
 from harness.training.optim import build_optimizer
 from harness.training.parameter_groups import parameter_groups
@@ -423,14 +423,14 @@ def test_label_smoothing_shapes_the_gradient_and_not_the_report() -> None:
 def test_max_norm_bounds_what_comes_into_each_unit(tmp_path: Path) -> None:
     weight = nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
     kernel = nn.Parameter(torch.full((2, 2, 3), 1.0))
-    limit_norms([(weight, Role((0, 1))), (kernel, Role((0, 1, 2)))], 1.0)
+    apply_max_norm([(weight, Role((0, 1))), (kernel, Role((0, 1, 2)))], 1.0)
     torch.testing.assert_close(weight.detach(), torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
     torch.testing.assert_close(kernel.detach().flatten(1).norm(dim=1), torch.ones(2))
     train(tmp_path / "a", *GPT_SMALL, "train.max_norm=0.05")
     saved = torch.load(tmp_path / "a/run/checkpoints/step-00000008.pt", weights_only=True)
     model = GPT(summary(tmp_path / "a")["vocab_size"], 16, 2, 2, 16)
     model.load_state_dict(saved["model"])
-    assert all(weight.norm(dim=1).max() < 0.0501 for weight, _ in limited_weights(model))
+    assert all(weight.norm(dim=1).max() < 0.0501 for weight, _ in max_norm_weights(model))
     assert model.token_embedding.weight.norm(dim=1).max() > 0.06  # an embedding is no unit's input
 
 
@@ -445,9 +445,9 @@ def test_max_norm_knows_the_units(name: str) -> None:
     """transformers' Conv1D keeps (in, out): its columns are the units."""
     model = fresh(node(name))
     with torch.no_grad():
-        for weight, _ in limited_weights(model):
+        for weight, _ in max_norm_weights(model):
             weight.fill_(1.0)
-        limit_norms(limited_weights(model), 0.5)
+        apply_max_norm(max_norm_weights(model), 0.5)
     kinds = (nn.Linear, nn.Conv1d, nn.RNNBase)
     layers = [m for m in model.modules() if isinstance(m, kinds) or type(m).__name__ == "Conv1D"]
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -457,7 +457,7 @@ def test_max_norm_knows_the_units(name: str) -> None:
         for p in m.parameters()
         if p.dim() > 1 and id(p) not in embedded
     }
-    assert found.keys() == {id(p) for p, _ in limited_weights(model)}
+    assert found.keys() == {id(p) for p, _ in max_norm_weights(model)}
     for weight in found.values():
         norms = weight.flatten(1).norm(dim=1)
         torch.testing.assert_close(norms, torch.full_like(norms, 0.5))
@@ -516,9 +516,9 @@ def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
 
 
 def test_a_bad_initialization_is_noticed() -> None:
-    assert "more than 10 %" not in loop._first_loss(math.log(65) * 1.05, 65)
-    assert "more than 10 %" in loop._first_loss(math.log(65) * 1.2, 65)
-    assert "more than 10 %" not in loop._first_loss(0.0, 1)  # one token: nothing to guess
+    assert "more than 10 %" not in recorder.first_loss_line(math.log(65) * 1.05, 65)
+    assert "more than 10 %" in recorder.first_loss_line(math.log(65) * 1.2, 65)
+    assert "more than 10 %" not in recorder.first_loss_line(0.0, 1)  # one token: nothing to guess
 
 
 def test_a_run_is_read_back_with_its_moving_average(tmp_path: Path) -> None:

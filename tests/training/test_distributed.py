@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
-from harness.training.distributed import World
+from harness.training.distributed import ProcessGroup
 from tests import small_runs as training
 from tests.waiting import GUARD, wait_until
 
@@ -49,7 +49,7 @@ run_hydra(train.task)
 
 @given(count=st.integers(0, 40), size=st.integers(1, 9))
 def test_shares_are_disjoint_and_complete(count: int, size: int) -> None:
-    shares = [World(rank, size).share(range(count)) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard(range(count)) for rank in range(size)]
     assert sorted(number for share in shares for number in share) == list(range(count))
 
 
@@ -166,10 +166,13 @@ def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["train.accumulate=3"], "train.accumulate=3 micro-batches can't be shared evenly by 2"),
+        (
+            ["train.accumulate=3"],
+            "train.accumulate=3 micro-batches can't be divided evenly among 2",
+        ),
         (
             ["model=mlp", "model.norm=batch_norm", "model.bias=false", "train.accumulate=2"],
-            "batch normalization: its statistics would be those of one process",
+            "batch normalization: each process would use the statistics of its own",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from harness.data.batches import draw_batch
 from harness.evaluation.nats import IGNORED, nats_N
 from harness.runs import checkpoint
 from harness.sampling.decode import SamplingParams, generate
-from harness.training import loop, loss
+from harness.training import loop, loss, trainer
 from harness.training.gradients import ROW, Gradients
 from harness.training.parameter_groups import parameter_groups
 from tests.small_runs import losses, rows, settings, summary, trace, train
@@ -114,8 +114,10 @@ def test_a_gradient_accumulated_wrongly_is_noticed(
 ) -> None:
     """The mutant: a mean over each micro-batch, summed, as if it were the mean over all."""
     train(tmp_path / "a", *GPT_SMALL, "train.batch_size=8", "train.accumulate=1")
-    add = loop.add_gradients
-    monkeypatch.setattr(loop, "add_gradients", lambda *rest: add(*rest[:4], 4 * rest[4], *rest[5:]))
+    add = trainer.add_gradients
+    monkeypatch.setattr(
+        trainer, "add_gradients", lambda *rest: add(*rest[:4], 4 * rest[4], *rest[5:])
+    )
     train(tmp_path / "b", *GPT_SMALL, "train.batch_size=2", "train.accumulate=4")
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5)
@@ -144,7 +146,7 @@ def test_accumulation_equals_one_large_batch_with_ragged_targets(
     plain = ("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "optimizer.nesterov=false")
     plain += ("schedule=constant", "train.clip=null", "train.steps=1", "eval.every=100")
     weights, found = [], []
-    add = loop.add_gradients
+    add = trainer.add_gradients
 
     def mutated(
         model: Any, features: Any, targets: Any, compute: Any, weight: Any, *rest: Any
@@ -156,7 +158,7 @@ def test_accumulation_equals_one_large_batch_with_ragged_targets(
     batches = {"a": (8, 1), "b": (2, 4)} | ({} if mutant else {"c": (4, 2)})
     for name, (rows_each, times) in batches.items():
         if mutant and name == "b":
-            monkeypatch.setattr(loop, "add_gradients", mutated)
+            monkeypatch.setattr(trainer, "add_gradients", mutated)
         batch = (f"train.batch_size={rows_each}", f"train.accumulate={times}")
         train(tmp_path / name, *GPT_SMALL, *plain, *batch)
         saved = torch.load(tmp_path / name / "run/checkpoints/step-00000001.pt", weights_only=True)
@@ -295,7 +297,7 @@ def test_out_of_memory_says_what_to_lower(
     def full(*arguments: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")  # fmt: skip # noqa: E501
 
-    monkeypatch.setattr(loop, "add_gradients", full)
+    monkeypatch.setattr(trainer, "add_gradients", full)
     assert train(tmp_path / "a", *GPT_SMALL, "eval.every=100", "data.split=[0.9,0,0.1]") == 1
     assert "lower train.batch_size=2" in summary(tmp_path / "a")["error"]
     assert "Traceback" not in capfd.readouterr().err

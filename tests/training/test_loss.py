@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.compute.memory import PeakMemory
+from harness.evaluation import nats
 from harness.evaluation.nats import IGNORED, score_nats
 from harness.training import loss
 from tests.zoo.laws import CPU
@@ -30,7 +31,7 @@ def test_chunks_give_the_gradients_of_the_whole(
     plain.backward()
     expected = gradients(model)
     model.zero_grad()
-    monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
+    monkeypatch.setattr(nats, "CHUNK_LOGITS", rows * 50)
     total = loss.add_gradients(
         model,
         model(ids[:, :-1], return_features=True),
@@ -67,7 +68,7 @@ def test_targets_that_do_not_count_are_left_out(
     plain = F.cross_entropy(logits, targets.flatten(), **options)
     expected = gradients(model)
     model.zero_grad()
-    monkeypatch.setattr(loss, "CHUNK_LOGITS", rows * 50)
+    monkeypatch.setattr(nats, "CHUNK_LOGITS", rows * 50)
     total = loss.add_gradients(
         model, model(ids[:, :-1], return_features=True), targets, CPU,
         torch.tensor(1 / counted, dtype=torch.float64), label_smoothing,

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.common.paths import REPOSITORY
-from harness.training import loop
+from harness.training import loop, trainer
 from tests.small_runs import train
 from zoo.gpt import GPT
 
@@ -72,7 +72,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("pinned")
     assert [len(text.encode()) for text in (TRAIN, VAL, TEST)] == [3000, 1000, 1000]
     (folder / "corpus.txt").write_text(TRAIN + VAL + TEST)
-    draw, add, score = loop.draw_batch, loop.add_gradients, loop.score_split
+    draw, add, score = loop.draw_batch, trainer.add_gradients, loop.score_split
     clock, micro_batches = [0.0], [0]
 
     def drawing(ids: Any, seed: int, step: int, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "draw_batch", drawing)
-        patch.setattr(loop, "add_gradients", adding)
+        patch.setattr(trainer, "add_gradients", adding)
         patch.setattr(loop, "score_split", scoring)
         patch.setattr(loop, "perf_counter", ticking)
         assert train(folder / "a", *SETTINGS) == 0

@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from harness import train
 from harness.cli.hydra_app import compose
 from harness.config.saved import load_settings
-from harness.training import loop, sweep
+from harness.training import loop, new_folder, sweep
 from tests.conftest import Ended
 from tests.small_runs import SMALL
 from tests.waiting import GUARD, wait_until
@@ -182,7 +181,7 @@ def test_two_runs_of_the_same_second_get_different_folders(
         def now(cls, tz: tzinfo | None = None) -> Stopped:
             return cls(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr(train, "datetime", Stopped)
+    monkeypatch.setattr(new_folder, "datetime", Stopped)
     for _ in range(3):
         assert command("train", *small, "train.steps=1").code == 0
     names = [f"03-04-05-gpt-char-s0{number}" for number in ("", "-2", "-3")]
@@ -407,7 +406,9 @@ def test_a_sweep_of_measurements_leaves_no_folder(
     """harness.bench keeps nothing, so a sweep of it has no table and no report."""
     leave: list[Any] = []
     monkeypatch.setattr(sweep.atexit, "register", lambda *call: leave.append(call))
-    monkeypatch.setattr("harness.bench.measure", lambda settings: {"seed": str(settings.seed)})
+    monkeypatch.setattr(
+        "harness.diagnostics.bench.measure", lambda settings: {"seed": str(settings.seed)}
+    )
     ended = command("bench", "-m", "seed=0,1", *small)
     assert ended.code == 0, ended.err
     assert re.findall(r"seed +(\d)", ended.out) == ["0", "1"]
@@ -424,7 +425,7 @@ def test_a_report_that_fails_fails_the_sweep(
     def write_report(*arguments: object) -> None:
         raise ZeroDivisionError("in the report")
 
-    monkeypatch.setattr("harness.report.html.document.write_report", write_report)
+    monkeypatch.setattr("harness.training.sweep.write_report", write_report)
     ended = command("train", "-m", *small, "train.steps=1", f"hydra.sweep.dir={tmp_path / 's'}")
     assert ended.code == 1
     assert "ZeroDivisionError: in the report" in ended.err

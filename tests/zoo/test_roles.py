@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import groups
+from harness import groups as groups_command
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.config.keys import names_in_group
 from harness.config.settings import read_settings
-from harness.training.max_norm import limit_norms, limited_weights
+from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.muon import Muon
 from harness.training.optim import build_optimizer, state_size
-from harness.training.parameter_groups import abbreviated, parameter_groups, unmarked
+from harness.training.parameter_groups import group_by_pattern, parameter_groups, unmarked_line
 from tests.small_runs import SMALL, TEXT, trace, train
 from tests.zoo_models import NAMES, node
 from zoo import roles as zoo_roles
@@ -139,13 +139,13 @@ def require_groups(model: nn.Module, expected: list[str]) -> None:
 
     def those(chosen: Callable[[dict[str, Any]], object]) -> list[str]:
         kept = [group["params"] for group in found if chosen(group)]
-        return sorted(abbreviated(names[id(p)] for params in kept for p in params))
+        return sorted(group_by_pattern(names[id(p)] for params in kept for p in params))
 
     output = [name for name in expected if "head." in name]
     assert those(lambda group: group["weight_decay"]) == sorted(expected)
     assert those(lambda group: group["hidden"]) == sorted(set(expected) - set(output))
     assert those(lambda group: group["stack"]) == sorted(STACKED & set(expected))
-    assert unmarked(model) is None
+    assert unmarked_line(model) is None
 
 
 def test_every_model_is_listed() -> None:
@@ -246,7 +246,7 @@ def test_each_expert_is_orthogonalized_by_itself() -> None:
         sign = dict(model.named_parameters())[name].grad.sign()  # type: ignore[union-attr]
         torch.testing.assert_close(steps[name], 0.1 * sign, rtol=1e-3, atol=1e-4)
     assert not torch.equal(biases, model.bias)
-    assert unmarked(model) == (
+    assert unmarked_line(model) == (
         "1 unmarked parameters, not decayed nor orthogonalized (zoo/roles.py): mix"
     )
 
@@ -322,10 +322,10 @@ def test_a_head_that_is_first_to_own_an_embedding() -> None:
 
 def test_max_norm_knows_which_axis_is_the_units() -> None:
     model = Experts()
-    with pytest.raises(UsageError, match="what comes into one unit of mix is not known"):
-        limited_weights(model)
+    with pytest.raises(UsageError, match="the input axes of mix are not known"):
+        max_norm_weights(model)
     del model.mix
-    limit_norms(limited_weights(model), 0.5)
+    apply_max_norm(max_norm_weights(model), 0.5)
     assert model.weight.norm(dim=1).max() <= 0.5001  # (experts, in, out)
     assert model.weight.norm(dim=2).max() > 0.51
 
@@ -336,7 +336,7 @@ def test_max_norm_of_a_kernel_is_that_of_its_matrix(shape: tuple[int, ...]) -> N
     weight = nn.Parameter(torch.randn(shape))
     flat = weight.detach().flatten(1).clone()
     limit = flat.norm(dim=1).median().item()
-    limit_norms([(weight, Role(matrix=tuple(range(len(shape)))))], limit)
+    apply_max_norm([(weight, Role(matrix=tuple(range(len(shape)))))], limit)
     assert torch.equal(weight.flatten(1), flat.renorm(2, 0, limit))
 
 
@@ -423,7 +423,7 @@ def test_training_says_what_is_unmarked(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_command_prints_the_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "corpus.txt").write_text(TEXT)
     own = (f"data.path={tmp_path}/corpus.txt", f"cache={tmp_path}/cache", "tokenizer=bytes")
-    assert groups.task(compose([*SMALL, *own, *EXPERTS])) == 0
+    assert groups_command.task(compose([*SMALL, *own, *EXPERTS])) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["body.layers.*.mlp.experts.down_proj", "3×16×8", "1", "384"] in lines
     assert ["head.weight", "256×16", "1", "4,096"] in lines

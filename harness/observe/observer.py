@@ -1,20 +1,20 @@
-"""What can be seen of a training from inside: activations, gradients, updates, weights, attention.
+"""Observes a training: activations, gradients, updates, weights, attention. Changes nothing.
 
-Watching never changes what it watches. Every `observe.every` steps the batch goes through the model
-once more, forward, without dropout, and a row gets numbers under these names:
+Every `observe.every` steps the model does one more forward pass over a micro-batch, without
+dropout, and the row gets these numbers:
 
     activations/<layer>/mean, std, histogram
     activations/<layer>/saturation            tanh, sigmoid: the share near the ends of the range
     activations/<layer>/inactive              ReLU, GELU, SiLU: the share at (next to) zero
-    attention/<module>/entropy/<head>         nats, mean over queries; 0: one key has all
+    attention/<module>/entropy/<head>         nats, mean over queries; 0: all weight on one key
     gates/<layer>/openness                    the mean of a sigmoid
-    gradients/<parameter>/norm, histogram     as the optimizer gets them, clipped
+    gradients/<parameter>/norm, histogram     after clipping
     weights/<parameter>/norm, spectral_norm
-    updates/<parameter>/log10_ratio           of the update's norm to the weights'; -3 is usual
+    updates/<parameter>/log10_ratio           update norm / weight norm; -3 is usual
 
-and, with observe=full, every evaluation
+with observe=full also at every evaluation
 
-    dead/<layer>/share                        of units inactive over the whole validation split
+    dead/<layer>/share                        units inactive on the whole validation split
     val/loss_by_position/<range>              `harness.observe.by_position`
     val/loss_by_patch_position/<place>
 """
@@ -30,26 +30,27 @@ from torch import Tensor, nn
 
 from harness.common.rows import Row
 from harness.compute.device import Compute
+from harness.compute.modes import eval_mode
 from harness.config.settings import Settings
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
-from harness.observe import findings
 from harness.observe.by_position import loss_by_position, over_patch, over_ranges
-from harness.observe.hooks import KINDS, Layer, watching
+from harness.observe.findings import Findings
+from harness.observe.hooks import KINDS, Layer, hook_forward
 from harness.observe.quantities import histogram, spectral_norm
 from zoo.language_model import LanguageModel
 from zoo.roles import roles, unstacked
 
 
-class Watch:
-    """What the loop calls; off, it does nothing. A row is filled in where it stands."""
+class Observer:
+    """Adds its numbers to the loop's rows; with observe=off it does nothing."""
 
     def __init__(self, settings: Settings, model: LanguageModel, compute: Compute) -> None:
         self._settings = settings
         self._every, self._full = settings.observe.every, settings.observe.full
         self._model, self._compute = model, compute
-        # What is a matrix, or several: maps' weights and embeddings.
-        self._tables = {
+        # The weights of linear maps and convolutions, and embeddings.
+        self._matrices = {
             name: role
             for name, role in roles(model).items()
             if role is not None and (role.matrix or role.embedding)
@@ -57,78 +58,75 @@ class Watch:
         self._weights = {
             name: parameter
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and (self._full or name in self._tables)
+            if parameter.requires_grad and (self._full or name in self._matrices)
         }
-        self._before: list[Tensor] = []
-        self._findings = findings.Findings()
+        self._findings = Findings()
 
     @contextmanager
     def update(self, row: Row, inputs_BT: Tensor) -> Iterator[None]:
-        """Around an update of the weights. inputs: a micro-batch of the step, (B, T)."""
-        self._before_update(row, inputs_BT)
-        yield
-        self._after_update(row)
-
-    def _before_update(self, row: Row, inputs_BT: Tensor) -> None:
-        """Activations, attention, gradients and weights, where this step is one to observe."""
+        """Around an update. inputs: a micro-batch of the step, (B, T)."""
         if self._every is None or row["step"] % self._every:
+            yield
             return
+        before = self._before_update(row, inputs_BT)
+        yield
+        self._after_update(row, before)
+
+    def _before_update(self, row: Row, inputs_BT: Tensor) -> list[Tensor]:
+        """Activations, attention, gradients and weights; returns a copy of the weights."""
         numbers = self._activations(row, inputs_BT)
         with torch.no_grad():
-            self._before = [parameter.detach().clone() for parameter in self._weights.values()]
+            before = [parameter.detach().clone() for parameter in self._weights.values()]
             for name, parameter in self._weights.items():
                 numbers[f"weights/{name}/norm"] = parameter.norm()
-                if self._full and name in self._tables:
-                    norms = [spectral_norm(w) for w in unstacked(parameter, self._tables[name])]
+                if self._full and name in self._matrices:
+                    norms = [spectral_norm(w) for w in unstacked(parameter, self._matrices[name])]
                     numbers[f"weights/{name}/spectral_norm"] = torch.stack(norms).max()
                 if parameter.grad is not None:
                     numbers[f"gradients/{name}/norm"] = parameter.grad.norm()
                     if self._full:
                         row[f"gradients/{name}/histogram"] = histogram(parameter.grad)
-        row |= _values(numbers)
+        row |= _to_floats(numbers)
+        return before
 
-    def _after_update(self, row: Row) -> None:
-        """How far the update went, whatever optimizer, decay and limits made of the gradients."""
-        if not self._before:
-            return
-        numbers = {}
-        for (name, parameter), before in zip(self._weights.items(), self._before, strict=True):
-            numbers[name] = (parameter.detach() - before).norm() / before.norm()
-        self._before = []
-        for name, ratio in _values(numbers).items():
-            if math.isfinite(ratio) and ratio > 0:  # else it was zero, or was not updated
+    def _after_update(self, row: Row, before: list[Tensor]) -> None:
+        """The size of the update, after optimizer, weight decay and max-norm."""
+        ratios = {
+            name: (parameter.detach() - old).norm() / old.norm()
+            for (name, parameter), old in zip(self._weights.items(), before, strict=True)
+        }
+        for name, ratio in _to_floats(ratios).items():
+            if math.isfinite(ratio) and ratio > 0:  # else the weight was zero or was not updated
                 row[f"updates/{name}/log10_ratio"] = math.log10(ratio)
-        # A bias that began at zero may well change by more than it is: that is no finding.
-        others = self._weights.keys() - self._tables.keys()
-        ratios = {f"updates/{name}/log10_ratio" for name in others}
-        self._findings.add({name: value for name, value in row.items() if name not in ratios})
+        # A bias that starts at zero may change by more than its size: not a finding.
+        others = self._weights.keys() - self._matrices.keys()
+        ignored = {f"updates/{name}/log10_ratio" for name in others}
+        self._findings.add({name: value for name, value in row.items() if name not in ignored})
 
     @contextmanager
     def validation(self, model: LanguageModel, split: Split, row: Row) -> Iterator[None]:
-        """Around the evaluation of `model`, the one that counts, on the validation split."""
+        """Around the evaluation of `model` on the validation split."""
         if self._every is None or not self._full:
             yield
             return
-        units = _Units()
-        with watching(model, units.look):
+        units = _DeadUnits()
+        with hook_forward(model, units.observe):
             yield
         row |= units.shares()
-        plan, was_training = self._settings.train, model.training
-        model.eval()
-        with batch_norm.batch_statistics(model, plan.batch_norm == "batch"):
+        plan = self._settings.train
+        with eval_mode(model), batch_norm.batch_statistics(model, plan.batch_norm == "batch"):
             loss_T = loss_by_position(
                 model, split.ids, self._compute, plan.seq_len, self._settings.eval.batch_size
             )
-        model.train(was_training)
         row |= {f"val/loss_by_position/{k}": loss for k, loss in over_ranges(loss_T).items()}
         if model.patch_size is not None:
             for place, loss in enumerate(over_patch(loss_T, model.patch_size)):
                 row[f"val/loss_by_patch_position/{place}"] = loss
         self._findings.add(row)
 
-    def findings(self) -> list[str]:
-        """What has come to look wrong since it was last asked, a line each."""
-        return self._findings.news()
+    def new_findings(self) -> list[str]:
+        """A line for each anomaly found since the last call."""
+        return self._findings.pop()
 
     def _activations(self, row: Row, inputs_BT: Tensor) -> dict[str, Tensor]:
         numbers: dict[str, Tensor] = {}
@@ -137,7 +135,7 @@ class Watch:
 
         def on_output(layer: Layer, output: Tensor) -> None:
             nonlocal last
-            # What a module only hands on is its last part's, and was seen there.
+            # A module that returns its last part's output was observed there.
             wanted = self._full or layer.kind or layer.block or layer.name == "features"
             if not wanted or output is last:
                 return
@@ -145,8 +143,8 @@ class Watch:
             name = f"activations/{layer.name}"
             numbers[f"{name}/mean"] = values.mean()
             numbers[f"{name}/std"] = values.std(correction=0)
-            if layer.kind and (rest := KINDS[layer.kind]):
-                numbers[f"{name}/{rest.word}"] = rest.test(output).float().mean()
+            if layer.kind and (flat := KINDS[layer.kind]):
+                numbers[f"{name}/{flat.name}"] = flat.contains(output).float().mean()
             if layer.kind == "sigmoid":
                 numbers[f"gates/{layer.name}/openness"] = values.mean()
             if self._full:
@@ -158,9 +156,9 @@ class Watch:
 
         with (
             torch.no_grad(),
-            _as_in_training(self._model),
+            training_without_dropout(self._model),
             self._compute.autocast(),
-            watching(self._model, on_output, on_attention if self._full else None),
+            hook_forward(self._model, on_output, on_attention if self._full else None),
         ):
             self._model(inputs_BT.to(self._compute.device), return_features=True)
         for (name, _), parts in entropies.items():
@@ -169,26 +167,23 @@ class Watch:
         return numbers
 
 
-class _Units:
-    """Which units of the nonlinearities were ever active, over all that was looked at.
-
-    A unit is an index of a layer's last dimension.
-    """
+class _DeadUnits:
+    """The units of the nonlinearities (indices of a layer's last dimension) that are never
+    active."""
 
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
-        self._idle: dict[str, Tensor] = {}
-        """The units that were not active yet: only these need be looked at again."""
+        self._idle: dict[str, Tensor] = {}  # not active yet: only these need be checked again
 
-    def look(self, layer: Layer, output: Tensor) -> None:
-        rest, name = KINDS[layer.kind] if layer.kind else None, layer.name
-        if rest is None:
+    def observe(self, layer: Layer, output: Tensor) -> None:
+        flat, name = KINDS[layer.kind] if layer.kind else None, layer.name
+        if flat is None:
             return
         if name not in self._count:
             self._count[name] = output.shape[-1]
-            self._idle[name] = rest.test(output).flatten(0, -2).all(0).nonzero()[:, 0]
+            self._idle[name] = flat.contains(output).flatten(0, -2).all(0).nonzero()[:, 0]
         elif len(idle := self._idle[name]):
-            self._idle[name] = idle[rest.test(output[..., idle]).flatten(0, -2).all(0)]
+            self._idle[name] = idle[flat.contains(output[..., idle]).flatten(0, -2).all(0)]
 
     def shares(self) -> Row:
         return {
@@ -197,9 +192,9 @@ class _Units:
 
 
 @contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """The forward pass of training, but for its random draws and for what it leaves behind: batch
-    normalization that uses the batch does so here, and its averages stay as they are."""
+def training_without_dropout(model: nn.Module) -> Iterator[None]:
+    """Inside, a forward pass is that of training without random numbers and side effects: batch
+    normalization uses the batch if it does in training, and its averages stay as they are."""
     modes = {module: module.training for module in model.modules()}
     uses_batch = any(norm.training for norm in batch_norm.layers(model))
     model.eval()
@@ -211,8 +206,8 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _values(numbers: dict[str, Tensor]) -> dict[str, float]:
-    """Fetched from the device at once."""
+def _to_floats(numbers: dict[str, Tensor]) -> dict[str, float]:
+    """Fetched from the device in one transfer."""
     if not numbers:
         return {}
     return dict(zip(numbers, torch.stack(list(numbers.values())).tolist(), strict=True))

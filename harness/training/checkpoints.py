@@ -1,0 +1,69 @@
+"""Saving a training's checkpoints and resuming from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from harness.common.errors import RunFailure
+from harness.config.identity import without_resumable
+from harness.runs import checkpoint
+from harness.training.context import RunContext
+from harness.training.guards import require_finite_weights
+from harness.training.progress import Progress
+from harness.training.trainer import Trainer
+
+
+class Checkpoints:
+    """The newest and the best checkpoints of a training, written by rank 0."""
+
+    def __init__(self, context: RunContext, trainer: Trainer) -> None:
+        self._folder, self._trainer = context.folder.checkpoints, trainer
+        self._write = context.processes.is_main
+        self._origin: dict[str, Any] = {
+            "tokenizer": context.dataset.tokenizer.digest,
+            "corpus": context.dataset.digest,
+            "settings": without_resumable(context.settings),
+        }
+        self._saved_step: int | None = None
+
+    def resume(self, saved: dict[str, Any] | None) -> Progress:
+        """Load a checkpoint into the trainer, if there is one, and remove later ones: their steps
+        are run again. Raises RunFailure if it does not fit."""
+        progress = Progress()
+        if saved is not None:
+            with checkpoint.fitting(self._folder):
+                self._trainer.load_state_dict(saved)
+                progress = checkpoint.rebuilt(Progress, saved["progress"])
+            self._saved_step = progress.step
+        checkpoint.keep_only(self._folder, "best", progress.saved_best)
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Save all that it takes to resume. Raises NonFiniteError and saves nothing if a weight is
+        NaN or infinite."""
+        if self._saved_step == progress.step or not self._write:
+            return
+        require_finite_weights(self._trainer.model, progress.step)
+        if progress.best is not None:
+            progress.saved_best = [*progress.saved_best[-1:], progress.best["step"]]
+        state = {**self._trainer.state_dict(), "progress": asdict(progress), **self._origin}
+        checkpoint.save(self._folder, "step", progress.step, state, keep=[self._saved_step])
+        checkpoint.keep_only(self._folder, "best", progress.saved_best)
+        self._saved_step = progress.step
+
+    def save_best(self, progress: Progress) -> None:
+        """Save the evaluated weights alone."""
+        if self._write:
+            state = {"model": self._trainer.evaluated.state_dict(), **self._origin}
+            checkpoint.save(self._folder, "best", progress.step, state, keep=progress.saved_best)
+
+    def load_best(self, progress: Progress) -> None:
+        """Load the best weights into the evaluated model. Raises RunFailure if they are gone."""
+        if progress.best is None:
+            return
+        best = checkpoint.load(self._folder, "best")
+        if best is None or best["step"] != progress.best["step"]:
+            raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
+        with checkpoint.fitting(self._folder):
+            self._trainer.evaluated.load_state_dict(best["model"])

@@ -1,0 +1,44 @@
+"""What one training works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from harness.common.interrupt import Interrupt
+from harness.common.rows import Row
+from harness.compute.device import Compute
+from harness.config.settings import Settings
+from harness.data.dataset import Dataset
+from harness.loggers.base import Logger
+from harness.runs.folder import RunFolder
+from harness.runs.summary import Summary
+from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
+
+OnBatch = Callable[[int, tuple[Tensor, Tensor]], None]
+"""Called with each step and its batch."""
+
+
+def ignore(*arguments: Any) -> None:
+    """The default callback."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """summary: filled in as the training goes. report: called with each line for the log; on_row:
+    with each row. processes: those that train this model together."""
+
+    settings: Settings
+    dataset: Dataset
+    compute: Compute
+    folder: RunFolder
+    summary: Summary
+    loggers: Sequence[Logger] = ()
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    processes: ProcessGroup = SINGLE_PROCESS
+    report: Callable[[str], None] = ignore
+    on_row: Callable[[Row], None] = ignore
+    on_batch: OnBatch = ignore

@@ -1,0 +1,43 @@
+"""The folder of a fresh run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from harness.common.errors import UsageError
+from harness.common.values import show
+from harness.config.settings import Settings
+from harness.runs.folder import RunFolder
+
+
+def require_free(path: Path) -> None:
+    """Raises UsageError if the folder exists or can't be made."""
+    try:
+        if path.exists():
+            raise UsageError(RunFolder(path).taken)
+        base = next(parent for parent in path.absolute().parents if parent.exists())
+    except OSError as error:
+        raise UsageError(f"run_dir={show(path)}: {error.strerror}") from error
+    if not (base.is_dir() and os.access(base, os.W_OK)):
+        raise UsageError(f"run_dir={show(path)}: {base} is not a writable folder")
+
+
+def create_run_folder(settings: Settings) -> RunFolder:
+    """run_dir, or else the first free name of this second."""
+    if settings.run_dir:
+        folder = RunFolder(Path(settings.run_dir))
+        folder.create(settings.dump())
+        return folder
+    now, names = datetime.now(), settings.names
+    day = Path("runs") / f"{now:%Y-%m-%d}"
+    name = f"{now:%H-%M-%S}-{names.model}-{names.tokenizer}-s{settings.seed}"
+    for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
+        folder = RunFolder(day / (name + suffix))
+        with suppress(UsageError):  # taken, perhaps by another process just now
+            folder.create(settings.dump())
+            return folder
+    raise AssertionError("unreachable")

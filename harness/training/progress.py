@@ -1,0 +1,52 @@
+"""How far a training is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.config.settings import Settings
+from harness.evaluation.score import Score
+
+
+@dataclass
+class Progress:
+    """Counters and the best score; part of every checkpoint. seconds: without evaluation and
+    saving. frozen: whether batch normalization's statistics are. saved_best: the best step at each
+    of the last two checkpoints, either of which may be resumed from."""
+
+    step: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    frozen: bool = False
+    saved_best: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an incomplete best score."""
+        if self.best is not None and not {"step", "nats", "nats_per_token"} <= self.best.keys():
+            raise ValueError("the best score lacks its step or its nats")
+
+    def count_step(self, targets: NDArray[np.integer], token_bytes: NDArray[np.integer]) -> None:
+        """One more step. targets: the ids that had a loss. token_bytes: (V,)."""
+        self.step += 1
+        self.tokens += len(targets)
+        self.bytes += int(token_bytes[targets].sum())
+
+    def update_best(self, score: Score) -> bool:
+        """Whether the score of this step is the best so far."""
+        is_best = self.best is None or score.nats < self.best["nats"]
+        if is_best:
+            self.best = {"step": self.step, "nats": score.nats, **score.summary()}
+        return is_best
+
+    def out_of_patience(self, settings: Settings) -> bool:
+        """Whether train.patience evaluations in a row brought no better score."""
+        patience = settings.train.patience
+        if patience is None or self.best is None:
+            return False
+        return bool(self.step - self.best["step"] >= patience * settings.eval.every)

@@ -1,0 +1,89 @@
+"""What a training writes beside checkpoints: rows, log lines, samples, summary.json."""
+
+from __future__ import annotations
+
+import math
+
+from harness.common.rows import Row
+from harness.compute.costs import parameters, step_flops
+from harness.compute.memory import PeakMemory
+from harness.runs.summary import Best, ParameterCount, Scored, TrainCost
+from harness.training.context import RunContext
+from harness.training.guards import Guard
+from harness.training.progress import Progress
+from zoo.language_model import LanguageModel
+
+
+class Recorder:
+    """Keeps a run's records up to date."""
+
+    def __init__(self, context: RunContext, model: LanguageModel, progress: Progress) -> None:
+        settings, plan = context.settings, context.settings.train
+        self._context, self._progress = context, progress
+        self._summary = summary = context.summary
+        rows = plan.batch_size * plan.accumulate
+        self._flops_per_step = rows * step_flops(
+            lambda: settings.build("model", LanguageModel, vocab_size=model.vocab_size),
+            plan.seq_len,
+            plan.trained,
+        )
+        summary.receptive_field = model.receptive_field
+        summary.parameters = ParameterCount(**parameters(model))
+        targets_per_step = rows * len(range(plan.seq_len)[plan.trained])
+        summary.flops_per_token = self._flops_per_step / targets_per_step
+        self._memory = PeakMemory(context.compute.device)
+        for logger in context.loggers:
+            logger.open(context.folder.path, settings, progress.step)
+
+    def start_row(self) -> Row:
+        """The row of the current step: so far, what all steps before it took."""
+        progress = self._progress
+        return {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "bytes": progress.bytes,
+            "flops": progress.step * self._flops_per_step,
+            "seconds": progress.seconds,
+        }
+
+    def log(self, row: Row) -> None:
+        for logger in self._context.loggers:
+            logger.log(row)
+        self._context.on_row(row)
+
+    def update_summary(self, row: Row) -> None:
+        """Record what the training took so far, and its best score."""
+        self._summary.train = TrainCost(
+            steps=row["step"],
+            **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
+            tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else None,
+            peak_memory_bytes=self._memory.read(),
+        )
+        if (best := self._progress.best) is not None:
+            self._summary.best = Best.of({name: best[name] for name in Best.model_fields})
+            self._summary.val = Scored.of({name: best[name] for name in Scored.model_fields})
+
+    def finish(self, guard: Guard) -> None:
+        """Record the totals, however the training ended."""
+        self.update_summary(self.start_row())
+        self._summary.skipped_steps = guard.skipped
+        self._summary.loss_spikes = guard.spikes
+
+
+def first_loss_line(loss: float, vocab_size: int) -> str:
+    """An untrained model should predict uniformly: a loss of ln V."""
+    uniform = math.log(vocab_size)
+    line = f"first loss {loss:.3f}, ln V {uniform:.3f}"
+    if abs(loss - uniform) > 0.1 * uniform:
+        line += ": more than 10 % off, the initialization is not what it should be"
+    return line
+
+
+def evaluation_line(row: Row, share: float) -> str:
+    """share: of the budget that is spent."""
+    line = f"step {row['step']:>6} {share:>4.0%}"
+    if "val/nats_per_token" in row:
+        line += f"  val {row['val/nats_per_token']:.4f} nats/token"
+        if row["val/bits_per_byte"] is not None:
+            line += f"  {row['val/bits_per_byte']:.4f} bits/byte"
+    return line + f"  {row['seconds']:.0f} s"

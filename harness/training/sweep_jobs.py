@@ -1,0 +1,95 @@
+"""The jobs of a sweep: where they lie, which are finished, running one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from harness.common.errors import UsageError
+from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.config import secrets
+from harness.config.settings import Settings, read_settings
+from harness.runs.digest import digest, digest_of_run
+from harness.runs.folder import RunFolder
+from harness.runs.summary import Summary, status_of
+from harness.training.outcome import record_failure
+from harness.training.run import run
+
+LOG = logging.getLogger("harness")
+
+
+def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
+    """The folder of a job in a resumed sweep: that of a run with the same configuration, whatever
+    its number, a finished one first; else a new one."""
+    wanted, own = digest(settings), sweep / name
+    same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
+    if same:
+        return next((path for path in same if status_of(path) == "finished"), same[0])
+    return sweep / f"{name}-{wanted[:6]}" if own.exists() else own
+
+
+def count_finished(sweep: Path, jobs: Iterable[Settings | UsageError]) -> int:
+    """How many jobs have a finished run of their configuration in the sweep's folder."""
+    finished = {digest_of_run(path) for path in _runs(sweep) if status_of(path) == "finished"}
+    return sum(digest(job) in finished for job in jobs if not isinstance(job, UsageError))
+
+
+def _runs(sweep: Path) -> list[Path]:
+    return sorted(path.parent for path in sweep.glob("[!.]*/config.yaml"))
+
+
+def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
+    """Run a job in its own folder of the sweep; returns the exit code. A failure does not stop the
+    other jobs."""
+    print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
+    try:
+        settings = read_settings(cfg)
+    except UsageError as error:
+        chosen = HydraConfig.get().runtime.choices
+        names = {name: chosen[name] for name in ("data", "tokenizer", "model")}
+        path = sweep / f"{number}-{names['model']}-{names['tokenizer']}"
+        return _record_failed_job(path, _yaml_without_secrets(cfg), names, error)
+    name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
+    path = job_folder(sweep, name, settings) if settings.resume else sweep / name
+    try:
+        resume = settings.resume and (path / "config.yaml").exists()
+        settings = settings.replace(run_dir=str(path), resume=resume)
+        code = run(settings)
+    except Exception as error:
+        names = {**settings.names.model_dump(), "seed": settings.seed}
+        return _record_failed_job(path, settings.dump(), names, error)
+    if code in (TERMINATED, INTERRUPTED):  # the signal was meant for the whole sweep
+        print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
+        sys.exit(code)
+    return code
+
+
+def _yaml_without_secrets(cfg: DictConfig) -> str:
+    """An invalid configuration as YAML; "" if it holds a secret."""
+    try:
+        secrets.reject(OmegaConf.to_container(cfg, resolve=False))
+    except UsageError:
+        return ""
+    return OmegaConf.to_yaml(cfg)
+
+
+def _record_failed_job(path: Path, config: str, names: dict[str, Any], error: Exception) -> int:
+    """Make a folder for a job that failed before it had one, so that the sweep's table shows it."""
+    folder = RunFolder(path)
+    summary = Summary(status="failed", **names)
+    is_new = not path.exists()
+    if is_new:
+        folder.create(config)
+    with folder.logging():
+        record_failure(summary, "failed", error)
+        if isinstance(error, UsageError):
+            LOG.debug("where the job failed:", exc_info=error)
+    if is_new:
+        summary.write(folder.path)
+    return 1
