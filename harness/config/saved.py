@@ -12,7 +12,7 @@ from harness.common.errors import UsageError
 from harness.config.complaints import one_line
 from harness.config.settings import Settings, read_settings
 
-# Where the classes of a configuration lay in version 0.1: folders of that time can still be read.
+# Classes that have moved since version 0.1: from where its folders say they are, to where they are.
 MOVED = {
     **{
         f"harness.data.{name}": f"harness.data.corpus.{name}"
@@ -22,9 +22,9 @@ MOVED = {
         f"harness.schedule.{name}": f"harness.training.schedules.{name}"
         for name in ("Constant", "Cosine", "InverseSqrt", "Linear", "StableDecay", "Step")
     },
-    "harness.training.lion.Lion": "harness.training.lion.Lion",
-    "harness.loggers.local.Local": "harness.loggers.local.Local",
-    "harness.training.muon.Muon": "harness.training.muon.Muon",
+    "harness.lion.Lion": "harness.training.lion.Lion",
+    "harness.optim.Muon": "harness.training.muon.Muon",
+    "harness.loggers.Local": "harness.loggers.local.Local",
 }
 
 
