@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,11 +23,13 @@ class Interrupt:
 
     together: several processes work together, so that a signal counts only once all have agreed
     on it (harness.training.distributed).
+    wake: called when a signal came, in its handler; whoever waits for something else sets it.
     """
 
     def __init__(self, together: bool = False) -> None:
         self.noted: int | None = None
         self.agreed: int | None = None
+        self.wake: Callable[[], None] = lambda: None
         self._together = together
 
     def check(self) -> None:
@@ -52,3 +54,4 @@ class Interrupt:
         if self.noted == signal.SIGINT == signum:
             raise KeyboardInterrupt
         self.noted = signum
+        self.wake()

@@ -40,6 +40,8 @@ def complaint(error: ValidationError, model: type[BaseModel], plain: Mapping[str
         valid = [str(choice) for choice in typing.get_args(_without_none(hint))]
         word = show(value)
         return f"{key}={word} is not one of {', '.join(valid)}.{nearest(word, valid)}"
+    if kind == "model_type":
+        return f"{key}={show(value)} should be a group of settings ({', '.join(hint.model_fields)})"
     if kind == "range":
         return f"{key}={show(value)} must be {first['msg']}"
     if kind in _RULES:

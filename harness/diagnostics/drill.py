@@ -26,8 +26,9 @@ from tqdm import tqdm
 from harness.cli.hydra_app import compose
 from harness.cli.tool import run_tool
 from harness.common.errors import RunFailure, UsageError
+from harness.common.rows import strict_json
 from harness.config.settings import CURRENCIES, Settings, read_settings
-from harness.runs import checkpoint
+from harness.runs import checkpoint, metrics
 from harness.runs.resume import resumed
 from harness.training.loop import OnBatch
 from harness.training.run import run
@@ -240,19 +241,15 @@ def _half_written(folder: Path) -> Iterator[str]:
 def _inode(folder: Path) -> int | None:
     """Of the rows' file: each life begins one of its own."""
     try:
-        return (folder / "run" / "metrics.jsonl").stat().st_ino
+        return (folder / "run" / metrics.FILE).stat().st_ino
     except FileNotFoundError:
         return None
 
 
 def reached(folder: Path) -> int:
     """The step of the last whole row, or -1."""
-    try:
-        with (folder / "run" / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 2**20))
-            return int(json.loads(file.read().split(b"\n")[-2])["step"])
-    except (OSError, IndexError, ValueError):
-        return -1
+    row = metrics.last_row(folder / "run" / metrics.FILE)
+    return row["step"] if row else -1
 
 
 # Their comparison
@@ -268,19 +265,19 @@ def trace(folder: Path) -> list[dict[str, Any]]:
         step, _, checksum = line.partition(" ")
         if batches.setdefault(int(step), checksum) != checksum:
             raise RunFailure(f"step {step} saw two different batches: CRC {checksum} and another")
-    rows = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
     return [
         {
             "step": row["step"],
             **{name: _hex(value) for name, value in row.items() if name not in ("step", "seconds")},
             **({"batch": batches.get(row["step"])} if "train/loss" in row else {}),
         }
-        for row in rows
+        for _, row in metrics.rows(folder / "run" / metrics.FILE)
+        if row is not None
     ]
 
 
 def _hex(value: Any) -> str:
-    return float(value).hex() if isinstance(value, int | float) else json.dumps(value)
+    return float(value).hex() if isinstance(value, int | float) else strict_json(value)
 
 
 def differences(whole: Path, killed: Path) -> list[str]:

@@ -1,20 +1,26 @@
-"""Where a run's numbers go. A row is everything known of one step: {"step": …, name: value, …}; a
-value is a number, None (not defined there) or a Histogram."""
+"""What a logger is."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.common.rows import Row
 from harness.config.settings import Settings
 
 
 class Logger(ABC):
-    """One destination. All but the local one live in a process of their own (loggers/follow.py):
-    they may be slow, and what they raise ends them alone. What they have to say they say by
-    `logging`, to the logger "harness"."""
+    """One destination of a run's rows. All but the local one live in a process beside the training
+    (loggers/follow.py), each in a thread: they may be slow, and an exception ends only the logger
+    that raised it. Messages go to the `logging` logger "harness"."""
+
+    appends: ClassVar[bool] = True
+    """Whether a resumed run goes on in what is stored; if not, it gets all rows again."""
+
+    modules: ClassVar[Sequence[str]] = ()
+    """What the logger's process imports for it; the training imports none of them."""
 
     @abstractmethod
     def open(self, folder: Path, settings: Settings, step: int) -> None:
@@ -26,5 +32,5 @@ class Logger(ABC):
 
     @abstractmethod
     def close(self, summary: dict[str, Any]) -> None:
-        """The run ended, in whatever way `summary` says. Returns when all rows are stored: what was
-        taken, but not stored before a kill, comes again in a resumed run."""
+        """The run ended, `summary` says how. Returns when all rows are stored: those that were
+        taken, but not stored before a kill, come again in a resumed run."""

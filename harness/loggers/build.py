@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from harness.common.errors import UsageError
 from harness.common.interrupt import Interrupt
 from harness.config.build import build_object
 from harness.config.settings import Settings
@@ -17,4 +20,8 @@ def choose_loggers(settings: Settings, interrupt: Interrupt) -> list[Logger]:
 
 def build_logger(settings: Settings, name: str) -> Logger:
     """Raises UsageError for a class that is no logger, and for a missing library."""
-    return build_object(settings.logger[name], Logger, f"logger.{name}", settings.trust)
+    logger = build_object(settings.logger[name], Logger, f"logger.{name}", settings.trust)
+    for package in {module.partition(".")[0] for module in logger.modules}:
+        if find_spec(package) is None:
+            raise UsageError(f"logger.{name}: needs the package {package} (pip install {package})")
+    return logger

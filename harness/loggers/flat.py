@@ -22,6 +22,12 @@ def flat_results(summary: Mapping[str, Any]) -> dict[str, Any]:
     return _flatten({name: value for name, value in summary.items() if name != "val"}, "/")
 
 
+def final_scores(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The scores that belong to the run and to no row: {"test/…": …, "best/…": …}."""
+    scores = flat_results({name: summary.get(name) for name in ("test", "best")})
+    return {name: value for name, value in scores.items() if value is not None}
+
+
 def sweep_of(folder: Path) -> str | None:
     """The name of the sweep that a run's folder lies in."""
     return folder.absolute().parent.name if (folder.parent / "multirun.yaml").exists() else None

@@ -1,36 +1,44 @@
-"""The process of one logger: hands it every row of a run's metrics.jsonl, as the file grows.
+"""The process of a run's loggers: gives each every row of metrics.jsonl, as the file grows.
 
-    python -m harness.loggers.follow NAME RUN STEP SECONDS [TRUSTED…]     (started by the training)
+    python -m harness.loggers.follow RUN STEP SECONDS [TRUSTED…]     (started by the training)
 
-The training holds the other end of stdin: a line on it is the run's summary, the end without one
-means that the training was killed. What is to be told to it is written to stdout as lines of JSON.
+Each logger has a thread that reads the file by itself, so that none waits for another. The training
+holds the other end of stdin: a line on it is the run's summary, the end without one means that the
+training was killed. Messages to the training are lines on stdout: a JSON list of the logger's name,
+a kind and a text.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from threading import Event, Thread, Timer
+from threading import Event, Lock, Thread, Timer, current_thread
 from typing import Any
 
-from harness.common.rows import Histogram, Row
 from harness.config.build import build_object
 from harness.config.saved import load_settings
+from harness.config.settings import Settings
 from harness.loggers.base import Logger
-from harness.loggers.local import Local
+from harness.runs import metrics
 
-POLL = 0.5  # seconds between looks at the file
+# Seconds between looks at the file: rows come in batches, and do not wake this process each.
+POLL = 0.5
+# Libraries are imported one after the other: circular imports fail in two threads at a time.
+IMPORTING = Lock()
+TRAINING = os.dup(1)  # what libraries print goes where stderr does
 
 
 def main() -> int:
-    name, folder, step, limit, *trust = sys.argv[1:]
-    # A signal to the whole group is the training's, which then tells us.
+    run, step, limit, *trust = sys.argv[1:]
+    os.dup2(2, 1)
+    # A signal to the whole group is meant for the training, which then tells us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
@@ -38,49 +46,81 @@ def main() -> int:
     log = logging.getLogger("harness")
     log.setLevel(logging.INFO)
     log.addHandler(_Telling())
-    end = _End(float(limit))
-    try:
-        _follow(Path(folder), name, int(step), trust, end)
-    except Exception as error:  # it ends this logger, whatever it is, and nothing else
-        _tell("failed", f"{type(error).__name__}: {error}")
-        return 1
+    folder = Path(run)
+    settings = load_settings(folder / "config.yaml")
+    (folder / "loggers").mkdir(exist_ok=True)
+    end = _End()
+    threads = [
+        Thread(
+            target=_follow, args=(folder, settings, trust, int(step), end), name=name, daemon=True
+        )
+        for name in settings.logger
+        if name != "local"
+    ]
+    with (folder / "loggers" / "lock").open("w") as lock:
+        # The loggers of a training that was killed may still be storing its rows.
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for thread in threads:
+            thread.start()
+        end.wait()
+        give_up = Timer(float(limit), _give_up, (threads, limit))
+        give_up.daemon = True
+        give_up.start()
+        for thread in threads:
+            thread.join()
     return 0
 
 
-def _follow(folder: Path, name: str, step: int, trust: list[str], end: _End) -> None:
+class _End:
+    """The end of the run, and how it ended."""
+
+    def __init__(self) -> None:
+        self.came = Event()
+        self.summary: dict[str, Any] = {"status": "killed"}
+
+    def wait(self) -> None:
+        if line := sys.stdin.readline():
+            self.summary = json.loads(line)
+        self.came.set()
+
+
+def _follow(folder: Path, settings: Settings, trust: list[str], step: int, end: _End) -> None:
+    """One logger, in the thread of its name, from its making to its end."""
+    name = current_thread().name
+    try:
+        with IMPORTING:
+            logger = build_object(settings.logger[name], Logger, f"logger.{name}", trust)
+            for module in logger.modules:
+                import_module(module)
+        _feed(logger, name, folder, settings, step, end)
+        _tell(name, "ended")
+    except Exception as error:  # it ends this logger, whatever it is, and nothing else
+        _tell(name, "failed", f"{type(error).__name__}: {error}")
+
+
+def _feed(
+    logger: Logger, name: str, folder: Path, settings: Settings, step: int, end: _End
+) -> None:
     """From open to close. Begins at the first row that the logger may lack: one that is new to the
     run gets all of them."""
-    settings = load_settings(folder / "config.yaml")
-    logger = build_object(settings.logger[name], Logger, f"logger.{name}", trust)
     place = folder / "loggers" / f"{name}.step"
-    place.parent.mkdir(exist_ok=True)
-    step = min(step, _read_step(place))
+    step = min(step, _read_step(place)) if logger.appends else 0
     place.write_text(f"{step}\n")
     logger.open(folder, settings, step)
-    _tell("ready")
-    reached = step
-    for rows in _batches(folder / Local.FILE, end):
-        for row in rows:
-            if row["step"] >= step:
-                logger.log(row)
-                reached = row["step"] + 1
+    _tell(name, "ready")
+    with (folder / metrics.FILE).open("rb") as file:
+        reached, ended = step, False
+        while not ended:
+            ended = end.came.wait(POLL)  # asked first: what was written before the end is read
+            for line in metrics.whole_lines(file):
+                row = metrics.parse_row(line)
+                if row is not None and row["step"] >= step:
+                    logger.log(row)
+                    reached = row["step"] + 1
     logger.close(end.summary)
     # Not before: rows that a library has taken it may still hold, and lose when it is killed.
     place.write_text(f"{reached}\n")
-
-
-def _batches(path: Path, end: _End) -> Iterator[list[Row]]:
-    """The rows that were written since the last look, until the run has ended."""
-    with path.open() as file:
-        rest, ended = "", False
-        while not ended:
-            ended = end.came.wait(POLL)  # asked first: what was written before the end is read
-            *lines, rest = (rest + file.read()).split("\n")
-            yield [json.loads(line, object_hook=_revived) for line in lines]
-
-
-def _revived(value: dict[str, Any]) -> Any:
-    return Histogram(**value) if value.keys() == {"counts", "edges"} else value
 
 
 def _read_step(place: Path) -> int:
@@ -91,42 +131,24 @@ def _read_step(place: Path) -> int:
         return 0
 
 
-class _End:
-    """The end of the run: waits for it, and gives what is left to do `limit` seconds."""
-
-    def __init__(self, limit: float) -> None:
-        self.came = Event()
-        self.summary: dict[str, Any] = {"status": "killed"}
-        self._limit = limit
-        Thread(target=self._wait, daemon=True).start()
-
-    def _wait(self) -> None:
-        if line := sys.stdin.readline():
-            self.summary = json.loads(line)
-        else:  # the training was killed: nobody reads any more what libraries print
-            nobody = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nobody, sys.stdout.fileno())
-            os.dup2(nobody, sys.stderr.fileno())
-        self.came.set()
-        give_up = Timer(self._limit, self._give_up)
-        give_up.daemon = True
-        give_up.start()
-
-    def _give_up(self) -> None:
-        _tell("failed", f"not finished within {self._limit:.0f} s")
-        os._exit(1)
+def _give_up(threads: list[Thread], limit: str) -> None:
+    for thread in threads:
+        if thread.is_alive():
+            _tell(thread.name, "failed", f"not finished within {limit} s")
+    os._exit(1)
 
 
 class _Telling(logging.Handler):
-    """What is logged here is said by the training: on its screen and in its log."""
+    """What a logger logs, in its thread, is said by the training: on its screen and in its log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _tell(record.levelname, record.getMessage())
+        _tell(str(record.threadName), record.levelname, record.getMessage())
 
 
-def _tell(kind: str, text: str = "") -> None:
+def _tell(name: str, kind: str, text: str = "") -> None:
+    """In one short write, which no other thread's gets into."""
     with suppress(OSError):  # the training has left
-        print(json.dumps({kind: text}), flush=True)
+        os.write(TRAINING, f"{json.dumps([name, kind, text[:600]])}\n".encode())
 
 
 if __name__ == "__main__":

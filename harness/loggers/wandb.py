@@ -38,6 +38,8 @@ class WandB(Logger):
     reach its server goes on offline. checkpoint: whether the best one is uploaded as an artifact.
     """
 
+    modules = ("wandb",)
+
     def __init__(
         self,
         project: str = PROJECT,
@@ -54,13 +56,13 @@ class WandB(Logger):
         self._checkpoint = checkpoint
 
     def open(self, folder: Path, settings: Settings, step: int) -> None:
+        import wandb
+
         self._folder = folder
         place = folder / "wandb"
         place.mkdir(exist_ok=True)
         os.environ.setdefault("WANDB_DATA_DIR", str(place))  # what is to be uploaded waits here
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own, of no use offline
-        import wandb
-
         wandb.setup(settings=wandb.Settings(silent=True))
         about = {
             "dir": str(folder),
@@ -74,7 +76,7 @@ class WandB(Logger):
         # The agent of a W&B sweep has chosen where the run lies and what it is called.
         if "WANDB_SWEEP_ID" not in os.environ:
             about |= self._where | {"id": _run_id(place / "run-id"), "resume": "allow"}
-        offline = self._offline()
+        offline = self._is_offline()
         if not offline:
             try:
                 self._run = _init(about, "online")
@@ -86,7 +88,13 @@ class WandB(Logger):
         if offline:
             self._run = _init(about, "offline")
             LOG.info(f"offline; upload it by: wandb sync {self._run.settings.sync_dir}")
-        self._define_metrics()
+        # Each row has all the axes, so any curve can be drawn over any of them; step is the first
+        # choice. The smallest of each score is in the runs table.
+        for name in AXES:
+            self._run.define_metric(name)
+        for name in MINIMA:
+            self._run.define_metric(name, step_metric="step", summary="min,last")
+        self._run.define_metric("*", step_metric="step")
 
     def log(self, row: Row) -> None:
         values = {name: _media(value) for name, value in row.items() if value is not None}
@@ -107,23 +115,33 @@ class WandB(Logger):
         """The samples; and of a finished run its report and its best checkpoint."""
         import wandb
 
+        from harness.report.html.document import write_report
+        from harness.report.records.runs import read_run
+
+        def attach(path: Path, kind: str, about: dict[str, Any] | None = None) -> None:
+            name = f"{self._run.id}-{path.stem.split('-')[0]}"
+            artifact = wandb.Artifact(name, kind, metadata=about)
+            artifact.add_file(str(path), skip_cache=True)
+            self._run.log_artifact(artifact)
+
         media: dict[str, Any] = {}
         found = samples.read(self._folder / samples.FILE)
         if rows := [[sample.step, printable(sample.text)] for sample in found]:
             media["samples"] = wandb.Table(columns=["step", "text"], data=rows)
         finished = summary["status"] == "finished"
         if finished:
-            report = self._write_report()
+            report = self._folder / "wandb" / "report.html"
+            write_report([read_run(self._folder)], report, [self._folder])
             media["report"] = wandb.Html(report, inject=False)
         # Beside the last row: a step of their own would be in a resumed run's way.
         self._run.log(media)
         if finished:
-            _attach(self._run, report, "report")
+            attach(report, "report")
             best = sorted((self._folder / "checkpoints").glob("best-*.pt"))
             if self._checkpoint and best:
-                _attach(self._run, best[-1], "model", summary["best"])
+                attach(best[-1], "model", summary["best"])
 
-    def _offline(self) -> bool:
+    def _is_offline(self) -> bool:
         import wandb
 
         if self._mode != "auto":
@@ -131,23 +149,6 @@ class WandB(Logger):
         if "WANDB_MODE" in os.environ:
             return os.environ["WANDB_MODE"] not in ("online", "run")
         return not wandb.login(prompt=False, verify=False)
-
-    def _define_metrics(self) -> None:
-        """Each row has all the axes, so any curve can be drawn over any of them; step is the first
-        choice. The smallest of each score is in the runs table."""
-        for name in AXES:
-            self._run.define_metric(name)
-        for name in MINIMA:
-            self._run.define_metric(name, step_metric="step", summary="min,last")
-        self._run.define_metric("*", step_metric="step")
-
-    def _write_report(self) -> Path:
-        from harness.report.html.document import write_report
-        from harness.report.records.runs import read_run
-
-        path = self._folder / "wandb" / "report.html"
-        write_report([read_run(self._folder)], path, [self._folder])
-        return path
 
 
 def _init(about: dict[str, Any], mode: Literal["online", "offline"]) -> wandb.Run:
@@ -176,11 +177,3 @@ def _media(value: Any) -> Any:
     if isinstance(value, Histogram):
         return wandb.Histogram(np_histogram=(np.array(value.counts), np.array(value.edges)))
     return value
-
-
-def _attach(run: wandb.Run, path: Path, kind: str, about: dict[str, Any] | None = None) -> None:
-    import wandb
-
-    artifact = wandb.Artifact(f"{run.id}-{path.stem.split('-')[0]}", kind, metadata=about)
-    artifact.add_file(str(path), skip_cache=True)
-    run.log_artifact(artifact)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.common.text import printable
 from harness.config.settings import Role, keys_with
-from harness.runs import blocks, samples
+from harness.runs import blocks, metrics, samples
 from harness.runs.blocks import Blocks
 from harness.runs.damage import DamageError, is_finite, parse_json
 
@@ -38,29 +38,18 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> Metrics:
+    """Raises DamageError for a line that is no row, unless a kill tore it."""
     evaluations, losses, last_step = [], [], None
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path.name} line {number}"
-            try:
-                row = parse_json(line.decode("utf-8", "replace"), where)
-            except DamageError:
-                # The writer ends each line with a line break, so a line without one was torn by a
-                # kill. A bad line anywhere else is damage.
-                if not line.endswith(b"\n"):
-                    break
-                raise
-            last_step = number_at(row, "step")
-            if last_step is None:
-                raise DamageError(f"{where} has no step")
-            loss = row.get("train/loss")
-            if is_finite(loss):
-                losses.append((last_step, loss))
-            if any(name in row for name in SCORES):
-                kept = {name: row[name] for name in (*COSTS, *SCORES) if is_finite(row.get(name))}
-                evaluations.append(kept)
+    for number, (_, row) in enumerate(metrics.rows(path), start=1):
+        if row is None:
+            raise DamageError(f"{path.name} line {number} is not a row of strict JSON with a step")
+        last_step = number_at(row, "step")
+        loss = row.get("train/loss")
+        if is_finite(loss):
+            losses.append((last_step, loss))
+        if any(name in row for name in SCORES):
+            kept = {name: row[name] for name in (*COSTS, *SCORES) if is_finite(row.get(name))}
+            evaluations.append(kept)
     return Metrics(evaluations, np.array(losses, dtype=np.float64).reshape(-1, 2), last_step)
 
 

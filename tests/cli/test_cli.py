@@ -82,7 +82,7 @@ BAD = {
     "train.batch_size=0": "train.batch_size=0 must be at least 1",
     "train.clip=0": "train.clip=0 must be above 0, or null",
     "data=python_docs train.seq_len=100000000000": "train.seq_len=100000000000",
-    "seed=-1": "seed=-1 must be a whole number from 0",
+    "seed=-1": "seed=-1 must be at least 0",
     "seed=99999999999999999999": "seed=99999999999999999999 is too large",
     "optimizer.lr=nan": "optimizer.lr=nan is not a finite number",
     "optimizer.lr=inf": "optimizer.lr=inf is not a finite number",
@@ -146,7 +146,7 @@ BAD = {
     "-m seed=0,1 hydra.sweep.dir=/": "hydra.sweep.dir=/ exists already; go on with it by resume=",
     "-m seed=0,1 hydra.sweep.dir=/dev/null/x": "hydra.sweep.dir=/dev/null/x",
     "-m seed=0,1 hydra.sweep.subdir=x": "hydra.sweep.subdir can't be changed",
-    "experiment=compare seed=-1": "seed=-1 must be a whole number",
+    "experiment=compare seed=-1": "seed=-1 must be at least 0",
 }
 
 

@@ -39,7 +39,7 @@ def test_a_model_that_fits_nowhere_is_refused(
     """The bigram of V tokens under AdamW: 16 bytes for each of V·V parameters."""
     settings = read_settings(compose(["model=bigram"]))
     needed = 16 * 300**2
-    monkeypatch.setattr(memory, "total", lambda device: needed)
+    monkeypatch.setattr(memory, "total_memory", lambda device: needed)
     memory.require_room(settings, 300, torch.device("cpu"))
     settings.train.ema = 0.9
     with pytest.raises(UsageError, match="gradients and optimizer state take"):
@@ -50,7 +50,7 @@ def test_a_model_that_fits_nowhere_is_refused(
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "total", lambda device: 1000)
+    monkeypatch.setattr(memory, "total_memory", lambda device: 1000)
     with pytest.raises(UsageError, match="choose a smaller model"):
         train(tmp_path / "a", *SMALL)
     assert not (tmp_path / "a" / "run").exists()

@@ -79,7 +79,7 @@ def what_is_refused() -> dict[str, Any]:
 def test_on_a_lesser_cpu_what_cannot_be_computed_is_refused() -> None:
     """Simulated: the libraries are told to use no more than AVX2."""
     code = (
-        "import json; from tests.test_precision import what_is_refused; "
+        "import json; from tests.compute.test_precision import what_is_refused; "
         "print(json.dumps(what_is_refused()))"
     )
     done = subprocess.run(

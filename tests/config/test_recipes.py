@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def rates(settings: Settings) -> list[float]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_the_notes(name: str) -> None:
-    settings = dataclasses.asdict(recipe(name))
+    settings = recipe(name).plain()
     for group, values in RECIPES[name].items():
         found = {key: settings[group][key] for key in values}
         assert found == values, group
@@ -150,7 +149,7 @@ def test_realised_rates_are_those_of_the_notes_code(
 
 @pytest.mark.parametrize("name", ["seed_transformer", "seed_wavenet"])
 def test_the_realised_recipe_differs_in_its_rates_alone(name: str) -> None:
-    meant, real = (dataclasses.asdict(recipe(each)) for each in (name, f"{name}_realised"))
+    meant, real = (recipe(each).plain() for each in (name, f"{name}_realised"))
     for each in (meant, real):
         del each["schedule"], each["names"]["model"], each["optimizer"]["lr"]
     assert meant == real

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib.util
 import json
 import math
 import os
-import re
 import resource
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import bench, bench_loggers
-from harness.common.errors import RunFailure
-from harness.common.paths import CONF
+from harness.common.errors import RunFailure, UsageError
+from harness.common.paths import REPOSITORY
 from harness.common.rows import Histogram, strict_json
-from harness.compute.device import Compute
-from harness.config.saved import load_settings
-from harness.loggers import followers
+from harness.config.settings import load_settings
+from harness.loggers import build, followers
 from harness.loggers.flat import flat_results, flat_settings
 from harness.loggers.local import Local
-from harness.training.run import load_dataset
+from harness.runs import metrics
 from tests import small_runs as training
 from tests.loggers.wandb_server import serving
-from tests.small_runs import SMALL, rows, settings, train
-from tests.waiting import GUARD, wait_until
+from tests.small_runs import rows, settings, train
 
 GPT_SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "train.steps=12")
 BIGRAM = ("model=bigram", "train.steps=12", "checkpoint.every=4")
 KEY = "0123456789abcdef0123456789abcdef01234567"
-START_UP = followers.START_UP
 AXES = ["step", "tokens", "bytes", "flops", "seconds"]
 
 
@@ -50,9 +45,8 @@ def _a_machine_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     # A busy machine is no reason for a warning.
-    monkeypatch.setenv("WANDB__SERVICE_WAIT", f"{GUARD:.0f}")
-    monkeypatch.setattr(followers, "START_UP", GUARD)
-    monkeypatch.setattr(followers, "FINISHING", GUARD)
+    for limit in ("START_UP", "LEAVING", "FINISHING"):
+        monkeypatch.setattr(followers, limit, 600)
 
 
 # What the loggers hold
@@ -132,17 +126,19 @@ def as_tensorboard(row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def trackio_rows(tmp_path: Path) -> list[dict[str, Any]]:
-    """None as long as trackio has written nothing."""
-    database = tmp_path / "trackio" / "language-model-zoo.db"
-    if not database.exists():
-        return []
-    with closing(sqlite3.connect(database)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'metrics'").fetchall():
-            return []
-        found = connection.execute("SELECT step, metrics FROM metrics ORDER BY id").fetchall()
-    both = [{"step": step, **json.loads(metrics)} for step, metrics in found]
+def trackio_rows() -> list[dict[str, Any]]:
+    """The rows that a user of trackio sees, all of them of one run."""
+    found = json.loads(trackio("SELECT run_name, step, metrics FROM metrics ORDER BY step"))["rows"]
+    assert len({row["run_name"] for row in found}) == 1
+    both = [{"step": row["step"], **json.loads(row["metrics"])} for row in found]
     return [row for row in both if "tokens" in row]
+
+
+def trackio(query: str) -> str:
+    """What trackio's own command answers."""
+    command = [sys.executable, "-m", "trackio.cli", "query", "project", "--json"]
+    command += ["--project", "language-model-zoo", "--sql", query]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def as_trackio(row: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +181,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     (session,) = wandb_sessions(run)
     assert wandb_rows(session) == [as_wandb(row) for row in expected]
     assert tensorboard_rows(run) == [as_tensorboard(row) for row in expected]
-    assert trackio_rows(tmp_path) == [as_trackio(row) for row in expected]
+    assert trackio_rows() == [as_trackio(row) for row in expected]
     assert list(here.iterdir()) == []
 
     # What W&B's pages are made of.
@@ -238,43 +234,59 @@ def test_a_run_that_ended_early_is_gone_on_with(
     signum: signal.Signals, every: int, tmp_path: Path
 ) -> None:
     """Nothing that was logged is lost, even if the training had no time to say goodbye; and after
-    it is resumed every logger has every step of one and the same run."""
+    it is resumed, at once, every logger has every step of one and the same run."""
     # A smaller budget will do in the end: its schedule must not depend on it.
-    more = ("train.steps=20000", "model=bigram", "eval.every=1000", f"checkpoint.every={every}")
-    more += ("schedule=constant",)
-    loggers = "logger=[local,wandb,tensorboard,trackio]"
+    more = ("model=bigram", "eval.every=1000", f"checkpoint.every={every}", "schedule=constant")
+    more += ("logger=[local,wandb,tensorboard,trackio]",)
     folder = tmp_path / "a"
-    process = started(folder, *more, loggers)
-    metrics = folder / "run" / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 40)
-    process.send_signal(signum)
-    assert process.wait(GUARD) == (143 if signum == signal.SIGTERM else -9)
-    last = json.loads(metrics.read_text().split("\n")[-2])["step"]
-    for name in ("wandb", "tensorboard", "trackio"):  # killed, they finish by themselves
-        step = folder / "run" / "loggers" / f"{name}.step"
-        wait_until(lambda step=step: step.exists() and step.read_text() == f"{last + 1}\n")
-    wait_until(lambda: len(trackio_rows(tmp_path)) == last + 1)
+    ended = signalled(folder, signum, 40, *more, "train.steps=1000")
+    assert ended == (143 if signum == signal.SIGTERM else -9)
     before = rows(folder)
+    assert len(before) == 40
 
-    saved = [int(path.stem[5:]) for path in (folder / "run/checkpoints").glob("step-*.pt")]
-    assert bool(saved) == (every == 30)
-    steps = max(saved, default=0) + 5
-    assert train(folder, *more[1:], loggers, f"train.steps={steps}", "resume=true") == 0
+    begins = max(
+        (int(path.stem[5:]) for path in folder.glob("run/checkpoints/step-*.pt")), default=0
+    )
+    assert bool(begins) == (every == 30)
+    steps = begins + 5
+    assert train(folder, *more, f"train.steps={steps}", "resume=true") == 0
     expected = defined(rows(folder))
     assert [row["step"] for row in expected] == list(range(steps + 1))
     first, second = wandb_sessions(folder / "run")
     assert [of_type(records, "run")[0]["run_id"] for records in (first, second)] == [
         (folder / "run/wandb/run-id").read_text()
     ] * 2
-    begun, ended = wandb_rows(first), wandb_rows(second)
+    begun, resumed = wandb_rows(first), wandb_rows(second)
     assert begun == defined(before)
-    assert ended == expected[ended[0]["step"] :]
+    assert resumed == expected[resumed[0]["step"] :]
     # Repeated steps are the same again, but for the seconds: whichever a reader takes will do.
-    again = {row["step"]: row | {"seconds": 0} for row in ended[:-1]}
+    again = {row["step"]: row | {"seconds": 0} for row in resumed[:-1]}
     for row in begun:
         assert again.get(row["step"], row | {"seconds": 0}) == row | {"seconds": 0}
     assert tensorboard_rows(folder / "run") == [as_tensorboard(row) for row in expected]
-    assert trackio_rows(tmp_path) == expected
+    assert trackio_rows() == expected
+    assert all((folder / f"run/loggers/{name}.step").read_text() == f"{steps + 1}\n"
+               for name in ("wandb", "tensorboard", "trackio"))  # fmt: skip
+
+
+SIGNALLED = """
+import os, sys
+from pathlib import Path
+from harness.training.run import run
+from tests.small_runs import settings
+folder, signum, at, *overrides = sys.argv[1:]
+def on_batch(step, batch):
+    if step == int(at):
+        os.kill(os.getpid(), int(signum))
+sys.exit(run(settings(Path(folder), *overrides), on_batch))
+"""
+
+
+def signalled(folder: Path, signum: int, step: int, *overrides: str) -> int:
+    """A training in a process of its own that gets a signal as it begins a step; its exit code."""
+    command = [sys.executable, "-c", SIGNALLED, str(folder), str(int(signum)), str(step)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    return subprocess.run([*command, *overrides], cwd=REPOSITORY, env=environment).returncode
 
 
 def test_a_logger_that_is_new_to_a_run_gets_all_of_it(tmp_path: Path) -> None:
@@ -330,34 +342,61 @@ def clean(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if not k.startswith(("_", "samples", "report"))}
 
 
-PATIENT = f"""
-from harness.cli.hydra_app import run_hydra
-from harness import train
-from harness.loggers import followers
-followers.START_UP = {GUARD}
-run_hydra(train.task)
+def test_no_logger_is_imported_by_the_training_the_report_or_the_page() -> None:
+    """Nor what only loggers need; choosing them is checked all the same."""
+    code = """
+import sys
+import harness.live.__main__, harness.report.document, harness.training.run
+from harness.cli.hydra_app import compose
+from harness.config.settings import read_settings
+from harness.training.checks import check_settings
+check_settings(read_settings(compose(["model=bigram", "logger=[local,wandb,tensorboard,trackio]"])))
+print(*sys.modules)
 """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    loaded = {name.partition(".")[0] for name in ended.stdout.split()}
+    assert "harness" in loaded
+    assert not loaded & {
+        *("wandb", "wandb_workspaces", "wandb_gql", "sentry_sdk", "git", "gitdb"),
+        *("tensorboard", "trackio", "gradio_client", "orjson"),
+    }
 
 
-def started(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    """A training in a process of its own, which waits for its loggers however long it takes."""
-    chosen = settings(folder, *overrides)
-    own = [f"data.path={chosen.data['path']}", f"cache={chosen.cache}", f"run_dir={chosen.run_dir}"]
-    command = [sys.executable, "-c", PATIENT, *SMALL, *own, *overrides]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(command, cwd=CONF.parent, stderr=subprocess.DEVNULL, env=environment)
+def test_a_missing_library_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"logger.trackio: needs the package trackio \("):
+        train(tmp_path / "a", "logger=[local,trackio]")
+    assert not (tmp_path / "a" / "run").exists()
 
 
 # Loggers in trouble
 
 TROUBLE = """
-import os, sys, time
+import os, signal, sys
 from harness.loggers.base import Logger
 
 class Fine(Logger):
-    def open(self, folder, settings, step): pass
-    def log(self, row): pass
-    def close(self, summary): pass
+    # Stores its rows as it is closed; dies before, if there is a file called killed.
+    def open(self, folder, settings, step):
+        self.folder, self.store = folder, folder / type(self).__name__
+        rows = self.store.read_text().splitlines() if self.store.exists() else []
+        self.rows = [row for row in rows if int(row) < step]
+        self.write()
+    def log(self, row): self.rows.append(str(row["step"]))
+    def write(self): self.store.write_text("\\n".join(self.rows))
+    def close(self, summary):
+        if (self.folder / "killed").exists():
+            os._exit(3)
+        self.write()
+    def wait(self):
+        try: os.mkfifo(self.folder / "blocked")
+        except FileExistsError: pass
+        open(self.folder / "blocked").close()
 
 class Open(Fine):
     def open(self, folder, settings, step): raise OSError("no such server")
@@ -373,37 +412,41 @@ class Dead(Fine):
         print("some library's last words", file=sys.stderr)
         os._exit(3)
 
-class Stuck(Fine):
+class BlockedInOpen(Fine):
     def open(self, folder, settings, step):
-        (folder / "begun").touch()
-        time.sleep(1000)
+        super().open(folder, settings, step)
+        self.wait()
 
-class StuckAtTheEnd(Fine):
-    def open(self, folder, settings, step): self.folder = folder
+class BlockedInLog(Fine):
+    def log(self, row):
+        super().log(row)
+        if row["step"] == 0: self.wait()
+
+class BlockedInClose(Fine):
     def close(self, summary):
-        (self.folder / "begun").touch()
-        time.sleep(1000)
+        self.wait()
+        super().close(summary)
 
-class Hoarder(Fine):
-    # Stores its rows as it is closed; dies before, if there is a file called killed.
+class SignalInOpen(BlockedInOpen):
     def open(self, folder, settings, step):
-        self.folder, self.store = folder, folder / "hoard"
-        rows = self.store.read_text().splitlines() if self.store.exists() else []
-        self.rows = [row for row in rows if int(row) < step]
-        self.write()
-    def log(self, row): self.rows.append(str(row["step"]))
-    def write(self): self.store.write_text("\\n".join(self.rows))
+        os.kill(os.getppid(), signal.SIGTERM)
+        super().open(folder, settings, step)
+
+class SignalInClose(BlockedInClose):
     def close(self, summary):
-        if (self.folder / "killed").exists():
-            os._exit(3)
-        self.write()
+        os.kill(os.getppid(), signal.SIGTERM)
+        super().close(summary)
+
+class Saying(Fine):
+    def close(self, summary):
+        super().close(summary)
+        open(self.folder / "said", "w").close()
+
+class Releasing(Fine):
+    def close(self, summary):
+        super().close(summary)
+        open(self.folder / "blocked", "w").close()
 """
-WARNINGS = {
-    "Open": "logger Open failed (OSError: no such server); the training goes on without it",
-    "Log": "logger Log failed (ValueError: 0); the training goes on without it",
-    "Close": "logger Close failed (KeyError: 'closing'); the training goes on without it",
-    "Dead": "logger Dead died (some library's last words); the training goes on without it",
-}
 
 
 @pytest.fixture
@@ -419,44 +462,130 @@ def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     sys.modules.pop("troubled_loggers", None)
 
 
+def logger_warnings(run: Path) -> list[str]:
+    """Without what all of them say."""
+    end = "; the numbers are in metrics.jsonl"
+    found = [line.partition(" WARNING logger ")[2] for line in warnings(run)]
+    assert all(line.endswith(end) for line in found if line)
+    return sorted(line.removesuffix(end) for line in found if line)
+
+
+def stored(run: Path, name: str) -> list[str]:
+    return (run / name).read_text().split()
+
+
+def release(run: Path) -> None:
+    """Let a blocked logger go on, and wait until the loggers' process has ended."""
+    (run / "blocked").open("w").close()
+    with (run / "loggers" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+ALL = [str(step) for step in range(13)]  # the steps of BIGRAM
+
+
 def test_a_logger_that_fails_is_warned_of_once_and_changes_nothing(
     tmp_path: Path, trouble: Callable[..., list[str]]
 ) -> None:
     train(tmp_path / "plain", *BIGRAM)
-    assert train(tmp_path / "a", *BIGRAM, *trouble("Fine", *WARNINGS)) == 0
+    assert train(tmp_path / "a", *BIGRAM, *trouble("Open", "Log", "Fine", "Close")) == 0
     assert training.trace(tmp_path / "a") == training.trace(tmp_path / "plain")
-    found = sorted(line.partition(" WARNING ")[2] for line in warnings(tmp_path / "a" / "run"))
-    assert found == sorted(
-        f"{line}; the numbers are in metrics.jsonl" for line in WARNINGS.values()
-    )
+    assert logger_warnings(tmp_path / "a" / "run") == [
+        "Close: failed (KeyError: 'closing')",
+        "Log: failed (ValueError: 0)",
+        "Open: failed (OSError: no such server)",
+    ]
+    assert stored(tmp_path / "a" / "run", "Fine") == ALL
+
+
+def test_a_blocked_logger_does_not_keep_another_from_its_rows(
+    tmp_path: Path, trouble: Callable[..., list[str]]
+) -> None:
+    """The one goes on only when the other has all rows."""
+    assert train(tmp_path / "a", *BIGRAM, *trouble("BlockedInLog", "Releasing")) == 0
+    run = tmp_path / "a" / "run"
+    assert (stored(run, "BlockedInLog"), stored(run, "Releasing")) == (ALL, ALL)
+    assert logger_warnings(run) == []
+
+
+def test_a_logger_that_ends_the_process_is_named_with_those_it_takes_along(
+    tmp_path: Path, trouble: Callable[..., list[str]]
+) -> None:
+    assert train(tmp_path / "a", *BIGRAM, *trouble("BlockedInLog", "Dead")) == 0
+    expected = ["BlockedInLog, Dead: died (some library's last words)"]
+    assert logger_warnings(tmp_path / "a" / "run") == expected
 
 
 def test_a_logger_that_does_not_begin_is_waited_for_no_longer_than_agreed(
     tmp_path: Path, trouble: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert START_UP == 15
-    monkeypatch.setattr(followers, "START_UP", 0.2)
-    monkeypatch.setattr(followers, "FINISHING", 0.2)
+    """Should it begin later, it gets all rows."""
+    monkeypatch.setattr(followers, "START_UP", 0.1)
     train(tmp_path / "plain", *BIGRAM)
-    assert train(tmp_path / "a", *BIGRAM, *trouble("Stuck")) == 0
+    assert train(tmp_path / "a", *BIGRAM, *trouble("BlockedInOpen")) == 0
     assert training.trace(tmp_path / "a") == training.trace(tmp_path / "plain")
-    (line,) = warnings(tmp_path / "a" / "run")
-    assert "logger Stuck is not ready after 0 s; the training goes on without it" in line
+    run = tmp_path / "a" / "run"
+    assert logger_warnings(run) == ["BlockedInOpen: not ready after 0.1 s"]
+    release(run)
+    assert stored(run, "BlockedInOpen") == ALL
+
+
+def test_loggers_wait_for_those_of_a_training_that_was_killed(
+    tmp_path: Path, trouble: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may still be storing its rows. The training does not wait."""
+    monkeypatch.setattr(followers, "START_UP", 2)
+    run = tmp_path / "a" / "run"
+    assert train(tmp_path / "a", *BIGRAM, "schedule=constant") == 0
+    (run / "loggers").mkdir()
+    with (run / "loggers" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        more = ("model=bigram", "schedule=constant", "train.steps=16", "resume=true")
+        assert train(tmp_path / "a", *more, *trouble("Saying")) == 0
+        assert logger_warnings(run) == ["Saying: not ready after 2 s"]
+        assert not (run / "Saying").exists()
+        os.mkfifo(run / "said")
+    (run / "said").open().close()
+    assert stored(run, "Saying") == [str(step) for step in range(17)]
+
+
+def test_a_logger_that_does_not_end_is_given_up(
+    tmp_path: Path, trouble: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followers, "FINISHING", 0.1)
+    assert train(tmp_path / "a", *BIGRAM, *trouble("BlockedInClose")) == 0
+    expected = ["BlockedInClose: failed (not finished within 0.1 s)"]
+    assert logger_warnings(tmp_path / "a" / "run") == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("Stuck", 143), ("StuckAtTheEnd", 0)], ids=["in open", "in close"]
+    ("name", "code"), [("SignalInOpen", 143), ("SignalInClose", 0)], ids=["in open", "in close"]
 )
 def test_a_signal_ends_the_waiting_for_a_logger(
-    name: str, code: int, tmp_path: Path, trouble: Callable[..., list[str]]
+    name: str,
+    code: int,
+    tmp_path: Path,
+    trouble: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By itself the logger would go on for longer than the guard."""
-    process = started(tmp_path / "a", *BIGRAM, *trouble(name))
-    wait_until((tmp_path / "a" / "run" / "begun").exists)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(GUARD) == code
-    (line,) = [line for line in warnings(tmp_path / "a" / "run") if "logger" in line]
-    assert f"logger {name} has not finished yet; it goes on by itself" in line
+    """It comes from the logger, which then blocks: without it the waiting would have no end."""
+    monkeypatch.setattr(followers, "LEAVING", 0.1)
+    run = tmp_path / "a" / "run"
+    assert train(tmp_path / "a", *BIGRAM, *trouble(name)) == code
+    (line,) = logger_warnings(run)
+    assert line == f"{name}: not finished yet, goes on without the training for up to 600 s"
+    release(run)
+    assert stored(run, name) == (ALL if code == 0 else stored(run, name))
+
+
+def test_the_times_that_a_training_waits() -> None:
+    """A start-up of 15 s; 10 s are what a training that is told to stop may take."""
+    fresh = importlib.util.find_spec("harness.loggers.followers")
+    assert fresh is not None
+    assert fresh.loader is not None
+    module = importlib.util.module_from_spec(fresh)
+    fresh.loader.exec_module(module)
+    assert (module.START_UP, module.LEAVING, module.FINISHING) == (15, 5, 60)
 
 
 def test_what_a_logger_has_not_stored_when_it_is_killed_comes_again(
@@ -464,24 +593,23 @@ def test_what_a_logger_has_not_stored_when_it_is_killed_comes_again(
 ) -> None:
     """Libraries hold rows for a while, and drop at once those that will come again."""
     folder, killed = tmp_path / "a", tmp_path / "a" / "run" / "killed"
-    chosen = ("model=bigram", "checkpoint.every=4", "schedule=constant", *trouble("Hoarder"))
+    chosen = ("model=bigram", "checkpoint.every=4", "schedule=constant", *trouble("Fine"))
     assert train(folder, *chosen, "train.steps=12") == 0
     (folder / "run" / "checkpoints" / "step-00000012.pt").unlink()
     killed.touch()
     assert train(folder, *chosen, "train.steps=16", "resume=true") == 0
     killed.unlink()
     assert train(folder, *chosen, "train.steps=20", "resume=true") == 0
-    stored = (folder / "run" / "hoard").read_text().split("\n")
-    assert stored == [str(step) for step in range(21)]
+    assert stored(folder / "run", "Fine") == [str(step) for step in range(21)]
 
 
-def test_a_logger_that_can_not_be_started_is_warned_of(
+def test_loggers_that_can_not_be_started_are_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert train(tmp_path / "a", *BIGRAM, "logger=tensorboard") == 0
-    (line,) = warnings(tmp_path / "a" / "run")
-    assert "logger tensorboard can't be started (" in line
+    assert train(tmp_path / "a", *BIGRAM, "logger=[local,tensorboard,wandb]") == 0
+    (line,) = logger_warnings(tmp_path / "a" / "run")
+    assert line.startswith("tensorboard, wandb: can't be started (")
 
 
 def test_a_server_that_never_answers_makes_wandb_go_offline(
@@ -501,23 +629,6 @@ def test_a_server_that_never_answers_makes_wandb_go_offline(
     files = [path for path in run.rglob("*") if path.is_file()]
     assert len(files) > 15
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
-
-
-# What they cost
-
-
-def test_the_bench_halts_the_loggers_by_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    # Two turns of steps with the loggers, and as many without.
-    assert bench_loggers.ratios([0, 0, 1, 1, 2, 3], [2.0, 4.0, 1.0, 1.0, 6.0, 3.0]) == [3.0, 2.0]
-    monkeypatch.setattr(bench_loggers, "TURN", 0.02)
-    monkeypatch.setattr(bench_loggers, "PAIRS", 4)
-    chosen = settings(tmp_path / "a", "model=bigram", "logger=[local,tensorboard]")
-    compute = Compute.choose("cpu", "fp32", False)
-    line = bench._logging(chosen, load_dataset(chosen), compute, step=0.001)
-    assert re.fullmatch(r"\d+\.\d{3} \(half of \d+ pairs .*\)", line)
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 # The local log
@@ -571,7 +682,32 @@ def test_a_damaged_line_takes_no_other_row_along(
     assert not caplog.records
 
 
+def test_a_file_that_grows_is_read_on_from_its_last_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / metrics.FILE
+    path.write_bytes(b'{"step": 0}\n{"st')
+    with path.open("rb") as reader, path.open("ab", buffering=0) as writer:
+        assert list(metrics.whole_lines(reader)) == [b'{"step": 0}\n']
+        assert list(metrics.whole_lines(reader)) == []
+        writer.write(b'ep": 1}\n{"step": 2}\n')
+        assert list(metrics.whole_lines(reader)) == [b'{"step": 1}\n', b'{"step": 2}\n']
+
+
+@pytest.mark.parametrize("long", [0, metrics.TAIL - 1, metrics.TAIL, 5 * metrics.TAIL])
+def test_the_last_row_is_found_from_the_end(long: int, tmp_path: Path) -> None:
+    path = tmp_path / metrics.FILE
+    assert metrics.last_row(path) is None
+    path.write_text('{"step": 3')
+    assert metrics.last_row(path) is None
+    path.write_text(f'{{"step": 3}}\n{{"step": 4, "a": "{"x" * long}"}}\n')
+    assert (metrics.last_row(path) or {}).get("step") == 4
+    with path.open("a") as file:
+        file.write('[5]\n{"step": NaN}\n{"step": 6, "a')
+    assert (metrics.last_row(path) or {}).get("step") == 4
+
+
 def test_a_histogram_is_strict_json_too() -> None:
+    kept = {"step": 3, "weights/a": Histogram([1, 2], [0.0, 0.5, 1.0])}
+    assert metrics.parse_row(strict_json(kept).encode()) == kept
     row = {"step": 3, "train/loss": math.nan, "weights/a": Histogram([1, 2], [0.0, 0.5, math.inf])}
     expected = {"counts": [1, 2], "edges": [0.0, 0.5, None]}
     assert json.loads(strict_json(row)) == {"step": 3, "train/loss": None, "weights/a": expected}

@@ -25,7 +25,7 @@ LOST = '{"status": "finished", "lost": {"characters": 9, "changed": 1, "examples
         ("summary.json", '{"status": "finished", "test": {"bits_per_byte": NaN}}', "strict JSON"),
         ("summary.json", '{"status": "finished", "flops_per_token": "1"}', "flops_per_token"),
         ("metrics.jsonl", '{"step": 0}\n{"st\n{"step": 2}\n', "metrics.jsonl line 2"),
-        ("metrics.jsonl", '{"loss": 0}\n', "metrics.jsonl line 1 has no step"),
+        ("metrics.jsonl", '{"loss": 0}\n', "metrics.jsonl line 1 is not a row"),
         # Integers that no float holds, and more digits than Python reads
         ("summary.json", f'{{"status": "finished", "parameters": {{"total": {HUGE}}}}}', "total"),
         ("test_nats.json", f'{{"nats": [{HUGE}], "start": 0, "bytes": 9}}', "test_nats.json"),

@@ -184,19 +184,30 @@ def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -
 
 
 def test_lion_steps_by_its_algorithm() -> None:
-    """Chen et al. 2023, algorithm 2, by hand."""
+    """Chen et al. 2023, algorithm 2, by hand: two rates, one of them changing, with and without
+    decay, and a weight that has no gradient in one step."""
     torch.manual_seed(0)
-    weight = nn.Parameter(torch.randn(3, 4))
-    groups = [{"params": [weight], "lr": 0.1, "weight_decay": 0.5, "hidden": True}]
+    decayed, free = (nn.Parameter(torch.randn(3, 4)) for _ in range(2))
+    groups = [
+        {"params": [decayed], "lr": 0.1, "weight_decay": 0.5, "hidden": True},
+        {"params": [free], "lr": 0.03},
+    ]
     optimizer = Lion(groups, lr=0.1, betas=(0.9, 0.99))
-    expected, momentum = weight.detach().clone(), torch.zeros(3, 4)
-    for _ in range(4):
-        weight.grad = torch.randn(3, 4)
-        step = (0.9 * momentum + 0.1 * weight.grad).sign() + 0.5 * expected
-        expected -= 0.1 * step
-        momentum = 0.99 * momentum + 0.01 * weight.grad
+    expected = {p: p.detach().clone() for p in (decayed, free)}
+    momentum = {p: torch.zeros(3, 4) for p in expected}
+    for step in range(6):
+        optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for p, rate, decay in ((decayed, 0.1 / (step + 1), 0.5), (free, 0.03, 0.0)):
+            p.grad = None if p is free and step == 2 else torch.randn(3, 4)
+            if p.grad is not None:
+                direction = (0.9 * momentum[p] + 0.1 * p.grad).sign() + decay * expected[p]
+                expected[p] -= rate * direction
+                momentum[p] = 0.99 * momentum[p] + 0.01 * p.grad
         optimizer.step()
-        torch.testing.assert_close(weight.detach(), expected)
+        for p, value in expected.items():
+            torch.testing.assert_close(p.detach(), value)
+    # Of each weight it keeps its momentum and nothing else.
+    assert [list(state) for state in optimizer.state_dict()["state"].values()] == [["exp_avg"]] * 2
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -6,8 +6,8 @@ Pages have the colours as the CSS variables --ink, --muted, --grid, --paper and 
 """
 
 # Okabe & Ito's hues (2008, "Color Universal Design"), moved in lightness until the first five stay
-# apart for deuteranopes, protanopes and tritanopes (tests/report/test_style.py), each with a contrast of
-# 3:1 with the paper (WCAG 2.2, 1.4.11).
+# apart for deuteranopes, protanopes and tritanopes (tests/report/test_style.py), each with a
+# contrast of 3:1 with the paper (WCAG 2.2, 1.4.11).
 LIGHT_SERIES = ("#234ed8", "#e06800", "#159a94", "#8b2f7a", "#a33a00", "#2584b3", "#3a3550")
 DARK_SERIES = ("#3f8fe0", "#ff6a2a", "#2fae9c", "#f6c6dc", "#f5e663", "#a9d6ff", "#9a8f86")
 
