@@ -23,9 +23,13 @@ def _compare() -> int:
     """
     options = _parse()
 
+    from harness.report.records.runs import find_runs
+
+    records = find_runs(options.paths)  # a wrong path is answered before matplotlib is imported
+
     from harness.report.outputs import compare
 
-    return compare(**vars(options))
+    return compare(records, **vars(options))
 
 
 def _parse() -> argparse.Namespace:

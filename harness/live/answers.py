@@ -12,7 +12,7 @@ from harness.config.keys import names_in_group
 from harness.live import trainings
 from harness.live.curves import AXES
 from harness.live.trainings import Trainings
-from harness.live.watch import Run, Watch
+from harness.live.watch import LiveRun, LiveRuns
 from harness.report.drawing.style import DASHES
 from harness.runs import process
 
@@ -34,11 +34,11 @@ class Refused(Exception):
 
 
 class Answers:
-    """Knows the runs of a Watch, and those of trainings that the page started. Each method raises
-    Refused for a question that has no answer. Safe to use from many threads."""
+    """About the runs of some folders and of trainings that the page started. Each method raises
+    Refused for a question without an answer. Thread-safe."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, runs: LiveRuns) -> None:
+        self.runs = runs
         self._trainings = Trainings(Path.cwd())
         self.questions: dict[str, Callable[[Query], Any]] = {
             "/api/setup": self._setup,
@@ -55,12 +55,12 @@ class Answers:
             "/api/cancel": self._cancel,
         }
 
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> list[LiveRun]:
         for folder in self._trainings.folders():
-            self.watch.add(folder)
-        return self.watch.runs()
+            self.runs.add(folder)
+        return self.runs.all()
 
-    def _find(self, name: str) -> Run:
+    def _find(self, name: str) -> LiveRun:
         found = next((run for run in self._runs() if run.id == name), None)
         if found is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such run any more")
@@ -71,7 +71,7 @@ class Answers:
     def _setup(self, query: Query) -> Any:
         """What a page needs once."""
         return {
-            "folders": [str(folder) for folder in self.watch.folders],
+            "folders": [str(folder) for folder in self.runs.folders],
             "dashes": DASHES,
             "axes": AXES,
             "choices": {group: names_in_group(group) for group in GROUPS},
@@ -122,7 +122,7 @@ class Answers:
         state = self._trainings.state(_number(query, "training", 0))
         if state is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
-        runs = [self.watch.add(folder).id for folder in state.pop("folders")]
+        runs = [self.runs.add(folder).id for folder in state.pop("folders")]
         return {**state, "runs": runs}
 
     # Orders

@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
 from harness.live.answers import MOST_CURVES, Answers, Query, Refused
-from harness.live.watch import Watch
+from harness.live.watch import LiveRuns
 from harness.report.html.pages import style_sheet
 
 ADDRESS = "127.0.0.1"
@@ -64,7 +64,7 @@ def bind(folders: Sequence[Path], port: int | None) -> Server:
     wanted = range(PORT, PORT + LATER_PORTS) if port is None else [port]
     for number in wanted:
         try:
-            return Server(Watch(folders), number)
+            return Server(LiveRuns(folders), number)
         except OSError as error:
             refusal = error
     raise UsageError(
@@ -74,12 +74,12 @@ def bind(folders: Sequence[Path], port: int | None) -> Server:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the runs of a Watch on 127.0.0.1. Raises OSError if the port is taken."""
+    """Serves the runs of some folders on 127.0.0.1. Raises OSError if the port is taken."""
 
     daemon_threads = True
 
-    def __init__(self, watch: Watch, port: int) -> None:
-        self.answers = Answers(watch)
+    def __init__(self, runs: LiveRuns, port: int) -> None:
+        self.answers = Answers(runs)
         self.key = secrets.token_urlsafe(24)
         self._tickets: set[str] = set()
         self.files = {f"/{path.name}": path.read_bytes() for path in PAGE.iterdir()}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
-from harness.runs import samples
+from harness.runs import config, samples
 
 
 class _Record(logging.Formatter):
@@ -42,7 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.config = path / config.FILE
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
         self.counts = path / "train_counts.npy"
