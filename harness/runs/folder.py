@@ -23,7 +23,7 @@ from harness.common.paths import REPOSITORY
 from harness.runs import config, samples
 
 
-class _Record(logging.Formatter):
+class _IndentedFormatter(logging.Formatter):
     """Lines of a record after its first are indented: no text in one can pose as another record."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -104,8 +104,8 @@ class RunFolder:
         screen = logging.StreamHandler()
         screen.setLevel(logging.ERROR if quiet else logging.INFO)
         file = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
-        screen.setFormatter(_Record("%(message)s"))
-        file.setFormatter(_Record("%(asctime)s %(levelname)s %(message)s"))
+        screen.setFormatter(_IndentedFormatter("%(message)s"))
+        file.setFormatter(_IndentedFormatter("%(asctime)s %(levelname)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("harness", "zoo", "py.warnings")]
         logging.captureWarnings(True)
         for logger in loggers:
