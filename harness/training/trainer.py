@@ -121,7 +121,8 @@ class Trainer:
         weight = self._scaler.scale(torch.full((), 1 / count, device=compute.device))
         loss = torch.zeros((), device=compute.device)
         with self._attempt:
-            for number in self._world.share(range(len(inputs_BT) // plan.batch_size)):
+            micro_batches = range(math.ceil(len(inputs_BT) / plan.batch_size))
+            for number in self._world.share(micro_batches):
                 self._check()
                 part = slice(number * plan.batch_size, (number + 1) * plan.batch_size)
                 # Dropout, too, is a function of its place: no generator's state need be kept.

@@ -41,10 +41,10 @@ def test_a_model_that_fits_nowhere_is_refused(
     needed = 16 * 300**2
     monkeypatch.setattr(memory, "total_memory", lambda device: needed)
     memory.require_room(settings, 300, torch.device("cpu"))
-    settings.train.ema = 0.9
+    settings = settings.replace(train=settings.train.replace(ema=0.9))
     with pytest.raises(UsageError, match="gradients and optimizer state take"):
         memory.require_room(settings, 300, torch.device("cpu"))
-    settings.train.ema = None
+    settings = settings.replace(train=settings.train.replace(ema=None))
     with pytest.raises(UsageError, match=r"model=bigram has 90,601 parameters with 301 tokens"):
         memory.require_room(settings, 301, torch.device("cpu"))
 

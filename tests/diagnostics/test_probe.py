@@ -95,7 +95,7 @@ def test_where_the_loss_fell() -> None:
 def test_a_rate_at_which_nothing_is_learnt_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.probe.probe", lambda *_: [2.0, 3.0] * 10)
+    monkeypatch.setattr("harness.diagnostics.lr_range.probe", lambda *_: [2.0, 3.0] * 10)
     chosen = (*GPT_SMALL, "train.steps=20", "train.seq_len=8")
     assert lr_range.task(composed(tmp_path / "a", *chosen)) == 1
     assert "the loss fell nowhere from its 2.000" in capsys.readouterr().out
@@ -143,7 +143,8 @@ def test_what_a_training_accumulates_is_a_probe_s_step(
         seen.extend(len(inputs) for _, (inputs, _) in steps)
         return [2.0] * 20
 
-    monkeypatch.setattr("harness.probe.probe", look)
+    for module in ("lr_range", "overfit"):
+        monkeypatch.setattr(f"harness.diagnostics.{module}.probe", look)
     chosen = (*GPT_SMALL, "train.steps=20", "train.seq_len=8", "train.batch_size=3")
     task(composed(tmp_path / "a", *chosen, "train.accumulate=4"))
     assert seen == [12] * 20

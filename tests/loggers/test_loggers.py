@@ -21,7 +21,7 @@ import pytest
 from harness.common.errors import RunFailure, UsageError
 from harness.common.paths import REPOSITORY
 from harness.common.rows import Histogram, strict_json
-from harness.config.settings import load_settings
+from harness.config.saved import load_settings
 from harness.loggers import build, followers
 from harness.loggers.flat import flat_results, flat_settings
 from harness.loggers.local import Local

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import drill
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.config.settings import read_settings
+from harness.diagnostics import drill
 from harness.runs import checkpoint
 from harness.runs.resume import resumed
 from harness.training import loop

@@ -29,9 +29,9 @@ RAGGED = """
 import json, os, sys
 import torch
 from harness.cli.hydra_app import run_hydra
-from harness.training import loop
+from harness.training import loop, trainer
 from harness import train
-drawn, trained = loop.draw_batch, loop.add_gradients
+drawn, trained = loop.draw_batch, trainer.add_gradients
 log = open(sys.argv.pop(1), "w", buffering=1)
 def draw_batch(ids, seed, step, rows, seq_len):
     inputs, targets = drawn(ids, seed, step, rows, seq_len)
@@ -42,7 +42,7 @@ def draw_batch(ids, seed, step, rows, seq_len):
 def add_gradients(model, features, targets, *rest):
     log.write(json.dumps(targets.tolist()) + "\\n")
     return trained(model, features, targets, *rest)
-loop.draw_batch, loop.add_gradients = draw_batch, add_gradients
+loop.draw_batch, trainer.add_gradients = draw_batch, add_gradients
 run_hydra(train.task)
 """
 
@@ -126,7 +126,10 @@ def test_all_stop_at_the_same_step_and_go_on_from_it(tmp_path: Path) -> None:
     plan = ("train.accumulate=2", "train.steps=100000", "eval.every=100000")
     run = tmp_path / "two" / "run"
     processes = start(tmp_path / "two", 2, *plan)
-    wait_until(lambda: len(micro_batches_there(tmp_path / "two")) > 5)
+    wait_until(
+        lambda: len(micro_batches_there(tmp_path / "two")) > 5,
+        alive=lambda: all(process.poll() is None for process in processes),
+    )
     processes[1].send_signal(signal.SIGTERM)  # one of them is told: both stop, and save
     ended = finish(processes)
     assert [code for code, _, _ in ended] == [143, 143], ended
@@ -147,7 +150,10 @@ def micro_batches_there(folder: Path) -> list[str]:
 def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
     plan = ("train.accumulate=2", "train.steps=100000", "eval.every=100000")
     processes = start(tmp_path / "two", 2, *plan)
-    wait_until(lambda: len(micro_batches_there(tmp_path / "two")) > 5)
+    wait_until(
+        lambda: len(micro_batches_there(tmp_path / "two")) > 5,
+        alive=lambda: all(process.poll() is None for process in processes),
+    )
     processes[1].kill()
     processes[0].communicate(timeout=GUARD)
     assert processes[0].returncode == 1

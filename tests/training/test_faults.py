@@ -22,12 +22,12 @@ from typing import get_args
 import pytest
 import torch
 
-from harness import drill
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.compute.device import Compute
 from harness.config.keys import names_in_group
 from harness.config.settings import BatchNorm
+from harness.diagnostics import drill
 from harness.runs import checkpoint
 from harness.runs.folder import RunFolder
 from harness.training import loop
