@@ -29,7 +29,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.rows import strict_json
 from harness.config.settings import CURRENCIES, Settings, read_settings
 from harness.runs import checkpoint, metrics
-from harness.runs.resume import resumed
+from harness.runs.resume import resumed_settings
 from harness.training.loop import OnBatch
 from harness.training.run import run
 
@@ -151,7 +151,7 @@ def train_or_go_on(overrides: list[str], folder: Path) -> None:
     def train() -> int:
         settings = read_settings(compose(overrides))
         if settings.resume:
-            settings = resumed(settings, overrides)
+            settings = resumed_settings(settings, overrides)
         return run(settings, recording)
 
     run_tool(train)

@@ -1,12 +1,11 @@
-"""samples.txt: the text that a run sampled, a block for each evaluation.
+"""samples.txt: the sampled text, a block for each evaluation.
 
     === step 250 ===
     First Citizen:
     \\=== this line was sampled without the backslash
 
 A block ends with a line break and an empty line. A line of text that begins with "=", or with
-backslashes and then "=", has one backslash more in the file: no text can pose as a heading, and
-each is read back as it was sampled.
+backslashes and then "=", is escaped by one more backslash: no text can pose as a heading.
 """
 
 from __future__ import annotations

@@ -104,9 +104,9 @@ def train(
     progress = Progress()
 
     if saved is not None:
-        with checkpoint.fitting(folder.checkpoints):
+        with checkpoint.restoring(folder.checkpoints):
             trainer.load_state_dict(saved)
-            progress = checkpoint.rebuilt(Progress, saved["progress"])
+            progress = checkpoint.from_checkpoint(Progress, saved["progress"])
         report(f"going on from step {progress.step}")
     # A resumed run takes the steps after its checkpoint again, and writes their records again.
     checkpoint.keep_only(folder.checkpoints, "best", progress.saved_best)
@@ -245,7 +245,7 @@ def train(
             best = checkpoint.load(folder.checkpoints, "best")
             if best is None or best["step"] != progress.best["step"]:
                 raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
-            with checkpoint.fitting(folder.checkpoints):
+            with checkpoint.restoring(folder.checkpoints):
                 evaluated.load_state_dict(best["model"])
         test = score(dataset.test)
         summary.test = Scored.of(test.summary())

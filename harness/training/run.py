@@ -73,7 +73,7 @@ def run(settings: Settings, on_batch: OnBatch = lambda step, batch: None) -> int
             settings = settings.replace(run_dir=nowhere, logger=local)
         if before is None or nowhere is not None:
             folder = _create_folder(settings)
-        with folder.claimed():
+        with folder.lock():
             saved = None
             if before is not None:
                 saved = checkpoint.load(before.checkpoints, "step")
@@ -115,7 +115,7 @@ def _train(
     with (
         folder.logging(quiet=not world.is_first),
         interrupt.listening(),
-        process.signed(folder.path) if world.is_first else nullcontext(),
+        process.process_file(folder.path) if world.is_first else nullcontext(),
         progress_bar(settings) if world.is_first else nullcontext(ignore_row) as on_step,
     ):
         LOG.info(f"run folder: {folder.path}")
@@ -215,7 +215,7 @@ def _require_free(folder: RunFolder) -> None:
     """Raises UsageError if the folder is there already or can't be made."""
     try:
         if folder.path.exists():
-            raise UsageError(folder.taken)
+            raise folder.already_exists()
         base = next(parent for parent in folder.path.absolute().parents if parent.exists())
     except OSError as error:
         raise UsageError(f"run_dir={show(folder.path)}: {error.strerror}") from error

@@ -21,7 +21,7 @@ from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.evaluation.nats import IGNORED
-from harness.runs.checkpoint import rebuilt
+from harness.runs.checkpoint import from_checkpoint
 from harness.training.distributed import ALONE, World
 from harness.training.gradients import Gradients
 from harness.training.guards import Attempt, Guard
@@ -164,7 +164,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         restore(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        self.guard = rebuilt(Guard, state["guard"])
+        self.guard = from_checkpoint(Guard, state["guard"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 
