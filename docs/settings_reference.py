@@ -13,12 +13,13 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from docs.import_graph import ROOT, modules
 
@@ -138,22 +139,21 @@ def _within(file: ConfigFile, setting: Setting) -> str:
 # Types
 
 
-def _own_settings() -> type:
-    """The dataclass of all settings, wherever in harness it lies."""
+def _own_settings() -> type[BaseModel]:
+    """The class of all settings, wherever in harness it lies."""
     for name, path in modules().items():
         if re.search(r"^class Settings\b", path.read_text(encoding="utf-8"), re.MULTILINE):
-            found: type = importlib.import_module(name).Settings
+            found: type[BaseModel] = importlib.import_module(name).Settings
             return found
     raise LookupError("no module of harness has a class Settings")
 
 
-def _types_of_dataclass(kind: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    hints = typing.get_type_hints(kind)
-    for each in fields(kind):
-        if is_dataclass(hints[each.name]):
-            yield from _types_of_dataclass(hints[each.name], f"{prefix}{each.name}.")
-        else:
-            yield prefix + each.name, _words(hints[each.name])
+def _types_of_settings(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, hint in typing.get_type_hints(kind).items():
+        if inspect.isclass(hint) and issubclass(hint, BaseModel):
+            yield from _types_of_settings(hint, f"{prefix}{name}.")
+        elif name in kind.model_fields:
+            yield prefix + name, _words(hint)
 
 
 def _types_of_class(target: str) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _words(hint: Any) -> str:
 
 def reference() -> str:
     """The whole reference, as Markdown."""
-    own = dict(_types_of_dataclass(_own_settings()))
+    own = dict(_types_of_settings(_own_settings()))
     config = read_file(CONF / "config.yaml")
     parts = ["## The run", _table(config, own, meanings([config]))]
     for group, files in groups().items():

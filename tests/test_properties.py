@@ -20,7 +20,6 @@ import torch
 from hypothesis import HealthCheck, assume, example, given
 from hypothesis import settings as hypothesis_settings
 
-from harness import schedule
 from harness.cli.hydra_app import run_hydra
 from harness.config.keys import names_in_group
 from harness.config.settings import Init
@@ -32,6 +31,7 @@ from harness.evaluation.score import resolve_stride, windows
 from harness.runs import checkpoint
 from harness.runs.checkpoint import REQUIRED, REQUIRED_TO_RESUME
 from harness.train import task
+from harness.training import schedules
 from harness.training.schedules import (
     Constant,
     Cosine,
@@ -148,7 +148,7 @@ def subclasses(cls: type) -> set[type]:
 
 
 def test_every_schedule_is_tried() -> None:
-    public = {each for each in subclasses(Schedule) if each.__module__ == schedule.__name__}
+    public = {each for each in subclasses(Schedule) if each.__module__ == schedules.__name__}
     assert {each for each in public if each.__name__[0] != "_"} - {Schedule} == set(SCHEDULES)
 
 

@@ -29,6 +29,7 @@ from harness.runs import metrics
 from tests import small_runs as training
 from tests.loggers.wandb_server import serving
 from tests.small_runs import rows, settings, train
+from tests.waiting import wait_until
 
 GPT_SMALL = ("model=gpt", "model.n_layer=1", "model.n_head=2", "model.n_embd=16", "train.steps=12")
 BIGRAM = ("model=bigram", "train.steps=12", "checkpoint.every=4")
@@ -346,7 +347,7 @@ def test_no_logger_is_imported_by_the_training_the_report_or_the_page() -> None:
     """Nor what only loggers need; choosing them is checked all the same."""
     code = """
 import sys
-import harness.live.__main__, harness.report.document, harness.training.run
+import harness.live.__main__, harness.report.html.document, harness.training.run
 from harness.cli.hydra_app import compose
 from harness.config.settings import read_settings
 from harness.training.checks import check_settings
@@ -477,6 +478,7 @@ def stored(run: Path, name: str) -> list[str]:
 def release(run: Path) -> None:
     """Let a blocked logger go on, and wait until the loggers' process has ended."""
     (run / "blocked").open("w").close()
+    wait_until((run / "loggers" / "lock").exists)  # it may not even have begun
     with (run / "loggers" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
