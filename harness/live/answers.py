@@ -1,4 +1,4 @@
-"""What the live page is told, and what it may order: questions in, JSON out."""
+"""The API of the live page: queries (GET) and commands (POST), answered as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Order = Mapping[str, str]
 
 
 class Refused(Exception):
-    """An answer other than what was asked for: a status, and why."""
+    """A request that is answered with an HTTP error: its status and the reason."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -66,7 +66,7 @@ class Answers:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such run any more")
         return found
 
-    # Questions
+    # Queries
 
     def _setup(self, query: Query) -> Any:
         """What a page needs once."""
@@ -87,8 +87,8 @@ class Answers:
         }
 
     def _curves(self, query: Query) -> Any:
-        """Of each run the curves asked for, thinned, and `read`: which share of its file they
-        cover. `names`: of all curves that any of these runs has."""
+        """For each run the requested curves, thinned, and `read`, the share of its file that is
+        read. `names`: of every curve that any of these runs has."""
         names, wanted = query.get("name", []), query.get("run", [])
         if len(names) * len(wanted) > MOST_CURVES:
             raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_CURVES} curves at once")
@@ -118,14 +118,14 @@ class Answers:
         return {name: run.metrics.snapshots(name) for name in names}
 
     def _training(self, query: Query) -> Any:
-        """How far a training is that this page started: its runs, or why it failed."""
+        """The state of a training that this page started: its runs, exit code and error."""
         state = self._trainings.state(_number(query, "training", 0))
         if state is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
         runs = [self.runs.add(folder).id for folder in state.pop("folders")]
         return {**state, "runs": runs}
 
-    # Orders
+    # Commands
 
     def _started(self, arguments: list[str]) -> Any:
         return {"training": self._trainings.start(arguments)}

@@ -1,5 +1,5 @@
-"""A metrics.jsonl that grows while it is read, thinned so that a run of any length takes bounded
-memory and is answered in bounded size.
+"""A growing metrics.jsonl, thinned so that a run of any length takes bounded memory and gives
+answers of bounded size.
 
 N rows, A axes, B buckets.
 """
@@ -34,8 +34,8 @@ Snapshot = dict[str, Any]
 
 
 class Curve:
-    """One metric over every axis. Neighbouring values are merged into buckets that know their mean
-    and their lowest and highest value, so that no spike is lost."""
+    """One metric over every axis. Neighbouring values are merged into buckets that keep their mean,
+    minimum and maximum, so that no spike is lost."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -45,7 +45,7 @@ class Curve:
         self._high_B = np.zeros(0)
 
     def add(self, axes_NA: np.ndarray, values_N: np.ndarray) -> None:
-        """Takes the values of further rows."""
+        """Append the values of further rows. axes_NA: their costs."""
         bucket_N = (self.count + np.arange(len(values_N))) // self._width
         more = int(bucket_N[-1]) + 1 - len(self._low_B)
         self._sums_BC = np.pad(self._sums_BC, ((0, more), (0, 0)))
@@ -65,8 +65,8 @@ class Curve:
     def points(
         self, axis: str, most: int, start: float = -math.inf, end: float = math.inf
     ) -> Points:
-        """At most `most` points between two places of an axis, and one on each side so that a line
-        leaves the picture: {"x", "y": means, "low", "high"}."""
+        """At most `most` points with `start` <= x <= `end`, and one more on each side so that a line
+        goes on to the edge: {"x", "y": means, "low", "high"}."""
         x_B = self._sums_BC[:, 1 + AXES.index(axis)] / self._sums_BC[:, 0]
         # A run from elsewhere may lack an axis.
         inside = np.flatnonzero((x_B >= start) & (x_B <= end))
@@ -90,7 +90,7 @@ class Curve:
 def _merge(
     sums_BC: np.ndarray, low_B: np.ndarray, high_B: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every `size` neighbouring buckets as one."""
+    """Merge every `size` neighbouring buckets into one."""
     if size <= 1:
         return sums_BC, low_B, high_B
     starts = np.arange(0, len(low_B), size)
@@ -102,14 +102,14 @@ def _merge(
 
 
 def _short(values: np.ndarray) -> list[float]:
-    """Rounded, so that an answer is half as long; steps and counts of bytes stay whole."""
+    """Rounded, which halves an answer; integers stay exact."""
     return [
         value if value.is_integer() else float(f"{value:.{DIGITS}g}") for value in values.tolist()
     ]
 
 
 class Snapshots:
-    """One metric whose values are histograms or lists: some of them, evenly over the run, and the
+    """One metric whose values are histograms or lists: a few, evenly spaced over the run, and the
     last."""
 
     def __init__(self) -> None:

@@ -505,7 +505,7 @@ def test_a_client_that_is_slow_or_silent_is_hung_up_on(
         return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(server, "PATIENCE", 0.3)
+        patch.setattr(server, "TIMEOUT", 0.3)
         assert hangs_up(b"", b"")
         assert hangs_up(b"GET / HTTP/1.1\r\n", b"x")
         assert hangs_up(b"POST /api/key HTTP/1.1\r\nHost: ", b"x")
