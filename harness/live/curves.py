@@ -65,8 +65,8 @@ class Curve:
     def points(
         self, axis: str, most: int, start: float = -math.inf, end: float = math.inf
     ) -> Points:
-        """At most `most` points with `start` <= x <= `end`, and one more on each side so that a line
-        goes on to the edge: {"x", "y": means, "low", "high"}."""
+        """At most `most` points with `start` <= x <= `end`, and one more on each side, which lets a
+        line go on to the edge: {"x", "y": means, "low", "high"}."""
         x_B = self._sums_BC[:, 1 + AXES.index(axis)] / self._sums_BC[:, 0]
         # A run from elsewhere may lack an axis.
         inside = np.flatnonzero((x_B >= start) & (x_B <= end))
