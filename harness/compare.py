@@ -34,9 +34,13 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=Path, metavar=where, help=f"write {what}")
     options = parser.parse_args()
 
+    from harness.report.records.runs import find_runs
+
+    records = find_runs(options.paths)  # a wrong path is answered before matplotlib is imported
+
     from harness.report.outputs import compare
 
-    return compare(**vars(options))
+    return compare(records, **vars(options))
 
 
 if __name__ == "__main__":

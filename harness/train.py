@@ -29,10 +29,10 @@ def task(cfg: DictConfig) -> int:
     settings = read_settings(cfg)
     require_trusted(settings)
 
-    from harness.runs.resume import resumed
+    from harness.runs.resume import resumed_settings
     from harness.training.run import run
 
-    return run(resumed(settings, overrides) if settings.resume else settings)
+    return run(resumed_settings(settings, overrides) if settings.resume else settings)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from harness import bench, compare, dashboard, evaluate, inside, prepare, sample
 from harness import train as training_command
 from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
+from harness.live import __main__ as live
 from tests.report.comparing import write_sweep
 from tests.small_runs import TEXT, train
 from tests.waiting import GUARD
@@ -43,6 +44,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "compare": compare.main,
     "inside": inside.main,
     "dashboard": dashboard.main,
+    "live": live.main,
 }
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +332,29 @@ def test_no_file_of_the_source_is_long() -> None:
     }
     assert len(lengths) > 50
     assert {path: length for path, length in lengths.items() if length > 500} == {}
+
+
+def classes_by_name(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """Each class's name, with the files that define one of that name."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(path.name)
+    return found
+
+
+@pytest.mark.parametrize("package", SOURCES)
+def test_no_two_classes_share_a_name(package: str) -> None:
+    found = classes_by_name(files(package))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
+
+
+def test_a_second_class_of_a_name_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("class Run:\n    class Cost: ...\n")
+    (tmp_path / "b.py").write_text("def late():\n    class Cost: ...\n")
+    found = classes_by_name(sorted(tmp_path.iterdir()))
+    assert found == {"Run": ["a.py"], "Cost": ["a.py", "b.py"]}
 
 
 def test_hooks_use_the_environments_own_tools() -> None:

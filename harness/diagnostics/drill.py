@@ -28,7 +28,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.rows import strict_json
 from harness.config.settings import CURRENCIES, read_settings
 from harness.runs import checkpoint, metrics
-from harness.runs.resume import resumed
+from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
 from harness.training.run import run
 
@@ -106,7 +106,7 @@ def train_or_resume(overrides: list[str], folder: Path) -> None:
 
     def train() -> int:
         settings = read_settings(compose(overrides))
-        return run(resumed(settings, overrides) if settings.resume else settings, record)
+        return run(resumed_settings(settings, overrides) if settings.resume else settings, record)
 
     run_tool(train)
 

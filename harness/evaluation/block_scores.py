@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from harness.common.files import atomic_write
 from harness.data.dataset import Dataset
 from harness.evaluation.score import Score
-from harness.runs.blocks import FILE, Blocks, block_size, per_block
+from harness.runs.blocks import Blocks, block_size, per_block
 
 
 def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
@@ -42,8 +39,7 @@ def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
         block_size(split.bytes),
         tuple(np.round(per_block(nats, sizes), 6).tolist()),
     )
-    with atomic_write(folder / FILE) as file:
-        file.write(json.dumps(asdict(blocks)).encode())
+    blocks.write(folder)
 
 
 def unknown_characters(pieces: Iterable[str], unknown: Iterable[str]) -> Iterator[tuple[int, int]]:

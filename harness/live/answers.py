@@ -1,4 +1,4 @@
-"""What the live page is told, and what it may order: questions in, JSON out."""
+"""The API of the live page: queries (GET) and commands (POST), answered as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.config.keys import names_in_group
 from harness.live import trainings
 from harness.live.curves import AXES
 from harness.live.trainings import Trainings
-from harness.live.watch import Run, Watch
+from harness.live.watch import LiveRun, LiveRuns
 from harness.report.drawing.style import DASHES
 from harness.runs import process
 
@@ -26,7 +26,7 @@ Order = Mapping[str, str]
 
 
 class Refused(Exception):
-    """An answer other than what was asked for: a status, and why."""
+    """A request that is answered with an HTTP error: its status and the reason."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -34,11 +34,11 @@ class Refused(Exception):
 
 
 class Answers:
-    """Knows the runs of a Watch, and those of trainings that the page started. Each method raises
-    Refused for a question that has no answer. Safe to use from many threads."""
+    """About the runs of some folders and of trainings that the page started. Each method raises
+    Refused for a question without an answer. Thread-safe."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, runs: LiveRuns) -> None:
+        self.runs = runs
         self._trainings = Trainings(Path.cwd())
         self.questions: dict[str, Callable[[Query], Any]] = {
             "/api/setup": self._setup,
@@ -55,23 +55,23 @@ class Answers:
             "/api/cancel": self._cancel,
         }
 
-    def _runs(self) -> list[Run]:
+    def _runs(self) -> list[LiveRun]:
         for folder in self._trainings.folders():
-            self.watch.add(folder)
-        return self.watch.runs()
+            self.runs.add(folder)
+        return self.runs.all()
 
-    def _find(self, name: str) -> Run:
+    def _find(self, name: str) -> LiveRun:
         found = next((run for run in self._runs() if run.id == name), None)
         if found is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such run any more")
         return found
 
-    # Questions
+    # Queries
 
     def _setup(self, query: Query) -> Any:
         """What a page needs once."""
         return {
-            "folders": [str(folder) for folder in self.watch.folders],
+            "folders": [str(folder) for folder in self.runs.folders],
             "dashes": DASHES,
             "axes": AXES,
             "choices": {group: names_in_group(group) for group in GROUPS},
@@ -87,8 +87,8 @@ class Answers:
         }
 
     def _curves(self, query: Query) -> Any:
-        """Of each run the curves asked for, thinned, and `read`: which share of its file they
-        cover. `names`: of all curves that any of these runs has."""
+        """For each run the requested curves, thinned, and `read`, the share of its file that is
+        read. `names`: of every curve that any of these runs has."""
         names, wanted = query.get("name", []), query.get("run", [])
         if len(names) * len(wanted) > MOST_CURVES:
             raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_CURVES} curves at once")
@@ -118,14 +118,14 @@ class Answers:
         return {name: run.metrics.snapshots(name) for name in names}
 
     def _training(self, query: Query) -> Any:
-        """How far a training is that this page started: its runs, or why it failed."""
+        """The state of a training that this page started: its runs, exit code and error."""
         state = self._trainings.state(_number(query, "training", 0))
         if state is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such training")
-        runs = [self.watch.add(folder).id for folder in state.pop("folders")]
+        runs = [self.runs.add(folder).id for folder in state.pop("folders")]
         return {**state, "runs": runs}
 
-    # Orders
+    # Commands
 
     def _started(self, arguments: list[str]) -> Any:
         return {"training": self._trainings.start(arguments)}

@@ -1,12 +1,11 @@
-"""A metrics.jsonl that grows while it is read, thinned so that a run of any length takes bounded
-memory and is answered in bounded size.
+"""A growing metrics.jsonl, thinned so that a run of any length takes bounded memory and gives
+answers of bounded size.
 
 N rows, A axes, B buckets.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
@@ -14,26 +13,29 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-AXES = ("step", "tokens", "bytes", "flops", "seconds")
+from harness.common.rows import Histogram, Row
+from harness.runs.damage import is_finite
+from harness.runs.metrics import COSTS, parse_row, whole_lines
+
+AXES = COSTS
 MOST_BUCKETS = 4096
 MOST_SNAPSHOTS = 24
 MOST_NAMES = 4096
 MOST_BINS = 2048
 BLOCK = 1 << 20
 DIGITS = 7
-DECODER = json.JSONDecoder(parse_int=float)  # no number is too large for a float; it is infinite
 
 Points = dict[str, list[float]]
 Snapshot = dict[str, Any]
 
 
 class Curve:
-    """One metric over every axis. Neighbouring values are merged into buckets that know their mean
-    and their lowest and highest value, so that no spike is lost."""
+    """One metric over every axis. Neighbouring values are merged into buckets that keep their mean,
+    minimum and maximum, so that no spike is lost."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -43,7 +45,7 @@ class Curve:
         self._high_B = np.zeros(0)
 
     def add(self, axes_NA: np.ndarray, values_N: np.ndarray) -> None:
-        """Takes the values of further rows."""
+        """Append the values of further rows. axes_NA: their costs."""
         bucket_N = (self.count + np.arange(len(values_N))) // self._width
         more = int(bucket_N[-1]) + 1 - len(self._low_B)
         self._sums_BC = np.pad(self._sums_BC, ((0, more), (0, 0)))
@@ -63,8 +65,8 @@ class Curve:
     def points(
         self, axis: str, most: int, start: float = -math.inf, end: float = math.inf
     ) -> Points:
-        """At most `most` points between two places of an axis, and one on each side so that a line
-        leaves the picture: {"x", "y": means, "low", "high"}."""
+        """At most `most` points with `start` <= x <= `end`, and one more on each side, which lets a
+        line go on to the edge: {"x", "y": means, "low", "high"}."""
         x_B = self._sums_BC[:, 1 + AXES.index(axis)] / self._sums_BC[:, 0]
         # A run from elsewhere may lack an axis.
         inside = np.flatnonzero((x_B >= start) & (x_B <= end))
@@ -88,7 +90,7 @@ class Curve:
 def _merge(
     sums_BC: np.ndarray, low_B: np.ndarray, high_B: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every `size` neighbouring buckets as one."""
+    """Merge every `size` neighbouring buckets into one."""
     if size <= 1:
         return sums_BC, low_B, high_B
     starts = np.arange(0, len(low_B), size)
@@ -100,14 +102,14 @@ def _merge(
 
 
 def _short(values: np.ndarray) -> list[float]:
-    """Rounded, so that an answer is half as long; steps and counts of bytes stay whole."""
+    """Rounded, which halves an answer; integers stay exact."""
     return [
         value if value.is_integer() else float(f"{value:.{DIGITS}g}") for value in values.tolist()
     ]
 
 
 class Snapshots:
-    """One metric whose values are histograms or lists: some of them, evenly over the run, and the
+    """One metric whose values are histograms or lists: a few, evenly spaced over the run, and the
     last."""
 
     def __init__(self) -> None:
@@ -132,84 +134,81 @@ class Snapshots:
         return [*self._kept, self._last]
 
 
-class Metrics:
-    """A metrics.jsonl, read from where the last reading ended. Safe to use from many threads."""
+class LiveMetrics:
+    """A growing metrics.jsonl; each reading goes on where the last one ended. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._forget(None)
+        self._reset(None)
 
-    def _forget(self, file: tuple[int, int] | None) -> None:
-        self._file = file
+    def _reset(self, inode: tuple[int, int] | None) -> None:
+        self._inode = inode
         self._offset = 0
-        self._size = 0
         self._curves: dict[str, Curve] = {}
         self._snapshots: dict[str, Snapshots] = {}
 
     def read(self, seconds: float = 0.25) -> float:
-        """Reads on, at most for about so long; returns which share of the file is read."""
+        """Reads on for at most about `seconds`; returns the share of the file that is read."""
         with self._lock:
             until = monotonic() + seconds
             try:
                 with self._path.open("rb") as file:
-                    found = _identity(file.fileno())
-                    size = file.seek(0, 2)
-                    # A resumed run replaces its file: rows of a past that is no longer its own.
-                    if found != self._file or size < self._offset:
-                        self._forget(found)
-                    self._size = size
+                    status = os.fstat(file.fileno())
+                    # A resumed run replaces its file: its rows may differ from those read before.
+                    inode = status.st_dev, status.st_ino
+                    if inode != self._inode or status.st_size < self._offset:
+                        self._reset(inode)
+                    file.seek(self._offset)
                     while self._read_block(file) and monotonic() < until:
                         pass
+                    return min(1.0, self._offset / status.st_size) if status.st_size else 1.0
             except OSError:
-                self._forget(None)
-            return self._offset / self._size if self._size else 1.0
+                self._reset(None)
+                return 1.0
 
-    def _read_block(self, file: Any) -> bool:
-        """Takes the whole lines of the next block; False where there is none as yet."""
-        file.seek(self._offset)
-        block = b""
-        while b"\n" not in block:
-            more = file.read(BLOCK)
-            if not more:
-                return False  # the last line is still being written
-            block += more
-        whole = block[: block.rindex(b"\n") + 1]
-        self._offset += len(whole)
-        self._take([row for line in whole.splitlines() if (row := _parse(line)) is not None])
-        return True
+    def _read_block(self, file: BinaryIO) -> bool:
+        """Adds the whole lines of about the next BLOCK bytes; False if there is none yet."""
+        rows, size = [], 0
+        for line in whole_lines(file):
+            if (row := parse_row(line)) is not None:
+                rows.append(row)
+            size += len(line)
+            if size >= BLOCK:
+                break
+        self._offset += size
+        self._add(rows)
+        return size > 0
 
-    def _take(self, rows: Sequence[dict[str, Any]]) -> None:
-        places: dict[str, list[int]] = defaultdict(list)
+    def _add(self, rows: Sequence[Row]) -> None:
+        indices: dict[str, list[int]] = defaultdict(list)
         values: dict[str, list[float]] = defaultdict(list)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             for name, value in row.items():
-                if type(value) is float:
-                    places[name].append(place)
+                if is_finite(value):
+                    indices[name].append(index)
                     values[name].append(value)
-                elif isinstance(value, (dict, list)):
-                    self._take_snapshot(row["step"], name, value)
+                elif isinstance(value, (Histogram, list)):
+                    self._add_snapshot(row["step"], name, value)
         axes_NA = np.array(
-            [[row[axis] if type(row.get(axis)) is float else math.nan for axis in AXES]
-             for row in rows]
-        ).reshape(-1, len(AXES))  # fmt: skip
+            [
+                [row[axis] if is_finite(row.get(axis)) else math.nan for axis in AXES]
+                for row in rows
+            ],
+            dtype=float,
+        ).reshape(-1, len(AXES))
         for name, found in values.items():
             if name in self._curves or len(self._curves) < MOST_NAMES:
                 curve = self._curves.setdefault(name, Curve())
-                values_N = np.array(found)
-                finite_N = np.isfinite(values_N)
-                if finite_N.any():
-                    curve.add(axes_NA[places[name]][finite_N], values_N[finite_N])
+                curve.add(axes_NA[indices[name]], np.array(found, dtype=float))
 
-    def _take_snapshot(self, step: float, name: str, value: dict[str, Any] | list[Any]) -> None:
-        if isinstance(value, list):
-            value = {"values": value}
-        shapes = ({"counts", "edges"}, {"values"})
-        sound = value.keys() in shapes and all(_are_numbers(each) for each in value.values())
-        if sound and "edges" in value:
-            sound = len(value["edges"]) == len(value["counts"]) + 1
-        if sound and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
-            self._snapshots.setdefault(name, Snapshots()).add({"step": step, **value})
+    def _add_snapshot(self, step: int, name: str, value: Histogram | list[Any]) -> None:
+        parts = {"values": value} if isinstance(value, list) else vars(value)
+        valid = all(map(_are_numbers, parts.values()))
+        if valid and isinstance(value, Histogram):
+            valid = len(value.edges) == len(value.counts) + 1
+        if valid and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
+            self._snapshots.setdefault(name, Snapshots()).add({"step": step, **parts})
 
     def names(self) -> list[str]:
         """The metrics that are numbers, but for the axes, in the order in which they came."""
@@ -233,49 +232,5 @@ class Metrics:
             return found.all() if found else []
 
 
-def last_row(path: Path) -> dict[str, float]:
-    """The numbers of the last whole row of a metrics.jsonl, found from its end; empty if there is
-    none."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            length = 1 << 14
-            while True:
-                file.seek(max(0, size - length))
-                lines = file.read(min(length, size)).split(b"\n")[:-1]
-                if length < size:
-                    lines = lines[1:]  # its beginning was cut off
-                for line in reversed(lines):
-                    row = _parse(line)
-                    if row is not None:
-                        return {name: value for name, value in row.items() if _is_number(value)}
-                if length >= size:
-                    return {}
-                length *= 4
-    except OSError:
-        return {}
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """A row, its numbers all floats; None if the line holds none."""
-    try:
-        row = DECODER.decode(line.decode(errors="replace"))
-    except (ValueError, RecursionError):
-        return None
-    step = row.get("step") if isinstance(row, dict) else None
-    return row if isinstance(step, float) and math.isfinite(step) else None
-
-
 def _are_numbers(values: Any) -> bool:
-    return (
-        isinstance(values, list) and 0 < len(values) <= MOST_BINS and all(map(_is_number, values))
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is float and math.isfinite(value)
-
-
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
+    return isinstance(values, list) and 0 < len(values) <= MOST_BINS and all(map(is_finite, values))

@@ -1,12 +1,12 @@
-"""The page's server: this machine only, and only whoever has the key.
+"""The page's server: for this machine only, and only with the key.
 
 Every user of the machine, and every website open in the same browser, can reach a port of
-127.0.0.1. So each question carries a key, in a header of its own: another site may not send one,
-and a cookie would go to the servers of others, too, at whatever port. The page itself says nothing
-of anybody's runs. The name asked for must be this machine's own (DNS rebinding).
+127.0.0.1. So each API request carries a key in a custom header, which other sites can't send. A
+cookie would also be sent to other users' servers, on any port. The page's own files hold nothing of
+any run. The Host header must name this machine (against DNS rebinding).
 
-It is the standard library's server: uvicorn would be no smaller, and has no limit on how long a
-client may be idle before its first request or take over its headers.
+It is the standard library's server: uvicorn would need no less code, and does not limit how long a
+client may be idle before its first request or take to send its headers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
 from harness.live.answers import MOST_CURVES, Answers, Query, Refused
-from harness.live.watch import Watch
+from harness.live.watch import LiveRuns
 from harness.report.html.pages import style_sheet
 
 ADDRESS = "127.0.0.1"
@@ -38,7 +38,7 @@ PAGE = Path(__file__).parent / "page"
 PORT = 8317
 LATER_PORTS = 20
 MOST_BODY = 1 << 14
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -59,12 +59,12 @@ HEADERS = {
 
 
 def bind(folders: Sequence[Path], port: int | None) -> Server:
-    """A server of the runs in these folders, on the port asked for, or else on the first free one
-    from PORT on. Raises UsageError if there is none."""
+    """A server of the runs in these folders, on `port`; None: the first free one from PORT on.
+    Raises UsageError if the port is taken."""
     wanted = range(PORT, PORT + LATER_PORTS) if port is None else [port]
     for number in wanted:
         try:
-            return Server(Watch(folders), number)
+            return Server(LiveRuns(folders), number)
         except OSError as error:
             refusal = error
     raise UsageError(
@@ -74,12 +74,12 @@ def bind(folders: Sequence[Path], port: int | None) -> Server:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the runs of a Watch on 127.0.0.1. Raises OSError if the port is taken."""
+    """Serves the runs of some folders on 127.0.0.1. Raises OSError if the port is taken."""
 
     daemon_threads = True
 
-    def __init__(self, watch: Watch, port: int) -> None:
-        self.answers = Answers(watch)
+    def __init__(self, runs: LiveRuns, port: int) -> None:
+        self.answers = Answers(runs)
         self.key = secrets.token_urlsafe(24)
         self._tickets: set[str] = set()
         self.files = {f"/{path.name}": path.read_bytes() for path in PAGE.iterdir()}
@@ -94,11 +94,11 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """To be typed into a browser."""
+        """The URL to open in a browser."""
         return f"http://{ADDRESS}:{self.port}/?key={self.key}"
 
     def ticket(self) -> str:
-        """An address that works once: a browser's command line is there for all to see."""
+        """A URL that works once: every user can see a browser's command line."""
         ticket = secrets.token_urlsafe(24)
         self._tickets.add(ticket)
         return f"http://{ADDRESS}:{self.port}/?key={ticket}"
@@ -113,11 +113,11 @@ class Server(ThreadingHTTPServer):
         return hmac.compare_digest(key.encode(errors="replace"), self.key.encode())
 
 
-class Question(io.RawIOBase):
-    """What a client sends, for as long as PATIENCE lasts. Raises TimeoutError.
+class RequestReader(io.RawIOBase):
+    """Reads what a client sends, for at most TIMEOUT seconds. Raises TimeoutError.
 
-    The whole request must be there by then, and not only its next byte: a client that is idle or
-    sends its headers slowly holds a thread no longer than that.
+    The limit is for the whole request, not for the next byte: an idle or slow client holds a thread
+    no longer than that.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -132,7 +132,7 @@ class Question(io.RawIOBase):
         try:
             return self._connection.recv_into(buffer)
         finally:
-            self._connection.settimeout(PATIENCE)  # of what is sent
+            self._connection.settimeout(TIMEOUT)  # for the answer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -145,11 +145,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self._question = Question(self.connection)
-        self.rfile = io.BufferedReader(self._question)
+        self._reader = RequestReader(self.connection)
+        self.rfile = io.BufferedReader(self._reader)
 
     def handle_one_request(self) -> None:
-        self._question.until = monotonic() + PATIENCE
+        self._reader.until = monotonic() + TIMEOUT
         super().handle_one_request()
 
     def do_GET(self) -> None:
@@ -162,14 +162,14 @@ class Handler(BaseHTTPRequestHandler):
         self._respond(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: an address may hold the key, and a page asks every second."""
+        """No log: a URL may hold the key, and a page sends a request every second."""
 
     def _respond(self, answer: Callable[[str, Query], None]) -> None:
         try:
             self._require_own_name()
             answer(*self._address())
         except Refused as refused:
-            # What is left of the request was not read: the connection can't go on.
+            # The rest of the request was not read: the connection can't be used again.
             self.close_connection = True
             self._send_json({"error": str(refused)}, refused.status)
         except UsageError as error:
@@ -186,11 +186,11 @@ class Handler(BaseHTTPRequestHandler):
                 HTTPStatus.BAD_REQUEST, f"an address that means nothing: {error}"
             ) from error
 
-    # Who may ask
+    # Authentication
 
     def _require_own_name(self) -> None:
         name, _, port = self.headers.get("Host", "").rpartition(":")
-        # Any port: a tunnel to this machine may begin at another.
+        # Any port: a tunnel to this machine may have another one.
         if name not in NAMES or not port.isdigit():
             raise Refused(HTTPStatus.FORBIDDEN, f"this page is at http://{ADDRESS}, and only there")
 
@@ -209,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Origin") != f"http://{self.headers.get('Host')}":
             raise Refused(HTTPStatus.FORBIDDEN, "another site may not ask this")
 
-    # What is answered
+    # Requests
 
     def _get(self, path: str, query: Query) -> None:
         if path in self.server.files:
@@ -223,7 +223,7 @@ class Handler(BaseHTTPRequestHandler):
     def _post(self, path: str, query: Query) -> None:
         self._require_own_origin()
         if path == "/api/key":
-            self.close_connection = True  # a body, of which nothing is wanted, was not read
+            self.close_connection = True  # a body, if there is one, was not read
             self._send_json({"key": self._admitted()})
             return
         self._require_key()
@@ -242,18 +242,18 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json(self.server.answers.orders[path](asked))
 
     def _admitted(self) -> str:
-        """The key, for whoever has it or a ticket."""
+        """The key, in exchange for the key or a ticket."""
         if not self.server.admits(self._key):
             raise Refused(HTTPStatus.FORBIDDEN, "This key is of an earlier server, or used up.")
         return self.server.key
 
-    # How it is sent
+    # Answers
 
     def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(strict_json(value).encode(), "application/json", status)
 
     def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
-        # A browser that has it already, as most who ask every second do, is told so.
+        # Most answers have not changed since the last request: 304 instead.
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         if status == HTTPStatus.OK and self.headers.get("If-None-Match") == tag:
             body, status = b"", HTTPStatus.NOT_MODIFIED

@@ -1,4 +1,4 @@
-"""Trainings begun from the page: `python -m harness.train`, and nothing else, without a shell."""
+"""Trainings started from the page: `python -m harness.train` and nothing else, without a shell."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from harness.common.errors import UsageError
 
 COMMAND = (sys.executable, "-m", "harness.train")
-# What of a process's output is looked at: where its runs lie is said early, how it failed late.
+# The parts of a process's output that are read: its run folders come first, its error last.
 HEAD_BYTES, TAIL_BYTES = 1 << 18, 1 << 12
 RUN_FOLDER = re.compile(r"^run folder: (.+)$", re.MULTILINE)
 
 
 class Training:
-    """One process. It outlives the page's server: what it prints goes to a file without a name."""
+    """One process, which outlives the server. Its output goes to an unnamed temporary file."""
 
     def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
         self._cwd = cwd
@@ -40,7 +40,7 @@ class Training:
         )
 
     def folders(self) -> list[Path]:
-        """Of the runs that it has begun so far."""
+        """The folders of the runs that it has started so far."""
         return [self._cwd / found for found in RUN_FOLDER.findall(self._read(0, HEAD_BYTES))]
 
     def exit_code(self) -> int | None:
@@ -56,17 +56,16 @@ class Training:
         return said[-1].removeprefix("error: ") if said else f"exit code {self.exit_code()}"
 
     def stop(self) -> None:
-        """Asks it to save and leave. A process of ours that ended is known to have: its number
-        can't be another's yet."""
+        """Send SIGTERM: it saves and exits. Popen never signals a process that has ended."""
         self._process.terminate()
 
     def _read(self, start: int, size: int) -> str:
-        # Not by seeking: the place in the file is shared with the process that writes it.
+        # Not by seeking: the file's position is shared with the process that writes it.
         return os.pread(self._printed.fileno(), size, start).decode(errors="replace")
 
 
 class Trainings:
-    """Those begun since the server was. Safe to use from many threads."""
+    """The trainings that this server started. Thread-safe."""
 
     def __init__(self, cwd: Path) -> None:
         self._cwd = cwd
@@ -75,7 +74,7 @@ class Trainings:
         self._lock = threading.Lock()
 
     def start(self, arguments: Sequence[str]) -> int:
-        """Begins a training; returns its number. Raises UsageError for what is no setting."""
+        """Start a training; returns its number. Raises UsageError for an invalid argument."""
         for argument in arguments:
             if "\0" in argument:
                 raise UsageError("a setting can't hold a NUL character")
@@ -90,7 +89,7 @@ class Trainings:
             return number
 
     def state(self, number: float) -> dict[str, Any] | None:
-        """How far it is; None if there is none of that number."""
+        """Its run folders, exit code and error; None if there is no such training."""
         with self._lock:
             training = self._all.get(number)
             if training is None:
@@ -99,12 +98,12 @@ class Trainings:
             return {"folders": training.folders(), "exit_code": code, "error": training.error()}
 
     def folders(self) -> list[Path]:
-        """Of all runs begun so far."""
+        """The folders of all runs started so far."""
         with self._lock:
             return [folder for training in self._all.values() for folder in training.folders()]
 
     def stop(self, number: float) -> bool:
-        """Stops that one; False if there is none of that number."""
+        """False if there is no such training."""
         with self._lock:
             training = self._all.get(number)
             if training is not None:
@@ -113,7 +112,7 @@ class Trainings:
 
 
 def split(line: str) -> list[str]:
-    """The arguments in a command line as one types it, with or without `python -m harness.train`.
+    """The arguments of a typed command line, with or without `python -m harness.train`.
 
     Raises UsageError for quotes that do not end.
     """
@@ -125,7 +124,7 @@ def split(line: str) -> list[str]:
 
 
 def resume(folder: Path) -> list[str]:
-    """The arguments that go on with a stopped run, whatever its folder is called."""
-    # A folder's name may hold anything, `${…}` included, which here means nothing.
+    """The arguments that resume a run, whatever its folder is called."""
+    # A folder's name may hold anything, even `${…}`, which must not be interpolated.
     plain = QuotedString(str(folder).replace("${", "\\${"), Quote.double)
     return [f"run_dir={plain.with_quotes()}", "resume=true"]

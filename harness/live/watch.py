@@ -1,4 +1,4 @@
-"""What is known of the runs in some folders, as they are now; reads nothing but run folders."""
+"""The current state of the runs in some folders."""
 
 from __future__ import annotations
 
@@ -6,54 +6,52 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
+from harness.common.files import read_tail
 from harness.common.text import printable
 from harness.config.settings import CURRENCIES
-from harness.live.curves import Metrics, last_row
-from harness.loggers.local import Local
+from harness.live.curves import LiveMetrics
 from harness.report.records.runs import RunRecord, read_run, run_folders
-from harness.runs import process, samples
+from harness.runs import config, metrics, process, samples, summary
 from harness.runs.damage import DamageError, is_finite
-from harness.runs.files import plain_yaml
 
 RESCAN_SECONDS = 2.0
 SILENT_SECONDS = 600.0
 MOST_SAMPLES = 40
 SAMPLE_CHARACTERS = 4000
-TAIL_BYTES = 1 << 17
+SAMPLES_BYTES = 1 << 17
 LOG_BYTES = 1 << 14
 CONFIG_BYTES = 1 << 17
 
 Card = dict[str, Any]
 
 
-class Run:
-    """One run's folder. `id` names it in addresses, so that no path ever comes from one."""
+class LiveRun:
+    """One run's folder. Requests name it by `id`, so that no path ever comes from a request."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.id = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        self.metrics = Metrics(folder / Local.FILE)
+        self.metrics = LiveMetrics(folder / metrics.FILE)
         self._read: tuple[Any, RunRecord] | None = None
 
     @property
     def record(self) -> RunRecord:
         """Its summary and configuration, read again when they have changed."""
-        files = [self.folder / name for name in ("summary.json", "config.yaml")]
-        now = [_stamp(path) for path in files]
+        now = [_stamp(self.folder / name) for name in (summary.FILE, config.FILE)]
         if self._read is None or self._read[0] != now:
             self._read = now, read_run(self.folder, with_metrics=False)
         return self._read[1]
 
     def card(self) -> Card:
         """What the list shows of it; no field is ever missing, unknown ones are None."""
-        record, metrics = self.record, self.folder / Local.FILE
-        row = last_row(metrics) if record.status == "running" else {}
-        row = {name: value for name, value in row.items() if is_finite(value)}
+        record, rows = self.record, self.folder / metrics.FILE
+        last = metrics.last_row(rows) if record.status == "running" else None
+        row = {name: value for name, value in (last or {}).items() if is_finite(value)}
         status, alive = self._status()
         currency, total = _budget(record.config)
         spent = row.get(
@@ -88,11 +86,11 @@ class Run:
             "flops_per_token": record.flops_per_token,
             "tokens_per_second": speed,
             "peak_memory_bytes": record.train.peak_memory_bytes,
-            "begun": _changed(self.folder / "config.yaml"),
-            "changed": max(_changed(metrics), _changed(self.folder / "summary.json")),
+            "begun": _changed(self.folder / config.FILE),
+            "changed": max(_changed(rows), _changed(self.folder / summary.FILE)),
             "in_sweep": (self.folder.parent / "multirun.yaml").exists(),
             "can_stop": alive is True,
-            "can_resume": status in ("stopped", "lost") and (self.folder / "config.yaml").exists(),
+            "can_resume": status in ("stopped", "lost") and (self.folder / config.FILE).exists(),
         }
 
     def _status(self) -> tuple[str, bool | None]:
@@ -101,7 +99,7 @@ class Run:
         if status != "running":
             return status, False
         alive = process.is_alive(self.folder)
-        if alive is None and time() - _changed(self.folder / Local.FILE) > SILENT_SECONDS:
+        if alive is None and time() - _changed(self.folder / metrics.FILE) > SILENT_SECONDS:
             return "silent", None  # on another machine, perhaps: who knows
         return ("lost" if alive is False else "running"), alive
 
@@ -109,10 +107,10 @@ class Run:
         """What its own page shows beside the card and the curves."""
         record = self.record
         return {
-            "config": _yaml(_head(self.folder / "config.yaml", CONFIG_BYTES)),
+            "config": _config(self.folder / config.FILE),
             "flat_config": record.config,
             "samples": _samples(self.folder / samples.FILE),
-            "log": _tail(self.folder / "train.log", LOG_BYTES),
+            "log": read_tail(self.folder / "train.log", LOG_BYTES).decode(errors="replace"),
             "versions": record.versions,
             "git": record.git,
             "machine": record.machine,
@@ -120,42 +118,39 @@ class Run:
         }
 
 
-class Watch:
-    """The runs at any depth below some folders. Safe to use from many threads."""
+class LiveRuns:
+    """The runs at any depth below some folders. Thread-safe."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = [folder.absolute() for folder in folders]
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, LiveRun] = {}
         self._scanned: float | None = None
         self._lock = threading.Lock()
 
-    def add(self, folder: Path) -> Run:
-        """Also watch this run."""
+    def add(self, folder: Path) -> LiveRun:
+        """Also follow this run."""
         with self._lock:
             if folder not in self.folders:
                 self.folders.append(folder)
-            run = Run(folder.resolve())
+            run = LiveRun(folder.resolve())
             return self._runs.setdefault(run.id, run)
 
-    def runs(self) -> list[Run]:
+    def all(self) -> list[LiveRun]:
+        """Every run; looks for new and removed folders every few seconds."""
         with self._lock:
             if self._scanned is None or monotonic() - self._scanned > RESCAN_SECONDS:
                 found = (run for folder in self.folders for run in run_folders(folder))
-                fresh = [Run(folder.resolve()) for folder in found]
+                fresh = [LiveRun(folder.resolve()) for folder in found]
                 self._runs = {run.id: self._runs.get(run.id, run) for run in fresh}
                 self._scanned = monotonic()
             return list(self._runs.values())
 
-    def find(self, name: str) -> Run | None:
-        """The run of that id."""
-        return next((run for run in self.runs() if run.id == name), None)
 
-
-def _budget(config: Any) -> tuple[str, float | None]:
-    """Currency and amount, from a flat configuration whose values are text."""
+def _budget(settings: Mapping[str, str]) -> tuple[str, float | None]:
+    """Currency and amount, from the flat configuration."""
     for currency in CURRENCIES:
         try:
-            return currency, float(config[f"train.{currency}"])
+            return currency, float(settings[f"train.{currency}"])
         except (KeyError, ValueError):
             continue
     return "steps", None
@@ -163,38 +158,25 @@ def _budget(config: Any) -> tuple[str, float | None]:
 
 def _samples(path: Path) -> list[dict[str, Any]]:
     """The last samples: [{"step", "text"}]."""
-    last = samples.read(path, TAIL_BYTES)[-MOST_SAMPLES:]
+    last = samples.read(path, SAMPLES_BYTES)[-MOST_SAMPLES:]
     return [{"step": step, "text": printable(text)[:SAMPLE_CHARACTERS]} for step, text in last]
 
 
-def _yaml(text: str) -> Any:
-    """What a configuration says, as JSON can; as text where it is none that a run writes."""
+def _config(path: Path) -> Any:
+    """Its settings as JSON values; its text where no run would have written it."""
     try:
-        return json.loads(json.dumps(plain_yaml(text, "config.yaml"), default=str))
+        with path.open("rb") as file:
+            text = file.read(CONFIG_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    try:
+        return json.loads(json.dumps(config.parse_yaml(text), default=str))
     except (DamageError, RecursionError, ValueError, TypeError):
         return text
 
 
-def _head(path: Path, size: int) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(size).decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _tail(path: Path, size: int) -> str:
-    """The whole lines in its last bytes: what is left of a line could pose as another."""
-    try:
-        with path.open("rb") as file:
-            start = file.seek(max(0, file.seek(0, 2) - size))
-            text = file.read(size).decode(errors="replace")
-    except OSError:
-        return ""
-    return text.partition("\n")[2] if start else text
-
-
-def _stamp(path: Path) -> Sequence[int] | None:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the file does; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -203,7 +185,7 @@ def _stamp(path: Path) -> Sequence[int] | None:
 
 
 def _changed(path: Path) -> float:
-    """When, in seconds since 1970; 0 if it is not there."""
+    """The time of its last change, in seconds since 1970; 0 if it is not there."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -211,7 +193,7 @@ def _changed(path: Path) -> float:
 
 
 def _shown(folder: Path) -> str:
-    """As short as it can be typed from here."""
+    """Relative to the working directory where it lies below it."""
     try:
         return str(folder.relative_to(Path.cwd()))
     except ValueError:

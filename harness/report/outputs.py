@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.common.errors import UsageError
 from harness.report.drawing.plots import write_plots
 from harness.report.html.document import write_report
-from harness.report.records.runs import RunRecord, find_runs
+from harness.report.records.runs import RunRecord
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text import export
 from harness.report.text.terminal import print_comparison
 
 
 def compare(
-    paths: Sequence[Path],
+    records: Sequence[RunRecord],
     *,
+    paths: Sequence[Path],
     out: Path | None,
     plots: Path | None,
     markdown: Path | None,
     csv: Path | None,
     runs_csv: Path | None,
 ) -> int:
-    """Print the comparison of the runs in `paths`, and write what has a path of its own.
-
-    Raises UsageError for a path without runs, and for one that can't be written.
-    """
-    records = find_runs(paths)
+    """Print the comparison of these runs, which were found in `paths`, and write every form that
+    has a path. Raises UsageError for a path that can't be written."""
     print_comparison(records, sys.stdout)
-    for line in _write(records, paths, out, plots, markdown, csv, runs_csv):
-        print(line)
-    return 0
-
-
-def _write(
-    records: Sequence[RunRecord],
-    paths: Sequence[Path],
-    out: Path | None,
-    plots: Path | None,
-    markdown: Path | None,
-    csv: Path | None,
-    runs_csv: Path | None,
-) -> Iterator[str]:
     comparison = compare_runs(records)
     try:
         for path, write in (
@@ -53,11 +37,12 @@ def _write(
         ):
             if path is not None:
                 path.write_text(write(), encoding="utf-8", errors="replace")
-                yield f"{path} written"
+                print(f"{path} written")
         if out is not None:
             write_report(records, out, paths)
-            yield f"{out} written"
+            print(f"{out} written")
         if plots is not None:
-            yield f"{plots}: {len(write_plots(records, plots))} files written"
+            print(f"{plots}: {len(write_plots(records, plots))} files written")
     except OSError as error:
         raise UsageError(f"{error.filename}: can't be written ({error.strerror})") from None
+    return 0

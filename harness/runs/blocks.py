@@ -1,26 +1,29 @@
-"""test_nats.json: the nats of each block of the test text. By them two runs can be compared on the
-same bytes, whatever their tokenizers."""
+"""test_nats.json: the nats of each block of the test text. Two runs can be compared on the same
+bytes by their blocks, whatever their tokenizers."""
 
 from __future__ import annotations
 
+import json
 import math
-import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.files import atomic_write
+from harness.runs.damage import DamageError, is_finite, parse_json
+
 FILE = "test_nats.json"
-SMALLEST, MOST = 256, 4096  # bytes of a block; blocks of a text
+MIN_BLOCK_BYTES, MAX_BLOCKS = 256, 4096
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The nats that a model paid for each block of `block_bytes` bytes of a text.
+    """The nats of a model for each block of `block_bytes` bytes of a text.
 
-    corpus: SHA-256 of the whole text, of which these are `bytes` bytes from `start` on. The last
-    block may be shorter. The first token is context and costs nothing.
+    corpus: SHA-256 of the whole text. The blocks cover `bytes` bytes of it from `start` on; the
+    last one may be shorter. The first token is context and costs nothing.
     """
 
     corpus: str
@@ -33,12 +36,11 @@ class Blocks:
         """Raises ValueError for blocks that no run writes."""
         counts = (self.start, self.bytes, self.block_bytes)
         if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
-            raise ValueError("start, bytes or block_bytes is no count")
-        most = sys.float_info.max  # math.isfinite raises for an integer beyond it
-        if not all(type(nats) in (int, float) and abs(nats) <= most for nats in self.nats):
+            raise ValueError("start, bytes or block_bytes is not a count")
+        if not all(map(is_finite, self.nats)):
             raise ValueError("nats are not all finite numbers")
         if not isinstance(self.corpus, str):
-            raise ValueError("corpus is no digest")
+            raise ValueError("corpus is not a digest")
         if not self.bytes or self.block_bytes != block_size(self.bytes):
             raise ValueError(f"a text of {self.bytes} bytes has no blocks of {self.block_bytes}")
         if len(self.nats) != math.ceil(self.bytes / self.block_bytes):
@@ -46,7 +48,7 @@ class Blocks:
 
     @property
     def text(self) -> tuple[str, int, int]:
-        """Which bytes these are: blocks of equal `text` can be compared one by one."""
+        """Identifies the bytes: blocks of equal `text` can be compared one by one."""
         return self.corpus, self.start, self.bytes
 
     @property
@@ -54,12 +56,17 @@ class Blocks:
         """The bytes of each block."""
         return np.diff(borders(self.bytes))
 
+    def write(self, folder: Path) -> None:
+        """Raises RunFailure if it can't be written."""
+        with atomic_write(folder / FILE) as file:
+            file.write(json.dumps(asdict(self)).encode())
+
 
 def block_size(text_bytes: int) -> int:
-    """256 bytes, doubled until no more than 4096 blocks cover the text: a function of the text
-    alone, so that all runs on it agree."""
-    size = SMALLEST
-    while text_bytes > MOST * size:
+    """256 bytes, doubled until at most 4096 blocks cover the text. It depends on the text alone, so
+    that all runs on it agree."""
+    size = MIN_BLOCK_BYTES
+    while text_bytes > MAX_BLOCKS * size:
         size *= 2
     return size
 
@@ -70,21 +77,27 @@ def borders(text_bytes: int) -> NDArray[np.int64]:
 
 
 def per_block(nats: NDArray[np.floating], sizes: NDArray[np.integer]) -> NDArray[np.float64]:
-    """The nats of each block, from those of each token and how many bytes it stands for.
+    """The nats of each block, from the nats of each token and the bytes it stands for.
 
-    A token across a border is shared out in proportion to its bytes on each side, so that every
-    block holds exactly its bytes, and the blocks add up to the sum of all nats.
+    A token across a border is divided in proportion to its bytes on each side. So every block holds
+    exactly its bytes, and the blocks sum to the nats of all tokens.
     """
     ends = np.concatenate(([0], np.cumsum(sizes)))
     spent = np.concatenate(([0.0], np.cumsum(nats, dtype=np.float64)))
     at_borders = np.interp(borders(int(ends[-1])), ends, spent)
-    at_borders[0], at_borders[-1] = 0, spent[-1]  # where tokens of no bytes lie, too
+    at_borders[0], at_borders[-1] = 0, spent[-1]  # also with tokens of no bytes there
     return np.diff(at_borders)
 
 
-def parse(document: dict[str, Any]) -> Blocks:
-    """What `write_test_blocks` wrote. Raises ValueError for anything else."""
+def read(folder: Path) -> Blocks | None:
+    """None if there are none: the tokenizer is lossy, or the run is older than this file. Raises
+    DamageError and OSError."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    document = parse_json(text, FILE)
     try:
         return Blocks(**document | {"nats": tuple(document["nats"])})
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"not the blocks of a test score ({error})") from None
+    except (TypeError, KeyError, ValueError) as error:
+        raise DamageError(f"{FILE}: not the blocks of a test score ({error})") from None

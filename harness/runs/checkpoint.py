@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there: written aside, flushed to the disk, verified, then moved
-into place; only then do older ones go.
+"""Atomic checkpoints: written to a temporary file, flushed, verified, then moved into place. Older
+ones are removed only afterwards.
 
-`step-00000500.pt` holds all it takes to go on; `best-00000500.pt` the weights that scored best.
-Beside each lies its SHA-256, in the format `sha256sum -c` reads.
+`step-00000500.pt` holds everything needed to resume, `best-00000500.pt` the best weights. Beside
+each lies its SHA-256, in the format that `sha256sum -c` reads.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from harness.common.values import fits, show
 T = TypeVar("T")
 LOG = logging.getLogger("harness")
 FORMAT = 3
-# What every checkpoint holds, and what more it takes to go on from one.
-HELD = {"step": int, "model": dict, "tokenizer": str, "corpus": str, "settings": dict}
-TO_GO_ON = {"optimizer": dict, "scaler": dict, "progress": dict, "guard": dict}
+# The fields of every checkpoint, and those that resuming needs, too.
+REQUIRED = {"step": int, "model": dict, "tokenizer": str, "corpus": str, "settings": dict}
+REQUIRED_TO_RESUME = {"optimizer": dict, "scaler": dict, "progress": dict, "guard": dict}
 
 
 def save(
     folder: Path, kind: str, step: int, state: dict[str, Any], keep: Collection[int | None]
 ) -> Path:
-    """Write one checkpoint, and read it back from the disk against the digest of what was meant to
-    be written; then remove the others of its kind but those of the steps to `keep`.
+    """Write one checkpoint and verify what is on the disk by its SHA-256. Then remove the others of
+    its kind, except those of the steps to `keep`.
 
-    Raises RunFailure when it can't be written; what was there before is then untouched.
+    Raises RunFailure if it can't be written; older checkpoints are then untouched.
     """
     path = _path(folder, kind, step)
     with atomic_write(path) as file:
-        hashing = _Hashing(file)
+        hashing = _HashingFile(file)
         contents = {"format": FORMAT, "kind": kind, "step": step, **state}
         torch.save(contents, cast(IO[bytes], hashing))
         if hashing.error is not None:
@@ -51,7 +51,7 @@ def save(
         _flush(file)
         if sha256_of(Path(file.name)) != digest:
             raise RunFailure(f"{path} does not read back as it was written: check the disk")
-        # First the digest, then the file it is of: a file without a digest is not a checkpoint.
+        # The digest first: a file without its digest is not a checkpoint.
         with atomic_write(_digest_path(path)) as digest_file:
             digest_file.write(_digest_line(path, digest))
     _flush_folder(folder)
@@ -60,8 +60,8 @@ def save(
 
 
 def keep_only(folder: Path, kind: str, steps: Collection[int | None]) -> None:
-    """Remove the checkpoints of this kind that are of no step given. Later ones are of a past that
-    a resumed run has left: they must never pass for the newest."""
+    """Remove the checkpoints of this kind at other steps, later ones included: a resumed run may go
+    another way, and they must not pass for its newest."""
     for other in list_steps(folder, kind):
         if other not in steps:
             _path(folder, kind, other).unlink()
@@ -69,34 +69,33 @@ def keep_only(folder: Path, kind: str, steps: Collection[int | None]) -> None:
 
 
 def load(folder: Path, kind: str) -> dict[str, Any] | None:
-    """The newest whole checkpoint of a kind, or None if there never was one.
+    """The newest intact checkpoint of a kind, or None if there are no checkpoints of it.
 
-    A damaged one is passed over with a warning. Raises RunFailure if all of them are damaged, and
-    for one that is whole but no checkpoint, or of another format. Nothing but tensors and plain
-    values is ever unpickled.
+    Damaged ones are skipped with a warning. Raises RunFailure if all are damaged, and for an intact
+    file that is not a checkpoint of this format. Only tensors and plain values are unpickled.
     """
     steps = list_steps(folder, kind)
     for step in steps:
         path = _path(folder, kind, step)
-        if not is_whole(path):
-            LOG.warning(f"{path} is damaged (its SHA-256 is off); passing it over")
+        if not is_intact(path):
+            LOG.warning(f"{path} is damaged (its SHA-256 is wrong); skipping it")
             continue
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # malformed files make torch raise anything
+        except Exception as error:  # torch raises anything for malformed files
             reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
             raise RunFailure(f"{path} can't be read as tensors and values: {reason}") from error
         if not isinstance(state, dict):
-            raise RunFailure(f"{path} is no checkpoint: it holds a {type(state).__name__}")
+            raise RunFailure(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
         if state.get("format") != FORMAT:
             raise RunFailure(
                 f"{path} has format {state.get('format')}; this code reads format {FORMAT}: "
                 "use the version of the code that wrote it"
             )
-        for name, type_ in (HELD | (TO_GO_ON if kind == "step" else {})).items():
+        for name, type_ in (REQUIRED | (REQUIRED_TO_RESUME if kind == "step" else {})).items():
             if not isinstance(state.get(name), type_):
                 raise RunFailure(
-                    f"{path} is no checkpoint: its {name} is missing, or no {type_.__name__}"
+                    f"{path} is not a checkpoint: {name} is missing or not of type {type_.__name__}"
                 )
         return dict(state)
     if steps:
@@ -105,9 +104,9 @@ def load(folder: Path, kind: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def fitting(folder: Path) -> Iterator[None]:
-    """Inside, a checkpoint of this folder is put into the model it is of, and whatever else. Raises
-    RunFailure if it does not fit: a digest proves no good will."""
+def restoring(folder: Path) -> Iterator[None]:
+    """Inside, the state of a checkpoint is loaded into a model, an optimizer and so on. Raises
+    RunFailure if it does not fit: whoever changed a file could change its digest, too."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -117,8 +116,8 @@ def fitting(folder: Path) -> Iterator[None]:
         raise RunFailure(f"a checkpoint in {folder} does not fit its run: {reason}") from error
 
 
-def rebuilt(kind: type[T], saved: dict[str, Any]) -> T:
-    """A dataclass from its fields in a checkpoint. Raises TypeError for one of another type."""
+def from_checkpoint(kind: type[T], saved: dict[str, Any]) -> T:
+    """A dataclass from its fields. Raises TypeError for a field of the wrong type."""
     hints = typing.get_type_hints(kind)
     for name, value in saved.items():
         if name in hints and not fits(value, hints[name]):
@@ -132,7 +131,7 @@ def list_steps(folder: Path, kind: str) -> list[int]:
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
-def is_whole(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether the file matches the digest beside it."""
     try:
         return _digest_path(path).read_bytes() == _digest_line(path, sha256_of(path))
@@ -140,9 +139,9 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-class _Hashing:
-    """A file to write to that knows the digest of all that was meant to be in it, and what went
-    wrong: torch would hide a full disk behind an error of its own."""
+class _HashingFile:
+    """Computes the SHA-256 of everything written, and keeps the OSError of a failed write, which
+    torch would hide behind an error of its own."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.sha256 = hashlib.sha256()
@@ -159,11 +158,11 @@ class _Hashing:
         return len(data)
 
     def flush(self) -> None:
-        """Torch asks for it; done once all is written."""
+        """Called by torch; `_flush` does it once all is written."""
 
 
 def _flush(file: IO[bytes]) -> None:
-    """To the disk, and out of the memory that it would else be read back from."""
+    """To the disk, and out of the page cache, so that it is read back from the disk."""
     file.flush()
     os.fsync(file.fileno())
     if hasattr(os, "posix_fadvise"):
@@ -171,7 +170,7 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """So that a new name is on the disk before an old one is gone from it."""
+    """So that the new file's name is on the disk before an old file is removed."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

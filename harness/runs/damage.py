@@ -1,4 +1,4 @@
-"""What to think of a file in a run's folder that holds what no run writes."""
+"""Damage: a file in a run's folder that holds what no run writes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from typing import Any
 
 
 class DamageError(Exception):
-    """A run's file holds what no run writes."""
+    """A file in a run's folder holds what no run writes."""
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
     """A JSON object, without NaN and infinities. Raises DamageError for anything else."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
     try:
-        value = json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         raise DamageError(f"{where} is not strict JSON") from None
     if not isinstance(value, dict):
@@ -26,8 +22,13 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     return value
 
 
+def refuse_constant(constant: str) -> None:
+    """For `parse_constant` of the json module. Raises ValueError."""
+    raise ValueError(f"{constant} is not strict JSON")
+
+
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number, and not NaN or infinite."""
-    # An integer may be too large for a float, where math.isfinite raises.
+    """Whether a value is a number (bool is not), and neither NaN nor infinite."""
+    # math.isfinite raises OverflowError for an integer that is too large for a float.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max

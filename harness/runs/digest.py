@@ -1,4 +1,4 @@
-"""Which configuration a run is of: what tells one job of a sweep from another."""
+"""The digest of a run's configuration: what tells one job of a sweep from another."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role
+from harness.runs.config import FILE
 
 
 def digest(settings: Settings) -> str:
-    """SHA-256 of all that tells one job of a sweep from another. precision=auto is what it means on
+    """SHA-256 of the settings that tell one job of a sweep from another, precision=auto resolved on
     this machine."""
     plain = settings.plain()
     for key in keys_with_role(Role.SAME_JOB):
@@ -28,9 +29,10 @@ def digest(settings: Settings) -> str:
 
 
 def digest_of_run(folder: Path) -> str | None:
-    """The digest of a run's configuration; None if it has none that can be read."""
+    """The digest of a run's configuration; None if it can't be read."""
     try:
-        return _digest_of_file(folder / "config.yaml", (folder / "config.yaml").stat().st_mtime_ns)
+        path = folder / FILE
+        return _digest_of_file(path, path.stat().st_mtime_ns)
     except (OSError, UsageError):
         return None
 

@@ -1,9 +1,10 @@
-"""A run's folder: what is written where, and read back."""
+"""A run's folder: its paths, lock, log and token counts; and the versions that wrote it."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import platform
 import shutil
 import subprocess
 import uuid
@@ -20,29 +21,29 @@ from numpy.typing import NDArray
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
-from harness.runs import samples
+from harness.runs import config, samples
 
 
-class _Record(logging.Formatter):
-    """Lines of a record after its first are indented: no text in one can pose as another record."""
+class _IndentedFormatter(logging.Formatter):
+    """Indents the lines of a record after its first, so that none of them can pose as a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n    ".join(super().format(record).splitlines())
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk is said once, in words, on the screen: not by a traceback for each line lost."""
+    """No traceback for each line that a full disk loses: the run fails with one clear line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 class RunFolder:
-    """Its configuration, numbers, checkpoints, tokenizer, samples and log."""
+    """The paths of a run's configuration, checkpoints, tokenizer, samples and log."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.config = path / config.FILE
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
         self.counts = path / "train_counts.npy"
@@ -51,44 +52,43 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """Raises UsageError if there is no run."""
+        """Raises UsageError if the folder holds no run."""
         folder = cls(path)
         if not folder.config.is_file():
             raise UsageError(f"{path} is not a run's folder: it has no {folder.config.name}")
         return folder
 
     def create(self, config: str) -> None:
-        """Raises UsageError if something is there already: nothing is ever overwritten."""
+        """Raises UsageError if the path exists already: nothing is ever overwritten."""
         if self.path.exists():
-            raise UsageError(self.taken)
-        # Made aside: a run that is killed as it begins must not leave a folder that is in the way.
-        aside = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
+            raise self.already_exists()
+        # Made under another name: a run that is killed here must not leave a folder in the way.
+        temporary = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
         try:
-            aside.checkpoints.mkdir(parents=True)
-            aside.write_config(config)
-            aside.path.rename(self.path)
+            temporary.checkpoints.mkdir(parents=True)
+            temporary.write_config(config)
+            temporary.path.rename(self.path)
         except OSError as error:
-            if self.path.exists():  # another process's, made this very moment
-                raise UsageError(self.taken) from None
-            raise RunFailure(f"{self.path} can't be made: {error.strerror}") from error
+            if self.path.exists():  # another process has just created it
+                raise self.already_exists() from None
+            raise RunFailure(f"{self.path} can't be created: {error.strerror}") from error
         finally:
-            shutil.rmtree(aside.path, ignore_errors=True)
+            shutil.rmtree(temporary.path, ignore_errors=True)
 
-    @property
-    def taken(self) -> str:
-        """What to say when the folder is in the way."""
-        return (
+    def already_exists(self) -> UsageError:
+        """The error to raise where the folder should be new."""
+        return UsageError(
             f"run_dir={self.path} exists already; go on with it by resume=true, "
             "or choose another run_dir"
         )
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Inside, no other process trains in this folder, and what killed ones left half written is
-        gone. Raises UsageError if another one does."""
+    def lock(self) -> Iterator[None]:
+        """Inside, no other process trains in this folder. Removes the temporary files of killed
+        processes. Raises UsageError if another process holds the lock."""
         with self.log.open("ab") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with the process
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
             except BlockingIOError:
                 raise UsageError(f"{self.path} is in use: another process trains there") from None
             except OSError:  # a file system without locks
@@ -99,13 +99,13 @@ class RunFolder:
 
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:
-        """The log of harness and zoo, and Python's warnings, on stderr (quiet: errors alone) and in
-        train.log, which alone has what is logged for debugging."""
+        """Log harness, zoo and Python's warnings to stderr (quiet: errors only) and to train.log,
+        which also has debug messages."""
         screen = logging.StreamHandler()
         screen.setLevel(logging.ERROR if quiet else logging.INFO)
         file = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
-        screen.setFormatter(_Record("%(message)s"))
-        file.setFormatter(_Record("%(asctime)s %(levelname)s %(message)s"))
+        screen.setFormatter(_IndentedFormatter("%(message)s"))
+        file.setFormatter(_IndentedFormatter("%(asctime)s %(levelname)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("harness", "zoo", "py.warnings")]
         logging.captureWarnings(True)
         for logger in loggers:
@@ -125,14 +125,12 @@ class RunFolder:
             file.write(config.encode())
 
     def write_counts(self, counts: NDArray[np.integer]) -> None:
-        """(V,): how often each id occurs in the train split: what sampling may have to know."""
-
+        """counts: (V,), how often each id occurs in the train split; for masking unused ids."""
         with atomic_write(self.counts) as file:
             np.save(file, counts, allow_pickle=False)
 
     def read_counts(self, vocab_size: int) -> NDArray[np.integer] | None:
-        """None if the run has none. Raises UsageError for what does not belong to its tokenizer."""
-
+        """None if the run has none. Raises UsageError if they do not fit its tokenizer."""
         try:
             counts = np.load(self.counts, allow_pickle=False)
         except FileNotFoundError:
@@ -146,9 +144,7 @@ class RunFolder:
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python and of every package that a number can depend on."""
-    import platform
-
+    """The versions of Python and of every package that results can depend on."""
     found = {"python": platform.python_version()}
     for package in (
         *("language-model-zoo", "torch", "numpy", "hydra-core", "omegaconf"),
@@ -163,9 +159,9 @@ def versions() -> dict[str, str]:
 
 @cache
 def git() -> dict[str, Any]:
-    """The code's commit, and whether it differs from it; nulls outside a repository."""
+    """The commit of the code and whether it has changes since; None outside a repository."""
 
-    def ask(*command: str) -> str | None:
+    def run_git(*command: str) -> str | None:
         try:
             answer = subprocess.run(
                 ["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, timeout=5
@@ -174,5 +170,8 @@ def git() -> dict[str, Any]:
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
-    changes = ask("status", "--porcelain")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+    changes = run_git("status", "--porcelain")
+    return {
+        "commit": run_git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }

@@ -21,13 +21,15 @@ from harness.runs.folder import RunFolder
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
-SCORED = ("model", "tokenizer", "train", "eval", "precision", "tf32")  # what decides a score
-_AVERAGED = "module."  # how torch's AveragedModel names what it averages
+# The settings that a score depends on.
+SCORED = ("model", "tokenizer", "train", "eval", "precision", "tf32")
+_AVERAGED = "module."  # the prefix of parameter names in torch's AveragedModel
 
 
 @dataclass(frozen=True)
 class Run:
-    """What evaluation and sampling need. step: of the weights."""
+    """A finished run. step: of the weights. trained: the settings of its training, as far as they
+    decide the weights."""
 
     folder: RunFolder
     settings: Settings
@@ -37,13 +39,10 @@ class Run:
     step: int
     corpus_digest: str
     trained: Node
-    """The settings that its weights were trained with, as far as they decide them."""
 
     def dataset(self) -> Dataset:
-        """The text the run was trained on, encoded by its own tokenizer.
-
-        Raises UsageError if the text, or how it is split, is no longer the same.
-        """
+        """The run's corpus, encoded by its tokenizer. Raises UsageError if the text or its split
+        has changed."""
         corpus = self.settings.build("data", Corpus)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
         return prepare(corpus, self.tokenizer, Assets.own(), trained=self.corpus_digest)
@@ -52,10 +51,10 @@ class Run:
 def load_run(
     path: Path, which: str, device: str, trust: list[str], precision: str | None = None
 ) -> Run:
-    """Read a run's folder. which: "best" or "latest" weights; precision: if not the run's own.
+    """Read a run's folder. which: "best" or "latest" weights. precision: None for the run's own.
 
-    Raises UsageError if it is not a run's folder, has no checkpoint yet, or if its configuration is
-    not what the weights were trained with.
+    Raises UsageError if it is not a run's folder, has no checkpoint yet, or has another
+    configuration than its weights were trained with.
     """
     folder = RunFolder.existing(path)
     settings = load_settings(folder.config).replace(trust=trust)
@@ -67,7 +66,7 @@ def load_run(
     tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same_settings(state["settings"], settings, folder.config, SCORED)
-    with checkpoint.fitting(folder.checkpoints):
+    with checkpoint.restoring(folder.checkpoints):
         model.load_state_dict(_evaluated_weights(state))
     model.to(compute.device).eval()
     require_kernels(model, compute, settings.names.model)
@@ -78,7 +77,7 @@ def load_run(
 
 
 def _evaluated_weights(state: dict[str, Any]) -> dict[str, Any]:
-    """The weights that are scored: their moving average, where the run keeps one."""
+    """The weights that are scored: their moving average, if the run keeps one."""
     if "average" not in state:
         return dict(state["model"])
     average = state["average"].items()

@@ -1,6 +1,6 @@
 """metrics.jsonl: a row for each step, as one line of strict JSON.
 
-A line without its line break was torn by a kill, or is being written: it is no row.
+A line without a line break was torn by a kill, or is still being written: it is not a row.
 """
 
 from __future__ import annotations
@@ -8,33 +8,71 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.common.files import atomic_write
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.common.files import atomic_write, read_tail
 from harness.common.rows import Histogram, Row
+from harness.runs.damage import DamageError, is_finite, refuse_constant
 
 LOG = logging.getLogger("harness")
 FILE = "metrics.jsonl"
-TAIL = 1 << 14  # bytes; a row is seldom longer
+TAIL_BYTES = 1 << 14  # a row is seldom longer
+# The costs that every row has: what curves are drawn over.
+COSTS = ("step", "tokens", "bytes", "flops", "seconds")
+SCORES = ("val/bits_per_byte", "val/nats_per_token")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a comparison needs of metrics.jsonl; small, so that many long runs fit in memory.
+
+    evaluations: the costs and scores of the rows that have a validation score. losses: (N, 2),
+    step and training loss in nats per token. last_step: None if there is no row.
+    """
+
+    evaluations: Sequence[Mapping[str, float]] = ()
+    losses: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    last_step: int | None = None
+
+
+def read(path: Path) -> Metrics:
+    """Raises DamageError for a whole line that is not a row, and OSError."""
+    evaluations, losses, last_step = [], [], None
+    for number, (_, row) in enumerate(rows(path), start=1):
+        if row is None:
+            raise DamageError(f"{path.name} line {number} is not a row of strict JSON with a step")
+        last_step = row["step"]
+        if is_finite(loss := row.get("train/loss")):
+            losses.append((last_step, loss))
+        if any(name in row for name in SCORES):
+            evaluations.append(
+                {name: row[name] for name in (*COSTS, *SCORES) if is_finite(row.get(name))}
+            )
+    return Metrics(evaluations, np.array(losses, dtype=np.float64).reshape(-1, 2), last_step)
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Every whole line from here on. Leaves the file where the next one begins: one that grows can
-    be read on later."""
+    """Every whole line from the file's position on. Leaves the position at the start of the next
+    line, so that a growing file can be read on later."""
     while (line := file.readline()).endswith(b"\n"):
         yield line
     file.seek(-len(line), os.SEEK_CUR)
 
 
 def parse_row(line: bytes) -> Row | None:
-    """None if the line holds no row."""
+    """None if the line is not a row."""
     try:
-        row = json.loads(line, parse_constant=_refuse, object_hook=_histogram)
-    except (ValueError, RecursionError):  # bytes that are no UTF-8 are a ValueError, too
+        row = _DECODER.decode(line.decode())
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+    step = row.get("step") if isinstance(row, dict) else None
+    return row if type(step) is int and is_finite(step) else None
 
 
 def rows(path: Path) -> Iterator[tuple[bytes, Row | None]]:
@@ -47,24 +85,22 @@ def rows(path: Path) -> Iterator[tuple[bytes, Row | None]]:
 def last_row(path: Path) -> Row | None:
     """The last whole row, found from the file's end; None if there is none."""
     try:
-        with path.open("rb") as file:
-            length, size = TAIL, file.seek(0, os.SEEK_END)
-            while True:
-                file.seek(max(0, size - length))
-                # The first may be the end of a line, which is no JSON by itself.
-                lines = file.read(length).split(b"\n")[:-1]
-                if row := next(filter(None, map(parse_row, reversed(lines))), None):
-                    return row
-                if length >= size:
-                    return None
-                length *= 4
+        size = path.stat().st_size
     except OSError:
         return None
+    length = TAIL_BYTES
+    while True:
+        lines = read_tail(path, length).split(b"\n")[:-1]
+        if row := next(filter(None, map(parse_row, reversed(lines))), None):
+            return row
+        if length >= size:
+            return None
+        length *= 4
 
 
 def keep_before(path: Path, step: int) -> None:
-    """Drop the rows that a resumed run writes again, and what is damaged. Warns of rows before
-    `step` that are lost. Raises OSError, and RunFailure for a full disk."""
+    """Drop damaged lines and the rows that a resumed run writes again. Warns of rows before `step`
+    that are lost. Raises OSError, and RunFailure for a full disk."""
     kept = {row["step"]: line for line, row in rows(path) if row and row["step"] in range(step)}
     if lost := [each for each in range(step) if each not in kept]:
         LOG.warning(
@@ -75,9 +111,8 @@ def keep_before(path: Path, step: int) -> None:
         file.write(b"".join(kept.values()))
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
 def _histogram(value: dict[str, Any]) -> Any:
     return Histogram(**value) if value.keys() == {"counts", "edges"} else value
+
+
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant, object_hook=_histogram)

@@ -1,9 +1,8 @@
-"""Which process trains a run: said in the run's folder, so that it can be watched and stopped.
+"""process.json: the process that trains a run, so that the run can be watched and stopped.
 
-A process is told by its number, by when it began, and by the system that numbered it: a number
-alone is given again once its process has ended, and in another container or on another machine it
-is another process's. Where the system tells no beginnings (it has no /proc), nobody can be proven
-to be the run.
+A process is identified by its id, its start time, and the system that gave the id: ids are used
+again, and the same id in another container or on another machine is another process. Without /proc
+there are no start times, and no process is ever known to train a run.
 """
 
 from __future__ import annotations
@@ -23,74 +22,74 @@ FILE = "process.json"
 
 
 @contextmanager
-def signed(folder: Path) -> Iterator[None]:
-    """Says in the run's folder that this process trains it, while the block runs."""
+def process_file(folder: Path) -> Iterator[None]:
+    """While the block runs, the run's folder names this process as the one that trains it."""
     path = folder / FILE
-    mine = {"pid": os.getpid(), "began": _began(os.getpid()), "system": _system()}
+    own = {"pid": os.getpid(), "began": _start_time(os.getpid()), "system": _system()}
     with atomic_write(path) as file:
-        file.write(json.dumps(mine).encode())
+        file.write(json.dumps(own).encode())
     try:
         yield
     finally:
-        # Unless another process goes on with the run by now. Left behind, the file proves nothing.
-        if _read(folder) == mine:
+        # Another process may have resumed the run by now. A file left behind proves nothing.
+        if _read(folder) == own:
             with suppress(OSError):
                 path.unlink()
 
 
 def is_alive(folder: Path) -> bool | None:
-    """Whether the process that trains the run still lives; None if that can't be known here."""
-    said = _read(folder)
-    if said is None or not said.get("began") or said.get("system") != _system():
+    """Whether the process that trains the run is alive; None if that can't be known here."""
+    found = _read(folder)
+    if found is None or not found.get("began") or found.get("system") != _system():
         return None
-    return _began(said["pid"]) == said["began"]
+    return _start_time(found["pid"]) == found["began"]
 
 
 def stop(folder: Path) -> None:
-    """Asks the run's process to save and leave (SIGTERM).
+    """Send SIGTERM to the run's process: it saves and exits.
 
-    Raises UsageError if no living process can be proven to train the run.
+    Raises UsageError if no living process is known to train the run.
     """
-    unproven = UsageError(f"{folder}: no process of this machine is known to train it")
-    said = _read(folder)
-    if said is None or not is_alive(folder):
-        raise unproven
+    unknown = UsageError(f"{folder}: no process of this machine is known to train it")
+    found = _read(folder)
+    if found is None or not is_alive(folder):
+        raise unknown
     try:
-        # A handle stays with its process: proven after it was opened, it can't be another's.
-        handle = os.pidfd_open(said["pid"])
+        # A pidfd refers to one process: checked again once it is open, it can't be another one.
+        pidfd = os.pidfd_open(found["pid"])
     except OSError:
-        raise unproven from None
+        raise unknown from None
     try:
         if not is_alive(folder):
-            raise unproven
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
+            raise unknown
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
     except OSError as error:
         raise UsageError(f"{folder} can't be stopped: {error.strerror}") from error
     finally:
-        os.close(handle)
+        os.close(pidfd)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
     try:
-        said = json.loads((folder / FILE).read_text())
+        found = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
         return None
-    return said if isinstance(said, dict) and isinstance(said.get("pid"), int) else None
+    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
 
 
-def _began(pid: int) -> str | None:
-    """When a process began, in clock ticks since the system did; None if it is not there."""
+def _start_time(pid: int) -> str | None:
+    """In clock ticks since boot; None if there is no such process."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The name, in parentheses, may hold anything; after it the state is field 3, the start 22.
+    # Field 2, the name in parentheses, may hold anything. Field 3 is the state, 22 the start time.
     fields = status.rpartition(")")[2].split()
     return None if fields[0] == "Z" else fields[19]
 
 
 def _system() -> str | None:
-    """Of whom process numbers are: this boot of this machine, and this container of it."""
+    """This boot of this machine, and this container: process ids are unique within it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

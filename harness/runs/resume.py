@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped: what may differ from it, and what may not."""
+"""Resuming a run: which settings may differ from the saved ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from harness.runs.summary import read_summary
 _ABSENT = object()
 
 
-def resumed(asked: Settings, overrides: list[str]) -> Settings:
-    """The settings saved with the run in `asked.run_dir`, and over them what the command line says:
-    its overrides, or all of `asked` where one of them is a recipe. Where the cache and downloads
-    lie is always as asked: the folder may be a stranger's.
+def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
+    """The settings saved in `asked.run_dir`, changed by the command line: by its overrides, or by
+    all of `asked` if one of them is a recipe. The paths of the cache and of downloads are always
+    the user's: the folder may be a stranger's.
 
     Raises UsageError naming every field that may not differ from the run's.
     """
@@ -49,7 +49,7 @@ def resumed(asked: Settings, overrides: list[str]) -> Settings:
 
 
 def is_finished(folder: RunFolder, settings: Settings) -> bool:
-    """Whether the run has spent its budget, and no more is asked for."""
+    """Whether the run has spent its budget, and the settings ask for no more."""
     try:
         summary = read_summary(folder.path)
     except (OSError, DamageError):
@@ -58,7 +58,7 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
         return False
     currency, total = settings.train.budget
     spent = getattr(summary.train, currency, None)
-    # Early stopping finishes below the budget: then a larger one, or other patience, is more to do.
+    # Early stopping ends below the budget: a larger one, or other patience, then asks for more.
     before = load_settings(folder.config).train
     same = (before.budget, before.patience) == (settings.train.budget, settings.train.patience)
     return same or (spent is not None and spent >= total)
@@ -69,7 +69,7 @@ def require_same_origin(
 ) -> None:
     """Raises UsageError if a checkpoint is of another text, tokenizer or configuration."""
     if saved is None:
-        print("the run has no checkpoint yet: it begins anew", file=sys.stderr)
+        print("the run has no checkpoint yet: it starts again", file=sys.stderr)
         return
     for name, digest in (("corpus", dataset.digest), ("tokenizer", dataset.tokenizer.digest)):
         if saved[name] != digest:

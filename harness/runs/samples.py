@@ -1,22 +1,22 @@
-"""samples.txt: the text that a run sampled, a block for each evaluation.
+"""samples.txt: the sampled text, a block for each evaluation.
 
     === step 250 ===
     First Citizen:
     \\=== this line was sampled without the backslash
 
 A block ends with a line break and an empty line. A line of text that begins with "=", or with
-backslashes and then "=", has one backslash more in the file: no text can pose as a heading, and
-each is read back as it was sampled.
+backslashes and then "=", is escaped by one more backslash: no text can pose as a heading.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.common.errors import RunFailure
-from harness.common.files import atomic_write
+from harness.common.files import atomic_write, read_tail
 
 FILE = "samples.txt"
 # Not `$` and `\s`: a line ends with a line feed and nothing else.
@@ -44,20 +44,10 @@ def append(path: Path, sample: Sample) -> None:
         raise RunFailure(f"{path} can't be written: {error.strerror}") from error
 
 
-def read(path: Path, last_bytes: int | None = None) -> list[Sample]:
-    """All blocks, or those that are whole in the last `last_bytes` of the file; none without one.
+def read(path: Path, last_bytes: int = sys.maxsize) -> list[Sample]:
+    """All blocks, or those that are whole in the last bytes of the file; none if there is no file.
     A heading that a kill tore is left out."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            start = max(0, size - last_bytes) if last_bytes is not None else 0
-            file.seek(start)
-            content = file.read()
-    except OSError:
-        return []
-    text = content.decode("utf-8", "surrogateescape")
-    if start:  # what is left of a line could pose as a heading
-        text = text.partition("\n")[2]
+    text = read_tail(path, last_bytes).decode("utf-8", "surrogateescape")
     _, *parts = _HEADING.split(_TORN_HEADING.sub("", text))
     return [
         Sample(int(step), _ESCAPED.sub("", escaped.removesuffix(_END)))

@@ -1,4 +1,4 @@
-"""summary.json: what a run is and what it came to."""
+"""summary.json: what a run is, and its results."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ Number = Annotated[int | float, AfterValidator(_finite)]
 
 
 class _Record(BaseModel):
-    # What is not known is left out by older versions; what is not known here, by newer ones.
+    # Fields of newer versions are ignored; older versions lack some of these.
     model_config = ConfigDict(strict=True, extra="ignore")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """From values of our own, which are not checked: a loss may be NaN."""
+        """Without validation, for our own values: a loss may be NaN."""
         return cls.model_construct(**values)
 
 
 class Scored(_Record):
-    """The loss over a whole split, by the best weights.
+    """The loss of the best weights over a whole split.
 
-    bytes: of text that were scored. stride: of the evaluation, in tokens; None: one streaming pass.
+    bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
     """
 
@@ -54,7 +54,7 @@ class Scored(_Record):
 
 
 class TrainCost(_Record):
-    """What training took, totals over the run."""
+    """The cost of training, totals over the run."""
 
     steps: Number | None = None
     tokens: Number | None = None
@@ -74,7 +74,7 @@ class Best(_Record):
 
 
 class ParameterCount(_Record):
-    """Shared parameters count once."""
+    """Shared parameters are counted once."""
 
     total: Number | None = None
     trainable: Number | None = None
@@ -95,8 +95,7 @@ def _pair(texts: list[str]) -> list[str]:
 
 
 class LostText(_Record):
-    """What a lossy tokenizer does not give back: of so many characters so many changed; examples
-    before and after."""
+    """What a lossy tokenizer changes: `changed` of `characters`; examples as (before, after)."""
 
     characters: Number
     changed: Number
@@ -104,8 +103,8 @@ class LostText(_Record):
 
 
 class Summary(_Record):
-    """What was not set is not written. leaks: the tokenizer was learnt from unknown text. causal:
-    no score depends on later tokens."""
+    """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
+    validation or test text. causal: no score depends on later tokens."""
 
     status: Status
     data: str | None = None
@@ -133,7 +132,7 @@ class Summary(_Record):
     error: str | None = None
 
     def plain(self) -> dict[str, Any]:
-        """What was set, as plain values."""
+        """The fields that were set, as plain values."""
         return self.model_dump(exclude_unset=True)
 
     def write(self, folder: Path) -> None:
@@ -143,7 +142,7 @@ class Summary(_Record):
 
 
 def read_summary(folder: Path) -> Summary:
-    """Raises DamageError for what no run writes, and OSError without the file."""
+    """Raises DamageError for what no run writes, and OSError if there is no file."""
     plain = parse_json((folder / FILE).read_text(encoding="utf-8", errors="replace"), FILE)
     if plain.get("status") not in STATUSES:
         raise DamageError(f"{FILE} has no known status ({plain.get('status')!r:.40})")
@@ -156,7 +155,7 @@ def read_summary(folder: Path) -> Summary:
 
 
 def status_of(folder: Path) -> str | None:
-    """The run's status; None if there is no summary that can be read."""
+    """The run's status; None if the summary can't be read."""
     try:
         return read_summary(folder).status
     except (OSError, DamageError):

@@ -32,9 +32,9 @@ class Checkpoints:
         are run again. Raises RunFailure if it does not fit."""
         progress = Progress()
         if saved is not None:
-            with checkpoint.fitting(self._folder):
+            with checkpoint.restoring(self._folder):
                 self._trainer.load_state_dict(saved)
-                progress = checkpoint.rebuilt(Progress, saved["progress"])
+                progress = checkpoint.from_checkpoint(Progress, saved["progress"])
             self._saved_step = progress.step
         checkpoint.keep_only(self._folder, "best", progress.saved_best)
         return progress
@@ -65,5 +65,5 @@ class Checkpoints:
         best = checkpoint.load(self._folder, "best")
         if best is None or best["step"] != progress.best["step"]:
             raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
-        with checkpoint.fitting(self._folder):
+        with checkpoint.restoring(self._folder):
             self._trainer.evaluated.load_state_dict(best["model"])

@@ -18,7 +18,7 @@ def require_free(path: Path) -> None:
     """Raises UsageError if the folder exists or can't be made."""
     try:
         if path.exists():
-            raise UsageError(RunFolder(path).taken)
+            raise RunFolder(path).already_exists()
         base = next(parent for parent in path.absolute().parents if parent.exists())
     except OSError as error:
         raise UsageError(f"run_dir={show(path)}: {error.strerror}") from error

@@ -73,7 +73,7 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
             settings = settings.replace(run_dir=temporary, logger=local)
         resumes_here = settings.resume and temporary is None
         folder = existing if resumes_here else create_run_folder(settings)
-        with folder.claimed():
+        with folder.lock():
             saved = None
             if settings.resume:
                 saved = checkpoint.load(existing.checkpoints, "step")
@@ -114,7 +114,7 @@ def _train(
     with (
         folder.logging(quiet=not processes.is_main),
         interrupt.handling_signals(),
-        process.signed(folder.path) if processes.is_main else nullcontext(),
+        process.process_file(folder.path) if processes.is_main else nullcontext(),
         progress_bar(settings) if processes.is_main else nullcontext(ignore) as on_row,
     ):
         LOG.info(f"run folder: {folder.path}")

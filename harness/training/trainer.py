@@ -22,7 +22,7 @@ from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import IGNORED
-from harness.runs.checkpoint import rebuilt
+from harness.runs.checkpoint import from_checkpoint
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.training.gradients import Gradients
 from harness.training.guards import BufferSnapshot, Guard
@@ -170,7 +170,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         load_optimizer_state(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        self.guard = rebuilt(Guard, state["guard"])
+        self.guard = from_checkpoint(Guard, state["guard"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 

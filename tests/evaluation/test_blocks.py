@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ from hypothesis import strategies as st
 
 from harness.evaluation.block_scores import unknown_characters
 from harness.runs import blocks
-from harness.runs.blocks import Blocks, block_size, borders, parse, per_block
+from harness.runs.blocks import Blocks, block_size, borders, per_block
+from harness.runs.damage import DamageError
 from tests import small_runs as training
 
 
 @given(st.integers(1, 10**12))
 def test_blocks_cover_a_text_and_are_few(text_bytes: int) -> None:
     size = block_size(text_bytes)
-    assert size == 256 or text_bytes / size > blocks.MOST / 2
-    assert math.ceil(text_bytes / size) <= blocks.MOST
+    assert size == 256 or text_bytes / size > blocks.MAX_BLOCKS / 2
+    assert math.ceil(text_bytes / size) <= blocks.MAX_BLOCKS
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.floats(0, 20)), min_size=1, max_size=60))
@@ -64,7 +66,8 @@ def test_a_training_leaves_blocks_that_add_up_to_its_test_score(
     text = training.TEXT * 2 + "é" * 3 + "日 and so on" * 40
     (tmp_path / "corpus.txt").write_text(text)
     assert training.train(tmp_path / "t", f"tokenizer={tokenizer}") == 0
-    found = parse(json.loads((tmp_path / "t" / "run" / blocks.FILE).read_text()))
+    found = blocks.read(tmp_path / "t" / "run")
+    assert found is not None
     scored = training.summary(tmp_path / "t")["test"]
     assert sum(found.nats) / math.log(2) / scored["bytes"] == pytest.approx(
         scored["bits_per_byte"], rel=1e-6
@@ -94,8 +97,10 @@ def test_a_lossy_tokenizer_leaves_none(tmp_path: Path, assets: Path) -> None:
         {"bytes": 0}, {"nats": [True, 1.0]}, {"corpus": 3},
     ],
 )  # fmt: skip
-def test_blocks_that_no_run_writes_are_refused(change: dict[str, object]) -> None:
-    sound = {"corpus": "ab", "start": 7, "bytes": 300, "block_bytes": 256, "nats": [1.0, 2.0]}
-    assert parse(sound) == Blocks("ab", 7, 300, 256, (1.0, 2.0))
-    with pytest.raises(ValueError):
-        parse(sound | change)
+def test_blocks_that_no_run_writes_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    sound = Blocks("ab", 7, 300, 256, (1.0, 2.0))
+    sound.write(tmp_path)
+    assert blocks.read(tmp_path) == sound
+    (tmp_path / blocks.FILE).write_text(json.dumps(asdict(sound) | change))
+    with pytest.raises(DamageError):
+        blocks.read(tmp_path)

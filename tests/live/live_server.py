@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness.live.server import Server
-from harness.live.watch import Watch
+from harness.live.watch import LiveRuns
 from tests.waiting import GUARD
 
 
@@ -63,7 +63,7 @@ class Client:
 
 @contextmanager
 def serving(*folders: Path) -> Iterator[Client]:
-    with Server(Watch(folders), 0) as server:
+    with Server(LiveRuns(folders), 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -694,7 +694,10 @@ def test_a_file_that_grows_is_read_on_from_its_last_whole_line(tmp_path: Path) -
         assert list(metrics.whole_lines(reader)) == [b'{"step": 1}\n', b'{"step": 2}\n']
 
 
-@pytest.mark.parametrize("long", [0, metrics.TAIL - 1, metrics.TAIL, 5 * metrics.TAIL])
+TAIL = metrics.TAIL_BYTES
+
+
+@pytest.mark.parametrize("long", [0, TAIL - 1, TAIL, 5 * TAIL])
 def test_the_last_row_is_found_from_the_end(long: int, tmp_path: Path) -> None:
     path = tmp_path / metrics.FILE
     assert metrics.last_row(path) is None

@@ -5,26 +5,26 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.common.errors import UsageError
-from harness.compare import main
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.verdict import headlines
+from tests.conftest import Ended
 from tests.report.comparing import printed, write_run
 
 
-def test_plots_are_written(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(sweep), "--plots", str(tmp_path / "plots")]) == 0
+def test_plots_are_written(sweep: Path, tmp_path: Path, command: Callable[..., Ended]) -> None:
+    ended = command("compare", sweep, "--plots", tmp_path / "plots")
+    assert "16 files written" in ended.out
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert {"validation-over-flops.svg", "test-against-parameters.png"} <= names
     assert len(names) == 16
     # A date or a random id would change the file with every call.
     assert "date>" not in (tmp_path / "plots" / "validation-over-flops.svg").read_text()
-    assert "16 files written" in capsys.readouterr().out
 
 
 def test_output_that_is_not_a_terminal_is_plain_and_whole(sweep: Path) -> None:
@@ -38,43 +38,50 @@ def test_output_that_is_not_a_terminal_is_plain_and_whole(sweep: Path) -> None:
 def test_a_wrong_path_ends_in_one_line_and_code_2_without_torch(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None\n"
-        "from harness.cli import run_tool; from harness.compare import main\n"
-        f"run_tool(lambda: main([{str(tmp_path)!r}]))"
+        "from harness.compare import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path}: no run here")
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_report_that_can_not_be_written_is_a_usage_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, command: Callable[..., Ended]
 ) -> None:
     run = write_run(tmp_path / "run", "gpt")
-    with pytest.raises(UsageError, match="can't be written"):
-        main([str(run), "--out", str(tmp_path)])
+    ended = command("compare", run, "--out", tmp_path)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert "can't be written" in ended.err
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-def test_a_name_that_is_no_text_spoils_no_output(tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_spoils_no_output(
+    tmp_path: Path, command: Callable[..., Ended]
+) -> None:
     """JSON may name half a surrogate pair, which is no character."""
     write_run(tmp_path / "r" / "a", "gpt\udc80\x1b", 0, config={"key": "\ud800"})
     names = ("--markdown", "--csv", "--runs-csv", "--out", "--plots")
     files = [tmp_path / name[2:] for name in names]
     options = [text for pair in zip(names, map(str, files), strict=True) for text in pair]
-    assert main([str(tmp_path / "r"), *options]) == 0
+    assert command("compare", tmp_path / "r", *options).code == 0
     assert all(b"gpt" in path.read_bytes() for path in files[:4])
     assert "gpt\ufffd\ufffd" in (tmp_path / "out").read_text()
 
 
-def test_markdown_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
+def test_markdown_and_csv_hold_the_same_numbers(
+    tmp_path: Path, command: Callable[..., Ended]
+) -> None:
     write_run(tmp_path / "r" / "a", "gpt", 0, test=2.0)
     write_run(tmp_path / "r" / "b", "gpt", 1, test=2.2)
     write_run(tmp_path / "r" / "c", "mlp", 0, test=None, status="failed", error="no, really")
     write_run(tmp_path / "r" / "d", "rnn", 0, test=1.5, lossless=False, tokenizer="bert")
     files = {name: tmp_path / name for name in ("--markdown", "--csv", "--runs-csv")}
     options = [text for name, path in files.items() for text in (name, str(path))]
-    assert main([str(tmp_path / "r"), *options]) == 0
+    assert command("compare", tmp_path / "r", *options).code == 0
     table = [line for line in files["--markdown"].read_text().splitlines() if line[:1] == "|"]
     assert "2.100 ± 0.141" in table[2]
     first, lossy = csv.DictReader(files["--csv"].open())

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.compare import main
 from harness.report.records.runs import find_runs, read_run
 from harness.report.statistics.differences import Pair, neighbours
 from harness.report.statistics.ranking import Comparison, compare_runs
 from harness.report.text.pairs import evidence, sentence
 from harness.report.text.verdict import headlines
 from tests import small_runs as training
+from tests.conftest import Ended
 from tests.report.comparing import write_run
 
 BYTES = 40 * 256
@@ -190,15 +191,13 @@ def test_damaged_blocks_are_damage(tmp_path: Path, change: dict[str, Any], reaso
     assert reason in (run.error or "")
 
 
-def test_the_words_are_printed_and_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_words_are_printed_and_written(tmp_path: Path, command: Callable[..., Ended]) -> None:
     for seed in (0, 1):
         write(tmp_path / "runs", "gpt", seed, 2.0)
         write(tmp_path / "runs", "rnn", seed, 2.1)
-    assert main([str(tmp_path / "runs"), "--markdown", str(tmp_path / "t.md")]) == 0
+    printed = command("compare", tmp_path / "runs", "--markdown", tmp_path / "t.md")
     (pair,) = compared(tmp_path / "runs").pairs
-    assert sentence(pair) in capsys.readouterr().out.splitlines()
+    assert sentence(pair) in printed.out.splitlines()
     assert f"- {sentence(pair)}" in (tmp_path / "t.md").read_text().splitlines()
 
 
@@ -210,7 +209,7 @@ def test_a_pair_without_an_interval_is_never_settled(tmp_path: Path) -> None:
 
 def test_real_runs_are_paired_across_tokenizers(tmp_path: Path) -> None:
     """What training leaves is what the comparison reads: characters against bytes."""
-    (tmp_path / "corpus.txt").write_text(training.TEXT * 4)
+    (tmp_path / "corpus.txt").write_text(training.TEXT * 12)
     for tokenizer in ("char", "bytes"):
         more = (f"tokenizer={tokenizer}", "optimizer.lr=0.1", "train.steps=2")
         assert training.train(tmp_path / tokenizer, "model=bigram", *more) == 0

@@ -14,7 +14,7 @@ import pytest
 from harness.report.drawing.svg import PLACEHOLDERS
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
-from harness.runs.files import Metrics
+from harness.runs.metrics import Metrics
 from tests.report.comparing import Page, page, printed, write_run
 from tests.waiting import GUARD
 

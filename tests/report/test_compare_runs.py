@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.common.errors import UsageError
-from harness.report.records import runs
 from harness.report.records.runs import find_runs, read_run
 from harness.report.statistics.ranking import compare_runs
+from harness.runs import metrics
 from tests.report.comparing import page, write_run
 
 HUGE = 10**400
@@ -21,7 +21,11 @@ LOST = '{"status": "finished", "lost": {"characters": 9, "changed": 1, "examples
     [
         ("summary.json", "[1]", "summary.json is not a JSON object"),
         ("summary.json", '{"status": "done"}', "no known status"),
-        ("summary.json", '{"status": "finished", "train": 3}', "train is not an object"),
+        (
+            "summary.json",
+            '{"status": "finished", "train": 3}',
+            "summary.json: train: Input",
+        ),
         ("summary.json", '{"status": "finished", "test": {"bits_per_byte": NaN}}', "strict JSON"),
         ("summary.json", '{"status": "finished", "flops_per_token": "1"}', "flops_per_token"),
         ("metrics.jsonl", '{"step": 0}\n{"st\n{"step": 2}\n', "metrics.jsonl line 2"),
@@ -31,7 +35,7 @@ LOST = '{"status": "finished", "lost": {"characters": 9, "changed": 1, "examples
         ("test_nats.json", f'{{"nats": [{HUGE}], "start": 0, "bytes": 9}}', "test_nats.json"),
         ("summary.json", '{"status": "finished", "seed": ' + "9" * 5000 + "}", "strict JSON"),
         ("summary.json", '{"status": "finished", "lost": {"characters": "x"}}', "characters"),
-        ("summary.json", LOST, "lost does not say what is lost"),
+        ("summary.json", LOST, "summary.json: lost.examples: Input should be a valid list"),
         ("config.yaml", "foo: [{1: a, b: c}]", "a setting that no run writes"),
         ("config.yaml", "a: [", "config.yaml is not plain YAML"),
         ("config.yaml", None, "config.yaml is missing"),
@@ -56,8 +60,8 @@ def test_damage_is_named_and_not_ranked(
 
 def test_a_torn_last_line_costs_that_line_alone(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", "gpt")
-    metrics = folder / "metrics.jsonl"
-    metrics.write_text(metrics.read_text()[:-20])
+    path = folder / metrics.FILE
+    path.write_text(path.read_text()[:-20])
     run = read_run(folder)
     steps = [row["step"] for row in run.metrics.evaluations]
     assert (run.status, steps, run.metrics.last_step) == ("finished", [0, 50], 50)
@@ -77,7 +81,8 @@ def test_a_heading_of_a_thousand_digits_is_text(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", "gpt")
     (folder / "samples.txt").write_text(f"=== step 7 ===\na\n\n=== step {'9' * 5000} ===\nb\n")
     run = read_run(folder)
-    assert (run.status, run.sample_step) == ("finished", 7)
+    assert run.sample is not None
+    assert (run.status, run.sample.step) == ("finished", 7)
 
 
 def test_whatever_else_a_file_holds_is_damage_too(
@@ -89,7 +94,7 @@ def test_whatever_else_a_file_holds_is_damage_too(
         raise OverflowError("of a kind that nobody thought of")
 
     folder = write_run(tmp_path / "run", "gpt")
-    monkeypatch.setattr(runs, "read_metrics", surprised)
+    monkeypatch.setattr(metrics, "read", surprised)
     run = read_run(folder)
     assert run.status == "damaged"
     assert run.error is not None

@@ -20,7 +20,7 @@ from harness.report.drawing.curves import (
 )
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.runs.files import Metrics
+from harness.runs.metrics import Metrics
 
 POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
 

@@ -24,7 +24,7 @@ import signal, sys
 from pathlib import Path
 from harness.runs import process
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-with process.signed(Path(sys.argv[1])):
+with process.process_file(Path(sys.argv[1])):
     print("signed", flush=True)
     signal.pause()
 """
@@ -110,7 +110,7 @@ def test_a_damaged_sign_proves_nothing(content: str, tmp_path: Path) -> None:
 
 
 def test_the_sign_of_another_is_left_alone(tmp_path: Path) -> None:
-    with process.signed(tmp_path):
+    with process.process_file(tmp_path):
         assert process.is_alive(tmp_path) is True
         forge(tmp_path, began="1")
     assert (tmp_path / process.FILE).exists()

@@ -14,7 +14,7 @@ from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.config.settings import read_settings
 from harness.diagnostics import drill
 from harness.runs import checkpoint
-from harness.runs.resume import resumed
+from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
 from tests.small_runs import SMALL, losses, summary, trace, train
@@ -195,7 +195,7 @@ def resume(folder: Path, *overrides: str) -> int:
     from harness.cli.hydra_app import compose
 
     overrides = (f"run_dir={folder / 'run'}", "resume=true", *overrides)
-    return run(resumed(read_settings(compose(list(overrides))), list(overrides)))
+    return run(resumed_settings(read_settings(compose(list(overrides))), list(overrides)))
 
 
 def test_resuming_needs_only_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import example, given
 
 from harness.common.rows import strict_json
-from harness.live.watch import LOG_BYTES, Run
+from harness.live.watch import LOG_BYTES, LiveRun
 from harness.loggers.local import Local
 from harness.report.records.runs import read_run
 from harness.runs import samples
@@ -116,8 +116,8 @@ def test_a_resumed_run_keeps_every_sample_whatever_was_sampled(tmp_path: Path, t
     path, blocks = written(folder, [text, "real", text])
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     run = read_run(folder)
-    assert (run.sample_step, run.sample) == (8, shown)
-    page = Run(folder).details()["samples"]
+    assert run.sample == (8, shown)
+    page = LiveRun(folder).details()["samples"]
     assert page == [{"step": 4 * k, "text": t} for k, t in enumerate([shown, "real", shown])]
     samples.keep_before(path, 8)
     assert samples.read(path) == blocks[:2]
@@ -169,7 +169,7 @@ def test_the_live_page_shows_whole_lines_of_a_long_log(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", "gpt")
     for more in range(4):
         (folder / "train.log").write_text("first\n    error: no\n" + "a" * (LOG_BYTES - 10 - more))
-        assert not Run(folder).details()["log"].startswith("error")
+        assert not LiveRun(folder).details()["log"].startswith("error")
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -254,12 +254,12 @@ def newest(run: Path, kind: str) -> Path:
 
 
 FORGED: dict[str, tuple[object, str]] = {
-    "a tensor": (torch.zeros(3), "is no checkpoint: it holds a Tensor"),
-    "a list": ([{"format": 3}], "is no checkpoint: it holds a list"),
-    "nearly nothing": ({"format": 3, "step": 5}, "its model is missing, or no dict"),
-    "no tokenizer": ({"tokenizer": None}, "its tokenizer is missing, or no str"),
-    "a step in words": ({"step": "five"}, "its step is missing, or no int"),
-    "settings in a row": ({"settings": ["seed"]}, "its settings is missing, or no dict"),
+    "a tensor": (torch.zeros(3), "is not a checkpoint: it holds a Tensor"),
+    "a list": ([{"format": 3}], "is not a checkpoint: it holds a list"),
+    "nearly nothing": ({"format": 3, "step": 5}, "model is missing or not of type dict"),
+    "no tokenizer": ({"tokenizer": None}, "tokenizer is missing or not of type str"),
+    "a step in words": ({"step": "five"}, "step is missing or not of type int"),
+    "settings in a row": ({"settings": ["seed"]}, "settings is missing or not of type dict"),
     "no weights": ({"model": {}}, "does not fit its run: Error(s) in loading state_dict"),
     "weights of no name": ({"model": {5: torch.zeros(1)}}, "does not fit its run: "),
     "other things": ({"model": {"head.weight": "x"}}, "does not fit its run: "),
@@ -293,7 +293,7 @@ def test_a_checkpoint_that_nothing_can_go_on_from(
 ) -> None:
     path = newest(copied, "step")
     whole = torch.load(path, weights_only=True)
-    forged = [(None, f"its {lacking} is missing"), ({"x": 1}, "does not fit its run")]
+    forged = [(None, f"{lacking} is missing"), ({"x": 1}, "does not fit its run")]
     for value, words in forged[: 1 if lacking == "scaler" else 2]:  # which fp32 has no use for
         torch.save({**whole, lacking: value}, path)
         sign(path)

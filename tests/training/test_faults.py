@@ -371,7 +371,7 @@ def test_whatever_bit_flips_is_noticed(
         damaged = bytearray(content)
         damaged[offset] ^= 1 << choice.randrange(8)
         newest.write_bytes(damaged)
-        assert not checkpoint.is_whole(newest), offset
+        assert not checkpoint.is_intact(newest), offset
     state = checkpoint.load(newest.parent, "step")
     assert state is not None
     assert state["step"] == 6
@@ -431,7 +431,7 @@ def test_older_ones_go_only_after_the_new_one_is_verified(
     keep_only, seen = checkpoint.keep_only, []
 
     def keeping(path: Path, kind: str, steps: list[int]) -> None:
-        seen.append([checkpoint.is_whole(folder / "step-00000009.pt"), *steps_in(folder)])
+        seen.append([checkpoint.is_intact(folder / "step-00000009.pt"), *steps_in(folder)])
         keep_only(path, kind, steps)
 
     def steps_in(path: Path) -> list[int]:

@@ -84,7 +84,7 @@ def _samples(comparison: Comparison) -> list[tuple[int, Group, RunRecord]]:
     return [
         (number, group, run)
         for number, group in enumerate(comparison.groups)
-        for run in [run for run in group.counted if run.sample][:1]
+        for run in [run for run in group.counted if run.sample and run.sample.text][:1]
     ]
 
 

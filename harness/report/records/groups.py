@@ -9,8 +9,8 @@ from typing import Any
 
 from harness.report.records.runs import UNKNOWN, RunRecord
 
-# What runs share that differ only in the seed: model, tokenizer, data, whether the tokenizer is
-# lossless, and the configuration.
+# The key of runs that differ only in the seed: model, tokenizer, data, whether the tokenizer is
+# lossless, and the flat configuration.
 Family = tuple[Any, ...]
 Reader = Callable[[RunRecord], float | None]
 
@@ -60,7 +60,7 @@ class Group:
 
     @property
     def attempts(self) -> int:
-        """How many seeds were tried."""
+        """The number of seeds that were tried."""
         return len({run.seed for run in self.runs})
 
     def spread(self, read: Reader) -> Spread | None:
@@ -141,7 +141,7 @@ def why_uncounted(run: RunRecord) -> str | None:
 def _one_run_per_seed(
     runs: Sequence[RunRecord],
 ) -> tuple[list[RunRecord], list[tuple[RunRecord, str]]]:
-    """A repeated seed is the same run again: counted twice, it would make the spread too small."""
+    """A repeated seed is the same run again: counting it twice would make the spread too small."""
     by_seed: dict[float | None, RunRecord] = {}
     others = []
     for run in runs:
@@ -172,7 +172,7 @@ def _names(families: Sequence[Family]) -> dict[Family, tuple[str, str]]:
 
 
 def _variant(family: Family, siblings: Sequence[Family]) -> str:
-    """The settings that tell a family from those of the same model; "" if it is the only one."""
+    """The settings in which a family differs from its siblings; "" if it has none."""
     configs = [dict(sibling[4]) for sibling in siblings]
     own = dict(family[4])
     differing = sorted(

@@ -1,21 +1,23 @@
 """Run folders on disk: finding them and reading each into a record.
 
-Reading never fails because of what a run left behind: a run that was killed or damaged becomes a
-record that says so, because a comparison that hides its losses is not one.
+Reading never fails because of a folder's content: a killed or damaged run becomes a record that
+says so. A comparison that hides its losses is not one.
 """
 
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.runs import blocks, samples
+from harness.common.text import printable
+from harness.runs import blocks, config, metrics, samples, summary
 from harness.runs.blocks import Blocks
 from harness.runs.damage import DamageError
-from harness.runs.files import Metrics, as_text, last_sample, read_blocks, read_config, read_metrics
+from harness.runs.metrics import Metrics
+from harness.runs.samples import Sample
 from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summary
 
 DAMAGED = "damaged"
@@ -28,7 +30,8 @@ class RunRecord:
 
     `status` is that of the summary, or DAMAGED; `error` is the run's own error, or what is damaged.
     `corpus` is the SHA-256 of the text. `config` is flat (dotted keys, values as text).
-    `blocks` are what the test score is made of; None for older runs and lossy tokenizers.
+    `blocks` add up to the test score; None for older runs and lossy tokenizers. `sample` is the
+    last one.
     """
 
     folder: Path
@@ -51,8 +54,7 @@ class RunRecord:
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     blocks: Blocks | None = None
-    sample: str | None = None
-    sample_step: int | None = None
+    sample: Sample | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     git: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +72,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
         found = list(run_folders(path))
         if not found:
             raise UsageError(
-                f"{path}: no run here (no summary.json at any depth); "
+                f"{path}: no run here (no {summary.FILE} at any depth); "
                 "give a run's folder or one that holds runs"
             )
         for folder in found:
@@ -82,7 +84,7 @@ def run_folders(path: Path) -> Iterable[Path]:
     """The folders at any depth below `path`, itself included, that hold a run."""
     for folder, subfolders, files in os.walk(path):
         # A run that lost its summary still left metrics: it must be listed, not overlooked.
-        if "summary.json" in files or "metrics.jsonl" in files:
+        if summary.FILE in files or metrics.FILE in files:
             yield Path(folder)
             subfolders.clear()
 
@@ -105,69 +107,66 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
             damage.append(f"what no run writes ({type(error).__name__}: {error})")
         return otherwise
 
-    summary = attempt(lambda: read_summary(folder), None)
-    status = summary.status if summary else DAMAGED
-    config_path, metrics_path = folder / "config.yaml", folder / "metrics.jsonl"
-    # A run that did not finish may have been killed before it wrote these.
-    finished = status == "finished"
-    config = attempt(lambda: read_config(config_path), {}) if _due(config_path, finished) else {}
-    nothing = Metrics()
-    metrics = nothing
-    if with_metrics and _due(metrics_path, finished):
-        metrics = attempt(lambda: read_metrics(metrics_path), nothing)
-    sample_step, sample = last_sample(folder / samples.FILE)
-    known = _known_fields(summary) if summary else {}
-    own_blocks = attempt(lambda: _blocks(folder / blocks.FILE, known.get("test")), None)
-    return RunRecord(
+    found = attempt(lambda: read_summary(folder), None)
+    finished = found is not None and found.status == "finished"
+
+    def due(name: str) -> bool:
+        # A run that did not finish may have been killed before it wrote a file.
+        return finished or (folder / name).exists()
+
+    record = RunRecord(
         folder=folder,
-        status=DAMAGED if damage else status,
-        error="; ".join(damage) or (summary and summary.error),
-        config=config,
-        metrics=metrics,
-        blocks=own_blocks,
-        sample=sample,
-        sample_step=sample_step,
-        **known,
+        status=found.status if found else DAMAGED,
+        error=found.error if found else None,
+        config=attempt(lambda: config.read_flat(folder), {}) if due(config.FILE) else {},
+        metrics=attempt(lambda: metrics.read(folder / metrics.FILE), Metrics())
+        if with_metrics and due(metrics.FILE)
+        else Metrics(),
+        blocks=attempt(lambda: _test_blocks(folder, found and found.test), None),
+        sample=_last_sample(folder),
+        **(attempt(lambda: _known_fields(found), {}) if found else {}),
     )
+    return replace(record, status=DAMAGED, error="; ".join(damage)) if damage else record
 
 
-def _due(path: Path, finished: bool) -> bool:
-    return finished or path.exists()
-
-
-def _known_fields(summary: Summary) -> dict[str, Any]:
-    corpus = summary.corpus.sha256 if summary.corpus else None
-    parameters = summary.parameters
+def _known_fields(found: Summary) -> dict[str, Any]:
+    corpus = found.corpus.sha256 if found.corpus else None
+    parameters = found.parameters
     return {
-        "model": summary.model or UNKNOWN,
-        "tokenizer": summary.tokenizer or UNKNOWN,
-        "data": summary.data or UNKNOWN,
-        "seed": summary.seed,
+        "model": found.model or UNKNOWN,
+        "tokenizer": found.tokenizer or UNKNOWN,
+        "data": found.data or UNKNOWN,
+        "seed": found.seed,
         "corpus": corpus or UNKNOWN,
-        "lossless": summary.lossless is not False,
-        "lost": summary.lost,
-        "leaks": summary.leaks is True,
-        "causal": summary.causal is not False,
+        "lossless": found.lossless is not False,
+        "lost": found.lost,
+        "leaks": found.leaks is True,
+        "causal": found.causal is not False,
         "parameters": parameters.total if parameters else None,
-        "flops_per_token": summary.flops_per_token,
-        "train": summary.train or TrainCost(),
-        "val": summary.val,
-        "test": summary.test,
-        "versions": _texts(summary.versions),
-        "git": _texts(summary.git),
-        "machine": _texts(summary.machine),
+        "flops_per_token": found.flops_per_token,
+        "train": found.train or TrainCost(),
+        "val": found.val,
+        "test": found.test,
+        "versions": _texts(found.versions),
+        "git": _texts(found.git),
+        "machine": _texts(found.machine),
     }
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
-    return {key: as_text(value) for key, value in (values or {}).items()}
+    return {key: config.as_text(value) for key, value in (values or {}).items()}
 
 
-def _blocks(path: Path, test: Scored | None) -> Blocks | None:
-    found = read_blocks(path)
+def _last_sample(folder: Path) -> Sample | None:
+    found = samples.read(folder / samples.FILE)
+    return Sample(found[-1].step, printable(found[-1].text)) if found else None
+
+
+def _test_blocks(folder: Path, test: Scored | None) -> Blocks | None:
+    found = blocks.read(folder)
     if found is None or test is None or test.bits_per_byte is None or not test.bytes:
         return None  # an unfinished run may have those of an earlier test
     bits_per_byte = math.fsum(found.nats) / math.log(2) / test.bytes
     if not math.isclose(bits_per_byte, test.bits_per_byte, rel_tol=1e-5):
-        raise DamageError(f"{path.name} does not add up to the test score of summary.json")
+        raise DamageError(f"{blocks.FILE} does not add up to the test score of {summary.FILE}")
     return found

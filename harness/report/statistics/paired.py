@@ -1,7 +1,7 @@
 """Whether two models differ: a test in pairs, on the same bytes of text, over the same seeds.
 
-Two things are left to chance in a score: which text was drawn for the test, and how training went
-(initialization, batches). Both are in the interval:
+A score depends on chance in two ways: by the choice of the test text, and by training
+(initialization, batches). The interval covers both:
 
 - The text: neighbouring blocks of text resemble each other, so stretches of neighbouring blocks are
   resampled together, around the end (circular block bootstrap; Politis & Romano 1992, in "Exploring
@@ -49,7 +49,7 @@ class Interval:
 def compare_in_pairs(difference_SK: NDArray[np.floating], sizes_K: NDArray[np.integer]) -> Interval:
     """The mean of the differences per byte.
 
-    difference_SK: what one model paid more than the other, by seed and block, in any unit.
+    difference_SK: the loss of one model minus that of the other, by seed and block, in any unit.
     sizes_K: bytes of each block. The same input gives the same interval.
     """
     seeds = difference_SK.shape[0]
