@@ -16,159 +16,165 @@ import pytest
 
 from harness.common.paths import REPOSITORY
 
-PINNED, OWN, RECORDS = "test_pinned_numbers.py", "test_own_score.py", "test_run_records.py"
-LOOP, METRICS, SAMPLES = "harness/loop.py", "harness/metrics.py", "harness/samples.py"
+PINNED, OWN = "training/test_pinned_numbers.py", "evaluation/test_own_score.py"
+RECORDS = "runs/test_run_records.py"
+LOOP, TRAINER = "harness/training/loop.py", "harness/training/trainer.py"
+PROGRESS, RECORDER = "harness/training/progress.py", "harness/training/recorder.py"
+SCORE, SAMPLES = "harness/evaluation/score.py", "harness/runs/samples.py"
+AVERAGE = "harness/training/moving_average.py"
+RECOMPUTE = """\
+            if evaluating and plan.batch_norm == "precise":  # before saving what will be scored
+                batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+"""
+SAVE = """\
+            if step and step % settings.checkpoint.every == 0:
+                checkpoints.save(progress)
+"""
 # What is wrong: file, text, text put in its place, the tests that must fail.
 MUTANTS = {
     "the average updated twice a step": (
-        LOOP,
-        "average.update_parameters(model)\n",
-        "average.update_parameters(model); average.update_parameters(model)\n",
+        TRAINER,
+        "self._average.update_parameters(self.model)\n",
+        "[self._average.update_parameters(self.model) for _ in range(2)]\n",
         PINNED,
     ),
     "the average updated at skipped steps": (
-        LOOP,
-        "attempt.undo()\n",
-        "attempt.undo(); average and average.update_parameters(model)\n",
+        TRAINER,
+        "self._buffers.restore()\n",
+        "self._buffers.restore(); self._average and self._average.update_parameters(self.model)\n",
         PINNED,
     ),
     "the decay of the average is another": (
-        LOOP,
-        "MovingAverage(model, plan.ema)",
-        "MovingAverage(model, plan.ema**2)",
+        TRAINER,
+        "MovingAverage(self.model, ema)",
+        "MovingAverage(self.model, ema**2)",
         PINNED,
     ),
     "the average is not what is scored": (
-        LOOP,
-        "cast(LanguageModel, average.module) if average is not None else model",
-        "model",
+        TRAINER,
+        "return self.model if average is None else cast(LanguageModel, average.module)",
+        "return self.model",
         PINNED,
     ),
     "counts are averaged": (
-        "harness/moving_average.py",
+        AVERAGE,
         "buffer.is_floating_point()",
         "True",
         f'{OWN} -k "bert and ema and whole"',
     ),
     "infinities are averaged": (
-        "harness/moving_average.py",
-        "bool(buffer.isfinite().all())",
-        "True",
+        AVERAGE,
+        "buffer.is_floating_point() and buffer.isfinite().all()",
+        "buffer.is_floating_point()",
         f"{OWN} -k recurrence",
     ),
-    "the last weights are tested": (
+    "the last weights are tested": (LOOP, "checkpoints.load_best(progress)", "pass", PINNED),
+    "validation scores the test split": (
         LOOP,
-        'evaluated.load_state_dict(best["model"])',
-        "pass",
+        "_score(context, evaluated, dataset.val)",
+        "_score(context, evaluated, dataset.test)",
         PINNED,
     ),
-    "validation scores the test split": (LOOP, "score(dataset.val)", "score(dataset.test)", PINNED),
     "the test is on validation": (
         LOOP,
-        "test = score(dataset.test)",
-        "test = score(dataset.val)",
+        "test = _score(context, evaluated, dataset.test)",
+        "test = _score(context, evaluated, dataset.val)",
         PINNED,
     ),
     "the best is chosen by test": (
         LOOP,
-        'if progress.best is None or result.nats < progress.best["nats"]:',
-        "result = score(dataset.test)\n"
-        '                    if progress.best is None or result.nats < progress.best["nats"]:',
+        "if progress.update_best(score):",
+        "if progress.update_best(_score(context, evaluated, dataset.test)):",
         PINNED,
     ),
     "the worst is the best": (
-        LOOP,
-        'result.nats < progress.best["nats"]',
-        'result.nats > progress.best["nats"]',
+        PROGRESS,
+        'score.nats < self.best["nats"]',
+        'score.nats > self.best["nats"]',
         PINNED,
     ),
     "the first token's bytes are paid for": (
-        METRICS,
+        SCORE,
         "split.bytes - int(tokenizer.token_bytes[int(split.ids[0])])",
         "split.bytes",
         PINNED,
     ),
     "the first token's bytes are one": (
-        METRICS,
+        SCORE,
         "int(tokenizer.token_bytes[int(split.ids[0])])",
         "1",
         PINNED,
     ),
-    "unknown characters cost nothing": (
-        METRICS,
-        " + split.unknown_nats",
-        "",
-        PINNED,
-    ),
+    "unknown characters cost nothing": (SCORE, " + split.unknown_nats", "", PINNED),
     "perplexity in bits": (
-        METRICS,
+        SCORE,
         "math.exp(self.nats_per_token)",
         "2**self.nats_per_token",
         PINNED,
     ),
     "the stride is that of a whole window": (
-        METRICS,
+        SCORE,
         "max(1, block_size // 2 // patch_size) * patch_size",
         "block_size",
-        "test_training.py -k design",
+        "training/test_loop.py -k design",
     ),
-    "the rate of the next step": (
-        LOOP,
-        'peaks[""] * factor if',
-        'peaks[""] * schedule(spent + 1) if',
+    "the rate of another step": (
+        TRAINER,
+        'self._peaks[""] * lr_factor if',
+        'self._peaks[""] * lr_factor * 0.999 if',
         PINNED,
     ),
     "a part's rate is everybody's": (
-        LOOP,
-        'f"lr/{part}": peak * factor',
-        "f\"lr/{part}\": peaks[''] * factor",
+        TRAINER,
+        'f"lr/{part}": peak * lr_factor',
+        "f\"lr/{part}\": self._peaks[''] * lr_factor",
         PINNED,
     ),
     "the norm after clipping": (
-        LOOP,
+        TRAINER,
         '"grad_norm": norm,',
         '"grad_norm": min(norm, clip),',
         PINNED,
     ),
     "the norm before it is unscaled": (
-        LOOP,
-        "norm = gradients.clip(clip)",
-        "norm = gradients.clip(clip) * len(learnt)",
+        TRAINER,
+        "norm = self._gradients.clip(clip)",
+        "norm = self._gradients.clip(clip) * len(trained)",
         PINNED,
     ),
-    "no clipping": (LOOP, "gradients.clip(clip)", "gradients.clip(math.inf)", PINNED),
+    "no clipping": (TRAINER, "_gradients.clip(clip)", "_gradients.clip(math.inf)", PINNED),
     "targets that do not count are counted": (
-        LOOP,
-        "progress.tokens += len(learnt)",
-        "progress.tokens += targets_BT.numel()",
+        TRAINER,
+        "return trained\n",
+        "return targets_BT.numpy().flatten().clip(0)\n",
         PINNED,
     ),
-    "the bytes of inputs": (
-        LOOP,
-        "token_bytes[learnt].sum()",
-        "token_bytes[inputs_BT.numpy()].sum()",
+    "the bytes of one id": (
+        PROGRESS,
+        "int(token_bytes[targets].sum())",
+        "int(token_bytes[0] * len(targets))",
         PINNED,
     ),
     "bytes are tokens": (
-        LOOP,
-        "progress.bytes += learnt_bytes",
-        "progress.bytes += len(learnt)",
+        PROGRESS,
+        "self.bytes += int(token_bytes[targets].sum())",
+        "self.bytes += len(targets)",
         PINNED,
     ),
     "each micro-batch weighs alike": (
-        LOOP,
-        "                        weight,\n",
-        "                        1 / (targets_BT[part] != IGNORED).sum() / plan.accumulate,\n",
+        TRAINER,
+        "                    weight,\n",
+        "                    1 / (targets_BT[part] != IGNORED).sum() / plan.accumulate,\n",
         PINNED,
     ),
     "the loss of all positions": (
-        LOOP,
-        '"train/loss": loss.item() / len(learnt)',
+        TRAINER,
+        '"train/loss": loss.item() / len(trained)',
         '"train/loss": loss.item() / targets_BT.numel()',
         PINNED,
     ),
     "the loss with label smoothing": (
-        "harness/loss.py",
+        "harness/training/loss.py",
         "total += nats.detach()",
         "total += aim.detach()",
         PINNED,
@@ -180,81 +186,75 @@ MUTANTS = {
         PINNED,
     ),
     "FLOPs of the step to come": (
-        LOOP,
-        "progress.step * flops_per_step",
-        "(progress.step + 1) * flops_per_step",
+        RECORDER,
+        "progress.step * self._flops_per_step",
+        "(progress.step + 1) * self._flops_per_step",
         PINNED,
     ),
     "FLOPs of one micro-batch": (
-        LOOP,
-        "step_flops(build_model, plan.seq_len, trained) * rows",
-        "step_flops(build_model, plan.seq_len, trained) * plan.batch_size",
+        RECORDER,
+        "self._flops_per_step = rows * step_flops(",
+        "self._flops_per_step = plan.batch_size * step_flops(",
         PINNED,
     ),
     "tokens a second of the last step": (
-        LOOP,
+        RECORDER,
         'row["tokens"] / row["seconds"] if',
         'row["tokens"] / row["step"] / row["seconds"] if',
         PINNED,
     ),
     "shared parameters count twice": (
-        "harness/measure.py",
+        "harness/compute/costs.py",
         '"total": sum(p.numel() for p in model.parameters())',
         '"total": sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))',
         PINNED,
     ),
     "skipped steps are not counted": (
-        "harness/guards.py",
+        "harness/training/guards.py",
         "        self.skipped += 1\n",
         "        self.skipped += 0\n",
         PINNED,
     ),
     "a skipped step is taken": (
-        LOOP,
-        "if guard.allows_update(",
-        "if guard.allows_update(row, model, True, True) or guard.allows_update(",
+        TRAINER,
+        "if self.guard.allows_update(",
+        "if self.guard.allows_update(row, self.model, True, True) or self.guard.allows_update(",
         PINNED,
     ),
-    "val of the last evaluation": (
-        LOOP,
-        'progress.best = {"step": step, "nats": result.nats, **result.summary()}',
-        'progress.best = {"step": step, "nats": result.nats, **score(dataset.test).summary()}',
+    "val of the first evaluation": (
+        RECORDER,
+        "self._summary.val = Scored.of(",
+        "self._summary.val = self._summary.val or Scored.of(",
         PINNED,
     ),
     "the corpus's digest is of train alone": (
-        "harness/data.py",
+        "harness/data/dataset.py",
         "digest = text.digest(0, text.size)",
         "digest = text.digest(0, text.size * 6 // 10)",
         PINNED,
     ),
     "blocks of the test score without what is unknown": (
-        "harness/blocks.py",
+        "harness/evaluation/block_scores.py",
         "    if split.unknown:\n",
         "    if False:\n",
         PINNED,
     ),
     "evaluate has a batch size of its own": (
-        "harness/evaluate.py",
+        "harness/evaluation/evaluate_run.py",
         "arguments.batch_size or run.settings.eval.batch_size",
         "arguments.batch_size or 64",
-        "test_evaluate_and_sample.py -k windows",
+        "evaluation/test_evaluate_and_sample.py -k windows",
     ),
     "evaluate reads the weights, not their average": (
-        "harness/load.py",
+        "harness/runs/load.py",
         'if "average" not in state:',
         "if True:",
         f'{OWN} -k "gpt and ema and whole"',
     ),
     "statistics are recomputed after the weights are saved": (
         LOOP,
-        "                recompute_statistics(evaluated)\n"
-        "            if step and step % settings.checkpoint.every == 0:\n"
-        "                save_checkpoint()\n",
-        "                if step and step % settings.checkpoint.every == 0:\n"
-        "                    save_checkpoint()\n"
-        "                recompute_statistics(evaluated)\n"
-        "            elif step and step % settings.checkpoint.every == 0:\n"
-        "                save_checkpoint()\n",
+        RECOMPUTE + SAVE,
+        SAVE + RECOMPUTE,
         f'{OWN} -k "precise and resumed"',
     ),
     "a heading in a text is a heading": (
@@ -263,9 +263,14 @@ MUTANTS = {
         "(lambda _, text: text)(",
         RECORDS,
     ),
-    "a cut line may be a heading": (SAMPLES, "    if start:", "    if False:", RECORDS),
+    "a cut line may be a heading": (
+        "harness/common/files.py",
+        "if start else content",
+        "if False else content",
+        RECORDS,
+    ),
     "a message of several lines is several records": (
-        "harness/run_folder.py",
+        "harness/runs/folder.py",
         '"\\n    ".join',
         '"\\n".join',
         RECORDS,
