@@ -16,7 +16,7 @@ from harness.evaluation.calibration import Calibration, Pass, fit_temperature, t
 from harness.evaluation.nats import Measure
 from harness.evaluation.score import score_of, token_nats
 from harness.evaluation.surprise import by_frequency, passages
-from harness.report.calibration_page import Subject, page
+from harness.report.calibration_page import PageInfo, page
 from harness.runs.load import Run
 
 PASSAGES, PASSAGE = 8, 120  # how many of the most surprising are shown, of how many tokens each
@@ -46,7 +46,7 @@ def calibrate(run: Run, dataset: Dataset, name: str, how: dict[str, Any]) -> dic
     found = Calibration(temperature, tokens, (before, after))
     bands = by_frequency(tokens, counts_V)
     worst = passages(tokens, int(ids[0]), run.tokenizer, PASSAGE, PASSAGES)
-    subject = Subject(
+    info = PageInfo(
         run.settings.names.model,
         run.settings.names.data,
         run.settings.names.tokenizer,
@@ -56,11 +56,11 @@ def calibrate(run: Run, dataset: Dataset, name: str, how: dict[str, Any]) -> dic
         str(run.folder.path),
     )
     summary = found.summary()
-    content = {**vars(subject), **summary, "by_frequency": [asdict(band) for band in bands]}
+    content = {**vars(info), **summary, "by_frequency": [asdict(band) for band in bands]}
     content["surprising"] = [asdict(passage) for passage in worst]
     for file_name, text in (
         ("calibration.json", strict_json(content, indent=1)),
-        ("calibration.html", page(subject, found, bands, worst)),
+        ("calibration.html", page(info, found, bands, worst)),
     ):
         with atomic_write(run.folder.path / file_name) as file:
             file.write(text.encode("utf-8", "replace"))

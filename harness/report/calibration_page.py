@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from harness.evaluation.calibration import BINS, Calibration, equal_mass_bins, equal_width_bins
 from harness.evaluation.surprise import FrequencyBand, Passage
-from harness.report.drawing.parts import canvas
+from harness.report.drawing.parts import new_axes
 from harness.report.drawing.style import DASHES, MARKERS
-from harness.report.drawing.svg import PLACEHOLDERS, Paint, inline_svg
+from harness.report.drawing.svg import PLACEHOLDERS, Palette, inline_svg
 from harness.report.html.pages import render
 from harness.report.text.format import human
 
@@ -20,7 +20,7 @@ FULL = 0.99  # the share of tokens below which colour still grows
 
 
 @dataclass(frozen=True)
-class Subject:
+class PageInfo:
     """What the page is about."""
 
     model: str
@@ -32,7 +32,7 @@ class Subject:
     run: str
 
 
-def words(subject: Subject, found: Calibration) -> list[str]:
+def words(info: PageInfo, found: Calibration) -> list[str]:
     """The findings in sentences that claim no more than the numbers."""
     observed, temperature = found.tokens, found.temperature
     error, error_after = found.errors(equal_width_bins)
@@ -45,7 +45,7 @@ def words(subject: Subject, found: Calibration) -> list[str]:
     assert after is not None
     sure = found.confidence()[0] - float(observed.correct.mean())
     lines = [
-        f"On the {subject.split} split the likeliest token is right in "
+        f"On the {info.split} split the likeliest token is right in "
         f"{observed.correct.mean():.1%} of {len(observed.targets):,} cases; the model expects "
         f"{found.confidence()[0]:.1%}. It is {'too sure of itself' if sure > 0 else 'too unsure'} "
         f"by {100 * abs(sure):.2g} points in the mean; the expected calibration error is "
@@ -58,23 +58,23 @@ def words(subject: Subject, found: Calibration) -> list[str]:
         f"was tried, {temperature.value:.3g}."
     )
     lines.append(
-        f"{fitted} On {subject.split} it takes the loss from {before:.4f} to {after:.4f} {unit}, "
+        f"{fitted} On {info.split} it takes the loss from {before:.4f} to {after:.4f} {unit}, "
         f"and the calibration error from {error:.3f} to {error_after:.3f}."
     )
     return lines
 
 
-def reliability_figure(found: Calibration, paint: Paint) -> tuple[Figure, dict[str, str]]:
+def reliability_figure(found: Calibration, palette: Palette) -> tuple[Figure, dict[str, str]]:
     """The diagram (Guo et al. 2017, figure 1) in bins of equal mass, so that each point is equally
     certain, as far as the most confident goes; and what to say of each point."""
-    figure, axes = canvas(paint, SIZE, right=0.15)
-    axes.grid(axis="x", color=paint.grid, lw=0.8)
-    axes.plot([0, 1], [0, 1], color=paint.muted, lw=1, dashes=(4, 3))
+    figure, axes = new_axes(palette, SIZE, right=0.15)
+    axes.grid(axis="x", color=palette.grid, lw=0.8)
+    axes.plot([0, 1], [0, 1], color=palette.muted, lw=1, dashes=(4, 3))
     titles, furthest = {}, 0.0
     for style, (name, bins) in enumerate(
         zip(_names(found), found.diagrams(equal_mass_bins), strict=True)
     ):
-        colour, marker = paint.series[style], MARKERS[style]
+        colour, marker = palette.series[style], MARKERS[style]
         x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
         furthest = max(furthest, *x, *y)
         axes.plot(x, y, color=colour, lw=1.3, dashes=DASHES[style] or (1, 0))
@@ -82,7 +82,7 @@ def reliability_figure(found: Calibration, paint: Paint) -> tuple[Figure, dict[s
             gid = f"point-{style}-{index}"
             axes.plot(
                 [each.confidence], [each.accuracy], color=colour, marker=marker, markersize=6,
-                markeredgecolor=paint.paper, gid=gid,
+                markeredgecolor=palette.paper, gid=gid,
             )  # fmt: skip
             titles[gid] = (
                 f"{name}: expects {each.confidence:.1%}, right in {each.accuracy:.1%} of "
@@ -97,7 +97,7 @@ def reliability_figure(found: Calibration, paint: Paint) -> tuple[Figure, dict[s
 
 
 def page(
-    subject: Subject, found: Calibration, bands: list[FrequencyBand], surprising: list[Passage]
+    info: PageInfo, found: Calibration, bands: list[FrequencyBand], surprising: list[Passage]
 ) -> str:
     """The whole page, as HTML."""
     figure, titles = reliability_figure(found, PLACEHOLDERS)
@@ -108,8 +108,8 @@ def page(
     before, after = found.scores
     return render(
         "calibration.html.j2",
-        title=f"{subject.model} on {subject.data}: how far it can be believed",
-        words=words(subject, found),
+        title=f"{info.model} on {info.data}: how far it can be believed",
+        words=words(info, found),
         drawing=inline_svg(figure, "reliability", description, titles),
         names=_names(found),
         scores={
@@ -129,10 +129,10 @@ def page(
         tokens=len(found.tokens.targets),
         full=max(1.0, float(np.quantile(found.tokens.nats[:, 0], FULL))),
         facts={
-            "run": subject.run,
-            "weights": f"of step {subject.step}",
-            "tokenizer": subject.tokenizer,
-            "precision": subject.precision,
+            "run": info.run,
+            "weights": f"of step {info.step}",
+            "tokenizer": info.tokenizer,
+            "precision": info.precision,
         },
     )
 

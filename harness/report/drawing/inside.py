@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.rows import Row
-from harness.report.drawing.parts import plain_axes
+from harness.report.drawing.parts import style_axes
 from harness.report.drawing.svg import ON_WHITE
 from harness.runs import metrics
 from harness.runs.damage import DamageError
@@ -80,7 +80,7 @@ def draw(names: Sequence[str], runs: Sequence[Rows]) -> Figure:
     grid = figure.subplots(len(panels), len(runs), squeeze=False)
     for line, (title, panel, comparable) in zip(grid, panels, strict=True):
         for axes, rows in zip(line, runs, strict=True):
-            plain_axes(axes, ON_WHITE, FONT - 1)
+            style_axes(axes, ON_WHITE, FONT - 1)
             axes.tick_params(which="both", length=0)
             axes.set_xlabel(panel(axes, rows), fontsize=FONT, color=ON_WHITE.muted)
         if comparable:

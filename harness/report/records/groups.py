@@ -11,7 +11,7 @@ from harness.report.records.runs import UNKNOWN, RunRecord
 
 # The key of runs that differ only in the seed: model, tokenizer, data, whether the tokenizer is
 # lossless, and the flat configuration.
-Family = tuple[Any, ...]
+GroupKey = tuple[Any, ...]
 Reader = Callable[[RunRecord], float | None]
 
 
@@ -75,7 +75,7 @@ class Group:
 
 def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[RunRecord, str]]]:
     """The groups, and every run that is counted in none, with the reason."""
-    families: dict[Family, list[RunRecord]] = {}
+    families: dict[GroupKey, list[RunRecord]] = {}
     uncounted: list[tuple[RunRecord, str]] = []
     for run in records:
         key = (run.model, run.tokenizer, run.data, run.lossless, tuple(sorted(run.config.items())))
@@ -107,7 +107,7 @@ def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[Ru
     return groups, sorted(uncounted, key=lambda entry: str(entry[0].folder))
 
 
-def tell_corpora_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
+def disambiguate_corpora(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Appends the first letters of the digest where one name stands for several texts:
     `text·1a2b3c`."""
     texts: dict[str, set[str]] = {}
@@ -155,7 +155,7 @@ def _one_run_per_seed(
     return sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed)), others
 
 
-def _names(families: Sequence[Family]) -> dict[Family, tuple[str, str]]:
+def _names(families: Sequence[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
     """For each family its label and variant among these.
 
     A label is the model's name, and the tokenizer's and the data set's where there are several.
@@ -171,7 +171,7 @@ def _names(families: Sequence[Family]) -> dict[Family, tuple[str, str]]:
     }
 
 
-def _variant(family: Family, siblings: Sequence[Family]) -> str:
+def _variant(family: GroupKey, siblings: Sequence[GroupKey]) -> str:
     """The settings in which a family differs from its siblings; "" if it has none."""
     configs = [dict(sibling[4]) for sibling in siblings]
     own = dict(family[4])
