@@ -16,12 +16,12 @@ from harness.report.html.pages import render
 from harness.report.text.format import human
 
 SIZE = (4.4, 4.1)
-FULL = 0.99  # the share of tokens below which colour still grows
+FULL_COLOUR = 0.99  # the quantile of tokens' nats from which on colour no longer deepens
 
 
 @dataclass(frozen=True)
 class PageInfo:
-    """What the page is about."""
+    """The run and the split that the page is about."""
 
     model: str
     data: str
@@ -32,23 +32,24 @@ class PageInfo:
     run: str
 
 
-def words(info: PageInfo, found: Calibration) -> list[str]:
-    """The findings in sentences that claim no more than the numbers."""
-    observed, temperature = found.tokens, found.temperature
-    error, error_after = found.errors(equal_width_bins)
+def findings(info: PageInfo, calibration: Calibration) -> list[str]:
+    """The findings in sentences."""
+    observed, temperature = calibration.tokens, calibration.temperature
+    error, error_after = calibration.errors(equal_width_bins)
     (before, after), unit = (
-        ([score.bits_per_byte for score in found.scores], "bits per byte")
-        if found.scores[0].lossless
-        else ([score.nats_per_token for score in found.scores], "nats per token")
+        ([score.bits_per_byte for score in calibration.scores], "bits per byte")
+        if calibration.scores[0].lossless
+        else ([score.nats_per_token for score in calibration.scores], "nats per token")
     )
     assert before is not None
     assert after is not None
-    sure = found.confidence()[0] - float(observed.correct.mean())
+    overconfidence = calibration.confidence()[0] - float(observed.correct.mean())
     lines = [
         f"On the {info.split} split the likeliest token is right in "
         f"{observed.correct.mean():.1%} of {len(observed.targets):,} cases; the model expects "
-        f"{found.confidence()[0]:.1%}. It is {'too sure of itself' if sure > 0 else 'too unsure'} "
-        f"by {100 * abs(sure):.2g} points in the mean; the expected calibration error is "
+        f"{calibration.confidence()[0]:.1%}. "
+        f"It is {'too sure of itself' if overconfidence > 0 else 'too unsure'} "
+        f"by {100 * abs(overconfidence):.2g} points in the mean; the expected calibration error is "
         f"{error:.3f}."
     ]
     fitted = (
@@ -64,15 +65,15 @@ def words(info: PageInfo, found: Calibration) -> list[str]:
     return lines
 
 
-def reliability_figure(found: Calibration, palette: Palette) -> tuple[Figure, dict[str, str]]:
-    """The diagram (Guo et al. 2017, figure 1) in bins of equal mass, so that each point is equally
-    certain, as far as the most confident goes; and what to say of each point."""
+def reliability_figure(calibration: Calibration, palette: Palette) -> tuple[Figure, dict[str, str]]:
+    """The reliability diagram (Guo et al. 2017, figure 1), and a tooltip for each point. Its bins
+    have equal mass, so that each point is equally certain."""
     figure, axes = new_axes(palette, SIZE, right=0.15)
     axes.grid(axis="x", color=palette.grid, lw=0.8)
     axes.plot([0, 1], [0, 1], color=palette.muted, lw=1, dashes=(4, 3))
     titles, furthest = {}, 0.0
     for style, (name, bins) in enumerate(
-        zip(_names(found), found.diagrams(equal_mass_bins), strict=True)
+        zip(_names(calibration), calibration.diagrams(equal_mass_bins), strict=True)
     ):
         colour, marker = palette.series[style], MARKERS[style]
         x, y = [each.confidence for each in bins], [each.accuracy for each in bins]
@@ -88,8 +89,8 @@ def reliability_figure(found: Calibration, palette: Palette) -> tuple[Figure, di
                 f"{name}: expects {each.confidence:.1%}, right in {each.accuracy:.1%} of "
                 f"{human(each.tokens)} tokens"
             )
-    end = min(1.0, (int(10 * furthest) + 1) / 10)
-    axes.set(xlim=(0, end), ylim=(0, end))
+    limit = min(1.0, (int(10 * furthest) + 1) / 10)
+    axes.set(xlim=(0, limit), ylim=(0, limit))
     axes.locator_params(nbins=5)
     axes.set_xlabel("confidence: the likeliest token's probability")
     axes.set_ylabel("accuracy: how often it came")
@@ -97,37 +98,36 @@ def reliability_figure(found: Calibration, palette: Palette) -> tuple[Figure, di
 
 
 def page(
-    info: PageInfo, found: Calibration, bands: list[FrequencyBand], surprising: list[Passage]
+    info: PageInfo, calibration: Calibration, bands: list[FrequencyBand], surprising: list[Passage]
 ) -> str:
     """The whole page, as HTML."""
-    figure, titles = reliability_figure(found, PLACEHOLDERS)
-    points = (
-        f"{each.confidence:.2f} {each.accuracy:.2f}" for each in found.diagrams(equal_mass_bins)[0]
-    )
+    figure, titles = reliability_figure(calibration, PLACEHOLDERS)
+    bins = calibration.diagrams(equal_mass_bins)[0]
+    points = (f"{each.confidence:.2f} {each.accuracy:.2f}" for each in bins)
     description = f"accuracy against confidence, bin by bin: {'; '.join(points)}"
-    before, after = found.scores
+    before, after = calibration.scores
     return render(
         "calibration.html.j2",
         title=f"{info.model} on {info.data}: how far it can be believed",
-        words=words(info, found),
+        findings=findings(info, calibration),
         drawing=inline_svg(figure, "reliability", description, titles),
-        names=_names(found),
+        names=_names(calibration),
         scores={
             "nats per token": (before.nats_per_token, after.nats_per_token),
             "bits per byte": (before.bits_per_byte, after.bits_per_byte),
-            "calibration error, bins of equal width": found.errors(equal_width_bins),
-            "calibration error, bins of equal mass": found.errors(equal_mass_bins),
-            "mean confidence": found.confidence(),
-            "accuracy": (float(found.tokens.correct.mean()),) * 2,
+            "calibration error, bins of equal width": calibration.errors(equal_width_bins),
+            "calibration error, bins of equal mass": calibration.errors(equal_mass_bins),
+            "mean confidence": calibration.confidence(),
+            "accuracy": (float(calibration.tokens.correct.mean()),) * 2,
         },
         bins=BINS,
         bands=bands,
         highest=max(band.nats_per_token or 0.0 for band in bands),
-        unused=float(found.tokens.unused.mean(dtype=np.float64)),
-        unused_nats=found.unused_nats_per_token(),
+        unused=float(calibration.tokens.unused.mean(dtype=np.float64)),
+        unused_nats=calibration.unused_nats_per_token(),
         passages=surprising,
-        tokens=len(found.tokens.targets),
-        full=max(1.0, float(np.quantile(found.tokens.nats[:, 0], FULL))),
+        tokens=len(calibration.tokens.targets),
+        full=max(1.0, float(np.quantile(calibration.tokens.nats[:, 0], FULL_COLOUR))),
         facts={
             "run": info.run,
             "weights": f"of step {info.step}",
@@ -137,6 +137,6 @@ def page(
     )
 
 
-def _names(found: Calibration) -> tuple[str, str]:
-    """Of the curves: the model as it is, and at the temperature."""
-    return "T = 1", f"T = {found.temperature.value:.3f}"
+def _names(calibration: Calibration) -> tuple[str, str]:
+    """The names of the curves: the model as it is, and at the fitted temperature."""
+    return "T = 1", f"T = {calibration.temperature.value:.3f}"

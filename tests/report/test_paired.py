@@ -93,7 +93,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, correlation: 
 
 
 def test_resampling_blocks_one_by_one_would_claim_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "stretch", lambda blocks: 1)
+    monkeypatch.setattr(paired, "stretch_length", lambda blocks: 1)
     assert covered(1, 0.6) < 0.75
 
 

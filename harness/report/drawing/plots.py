@@ -35,7 +35,7 @@ WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
 def curves_figure(
     series: Sequence[Series], axis: Axis, y_title: str, palette: Palette, size: tuple[float, float]
 ) -> Figure:
-    """Mean lines with a band over seeds, lowest to highest; WIDE ones are labelled at their ends."""
+    """Mean lines with a band over seeds, lowest to highest. In a WIDE figure they have labels."""
     free = [line for line in series if axis.log and max(line.x) <= 0]
     costly = [line for line in series if line not in free]
     names = {

@@ -78,9 +78,8 @@ def resample_text(
     mean = difference_K.sum() / sizes_K.sum()
     degrees_of_freedom = blocks / length - 1
     chi_squared = np.random.default_rng([SEED, 1]).chisquare(degrees_of_freedom, DRAWS)
-    drawn: NDArray[np.float64] = mean + (resampled - mean) * np.sqrt(
-        (degrees_of_freedom + 1) / chi_squared
-    )
+    widening = np.sqrt((degrees_of_freedom + 1) / chi_squared)
+    drawn: NDArray[np.float64] = mean + (resampled - mean) * widening
     return drawn
 
 
@@ -91,7 +90,7 @@ def stretch_length(blocks: int) -> int:
 
 @lru_cache(maxsize=4)
 def _starts(blocks: int, length: int) -> NDArray[np.integer]:
-    """The first blocks of each resampled text's stretches: the same for all pairs of a comparison."""
+    """The first block of each resampled stretch: the same for all pairs of a comparison."""
     generator = np.random.default_rng([SEED, blocks])
     return generator.integers(0, blocks, (DRAWS, -(-blocks // length)))
 
