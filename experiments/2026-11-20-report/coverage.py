@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.report.records.runs import find_runs
 from harness.report.statistics import paired
 from harness.report.statistics.differences import bits_per_block
-from harness.report.statistics.paired import compare_in_pairs
+from harness.report.statistics.paired import paired_interval
 from harness.report.statistics.ranking import compare_runs
 
 BLOCKS, BYTES, TRIALS = 216, 256, 1000
@@ -24,7 +24,7 @@ Test = Callable[[NDArray, NDArray], tuple[float, float]]
 
 
 def ours(difference_SK: NDArray, sizes_K: NDArray) -> tuple[float, float]:
-    found = compare_in_pairs(difference_SK, sizes_K)
+    found = paired_interval(difference_SK, sizes_K)
     return found.low, found.high
 
 
@@ -44,12 +44,12 @@ def seeds_resampled(difference_SK: NDArray, sizes_K: NDArray) -> tuple[float, fl
 
 def one_by_one(difference_SK: NDArray, sizes_K: NDArray) -> tuple[float, float]:
     """Text alone, each block resampled by itself."""
-    stretch = paired.stretch
-    paired.stretch = lambda blocks: 1
+    stretch_length = paired.stretch_length
+    paired.stretch_length = lambda blocks: 1
     try:
         return text_alone(difference_SK, sizes_K)
     finally:
-        paired.stretch = stretch
+        paired.stretch_length = stretch_length
 
 
 def difference(generator: np.random.Generator, seeds: int, correlation: float) -> NDArray:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ from harness.evaluation.score import Score, score_split
 from harness.loggers.local import Local
 from harness.observe.observer import Observer
 from harness.runs import checkpoint
+from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.summary import Summary
 from harness.sampling.decode import SamplingParams, generate
@@ -175,9 +175,12 @@ class _BareStep:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, but for a few numbers."""
-        return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+    def checkpoint(self, step: int) -> StepCheckpoint:
+        """As large as a training's: the model's and the optimizer's state."""
+        return StepCheckpoint(
+            step=step, model=self._model.state_dict(), optimizer=self._optimizer.state_dict(),
+            tokenizer="", corpus="", settings={}, scaler={}, progress={}, guard={},
+        )  # fmt: skip
 
 
 def _checkpoint_cost(settings: Settings, bare: _BareStep) -> str:
@@ -187,7 +190,7 @@ def _checkpoint_cost(settings: Settings, bare: _BareStep) -> str:
         for step in range(SAVES):
             bare()
             started = perf_counter()
-            path = checkpoint.save(Path(folder), "step", step, bare.state(), keep=[step - 1])
+            path = checkpoint.save(Path(folder), bare.checkpoint(step), keep=[step - 1])
             seconds.append(perf_counter() - started)
         size = path.stat().st_size
     save, every = statistics.median(seconds), settings.checkpoint.every

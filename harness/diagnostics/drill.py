@@ -28,6 +28,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.rows import strict_json
 from harness.config.settings import CURRENCIES, read_settings
 from harness.runs import checkpoint, metrics
+from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
 from harness.training.run import run
@@ -274,10 +275,13 @@ def differences(whole: Path, killed: Path) -> list[str]:
     ]
     samples = [(folder / "run" / "samples.txt").read_bytes() for folder in (whole, killed)]
     found += [] if samples[0] == samples[1] else ["samples.txt differs"]
-    last, other_last = (checkpoint.load(f / "run" / "checkpoints", "step") for f in (whole, killed))
+    last, other_last = (
+        checkpoint.load(folder / "run" / "checkpoints", StepCheckpoint)
+        for folder in (whole, killed)
+    )
     found += [
         f"the last checkpoint: {key} differs"
-        for key in differing_keys(last, other_last)
+        for key in differing_keys(last and vars(last), other_last and vars(other_last))
         if not key.startswith(MAY_DIFFER)
     ]
     return found

@@ -117,6 +117,7 @@ class WandB(Logger):
 
         from harness.report.html.document import write_report
         from harness.report.records.runs import read_run
+        from harness.report.statistics.ranking import compare_runs
 
         def attach(path: Path, kind: str, about: dict[str, Any] | None = None) -> None:
             name = f"{self._run.id}-{path.stem.split('-')[0]}"
@@ -131,7 +132,7 @@ class WandB(Logger):
         finished = summary["status"] == "finished"
         if finished:
             report = self._folder / "wandb" / "report.html"
-            write_report([read_run(self._folder)], report, [self._folder])
+            write_report(compare_runs([read_run(self._folder)]), report, [self._folder])
             media["report"] = wandb.Html(report, inject=False)
         # Beside the last row: a step of their own would be in a resumed run's way.
         self._run.log(media)

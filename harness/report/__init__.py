@@ -1,4 +1,4 @@
-"""What a person looks at: runs read, ranked, tested in pairs, and shown as text, figures and pages.
+"""Reports of finished runs: read, ranked, tested in pairs, and shown as text, figures and pages.
 
-records ← statistics ← text ← drawing ← html, each in a package that knows only those before it.
+records ← statistics ← text ← drawing ← html: each package imports only those before it.
 """

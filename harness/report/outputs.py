@@ -1,4 +1,4 @@
-"""A comparison in each form that can be asked for."""
+"""A comparison in every format that `harness.compare` writes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def compare(
     csv: Path | None,
     runs_csv: Path | None,
 ) -> int:
-    """Print the comparison of these runs, which were found in `paths`, and write every form that
+    """Print the comparison of these runs, which were found in `paths`, and write every format that
     has a path. Raises UsageError for a path that can't be written."""
-    print_comparison(records, sys.stdout)
     comparison = compare_runs(records)
+    print_comparison(comparison, sys.stdout)
     try:
         for path, write in (
             (markdown, lambda: export.markdown(comparison)),
@@ -39,10 +39,10 @@ def compare(
                 path.write_text(write(), encoding="utf-8", errors="replace")
                 print(f"{path} written")
         if out is not None:
-            write_report(records, out, paths)
+            write_report(comparison, out, paths)
             print(f"{out} written")
         if plots is not None:
-            print(f"{plots}: {len(write_plots(records, plots))} files written")
+            print(f"{plots}: {len(write_plots(comparison, plots))} files written")
     except OSError as error:
         raise UsageError(f"{error.filename}: can't be written ({error.strerror})") from None
     return 0

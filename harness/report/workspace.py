@@ -1,7 +1,5 @@
-"""The page on W&B that compares architectures: a workspace of the project, written in code.
-
-Curves have a colour for each architecture and a band over its seeds, whatever the x-axis.
-"""
+"""A W&B workspace that compares architectures: curves with a colour for each architecture and a
+band over its seeds."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from harness.common.errors import RunFailure, UsageError
 SCORE = "val/bits_per_byte"
 BEST, TEST = "best/bits_per_byte", "test/bits_per_byte"
 SPEED = "train/tokens_per_second"
-# The key under which W&B keeps a flat setting with dots in its name.
+# W&B's key of a flat setting whose name has dots.
 MODEL = "names.model.value"
-# What a score is drawn over, with the name that the axis gets.
+# The x axes of scores, with their titles.
 AXES = {
     "flops": "training FLOPs",
     "tokens": "training tokens",
@@ -35,7 +33,7 @@ COSTS = {
 
 
 def workspace(entity: str, project: str, group: str | None) -> ws.Workspace:
-    """The page: scores beside each other, what they cost, and how fast the models are."""
+    """The workspace: losses, scores against costs, and throughput."""
 
     def curve(y: str, x: str, title: str) -> Any:
         return wr.LinePlot(
@@ -86,7 +84,7 @@ def workspace(entity: str, project: str, group: str | None) -> ws.Workspace:
 
 
 def save(entity: str | None, project: str, group: str | None) -> str:
-    """Saves the page and returns its address.
+    """Save the workspace and return its URL.
 
     Raises UsageError without an account, RunFailure without a server.
     """

@@ -15,8 +15,9 @@ import textwrap
 import typing
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, ClassVar, TypeVar, cast
 
 import torch
 
@@ -24,26 +25,58 @@ from harness.common.errors import RunFailure
 from harness.common.files import atomic_write, sha256_of
 from harness.common.values import fits, show
 
-T = TypeVar("T")
 LOG = logging.getLogger("harness")
 FORMAT = 3
-# The fields of every checkpoint, and those that resuming needs, too.
-REQUIRED = {"step": int, "model": dict, "tokenizer": str, "corpus": str, "settings": dict}
-REQUIRED_TO_RESUME = {"optimizer": dict, "scaler": dict, "progress": dict, "guard": dict}
 
 
-def save(
-    folder: Path, kind: str, step: int, state: dict[str, Any], keep: Collection[int | None]
-) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights and what they were trained on. model: their state_dict. tokenizer, corpus: SHA-256.
+    settings: those that decide the weights. Subclasses are the kinds of files."""
+
+    name: ClassVar[str]
+    step: int
+    model: dict[str, Any]
+    tokenizer: str
+    corpus: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestCheckpoint(Checkpoint):
+    """The evaluated weights with the best validation score."""
+
+    name = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCheckpoint(Checkpoint):
+    """Everything needed to resume. average: of the weights, if the run keeps one."""
+
+    name = "step"
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    progress: dict[str, Any]
+    guard: dict[str, Any]
+    average: dict[str, Any] | None = None
+
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Checkpoint)
+
+
+def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
     """Write one checkpoint and verify what is on the disk by its SHA-256. Then remove the others of
     its kind, except those of the steps to `keep`.
 
     Raises RunFailure if it can't be written; older checkpoints are then untouched.
     """
-    path = _path(folder, kind, step)
+    kind = type(state)
+    path = _path(folder, kind, state.step)
     with atomic_write(path) as file:
         hashing = _HashingFile(file)
-        contents = {"format": FORMAT, "kind": kind, "step": step, **state}
+        values = {name: value for name, value in vars(state).items() if value is not None}
+        contents = {"format": FORMAT, "kind": kind.name, **values}
         torch.save(contents, cast(IO[bytes], hashing))
         if hashing.error is not None:
             raise hashing.error
@@ -55,11 +88,11 @@ def save(
         with atomic_write(_digest_path(path)) as digest_file:
             digest_file.write(_digest_line(path, digest))
     _flush_folder(folder)
-    keep_only(folder, kind, [step, *keep])
+    keep_only(folder, kind, [state.step, *keep])
     return path
 
 
-def keep_only(folder: Path, kind: str, steps: Collection[int | None]) -> None:
+def keep_only(folder: Path, kind: type[Checkpoint], steps: Collection[int | None]) -> None:
     """Remove the checkpoints of this kind at other steps, later ones included: a resumed run may go
     another way, and they must not pass for its newest."""
     for other in list_steps(folder, kind):
@@ -68,7 +101,7 @@ def keep_only(folder: Path, kind: str, steps: Collection[int | None]) -> None:
             _digest_path(_path(folder, kind, other)).unlink(missing_ok=True)
 
 
-def load(folder: Path, kind: str) -> dict[str, Any] | None:
+def load(folder: Path, kind: type[C]) -> C | None:
     """The newest intact checkpoint of a kind, or None if there are no checkpoints of it.
 
     Damaged ones are skipped with a warning. Raises RunFailure if all are damaged, and for an intact
@@ -85,22 +118,30 @@ def load(folder: Path, kind: str) -> dict[str, Any] | None:
         except Exception as error:  # torch raises anything for malformed files
             reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
             raise RunFailure(f"{path} can't be read as tensors and values: {reason}") from error
-        if not isinstance(state, dict):
-            raise RunFailure(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
-        if state.get("format") != FORMAT:
-            raise RunFailure(
-                f"{path} has format {state.get('format')}; this code reads format {FORMAT}: "
-                "use the version of the code that wrote it"
-            )
-        for name, type_ in (REQUIRED | (REQUIRED_TO_RESUME if kind == "step" else {})).items():
-            if not isinstance(state.get(name), type_):
-                raise RunFailure(
-                    f"{path} is not a checkpoint: {name} is missing or not of type {type_.__name__}"
-                )
-        return dict(state)
+        return _from_contents(path, kind, state)
     if steps:
-        raise RunFailure(f"every {kind} checkpoint in {folder} is damaged; nothing can be resumed")
+        raise RunFailure(
+            f"every {kind.name} checkpoint in {folder} is damaged; nothing can be resumed"
+        )
     return None
+
+
+def _from_contents(path: Path, kind: type[C], contents: object) -> C:
+    if not isinstance(contents, dict):
+        raise RunFailure(f"{path} is not a checkpoint: it holds a {type(contents).__name__}")
+    if contents.get("format") != FORMAT:
+        raise RunFailure(
+            f"{path} has format {contents.get('format')}; this code reads format {FORMAT}: "
+            "use the version of the code that wrote it"
+        )
+    values = {field.name: contents.get(field.name) for field in fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for field in fields(kind):
+        if not fits(values[field.name], hints[field.name]):
+            raise RunFailure(
+                f"{path} is not a checkpoint: {field.name} is missing or not of type {field.type}"
+            )
+    return kind(**cast(dict[str, Any], values))
 
 
 @contextmanager
@@ -125,9 +166,9 @@ def from_checkpoint(kind: type[T], saved: dict[str, Any]) -> T:
     return kind(**saved)
 
 
-def list_steps(folder: Path, kind: str) -> list[int]:
+def list_steps(folder: Path, kind: type[Checkpoint]) -> list[int]:
     """The steps that have a checkpoint of this kind, newest first."""
-    names = (re.fullmatch(rf"{kind}-(\d+)\.pt", path.name) for path in folder.glob("*.pt"))
+    names = (re.fullmatch(rf"{kind.name}-(\d+)\.pt", path.name) for path in folder.glob("*.pt"))
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
@@ -182,8 +223,8 @@ def _digest_line(path: Path, digest: str) -> bytes:
     return f"{digest}  {path.name}\n".encode()
 
 
-def _path(folder: Path, kind: str, step: int) -> Path:
-    return folder / f"{kind}-{step:08d}.pt"
+def _path(folder: Path, kind: type[Checkpoint], step: int) -> Path:
+    return folder / f"{kind.name}-{step:08d}.pt"
 
 
 def _digest_path(path: Path) -> Path:

@@ -17,6 +17,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare
 from harness.runs import checkpoint
+from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
@@ -59,28 +60,28 @@ def load_run(
     folder = RunFolder.existing(path)
     settings = load_settings(folder.config).replace(trust=trust)
     compute = Compute.choose(device, precision or settings.precision, settings.tf32)
-    state = checkpoint.load(folder.checkpoints, "best") if which == "best" else None
-    state = state or checkpoint.load(folder.checkpoints, "step")
-    if state is None:
+    best = checkpoint.load(folder.checkpoints, BestCheckpoint) if which == "best" else None
+    saved = best or checkpoint.load(folder.checkpoints, StepCheckpoint)
+    if saved is None:
         raise UsageError(f"{path} has no checkpoint yet")
-    tokenizer = load_tokenizer(settings, folder, state["tokenizer"])
+    tokenizer = load_tokenizer(settings, folder, saved.tokenizer)
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
-    identity.require_same_settings(state["settings"], settings, folder.config, SCORED)
+    identity.require_same_settings(saved.settings, settings, folder.config, SCORED)
     with checkpoint.restoring(folder.checkpoints):
-        model.load_state_dict(_evaluated_weights(state))
+        model.load_state_dict(_evaluated_weights(saved))
     model.to(compute.device).eval()
     require_kernels(model, compute, settings.names.model)
     return Run(
         folder, settings, tokenizer, model, compute,
-        state["step"], state["corpus"], state["settings"],
+        saved.step, saved.corpus, saved.settings,
     )  # fmt: skip
 
 
-def _evaluated_weights(state: dict[str, Any]) -> dict[str, Any]:
+def _evaluated_weights(saved: Checkpoint) -> dict[str, Any]:
     """The weights that are scored: their moving average, if the run keeps one."""
-    if "average" not in state:
-        return dict(state["model"])
-    average = state["average"].items()
+    if not isinstance(saved, StepCheckpoint) or saved.average is None:
+        return saved.model
+    average = saved.average.items()
     return {name[len(_AVERAGED) :]: value for name, value in average if name.startswith(_AVERAGED)}
 
 

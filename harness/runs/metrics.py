@@ -44,9 +44,7 @@ class Metrics:
 def read(path: Path) -> Metrics:
     """Raises DamageError for a whole line that is not a row, and OSError."""
     evaluations, losses, last_step = [], [], None
-    for number, (_, row) in enumerate(rows(path), start=1):
-        if row is None:
-            raise DamageError(f"{path.name} line {number} is not a row of strict JSON with a step")
+    for row in intact_rows(path):
         last_step = row["step"]
         if is_finite(loss := row.get("train/loss")):
             losses.append((last_step, loss))
@@ -80,6 +78,14 @@ def rows(path: Path) -> Iterator[tuple[bytes, Row | None]]:
     with path.open("rb") as file:
         for line in whole_lines(file):
             yield line, parse_row(line)
+
+
+def intact_rows(path: Path) -> Iterator[Row]:
+    """Raises DamageError for a whole line that is not a row, and OSError."""
+    for number, (_, row) in enumerate(rows(path), start=1):
+        if row is None:
+            raise DamageError(f"{path.name} line {number} is not a row of strict JSON with a step")
+        yield row
 
 
 def last_row(path: Path) -> Row | None:

@@ -12,6 +12,7 @@ from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role, read_settings
 from harness.data.dataset import Dataset
+from harness.runs.checkpoint import Checkpoint
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
 from harness.runs.summary import read_summary
@@ -65,19 +66,22 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
 
 
 def require_same_origin(
-    saved: dict[str, Any] | None, dataset: Dataset, settings: Settings, folder: RunFolder
+    saved: Checkpoint | None, dataset: Dataset, settings: Settings, folder: RunFolder
 ) -> None:
     """Raises UsageError if a checkpoint is of another text, tokenizer or configuration."""
     if saved is None:
         print("the run has no checkpoint yet: it starts again", file=sys.stderr)
         return
-    for name, digest in (("corpus", dataset.digest), ("tokenizer", dataset.tokenizer.digest)):
-        if saved[name] != digest:
+    for name, before, now in (
+        ("corpus", saved.corpus, dataset.digest),
+        ("tokenizer", saved.tokenizer, dataset.tokenizer.digest),
+    ):
+        if before != now:
             raise UsageError(
                 f"{settings.run_dir} can't be resumed: its {name} has changed "
-                f"(SHA-256 {saved[name]} → {digest})"
+                f"(SHA-256 {before} → {now})"
             )
-    require_same_settings(saved["settings"], settings, folder.config)
+    require_same_settings(saved.settings, settings, folder.config)
 
 
 def _get(node: Any, key: str) -> Any:

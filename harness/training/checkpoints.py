@@ -8,6 +8,7 @@ from typing import Any
 from harness.common.errors import RunFailure
 from harness.config.identity import without_resumable
 from harness.runs import checkpoint
+from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.training.context import RunContext
 from harness.training.guards import require_finite_weights
 from harness.training.progress import Progress
@@ -27,16 +28,16 @@ class Checkpoints:
         }
         self._saved_step: int | None = None
 
-    def resume(self, saved: dict[str, Any] | None) -> Progress:
+    def resume(self, saved: StepCheckpoint | None) -> Progress:
         """Load a checkpoint into the trainer, if there is one, and remove later ones: their steps
         are run again. Raises RunFailure if it does not fit."""
         progress = Progress()
         if saved is not None:
             with checkpoint.restoring(self._folder):
-                self._trainer.load_state_dict(saved)
-                progress = checkpoint.from_checkpoint(Progress, saved["progress"])
+                self._trainer.load_state_dict(vars(saved))
+                progress = checkpoint.from_checkpoint(Progress, saved.progress)
             self._saved_step = progress.step
-        checkpoint.keep_only(self._folder, "best", progress.saved_best)
+        checkpoint.keep_only(self._folder, BestCheckpoint, progress.saved_best)
         return progress
 
     def save(self, progress: Progress) -> None:
@@ -47,23 +48,29 @@ class Checkpoints:
         require_finite_weights(self._trainer.model, progress.step)
         if progress.best is not None:
             progress.saved_best = [*progress.saved_best[-1:], progress.best["step"]]
-        state = {**self._trainer.state_dict(), "progress": asdict(progress), **self._origin}
-        checkpoint.save(self._folder, "step", progress.step, state, keep=[self._saved_step])
-        checkpoint.keep_only(self._folder, "best", progress.saved_best)
+        state = StepCheckpoint(
+            step=progress.step,
+            progress=asdict(progress),
+            **self._trainer.state_dict(),
+            **self._origin,
+        )
+        checkpoint.save(self._folder, state, keep=[self._saved_step])
+        checkpoint.keep_only(self._folder, BestCheckpoint, progress.saved_best)
         self._saved_step = progress.step
 
     def save_best(self, progress: Progress) -> None:
         """Save the evaluated weights alone."""
         if self._write:
-            state = {"model": self._trainer.evaluated.state_dict(), **self._origin}
-            checkpoint.save(self._folder, "best", progress.step, state, keep=progress.saved_best)
+            weights = self._trainer.evaluated.state_dict()
+            state = BestCheckpoint(step=progress.step, model=weights, **self._origin)
+            checkpoint.save(self._folder, state, keep=progress.saved_best)
 
     def load_best(self, progress: Progress) -> None:
         """Load the best weights into the evaluated model. Raises RunFailure if they are gone."""
         if progress.best is None:
             return
-        best = checkpoint.load(self._folder, "best")
-        if best is None or best["step"] != progress.best["step"]:
+        best = checkpoint.load(self._folder, BestCheckpoint)
+        if best is None or best.step != progress.best["step"]:
             raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
         with checkpoint.restoring(self._folder):
-            self._trainer.evaluated.load_state_dict(best["model"])
+            self._trainer.evaluated.load_state_dict(best.model)

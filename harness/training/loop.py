@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from time import perf_counter
-from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.runs import samples
+from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
 from harness.runs.summary import Scored
 from harness.sampling.decode import sample_text
@@ -33,7 +33,7 @@ from harness.training.trainer import Trainer
 from zoo.language_model import LanguageModel
 
 
-def train(context: RunContext, saved: dict[str, Any] | None = None) -> None:
+def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     """Train until the budget is spent, then score the test split. saved: the checkpoint to resume.
 
     Raises Stopped after a signal, its work saved, and NonFiniteError.

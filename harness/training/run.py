@@ -7,7 +7,6 @@ import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from harness.common.errors import UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped
@@ -19,6 +18,7 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.runs import checkpoint, process
+from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.resume import is_finished, require_same_origin
 from harness.training.checks import check_settings
@@ -76,7 +76,7 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
         with folder.lock():
             saved = None
             if settings.resume:
-                saved = checkpoint.load(existing.checkpoints, "step")
+                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
                 require_same_origin(saved, dataset, settings, folder)
                 folder.write_config(settings.dump())
             if saved is None:
@@ -104,7 +104,7 @@ def _train(
     compute: Compute,
     folder: RunFolder,
     processes: ProcessGroup,
-    saved: dict[str, Any] | None,
+    saved: StepCheckpoint | None,
     on_batch: OnBatch,
 ) -> int:
     """The loop; the summary is written however it ends. Returns the exit code."""

@@ -23,6 +23,7 @@ from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
 from harness.report.text.terminal import print_comparison
 from harness.training.checks import check_settings
 from harness.training.distributed import ProcessGroup
@@ -42,9 +43,9 @@ class Sweep:
         """Print the table, write report.html; returns the exit code."""
         if not any(self.folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
             return int(self.any_failed)
-        records = find_runs([self.folder])
-        print_comparison(records, sys.stdout)
-        write_report(records, self.folder / "report.html", [self.folder])
+        comparison = compare_runs(find_runs([self.folder]))
+        print_comparison(comparison, sys.stdout)
+        write_report(comparison, self.folder / "report.html", [self.folder])
         print(f"{self.folder}/report.html written", file=sys.stderr)
         # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
         return int(count_finished(self.folder, self.jobs) < len(self.jobs))

@@ -20,6 +20,7 @@ from harness.compute.precision import require_kernels
 from harness.evaluation import score as metrics
 from harness.evaluation.nats import nats_N, score_nats
 from harness.runs import checkpoint
+from harness.runs.checkpoint import StepCheckpoint
 from harness.training import loss
 from tests.small_runs import rows, summary, trace, train
 from tests.zoo_models import NAMES, fresh, node, random_ids
@@ -231,7 +232,9 @@ def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale(
     train(tmp_path / "a", *chosen, "resume=true")
     assert scales == [2**15]
     assert trace(tmp_path / "a") == before
-    assert checkpoint.load(folder, "step")["scaler"] == saved[6]["scaler"]  # type: ignore[index]
+    resumed = checkpoint.load(folder, StepCheckpoint)
+    assert resumed is not None
+    assert resumed.scaler == saved[6]["scaler"]
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -33,7 +33,7 @@ from harness.evaluation.calibration import (
 from harness.evaluation.nats import Measure, nats_N
 from harness.evaluation.score import score_of, token_nats
 from harness.evaluation.surprise import by_frequency, most_surprising, passages
-from harness.report.calibration_page import Subject, page
+from harness.report.calibration_page import PageInfo, page
 from harness.report.drawing import svg
 from harness.report.drawing.style import DARK, LIGHT
 from tests.conftest import Ended
@@ -292,9 +292,9 @@ def drawn(text: str, tokenizer: Tokenizer, nats: list[float] | None = None) -> s
     score = score_of(seen.nats[:, 0], split, tokenizer, None)
     temperature = fit_temperature(fixed(*calibrated()))
     found = Calibration(temperature, seen, (score, score))
-    subject = Subject("<b>gpt", "text", "bytes", "test", 7, "fp32", "runs/<script>alert(1)")
+    info = PageInfo("<b>gpt", "text", "bytes", "test", 7, "fp32", "runs/<script>alert(1)")
     bands = by_frequency(seen, np.bincount(ids, minlength=tokenizer.vocab_size))
-    return page(subject, found, bands, passages(seen, int(ids[0]), tokenizer, 200, 2))
+    return page(info, found, bands, passages(seen, int(ids[0]), tokenizer, 200, 2))
 
 
 ADVERSARIAL = "a<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>\x00\x1b[31m\u202e"

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
 from harness.report.text.terminal import print_comparison
 
 
@@ -109,12 +110,12 @@ def write_sweep(folder: Path) -> Path:
 
 def printed(folder: Path) -> str:
     out = io.StringIO()
-    print_comparison(find_runs([folder]), out)
+    print_comparison(compare_runs(find_runs([folder])), out)
     return out.getvalue()
 
 
 def page(folder: Path, out: Path) -> str:
-    write_report(find_runs([folder]), out)
+    write_report(compare_runs(find_runs([folder])), out, [folder])
     return out.read_text(encoding="utf-8")
 
 

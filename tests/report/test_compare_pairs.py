@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.report.records.runs import find_runs, read_run
-from harness.report.statistics.differences import Pair, neighbours
+from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.ranking import Comparison, compare_runs
 from harness.report.text.pairs import evidence, sentence
 from harness.report.text.verdict import headlines
@@ -46,13 +46,13 @@ def test_a_difference_beyond_text_and_seeds_is_called_one(tmp_path: Path) -> Non
     assert (pair.better.model, pair.worse.model) == ("gpt", "rnn")
     assert pair.interval is not None
     assert pair.interval.mean == pytest.approx(0.1, abs=1e-9)
-    assert pair.settled
+    assert pair.is_significant
     assert sentence(pair) == (
         f"gpt is 0.100 bits per byte better than rnn (95% interval {pair.interval.low:.3f} to "
         f"{pair.interval.high:.3f}; 3 seeds each, the same 10,240 test bytes)."
     )
     (line,) = headlines(compared(tmp_path))
-    assert line.ground.startswith("Tested in pairs: 95% interval ")
+    assert line.evidence.startswith("Tested in pairs: 95% interval ")
 
 
 def test_seeds_that_disagree_settle_nothing(tmp_path: Path) -> None:
@@ -61,17 +61,17 @@ def test_seeds_that_disagree_settle_nothing(tmp_path: Path) -> None:
         write(tmp_path, "gpt", seed, gpt)
         write(tmp_path, "rnn", seed, rnn)
     (pair,) = compared(tmp_path).pairs
-    assert not pair.settled
+    assert not pair.is_significant
     assert sentence(pair).startswith("gpt is not shown to be better than rnn: 0.057 bits per byte")
     (line,) = headlines(compared(tmp_path))
-    assert line.ground.startswith("This order is not settled: tested in pairs, 95% interval −")
+    assert line.evidence.startswith("This order is not settled: tested in pairs, 95% interval −")
 
 
 def test_one_seed_speaks_of_the_text_alone(tmp_path: Path) -> None:
     write(tmp_path, "gpt", 7, 2.0)
     write(tmp_path, "rnn", 7, 2.1)
     (pair,) = compared(tmp_path).pairs
-    assert pair.settled
+    assert pair.is_significant
     words = sentence(pair)
     assert words.startswith("With seed 7, gpt is 0.100 bits per byte better than rnn (95% interval")
     assert "for the choice of text alone" in words
@@ -89,7 +89,7 @@ def test_only_seeds_that_both_have_are_paired(tmp_path: Path) -> None:
     assert pair.interval.mean == pytest.approx(0.1)
     assert "2 seeds that both have" in evidence(pair)
     # The means are of other seeds, so the headline gives the pairs' own difference, too.
-    assert headlines(compared(tmp_path))[0].ground.startswith("Tested in pairs: 0.100, 95%")
+    assert headlines(compared(tmp_path))[0].evidence.startswith("Tested in pairs: 0.100, 95%")
 
 
 def test_the_order_over_common_seeds_may_be_the_other_way_round(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_order_over_common_seeds_may_be_the_other_way_round(tmp_path: Path) 
     assert [group.model for group in comparison.ranked] == ["gpt", "rnn"]
     (pair,) = comparison.pairs
     assert (pair.better.model, pair.worse.model) == ("rnn", "gpt")
-    assert neighbours(comparison.pairs, comparison.ranked) == [pair]
+    assert adjacent_pairs(comparison.pairs, comparison.ranked) == [pair]
 
 
 def test_many_pairs_need_more_evidence(tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def test_many_pairs_need_more_evidence(tmp_path: Path) -> None:
         write(tmp_path / "two", "gpt", seed, 2.0)
         write(tmp_path / "two", "rnn", seed, 2.13 + difference)
     (alone,) = compared(tmp_path / "two").pairs
-    assert alone.settled
+    assert alone.is_significant
     for number, seed in ((number, seed) for number in range(4) for seed in range(3)):
         write(tmp_path / "two", f"m{number}", seed, 4.0 + 0.3 * (number + seed) % 1)
     pairs = compared(tmp_path / "two").pairs
     assert len(pairs) == 15
     (same,) = [pair for pair in pairs if {pair.better.model, pair.worse.model} == {"gpt", "rnn"}]
     assert same.interval == alone.interval
-    assert not same.settled
+    assert not same.is_significant
     assert f"p {same.p:.2g} after Holm's correction for 15 pairs" in sentence(same)
 
 
@@ -140,7 +140,7 @@ def test_what_can_not_be_paired_is_said(
     comparison = compared(tmp_path)
     (pair,) = comparison.pairs
     assert sentence(pair) == f"gpt and rnn were not tested in pairs: {reason}."
-    assert "One seed: no spread known." in headlines(comparison)[0].ground
+    assert "One seed: no spread known." in headlines(comparison)[0].evidence
 
 
 def test_short_texts_and_strange_seeds_are_not_tested(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_the_words_are_printed_and_written(tmp_path: Path, command: Callable[...
 def test_a_pair_without_an_interval_is_never_settled(tmp_path: Path) -> None:
     write(tmp_path, "gpt", 0, 2.0)
     (group,) = compared(tmp_path).ranked
-    assert not Pair(group, group, untested="no reason").settled
+    assert not Pair(group, group, untested="no reason").is_significant
 
 
 def test_real_runs_are_paired_across_tokenizers(tmp_path: Path) -> None:

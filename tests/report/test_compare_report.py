@@ -14,6 +14,7 @@ import pytest
 from harness.report.drawing.svg import PLACEHOLDERS
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
 from harness.runs.metrics import Metrics
 from tests.report.comparing import Page, page, printed, write_run
 from tests.waiting import GUARD
@@ -73,8 +74,8 @@ def test_a_cost_of_zero_is_drawn(tmp_path: Path) -> None:
 
 def test_the_same_runs_give_the_same_bytes(sweep: Path, tmp_path: Path) -> None:
     records = find_runs([sweep])
-    write_report(list(reversed(records)), tmp_path / "reversed.html", [sweep])
-    write_report(records, tmp_path / "sorted.html", [sweep])
+    write_report(compare_runs(records[::-1]), tmp_path / "reversed.html", [sweep])
+    write_report(compare_runs(records), tmp_path / "sorted.html", [sweep])
     texts = [(tmp_path / f"{name}.html").read_text() for name in ("reversed", "sorted")]
     assert texts[0].replace("reversed.html", "sorted.html") == texts[1]
 
@@ -169,7 +170,7 @@ def test_five_models_with_five_long_seeds_stay_under_2_megabytes(
         for model in ("bigram", "mlp", "wavenet", "gpt", "megabyte")
         for seed in range(5)
     ]  # fmt: skip
-    write_report(records, tmp_path / "report.html", [sweep])
+    write_report(compare_runs(records), tmp_path / "report.html", [sweep])
     size = (tmp_path / "report.html").stat().st_size
     assert 200_000 < size < 2_000_000
 

@@ -12,7 +12,7 @@ from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.format import human
 from harness.report.text.terminal import print_comparison
-from harness.report.text.verdict import by_tokenizer, headlines, notes
+from harness.report.text.verdict import best_by_tokenizer, headlines, notes
 from tests.report.comparing import printed, write_run
 
 
@@ -94,10 +94,10 @@ def test_numbers_are_written_with_three_digits(number: float, text: str) -> None
 
 def test_the_best_with_each_tokenizer_is_named(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "gpt", test=2.0)
-    assert by_tokenizer(compare_runs(find_runs([tmp_path]))) is None
+    assert best_by_tokenizer(compare_runs(find_runs([tmp_path]))) is None
     write_run(tmp_path / "b", "mlp", test=1.5)
     write_run(tmp_path / "c", "gpt", test=2.5, tokenizer="p50k")
-    found = by_tokenizer(compare_runs(find_runs([tmp_path])))
+    found = best_by_tokenizer(compare_runs(find_runs([tmp_path])))
     assert found is not None
     assert "char: mlp, 1.500; p50k: gpt, 2.500" in found
 
@@ -106,7 +106,7 @@ def test_what_a_lossy_tokenizer_loses_is_said(tmp_path: Path) -> None:
     lost = {"characters": 200, "changed": 25, "examples": [["To Be,\n", "to be, "]]}
     write_run(tmp_path / "a", "gpt", test=1.1, lossless=False, tokenizer="bert", lost=lost)
     out = io.StringIO()
-    print_comparison(find_runs([tmp_path]), out)
+    print_comparison(compare_runs(find_runs([tmp_path])), out)
     assert "bert changes 12.5% of the characters: 'To Be,' comes back as 'to be,'" in out.getvalue()
 
 

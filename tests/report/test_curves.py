@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.report.drawing.curves import (
     CURVE_AXES,
-    MOST_POINTS,
+    MAX_POINTS,
     TRAINING_BINS,
     drawable,
     pareto_front,
@@ -74,7 +74,7 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     rows = [(step, 10_000.0 - step) for step in range(10_001)]
     group = group_of(rows, rows)
     (line,) = validation_series(drawable([group]), CURVE_AXES[0])
-    assert len(line.x) <= MOST_POINTS + 1
+    assert len(line.x) <= MAX_POINTS + 1
     assert (line.x[0], line.x[-1], line.y[-1]) == (0, 10_000, 0)
     (line,) = training_series(drawable([group]))
     assert len(line.x) <= TRAINING_BINS

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from harness.report.drawing.parts import log_ticks, short
+from harness.report.drawing.parts import log_ticks, shorten
 from harness.report.drawing.svg import PLACEHOLDERS, config_link, inline_svg
 
 
@@ -31,7 +31,7 @@ def test_a_name_is_drawn_as_it_is(name: str, shown: str) -> None:
     figure = Figure()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.plot([0, 1], [0.123456789, 1], color=PLACEHOLDERS.ink, gid="curve", url=config_link(3))
-    axes.text(0, 0, short(name), parse_math=False)
+    axes.text(0, 0, shorten(name), parse_math=False)
     drawn = inline_svg(figure, "here", name, {"curve": name})
     assert not set("\x1b\x00\udc80") & set(drawn)
     svg = ElementTree.fromstring(drawn)

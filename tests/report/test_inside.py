@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.common.errors import UsageError
 from harness.report.drawing import inside
 from tests.conftest import Ended
 
@@ -49,6 +50,12 @@ def test_rows_without_anything_seen_and_a_torn_line_are_passed_over(tmp_path: Pa
     assert [row["step"] for row in inside.read(folder)] == [0, 4]
 
 
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", ROWS, '{"step": 5, "dead/blocks.0.relu/share": NaN}\n')
+    with pytest.raises(UsageError, match="line 4 is not a row of strict JSON"):
+        inside.read(folder)
+
+
 def test_numbers_by_their_place() -> None:
     assert inside.series(ROWS, "activations/", "/std") == {
         "blocks.0": [(0, 0.5)],
@@ -87,7 +94,7 @@ def test_the_command_draws_a_real_run(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a run's folder"),
-        (["RUN"], "nothing was seen of it; train with observe=basic or full"),
+        (["RUN"], "was not observed; train with observe=basic or full"),
         (["RUN", "--out", "a.pdf"], "--out a.pdf should end in .png or .svg"),
         (["RUN"] * 7, "7 runs are too many for one figure: 6 fit"),
         (["RUN", "--ot", "a.png"], "there is no option --ot. Did you mean --out?"),

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.report.statistics import paired
-from harness.report.statistics.paired import Interval, compare_in_pairs, holm
+from harness.report.statistics.paired import Interval, holm, paired_interval
 
 K = 216
 SIZES = np.full(K, 256)
@@ -34,18 +34,18 @@ def text(generator: np.random.Generator, correlation: float, scale: float = 1.0)
 
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
     sizes = np.append(SIZES, 17)
-    found = compare_in_pairs(np.tile(0.25 * sizes, (3, 1)), sizes)
+    found = paired_interval(np.tile(0.25 * sizes, (3, 1)), sizes)
     assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
     assert found.p == pytest.approx(2 / 1001)
 
 
 def test_no_difference_at_all_is_no_difference() -> None:
-    assert compare_in_pairs(np.zeros((3, K)), SIZES) == Interval(0, 0, 0, 1)
+    assert paired_interval(np.zeros((3, K)), SIZES) == Interval(0, 0, 0, 1)
 
 
 def test_swapping_the_models_mirrors_the_interval() -> None:
     difference = np.random.default_rng(0).normal(0.1, 1, (1, K))
-    one, other = compare_in_pairs(difference, SIZES), compare_in_pairs(-difference, SIZES)
+    one, other = paired_interval(difference, SIZES), paired_interval(-difference, SIZES)
     assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
     assert one.p == other.p
 
@@ -56,7 +56,7 @@ def test_the_interval_of_one_seed_is_that_of_a_mean_over_text() -> None:
     ratios = []
     for _ in range(100):
         bits = generator.normal(0, 256, (1, K))
-        found = compare_in_pairs(bits, SIZES)
+        found = paired_interval(bits, SIZES)
         assert found.mean == pytest.approx(bits.mean() / 256)
         ratios.append((found.high - found.low) / 2 / (bits.std() / 256 / math.sqrt(K)))
     assert np.sqrt(np.square(ratios).mean()) == pytest.approx(2.16, rel=0.05)
@@ -66,13 +66,13 @@ def test_the_interval_of_seeds_alone_is_students(monkeypatch: pytest.MonkeyPatch
     """Where the text adds nothing: the mean ± 4.303 standard errors for three seeds."""
     monkeypatch.setattr(paired, "DRAWS", 100_000)
     levels = np.array([0.1, 0.2, 0.6])
-    found = compare_in_pairs(levels[:, None] * SIZES, SIZES)
+    found = paired_interval(levels[:, None] * SIZES, SIZES)
     half = 4.303 * levels.std(ddof=1) / math.sqrt(3)
     assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), rel=0.05, abs=0.02)
 
 
 def covered(
-    seeds: int, correlation: float, test: Callable[..., Interval] = compare_in_pairs
+    seeds: int, correlation: float, test: Callable[..., Interval] = paired_interval
 ) -> float:
     """How often the interval holds the truth, 0, when text and training both vary."""
     trials = 400
@@ -93,7 +93,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, correlation: 
 
 
 def test_resampling_blocks_one_by_one_would_claim_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "stretch", lambda blocks: 1)
+    monkeypatch.setattr(paired, "stretch_length", lambda blocks: 1)
     assert covered(1, 0.6) < 0.75
 
 
@@ -101,7 +101,7 @@ def test_leaving_the_seeds_out_would_claim_too_much() -> None:
     """As an interval over text alone does, however many seeds its mean is over."""
 
     def text_alone(difference_SK: NDArray, sizes_K: NDArray) -> Interval:
-        return compare_in_pairs(difference_SK.mean(axis=0, keepdims=True), sizes_K)
+        return paired_interval(difference_SK.mean(axis=0, keepdims=True), sizes_K)
 
     assert covered(3, 0.0, text_alone) < 0.85
 
@@ -126,8 +126,8 @@ def test_pairs_are_narrower_than_two_texts_would_be() -> None:
     hard = text(generator, 0.4, 256 * 0.5)
     first, second = (hard + generator.standard_normal((3, K)) * 256 * 0.05 for _ in range(2))
     second += 0.03 * 256
-    found = compare_in_pairs(second - first, SIZES)
-    alone = [compare_in_pairs(model, SIZES) for model in (first, second)]
+    found = paired_interval(second - first, SIZES)
+    alone = [paired_interval(model, SIZES) for model in (first, second)]
     unpaired = math.hypot(*(interval.high - interval.low for interval in alone)) / 2
     assert found.low > 0
     assert unpaired > 4 * (found.high - found.low) / 2

@@ -14,6 +14,7 @@ from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.config.settings import read_settings
 from harness.diagnostics import drill
 from harness.runs import checkpoint
+from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
@@ -73,14 +74,14 @@ FULL = (
 )
 LOSSES = {
     "nothing": lambda state: None,
-    "the weights": lambda state: state["model"].update(fresh(state["model"], "weight")),
-    "batch norm's averages": lambda state: state["model"].update(fresh(state["model"], "running")),
-    "the optimizer's moments": lambda state: state["optimizer"].update(state={}),
-    "the moving average": lambda state: state["average"].update(fresh(state["average"], "weight")),
-    "the step": lambda state: state["progress"].update(step=state["progress"]["step"] - 1),
-    "the bytes": lambda state: state["progress"].update(bytes=0),
-    "the best so far": lambda state: state["progress"].update(best=None),
-    "the losses seen": lambda state: state["guard"].update(skipped=3),
+    "the weights": lambda state: state.model.update(fresh(state.model, "weight")),
+    "batch norm's averages": lambda state: state.model.update(fresh(state.model, "running")),
+    "the optimizer's moments": lambda state: state.optimizer.update(state={}),
+    "the moving average": lambda state: state.average.update(fresh(state.average, "weight")),
+    "the step": lambda state: state.progress.update(step=state.progress["step"] - 1),
+    "the bytes": lambda state: state.progress.update(bytes=0),
+    "the best so far": lambda state: state.progress.update(best=None),
+    "the losses seen": lambda state: state.guard.update(skipped=3),
 }
 
 
@@ -100,9 +101,9 @@ def test_a_piece_of_state_left_out_is_noticed(
     cut_off(tmp_path / "cut", 6, monkeypatch, *FULL)
     load = checkpoint.load
 
-    def forgetful(folder: Path, kind: str) -> dict | None:
+    def forgetful(folder: Path, kind: type[Checkpoint]) -> Checkpoint | None:
         state = load(folder, kind)
-        if state is not None and kind == "step":
+        if isinstance(state, StepCheckpoint):
             LOSSES[lost](state)
         return state
 
@@ -263,8 +264,8 @@ def test_retention_keeps_two_steps_and_the_best(tmp_path: Path) -> None:
     steps = [name for name in names if name.startswith("step") and name.endswith(".pt")]
     assert steps == ["step-00000007.pt", "step-00000008.pt"]
     assert all(name.startswith(("step", "best")) for name in names)
-    assert checkpoint.list_steps(tmp_path / "a/run/checkpoints", "best")[0] in (4, 8)
-    assert len(checkpoint.list_steps(tmp_path / "a/run/checkpoints", "best")) <= 3
+    assert checkpoint.list_steps(tmp_path / "a/run/checkpoints", BestCheckpoint)[0] in (4, 8)
+    assert len(checkpoint.list_steps(tmp_path / "a/run/checkpoints", BestCheckpoint)) <= 3
     digest, name = (tmp_path / "a/run/checkpoints/step-00000008.pt.sha256").read_text().split()
     assert name == "step-00000008.pt"
     assert json.dumps(digest)
@@ -290,7 +291,7 @@ def test_a_failed_write_leaves_the_previous_checkpoint(
         assert train(tmp_path / "a", *GPT_SMALL) == 1
     assert "No space left on device" in summary(tmp_path / "a")["error"]
     folder = tmp_path / "a/run/checkpoints"
-    assert checkpoint.list_steps(folder, "step") == [3]
+    assert checkpoint.list_steps(folder, StepCheckpoint) == [3]
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     assert train(tmp_path / "a", *GPT_SMALL, "resume=true") == 0
 
@@ -301,7 +302,7 @@ def test_a_best_checkpoint_of_a_past_that_is_gone_never_counts(tmp_path: Path) -
     from harness.runs.load import load_run
 
     train(tmp_path / "a", *GPT_SMALL, "optimizer.lr=0.01")
-    assert checkpoint.list_steps(tmp_path / "a/run/checkpoints", "best")[0] == 8
+    assert checkpoint.list_steps(tmp_path / "a/run/checkpoints", BestCheckpoint)[0] == 8
     (tmp_path / "a/run/checkpoints/step-00000008.pt").unlink()
     path = tmp_path / "a/run/summary.json"
     path.write_text(path.read_text().replace("finished", "running"))

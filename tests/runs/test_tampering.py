@@ -261,7 +261,7 @@ FORGED: dict[str, tuple[object, str]] = {
     "a step in words": ({"step": "five"}, "step is missing or not of type int"),
     "settings in a row": ({"settings": ["seed"]}, "settings is missing or not of type dict"),
     "no weights": ({"model": {}}, "does not fit its run: Error(s) in loading state_dict"),
-    "weights of no name": ({"model": {5: torch.zeros(1)}}, "does not fit its run: "),
+    "weights of no name": ({"model": {5: torch.zeros(1)}}, "model is missing or not of type dict"),
     "other things": ({"model": {"head.weight": "x"}}, "does not fit its run: "),
 }
 

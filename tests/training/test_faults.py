@@ -30,6 +30,7 @@ from harness.config.keys import names_in_group
 from harness.config.settings import BatchNorm
 from harness.diagnostics import drill
 from harness.runs import checkpoint
+from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.training import loop, trainer
 from harness.training.guards import (
@@ -55,7 +56,7 @@ def overrides(folder: Path, *more: str) -> list[str]:
 
 
 def steps_saved(folder: Path) -> list[int]:
-    return checkpoint.list_steps(folder / "run" / "checkpoints", "step")
+    return checkpoint.list_steps(folder / "run" / "checkpoints", StepCheckpoint)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -140,10 +141,10 @@ def forgetful(chosen: list[str], folder: Path) -> None:
     """A life that goes on without what the optimizer knew."""
     load = checkpoint.load
 
-    def forgetting(path: Path, kind: str) -> dict | None:
+    def forgetting(path: Path, kind: type[Checkpoint]) -> Checkpoint | None:
         state = load(path, kind)
-        if state is not None and kind == "step":
-            state["optimizer"]["state"] = {}
+        if isinstance(state, StepCheckpoint):
+            state.optimizer["state"] = {}
         return state
 
     checkpoint.load = forgetting
@@ -188,13 +189,11 @@ def test_the_drill_notices_the_slightest_difference(tmp_path: Path) -> None:
     assert changed(replaced("run/summary.json", "finished", "stopped")) != []
 
     def flip(folder: Path) -> None:
-        state = checkpoint.load(folder / "run/checkpoints", "step")
+        state = checkpoint.load(folder / "run/checkpoints", StepCheckpoint)
         assert state is not None
-        weights = next(iter(state["model"].values())).view(torch.int32).view(-1)
+        weights = next(iter(state.model.values())).view(torch.int32).view(-1)
         weights[-1] ^= 1
-        del state["format"], state["kind"]
-        step = state.pop("step")
-        checkpoint.save(folder / "run/checkpoints", "step", step, state, keep=[])
+        checkpoint.save(folder / "run/checkpoints", state, keep=[])
 
     found = changed(flip)  # of two weights, where they are tied
     assert found
@@ -372,9 +371,9 @@ def test_whatever_bit_flips_is_noticed(
         damaged[offset] ^= 1 << choice.randrange(8)
         newest.write_bytes(damaged)
         assert not checkpoint.is_intact(newest), offset
-    state = checkpoint.load(newest.parent, "step")
+    state = checkpoint.load(newest.parent, StepCheckpoint)
     assert state is not None
-    assert state["step"] == 6
+    assert state.step == 6
     assert f"{newest} is damaged" in caplog.text
 
 
@@ -396,9 +395,16 @@ def test_every_damage_is_noticed(saved: Path, tmp_path: Path, damage: str) -> No
         older = newest.with_name("step-00000006.pt")
         shutil.copy(older, newest)
         shutil.copy(older.with_name(older.name + ".sha256"), digest)
-    state = checkpoint.load(newest.parent, "step")
+    state = checkpoint.load(newest.parent, StepCheckpoint)
     assert state is not None
-    assert state["step"] == 6
+    assert state.step == 6
+
+
+def empty(step: int, *weights: torch.Tensor) -> StepCheckpoint:
+    return StepCheckpoint(
+        step=step, model={"weights": weights}, tokenizer="", corpus="", settings={},
+        optimizer={}, scaler={}, progress={}, guard={},
+    )  # fmt: skip
 
 
 def test_what_does_not_read_back_never_gets_its_name(
@@ -419,7 +425,7 @@ def test_what_does_not_read_back_never_gets_its_name(
 
     monkeypatch.setattr(checkpoint, "_flush", flipping)
     with pytest.raises(RunFailure, match="does not read back"):
-        checkpoint.save(tmp_path / "checkpoints", "step", 9, {"model": torch.zeros(999)}, keep=[8])
+        checkpoint.save(tmp_path / "checkpoints", empty(9, torch.zeros(999)), keep=[8])
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
 
 
@@ -430,15 +436,15 @@ def test_older_ones_go_only_after_the_new_one_is_verified(
     shutil.copytree(saved, folder)
     keep_only, seen = checkpoint.keep_only, []
 
-    def keeping(path: Path, kind: str, steps: list[int]) -> None:
+    def keeping(path: Path, kind: type[Checkpoint], steps: list[int]) -> None:
         seen.append([checkpoint.is_intact(folder / "step-00000009.pt"), *steps_in(folder)])
         keep_only(path, kind, steps)
 
     def steps_in(path: Path) -> list[int]:
-        return checkpoint.list_steps(path, "step")
+        return checkpoint.list_steps(path, StepCheckpoint)
 
     monkeypatch.setattr(checkpoint, "keep_only", keeping)
-    checkpoint.save(folder, "step", 9, {}, keep=[6])
+    checkpoint.save(folder, empty(9), keep=[6])
     assert seen == [[True, 9, 8, 6]]
     assert steps_in(folder) == [9, 6]
 
@@ -449,14 +455,15 @@ def test_the_best_of_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
     chosen = (*GPT_SMALL, "optimizer.lr=0.01", "checkpoint.every=4", "eval.every=1")
     train(tmp_path / "a", *chosen)
     folder = tmp_path / "a/run/checkpoints"
-    assert checkpoint.list_steps(folder, "step") == [8, 4]
-    assert checkpoint.list_steps(folder, "best") == [8, 7, 3]  # saved before step 8 was scored
+    assert checkpoint.list_steps(folder, StepCheckpoint) == [8, 4]
+    # Checkpoint 8 was saved before step 8 was scored.
+    assert checkpoint.list_steps(folder, BestCheckpoint) == [8, 7, 3]
     newest = folder / "step-00000008.pt"
     newest.write_bytes(newest.read_bytes()[:-1])
     path = tmp_path / "a/run/summary.json"
     path.write_text(path.read_text().replace("finished", "running"))
     assert train(tmp_path / "a", *chosen, "eval.every=100", "train.steps=5", "resume=true") == 0
-    assert checkpoint.list_steps(folder, "best")[-1] == 3
+    assert checkpoint.list_steps(folder, BestCheckpoint)[-1] == 3
 
 
 # No room
@@ -476,7 +483,7 @@ def require_failure(folder: Path, words: str) -> None:
     assert words in output
     assert "Traceback" not in output
     assert not leftovers(folder)
-    assert checkpoint.load(folder / "run" / "checkpoints", "step") is not None
+    assert checkpoint.load(folder / "run" / "checkpoints", StepCheckpoint) is not None
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can limit from outside")

@@ -18,6 +18,7 @@ from harness.common.errors import UsageError
 from harness.data.batches import draw_batch
 from harness.evaluation.nats import IGNORED, nats_N
 from harness.runs import checkpoint
+from harness.runs.checkpoint import StepCheckpoint
 from harness.sampling.decode import SamplingParams, generate
 from harness.training import loop, loss, trainer
 from harness.training.gradients import ROW, Gradients
@@ -283,10 +284,10 @@ def test_non_finite_numbers_never_reach_the_weights(
     assert "step 5" in found["error"]
     assert ("blocks" in found["error"] or "embedding" in found["error"]) or where == "loss"
     run = tmp_path / "a" / "run"
-    saved = checkpoint.load(run / "checkpoints", "step")
+    saved = checkpoint.load(run / "checkpoints", StepCheckpoint)
     assert saved is not None
-    assert saved["step"] == 3
-    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+    assert saved.step == 3
+    assert all(tensor.isfinite().all() for tensor in saved.model.values())
     assert "NaN" not in (run / "metrics.jsonl").read_text()
     assert len(rows(tmp_path / "a")) == 5
 

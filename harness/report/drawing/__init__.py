@@ -1,1 +1,1 @@
-"""Figures by matplotlib: curves, scatter plots, and what was seen inside runs."""
+"""Figures by matplotlib: curves, scatter plots, and the internals of observed runs."""

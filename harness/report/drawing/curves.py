@@ -1,4 +1,4 @@
-"""What is drawn: curves over a cost with their band over seeds, and the Pareto front."""
+"""The data of figures: curves over a cost with a band over seeds, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 from harness.report.records.groups import Group, Reader, reader
 
-# More lines than this can't be told apart, and would make the report heavy.
-MOST_DRAWN = 12
-MOST_POINTS = 200
+# Of the curves in a figure and of the points in a curve: for legibility and the report's size.
+MAX_DRAWN = 12
+MAX_POINTS = 200
 TRAINING_BINS = 80
-ENDS_APART = 0.9  # of the last step of one seed to that of another, to be drawn as one end
+MIN_END_RATIO = 0.9  # the least ratio of two seeds' last steps for them to be averaged
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost that curves are drawn over: its key in metrics.jsonl, its title, and its scale."""
+    """An x axis of curves: a cost's name, its key in metrics.jsonl, its title, and its scale."""
 
     name: str
     key: str
@@ -39,7 +39,7 @@ CURVE_AXES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost that final scores are drawn against."""
+    """An x axis of final scores."""
 
     name: str
     title: str
@@ -56,7 +56,7 @@ SCATTER_COSTS = (
 
 @dataclass(frozen=True)
 class Series:
-    """One group's curve: the mean over its seeds, and their lowest and highest value."""
+    """A group's curve: x, mean over seeds, lowest and highest seed."""
 
     label: str
     style: int
@@ -67,8 +67,8 @@ class Series:
 
 
 def drawable(groups: Sequence[Group]) -> list[tuple[int, Group]]:
-    """The groups that are drawn, each with the number of its line style."""
-    return list(enumerate(groups))[:MOST_DRAWN]
+    """The groups that fit in a figure, each with the number of its line style."""
+    return list(enumerate(groups))[:MAX_DRAWN]
 
 
 def validation_series(
@@ -79,14 +79,14 @@ def validation_series(
     for style, group in styled:
         points = _over_seeds(group, axis.key, key)
         if points:
-            thinned = points[:: math.ceil(len(points) / MOST_POINTS)]
+            thinned = points[:: math.ceil(len(points) / MAX_POINTS)]
             series.append(as_series(group.label, style, thinned[:-1] + points[-1:]))
     return series
 
 
 def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]:
-    """(x, mean, lowest, highest) at the steps that all seeds have (a mean over fewer would jump),
-    and at their ends, which a budget in bytes or seconds puts at somewhat different steps."""
+    """(x, mean, lowest, highest) at the steps that all seeds have: a mean over fewer would jump.
+    And at their last steps, which differ a little under a budget in bytes or seconds."""
     runs = [
         {row["step"]: row for row in run.metrics.evaluations if x_key in row and y_key in row}
         for run in group.counted
@@ -94,7 +94,7 @@ def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]
     common = sorted(set.intersection(*(set(rows) for rows in runs)))
     places = [[step] * len(runs) for step in common]
     ends = [max(rows, default=0) for rows in runs]
-    if max(common, default=-1) < min(ends) and ENDS_APART * max(ends) <= min(ends):
+    if max(common, default=-1) < min(ends) and MIN_END_RATIO * max(ends) <= min(ends):
         places.append(ends)
     points: list[tuple[float, ...]] = []
     for steps in places:
@@ -128,12 +128,10 @@ def as_series(label: str, style: int, points: Sequence[Sequence[float]]) -> Seri
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which (cost, score) no other point beats in one without losing in the other, cheapest first.
+    """The indices of the (cost, score) that no other point dominates, cheapest first. Lower is
+    better in both. Equal points do not dominate each other."""
 
-    Lower is better in both. Of equal points all are on the front.
-    """
-
-    def beaten(cost: float, score: float) -> bool:
+    def dominated(cost: float, score: float) -> bool:
         return any(
             other_cost <= cost
             and other_score <= score
@@ -141,5 +139,5 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
             for other_cost, other_score in points
         )
 
-    front = [index for index, point in enumerate(points) if not beaten(*point)]
+    front = [index for index, point in enumerate(points) if not dominated(*point)]
     return sorted(front, key=lambda index: points[index])

@@ -1,36 +1,36 @@
-"""What was seen inside runs (`observe=basic` or `full`), a column each, in one figure."""
+"""What `observe=basic` or `full` recorded of runs, in one figure: a column for each run."""
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.common.errors import RunFailure, UsageError
-from harness.report.drawing.parts import plain_axes
+from harness.common.rows import Row
+from harness.report.drawing.parts import style_axes
 from harness.report.drawing.svg import ON_WHITE
+from harness.runs import metrics
+from harness.runs.damage import DamageError
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 Point = tuple[float, float]
 PREFIXES = ("activations/", "updates/", "dead/", "val/loss_by_position/")
-USUAL = -3.0  # of the update-to-data ratio (Karpathy's makemore, part 3)
+TYPICAL = -3.0  # log10 of the update-to-data ratio (Karpathy's makemore, part 3)
 BLOCK = re.compile(r"(.+\.)?(\w*blocks|layers|hidden|h)\.\d+")
-COLUMN, ROW, FONT = 3.1, 2.0, 8.0
+COLUMN_WIDTH, ROW_HEIGHT, FONT = 3.1, 2.0, 8.0  # inches, inches, points
 
 
 def write_figure(folders: Sequence[Path], out: Path) -> None:
-    """Draws these runs into a PNG or SVG file.
+    """Draw these runs into a PNG or SVG file.
 
-    Raises UsageError for a run in which nothing was seen, RunFailure if the file can't be written.
+    Raises UsageError for a run that was not observed, RunFailure if the file can't be written.
     """
-    seen = [read(folder) for folder in folders]
-    figure = draw([folder.absolute().name for folder in folders], seen)
+    figure = draw([folder.absolute().name for folder in folders], [read(path) for path in folders])
     try:
         figure.savefig(out, dpi=110)
     except OSError as error:
@@ -38,48 +38,49 @@ def write_figure(folders: Sequence[Path], out: Path) -> None:
 
 
 def read(folder: Path) -> Rows:
-    """The rows of a run in which something was seen. Raises UsageError if there are none."""
-    path, rows = folder / "metrics.jsonl", []
+    """The observed rows of a run. Raises UsageError if there are none."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                # Most rows have nothing of it, and a row that was watched is long.
-                if line.endswith("\n") and any(f'"{prefix}' in line for prefix in PREFIXES):
-                    rows.append(json.loads(line))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is not a run's folder: {path.name}: {error}") from error
+        rows = [
+            row
+            for row in metrics.intact_rows(folder / metrics.FILE)
+            if any(name.startswith(PREFIXES) for name in row)
+        ]
+    except OSError as error:
+        raise UsageError(f"{folder} is not a run's folder: {error}") from error
+    except DamageError as error:
+        raise UsageError(f"{folder}: {error}") from error
     if not rows:
-        raise UsageError(f"{folder}: nothing was seen of it; train with observe=basic or full")
+        raise UsageError(f"{folder} was not observed; train with observe=basic or full")
     return rows
 
 
 def series(rows: Rows, prefix: str, *suffixes: str) -> dict[str, list[Point]]:
-    """(step, value) of every number with such a name, by what lies between."""
+    """(step, value) of every number whose name has the prefix and a suffix, by the name between."""
     found: dict[str, list[Point]] = {}
     for row in rows:
         for name, value in row.items():
             suffix = next((each for each in suffixes if name.endswith(each)), None)
             if name.startswith(prefix) and suffix is not None and isinstance(value, (int, float)):
-                place = name[len(prefix) : len(name) - len(suffix)]
-                found.setdefault(place, []).append((row["step"], value))
+                between = name[len(prefix) : len(name) - len(suffix)]
+                found.setdefault(between, []).append((row["step"], value))
     return found
 
 
 def draw(names: Sequence[str], runs: Sequence[Rows]) -> Figure:
-    """A column for every run, a row for every question."""
+    """A column for each run, a row for each panel."""
     panels: tuple[tuple[str, Callable[[Axes, Rows], str], bool], ...] = (
         ("update / weights, log₁₀", _updates, True),
-        ("std of outputs", _spread, True),
-        ("share at rest", _rest, True),
+        ("std of outputs", _output_std, True),
+        ("share at rest", _inactive, True),
         ("entropy or openness", _attention, False),
         ("loss, nats per token", _positions, True),
     )
-    size = (0.6 + COLUMN * len(runs), 0.5 + ROW * len(panels))
+    size = (0.6 + COLUMN_WIDTH * len(runs), 0.5 + ROW_HEIGHT * len(panels))
     figure = Figure(figsize=size, facecolor=ON_WHITE.paper, layout="constrained")
     grid = figure.subplots(len(panels), len(runs), squeeze=False)
     for line, (title, panel, comparable) in zip(grid, panels, strict=True):
         for axes, rows in zip(line, runs, strict=True):
-            plain_axes(axes, ON_WHITE, FONT - 1)
+            style_axes(axes, ON_WHITE, FONT - 1)
             axes.tick_params(which="both", length=0)
             axes.set_xlabel(panel(axes, rows), fontsize=FONT, color=ON_WHITE.muted)
         if comparable:
@@ -93,27 +94,27 @@ def draw(names: Sequence[str], runs: Sequence[Rows]) -> Figure:
     return figure
 
 
-# Each panel draws one run, and returns what is to be read under it.
+# Each panel draws one run and returns the label of its x axis.
 
 
 def _updates(axes: Axes, rows: Rows) -> str:
     lines = series(rows, "updates/", "/log10_ratio")
-    # A full watch has vectors, too, which may begin at zero; a spectral norm tells the matrices.
+    # observe=full has vectors, too, which may start at zero; only matrices have a spectral norm.
     matrices = series(rows, "weights/", "/spectral_norm") or lines
-    axes.axhline(USUAL, color=ON_WHITE.ink, lw=0.9, ls=(0, (4, 2)))
-    _bundle(axes, {name: lines[name] for name in lines if name in matrices}, ON_WHITE.series[0])
+    axes.axhline(TYPICAL, color=ON_WHITE.ink, lw=0.9, ls=(0, (4, 2)))
+    _plot_lines(axes, {name: lines[name] for name in lines if name in matrices}, ON_WHITE.series[0])
     return "step; each matrix, bold the median, dashed −3"
 
 
-def _spread(axes: Axes, rows: Rows) -> str:
-    """Block after block, or layer after layer where there are no blocks, first and last look."""
+def _output_std(axes: Axes, rows: Rows) -> str:
+    """By block, or by layer where there are no blocks: in the first and in the last row."""
     lines = series(rows, "activations/", "/std")
     blocks = {name: lines[name] for name in lines if BLOCK.fullmatch(name)}
     lines = blocks if len(blocks) > 1 else lines
     if not lines:
         return "no layer was seen"
-    for look, colour in ((0, ON_WHITE.series[1]), (-1, ON_WHITE.series[0])):
-        values = [points[look][1] for points in lines.values()]
+    for row, colour in ((0, ON_WHITE.series[1]), (-1, ON_WHITE.series[0])):
+        values = [points[row][1] for points in lines.values()]
         axes.plot(range(1, 1 + len(values)), values, color=colour, marker="o", ms=3.5, lw=1.4)
     axes.set_yscale("log")
     axes.set_xlim(0.5, len(lines) + 0.5)
@@ -122,14 +123,14 @@ def _spread(axes: Axes, rows: Rows) -> str:
     return f"{word}; orange at step {rows[0]['step']}, blue last"
 
 
-def _rest(axes: Axes, rows: Rows) -> str:
-    """Of each nonlinearity's outputs, at the last look; and which units were dead all along."""
+def _inactive(axes: Axes, rows: Rows) -> str:
+    """The inactive share of each nonlinearity's outputs in the last row; and its dead units."""
     outputs = series(rows, "activations/", "/inactive", "/saturation")
     dead = series(rows, "dead/", "/share")
-    for place, name in enumerate(outputs):
-        axes.bar(place, outputs[name][-1][1], color=ON_WHITE.series[2], width=0.8, alpha=0.45)
+    for x, name in enumerate(outputs):
+        axes.bar(x, outputs[name][-1][1], color=ON_WHITE.series[2], width=0.8, alpha=0.45)
         if name in dead:
-            axes.bar(place, dead[name][-1][1], color=ON_WHITE.series[1], width=0.8)
+            axes.bar(x, dead[name][-1][1], color=ON_WHITE.series[1], width=0.8)
     axes.set_ylim(0, 1)
     axes.set_xticks([])
     if not outputs:
@@ -145,7 +146,7 @@ def _attention(axes: Axes, rows: Rows) -> str:
         if "/entropy/" in name
     }
     gates = series(rows, "gates/", "/openness")
-    _bundle(axes, entropies or gates, ON_WHITE.series[3])
+    _plot_lines(axes, entropies or gates, ON_WHITE.series[3])
     if not entropies and not gates:
         axes.set_yticks([])
         axes.set_xticks([])
@@ -164,8 +165,8 @@ def _positions(axes: Axes, rows: Rows) -> str:
     return "position in the context"
 
 
-def _bundle(axes: Axes, lines: dict[str, list[Point]], colour: str) -> None:
-    """Each line thin, and where there are several the median of all bold."""
+def _plot_lines(axes: Axes, lines: dict[str, list[Point]], colour: str) -> None:
+    """Each line thin, their median bold."""
     for points in lines.values():
         axes.plot(*zip(*points, strict=True), color=colour, lw=0.7, alpha=0.55)
     if lines:

@@ -25,24 +25,25 @@ from harness.report.drawing.curves import (
     pareto_front,
     validation_series,
 )
-from harness.report.drawing.svg import ON_WHITE, Paint, draw_svg
+from harness.report.drawing.svg import ON_WHITE, Palette, draw_svg
 from harness.report.records.groups import Group, ranking_score
-from harness.report.records.runs import RunRecord
-from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.statistics.ranking import Comparison
 
 WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
 
 
 def curves_figure(
-    series: Sequence[Series], axis: Axis, y_title: str, paint: Paint, size: tuple[float, float]
+    series: Sequence[Series], axis: Axis, y_title: str, palette: Palette, size: tuple[float, float]
 ) -> Figure:
-    """Mean lines with a lowest-to-highest band over seeds; direct labels where there is room."""
+    """Mean lines with a band over seeds, lowest to highest. In a WIDE figure they have labels."""
     free = [line for line in series if axis.log and max(line.x) <= 0]
     costly = [line for line in series if line not in free]
-    names = {line.style: parts.short(line.label) + " (no cost)" * (line in free) for line in series}
+    names = {
+        line.style: parts.shorten(line.label) + " (no cost)" * (line in free) for line in series
+    }
     direct = size == WIDE
-    figure, axes = parts.canvas(
-        paint, size, right=parts.label_width(names.values()) if direct else 0.15
+    figure, axes = parts.new_axes(
+        palette, size, right=parts.label_width(names.values()) if direct else 0.15
     )
     axes.set_xlabel(axis.title)
     axes.set_ylabel(y_title)
@@ -50,30 +51,30 @@ def curves_figure(
         axes.set_xscale("log")
         costly = [_positive(line) for line in costly]
     for line in costly:
-        own = parts.line_look(line.style, paint)
+        own = parts.line_kwargs(line.style, palette)
         if line.low != line.high:
             axes.fill_between(line.x, line.low, line.high, color=own["color"], alpha=0.16, lw=0)
         every = max(1, len(line.x) // 8)
         axes.plot(
             line.x, line.y, markevery=every, gid=f"curve-{line.style}",
-            url=parts.link(line.style, paint), **own,
+            url=parts.link(line.style, palette), **own,
         )  # fmt: skip
     for line in free:
-        own = parts.line_look(line.style, paint) | {"marker": ""}
+        own = parts.line_kwargs(line.style, palette) | {"marker": ""}
         axes.axhline(line.y[-1], gid=f"curve-{line.style}", **own)
     if axis.log and not costly:
         axes.set_xticks([])
     else:
         axes.margins(x=0.01)
-    _readable_y(axes, series, costly, paint)
-    parts.number_ticks(axes, axis.log and bool(costly))
+    _set_y_limits(axes, series, costly, palette)
+    parts.set_ticks(axes, axis.log and bool(costly))
     if direct:
-        parts.label_ends(axes, [*costly, *free], names, {line.style for line in free}, paint)
+        parts.label_ends(axes, [*costly, *free], names, {line.style for line in free}, palette)
     return figure
 
 
 def _positive(line: Series) -> Series:
-    """Without the untrained start, which has no place on a log axis."""
+    """The curve without its point at cost 0, which a log axis can't show."""
     kept = [
         point for point in zip(line.x, line.y, line.low, line.high, strict=True) if point[0] > 0
     ]
@@ -82,7 +83,7 @@ def _positive(line: Series) -> Series:
 
 @dataclass(frozen=True)
 class Point:
-    """A group in a scatter plot: its mean cost and score, the lowest and highest seed's score."""
+    """A group in a scatter plot: mean cost and score, lowest and highest score of a seed."""
 
     label: str
     style: int
@@ -93,7 +94,7 @@ class Point:
 
 
 def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], list[Point]]:
-    """Every group whose score and cost are known; and those of them on the Pareto front."""
+    """All groups whose score and cost are known; and those of them on the Pareto front."""
     points = []
     for style, group in drawable(groups):
         scores = [own for run in group.counted if (own := ranking_score(run)) is not None]
@@ -107,40 +108,40 @@ def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], li
 
 
 def scatter_figure(
-    groups: Sequence[Group], cost: Cost, paint: Paint, size: tuple[float, float]
+    groups: Sequence[Group], cost: Cost, palette: Palette, size: tuple[float, float]
 ) -> Figure:
     """Mean test bits per byte against a cost, and the Pareto front of the means.
 
-    Whiskers go from the lowest to the highest seed. Who is on the front has a filled marker.
+    Whiskers go from the lowest to the highest seed. Markers on the front are filled.
     """
     points, front = scatter_points(groups, cost)
-    figure, axes = parts.canvas(paint, size, right=0.2)
+    figure, axes = parts.new_axes(palette, size, right=0.2)
     axes.set_xlabel(cost.title)
     axes.set_ylabel("test bits per byte")
     positive = [point.cost for point in points if point.cost > 0]
-    zero_at = parts.zero_slot(axes, positive, len(points) > len(positive), paint)
+    zero_at = parts.log_axis(axes, positive, len(points) > len(positive), palette)
     for point in points:
         whiskers = ([point.score - point.low], [point.high - point.score])
-        own = parts.line_look(point.style, paint) | {"linestyle": "", "markersize": 7}
+        own = parts.line_kwargs(point.style, palette) | {"linestyle": "", "markersize": 7}
         own |= {"markeredgewidth": 1.5, "markeredgecolor": own["color"]}
         if point not in front:
-            own["markerfacecolor"] = paint.paper
+            own["markerfacecolor"] = palette.paper
         drawn = axes.errorbar(
             point.cost or zero_at, point.score, yerr=whiskers, capsize=3, elinewidth=1, **own
         )
-        drawn[0].set(gid=f"point-{point.style}", url=parts.link(point.style, paint))
+        drawn[0].set(gid=f"point-{point.style}", url=parts.link(point.style, palette))
     axes.margins(y=0.18)
     axes.autoscale_view(scalex=False)
-    corners = _draw_front(axes, [(point.cost or zero_at, point.score) for point in front], paint)
+    corners = _draw_front(axes, [(point.cost or zero_at, point.score) for point in front], palette)
     named = [(point.cost or zero_at, point.score, point.label, point.style) for point in points]
-    parts.name_points(axes, named, corners, paint)
+    parts.name_points(axes, named, corners, palette)
     return figure
 
 
 def _draw_front(
-    axes: Axes, front: Sequence[tuple[float, float]], paint: Paint
+    axes: Axes, front: Sequence[tuple[float, float]], palette: Palette
 ) -> list[tuple[float, float]]:
-    """The staircase, up to the edges: what these models reach for a cost. Returns its corners."""
+    """Draw the front as a staircase that ends at the edges of the axes. Returns its corners."""
     (_, top), (_, edge) = axes.get_ylim(), axes.get_xlim()
     corners = [(front[0][0], top)]
     for x, y in front:
@@ -148,16 +149,16 @@ def _draw_front(
     corners.append((edge, corners[-1][1]))
     axes.plot(
         *zip(*corners, strict=True), gid="front",
-        color=paint.muted, lw=1.1, dashes=(3, 2), zorder=1,
+        color=palette.muted, lw=1.1, dashes=(3, 2), zorder=1,
     )  # fmt: skip
     axes.set_ylim(top=top)
     return corners
 
 
-def _readable_y(
-    axes: Axes, series: Sequence[Series], shown: Sequence[Series], paint: Paint
+def _set_y_limits(
+    axes: Axes, series: Sequence[Series], shown: Sequence[Series], palette: Palette
 ) -> None:
-    """Leaves the start of training above the axis: else the untrained loss flattens every curve."""
+    """Cut off the start of training at the top: the untrained loss would flatten every curve."""
     settled = [line.high[min(len(line.high) - 1, 1 + len(line.high) // 8) :] for line in series]
     top, bottom = max(map(max, settled)), min(min(line.low) for line in series)
     room = 0.06 * (top - bottom) or 0.05
@@ -166,17 +167,16 @@ def _readable_y(
     if highest > top + room:
         axes.set_title(
             f"the start of training, up to {highest:.2f}, lies above the axis",
-            loc="left", fontsize=parts.FONT - 1, color=paint.muted, style="italic", pad=5,
+            loc="left", fontsize=parts.FONT - 1, color=palette.muted, style="italic", pad=5,
         )  # fmt: skip
 
 
-def write_plots(records: Sequence[RunRecord], folder: Path) -> list[Path]:
-    """Writes every figure of the ranked runs as PNG and SVG on white; returns the files.
+def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write every figure of the ranked runs as PNG and SVG on white; returns the files.
 
     Raises OSError if the folder can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    comparison = compare_runs(records)
     written = []
     for name, figure in _file_figures(comparison):
         svg = folder / f"{name}.svg"

@@ -1,5 +1,5 @@
-"""The look of pages and figures: colours that the colour-blind can tell apart, for light and dark
-pages, and the dashes and markers that tell apart what colours can't.
+"""The style of pages and figures: colour-blind safe colours for light and dark pages, and dashes
+and markers to go with them.
 
 Pages have the colours as the CSS variables --ink, --muted, --grid, --paper and --series-0 to
 --series-6, so that one drawing serves light and dark.

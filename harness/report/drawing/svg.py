@@ -1,5 +1,5 @@
-"""How figures become SVG: files with real colours, or elements of a page whose colours are CSS
-variables, so that one drawing serves light and dark."""
+"""Figures as SVG: files with fixed colours, or elements of a page whose colours are CSS variables,
+so that one drawing serves light and dark."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONFIG = "config:"
 
 
 def config_link(number: int) -> str:
-    """The url of a drawn thing that becomes a link to that configuration on the page."""
+    """The url of an artist, which becomes a link to that configuration on the page."""
     return f"{CONFIG}{number}"
 
 
 @dataclass(frozen=True)
-class Paint:
+class Palette:
     """Colours to draw with."""
 
     ink: str
@@ -34,8 +34,8 @@ class Paint:
     series: tuple[str, ...]
 
 
-ON_WHITE = Paint("#1c1c1c", "#666666", "#e3e3e0", "#ffffff", LIGHT_SERIES)
-PLACEHOLDERS = Paint(
+ON_WHITE = Palette("#1c1c1c", "#666666", "#e3e3e0", "#ffffff", LIGHT_SERIES)
+PLACEHOLDERS = Palette(
     "#010101", "#010102", "#010103", "#010104", tuple(f"#0102{k:02x}" for k in range(7))
 )
 VARIABLES = {
@@ -47,8 +47,7 @@ VARIABLES = {
 def inline_svg(figure: Figure, prefix: str, description: str, titles: Mapping[str, str]) -> str:
     """An SVG element for an HTML page, drawn with PLACEHOLDERS, which become CSS variables.
 
-    `prefix` keeps ids apart between the figures of a page; `titles` maps the gid of a drawn thing
-    to the text shown when the pointer rests on it.
+    prefix: makes ids unique on the page. titles: tooltips by the gid of an artist.
     """
     svg = ElementTree.fromstring(draw_svg(figure))
     svg.remove(svg[0])  # its metadata
@@ -77,7 +76,7 @@ def _local(name: str) -> str:
 
 
 def _on_page(name: str, value: str, prefix: str) -> str:
-    """An attribute's value as a page has it. Texts of runs are in no attribute but the label."""
+    """An attribute's value on the page. Only aria-label holds text of runs."""
     if name == "id":
         return f"{prefix}-{value}"
     if name == "href":
@@ -91,8 +90,7 @@ def _on_page(name: str, value: str, prefix: str) -> str:
 
 
 def draw_svg(figure: Figure) -> str:
-    """The figure as an SVG file: the same figure gives the same bytes."""
-    # A fixed salt and no date.
+    """The figure as an SVG file. A fixed salt and no date: equal figures give equal bytes."""
     buffer = io.StringIO()
     with matplotlib.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": ["DejaVu Sans"]}

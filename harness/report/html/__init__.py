@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: the templates with their CSS and JavaScript, and what fills them."""
+"""Self-contained HTML pages: templates with CSS and JavaScript, and the values they show."""

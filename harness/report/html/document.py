@@ -1,4 +1,4 @@
-"""The page that shows a comparison."""
+"""The HTML report of a comparison."""
 
 from __future__ import annotations
 
@@ -8,42 +8,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.report.drawing.curves import MOST_DRAWN
+from harness.report.drawing.curves import MAX_DRAWN
 from harness.report.html import figures
 from harness.report.html.pages import render
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
 from harness.report.statistics import differences, paired
-from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.statistics.ranking import Comparison
 from harness.report.text import columns, export, format, pairs, verdict
 
-# Each is an anchor of the page and a template, which renders to nothing where it does not apply.
+# Each is an anchor of the page and a template, which is empty where it does not apply.
 SECTIONS = (
     "ranking", "lossy", "differences", "curves", "cost", "losses", "samples", "configurations",
     "runs", "paper", "origin",
 )  # fmt: skip
 
 
-def write_report(
-    records: Sequence[RunRecord], path: Path, sources: Sequence[Path] | None = None
-) -> None:
-    """Writes the comparison of these runs as one HTML file that needs nothing else.
-
-    `sources` are the paths to name in the command that regenerates it (default: the runs' common
-    folder). Raises OSError if the file can't be written.
-    """
-    if sources is None:
-        parents = {run.folder.parent for run in records}
-        sources = list(parents) if len(parents) == 1 else [run.folder for run in records]
+def write_report(comparison: Comparison, path: Path, sources: Sequence[Path]) -> None:
+    """Write the comparison as one self-contained HTML file. sources: the paths to name in the
+    command that writes it again. Raises OSError if the file can't be written."""
     command = shlex.join(
         ["python", "-m", "harness.compare", *map(str, sources), "--out", str(path)]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(compare_runs(records), command), encoding="utf-8")
+    path.write_text(_page(comparison, command), encoding="utf-8")
 
 
 def _page(comparison: Comparison, command: str) -> str:
-    known: dict[str, Any] = {
+    values: dict[str, Any] = {
         "comparison": comparison,
         "command": command,
         "title": _title(comparison),
@@ -53,14 +45,14 @@ def _page(comparison: Comparison, command: str) -> str:
         "runs": _runs(comparison),
         "facts": _facts(comparison),
         "level": f"{paired.LEVEL:.0%}",
-        "most_drawn": MOST_DRAWN,
-        # What templates call.
+        "max_drawn": MAX_DRAWN,
+        # Modules whose functions the templates call.
         "columns": columns, "differences": differences, "export": export, "figures": figures,
         "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
     }  # fmt: skip
-    sections = {name: render(f"report/{name}.html.j2", **known) for name in SECTIONS}
+    sections = {name: render(f"report/{name}.html.j2", **values) for name in SECTIONS}
     shown = {name: content for name, content in sections.items() if content.strip()}
-    return render("report.html.j2", sections=shown, **known)
+    return render("report.html.j2", sections=shown, **values)
 
 
 def _title(comparison: Comparison) -> str:
@@ -70,7 +62,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _pieces(line: str, comparison: Comparison) -> list[tuple[str, int | None]]:
-    """A sentence in pieces: each group's name with the number of its configuration."""
+    """A sentence split at group labels, each with the number of its configuration to link to."""
     numbers = {group.label: comparison.number(group) for group in comparison.groups}
     names = "|".join(re.escape(name) for name in sorted(numbers, key=len, reverse=True))
     if not names:
@@ -80,7 +72,7 @@ def _pieces(line: str, comparison: Comparison) -> list[tuple[str, int | None]]:
 
 
 def _samples(comparison: Comparison) -> list[tuple[int, Group, RunRecord]]:
-    """Of each group the first run that has a sample."""
+    """The first run with a sample of each group."""
     return [
         (number, group, run)
         for number, group in enumerate(comparison.groups)
@@ -89,32 +81,32 @@ def _samples(comparison: Comparison) -> list[tuple[int, Group, RunRecord]]:
 
 
 def _differing(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """The settings that are not the same in all groups, with the value in each."""
+    """The settings that differ between groups, with each group's value."""
     keys = sorted({key for group in groups for key in group.config})
     values = {key: [group.config.get(key, "–") for group in groups] for key in keys}
     return {key: own for key, own in values.items() if len(set(own)) > 1}
 
 
 def _runs(comparison: Comparison) -> list[tuple[RunRecord, int | None, str]]:
-    """Each run, the number of its configuration, and why it is not counted ("" if it is); those
-    that are not come last."""
+    """Each run, the number of its configuration, and why it is not counted ("" if it is). Counted
+    runs come first."""
     reasons = {run.folder: reason for run, reason in comparison.uncounted}
     groups = enumerate(comparison.configurations)
     numbers = {run.folder: number for number, group in groups for run in group.runs}
     found = [
         (run, numbers.get(run.folder), reasons.get(run.folder, "")) for run in comparison.records
     ]
-    return sorted(found, key=lambda each: (each[0].folder in reasons, _natural(each[0])))
+    return sorted(found, key=lambda each: (each[0].folder in reasons, _natural_key(each[0])))
 
 
-def _natural(run: RunRecord) -> list[tuple[int, str]]:
-    """2-gpt comes before 10-gpt."""
+def _natural_key(run: RunRecord) -> list[tuple[int, str]]:
+    """Sort key by which 2-gpt comes before 10-gpt."""
     parts = re.findall(r"\d+|\D+", str(run.folder))
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
-    """What the runs say of the code and the machine, each once."""
+    """The distinct versions of code, machine and packages."""
     found = {
         (name, ", ".join(f"{key} {value}" for key, value in sorted(stated.items()))): None
         for name in ("git", "machine", "versions")

@@ -24,7 +24,7 @@ from harness.report.text.format import human
 
 Size = tuple[float, float]
 Content = dict[str, Any]
-"""What a section's template is filled with."""
+"""The values of a section's template."""
 
 
 def curves(comparison: Comparison) -> Content | None:
@@ -57,7 +57,7 @@ def costs(comparison: Comparison) -> Content | None:
 
 
 def losses(comparison: Comparison) -> Content | None:
-    """Losses per token, so one figure for each tokenizer; lossy ones show validation too."""
+    """Training loss per token, a figure for each tokenizer; for lossy ones validation loss, too."""
     styled = drawable(comparison.groups)
     steps = CURVE_AXES[0]
     found: list[tuple[str, str, list[Series]]] = []

@@ -1,4 +1,4 @@
-"""Templates rendered as pages that need nothing else. Every value is escaped."""
+"""Renders self-contained pages from templates. Every value is escaped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.report.text.format import visible
 
 
 def render(template: str, **values: Any) -> str:
-    """The template of that name, filled. Raises UndefinedError for a value that is missing."""
+    """The rendered template. Raises UndefinedError for a missing value."""
     return ENVIRONMENT.get_template(template).render(values)
 
 
 def style_sheet() -> str:
     """The CSS that all pages share.
 
-    Dark where the reader's system is, or where <html data-theme="dark">; light likewise.
+    Dark or light like the reader's system, unless <html data-theme> is set to one.
     """
     return render("style.css.j2")
 
@@ -29,8 +29,8 @@ def _visible(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _look(number: int) -> dict[str, Any]:
-    """How a legend draws the line style of that number."""
+def _legend_style(number: int) -> dict[str, Any]:
+    """The line style of that number, for the legend's SVG."""
     dash = style.DASHES[number % len(style.DASHES)]
     return {
         "series": number % len(style.LIGHT_SERIES),
@@ -48,7 +48,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.globals |= {
-    "look": _look,
+    "legend_style": _legend_style,
     "light": style.LIGHT | {f"series-{n}": colour for n, colour in enumerate(style.LIGHT_SERIES)},
     "dark": style.DARK | {f"series-{n}": colour for n, colour in enumerate(style.DARK_SERIES)},
 }

@@ -1,22 +1,19 @@
-"""Records grouped over their seeds, and named by what tells one group from another."""
+"""Records grouped over their seeds, and labelled by the settings in which groups differ."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.report.records.runs import UNKNOWN, RunRecord
 
-# The key of runs that differ only in the seed: model, tokenizer, data, whether the tokenizer is
-# lossless, and the flat configuration.
-Family = tuple[Any, ...]
 Reader = Callable[[RunRecord], float | None]
 
 
 def reader(path: str) -> Reader:
-    """Reads a number of a run, such as `test.bits_per_byte`; None where any part of the path is."""
+    """Reads a number by its dotted path, such as `test.bits_per_byte`; None if a part is None."""
 
     def read(run: RunRecord) -> float | None:
         found: Any = run
@@ -32,9 +29,19 @@ ranking_score = reader("test.bits_per_byte")
 lossy_score = reader("test.nats_per_token")
 
 
+class GroupKey(NamedTuple):
+    """What the runs of a group share. config: flat, sorted by key."""
+
+    model: str
+    tokenizer: str
+    data: str
+    lossless: bool
+    config: tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True)
 class Spread:
-    """A mean over n seeds, with their sample standard deviation (None for n = 1)."""
+    """Mean and sample standard deviation over n seeds; std is None for n = 1."""
 
     mean: float
     std: float | None
@@ -45,8 +52,8 @@ class Spread:
 class Group:
     """Runs of one configuration that differ only in the seed.
 
-    `runs` are all of them; `counted` those that finished with a test score, one per seed. `variant`
-    names the settings that tell it from other groups of the same model.
+    counted: those of `runs` that finished with a test score, one per seed. variant: the settings in
+    which it differs from other groups of the same model.
     """
 
     model: str
@@ -60,11 +67,11 @@ class Group:
 
     @property
     def attempts(self) -> int:
-        """The number of seeds that were tried."""
+        """The number of different seeds, counted or not."""
         return len({run.seed for run in self.runs})
 
     def spread(self, read: Reader) -> Spread | None:
-        """Mean and standard deviation of a number over the seeds; None where a run lacks it."""
+        """Mean and standard deviation over the seeds; None if a counted run lacks the number."""
         values = [read(run) for run in self.counted]
         known = [value for value in values if value is not None]
         if not known or len(known) < len(values):
@@ -74,29 +81,30 @@ class Group:
 
 
 def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[RunRecord, str]]]:
-    """The groups, and every run that is counted in none, with the reason."""
-    families: dict[Family, list[RunRecord]] = {}
+    """The groups, and every run that is not counted, with the reason."""
+    by_key: dict[GroupKey, list[RunRecord]] = {}
     uncounted: list[tuple[RunRecord, str]] = []
     for run in records:
-        key = (run.model, run.tokenizer, run.data, run.lossless, tuple(sorted(run.config.items())))
+        config = tuple(sorted(run.config.items()))
+        key = GroupKey(run.model, run.tokenizer, run.data, run.lossless, config)
         if run.config and run.model != UNKNOWN:
-            families.setdefault(key, []).append(run)
+            by_key.setdefault(key, []).append(run)
         else:
             uncounted.append((run, why_uncounted(run) or "configuration or model unknown"))
     counted = {}
-    for key, runs in families.items():
+    for key, runs in by_key.items():
         counted[key], others = _one_run_per_seed(runs)
         uncounted.extend(others)
-    # Groups without a score must not lengthen the names of those with one.
-    names = _names(list(families)) | _names([key for key in families if counted[key]])
+    # Groups without a score must not lengthen the labels of those with one.
+    labels = _labels(list(by_key)) | _labels([key for key in by_key if counted[key]])
     groups = []
-    for key, runs in families.items():
-        label, variant = names[key]
+    for key, runs in by_key.items():
+        label, variant = labels[key]
         groups.append(
             Group(
-                model=key[0],
-                tokenizer=key[1],
-                data=key[2],
+                model=key.model,
+                tokenizer=key.tokenizer,
+                data=key.data,
                 variant=variant,
                 label=f"{label} · {variant}" if variant else label,
                 config=runs[0].config,
@@ -107,8 +115,8 @@ def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[Ru
     return groups, sorted(uncounted, key=lambda entry: str(entry[0].folder))
 
 
-def tell_corpora_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Appends the first letters of the digest where one name stands for several texts:
+def disambiguate_corpora(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Append the start of the corpus digest to data names that several texts share:
     `text·1a2b3c`."""
     texts: dict[str, set[str]] = {}
     for run in records:
@@ -123,7 +131,7 @@ def tell_corpora_apart(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def why_uncounted(run: RunRecord) -> str | None:
-    """Why a run has no place in a ranking, in one line; None where it has one."""
+    """Why a run can't be ranked, in one line; None if it can."""
     if run.status != "finished":
         last = run.metrics.last_step
         reached = "no step recorded" if last is None else f"at step {last}"
@@ -141,7 +149,8 @@ def why_uncounted(run: RunRecord) -> str | None:
 def _one_run_per_seed(
     runs: Sequence[RunRecord],
 ) -> tuple[list[RunRecord], list[tuple[RunRecord, str]]]:
-    """A repeated seed is the same run again: counting it twice would make the spread too small."""
+    """The counted runs, and the others with the reason. A repeated seed is the same run again:
+    counting it twice would make the spread too small."""
     by_seed: dict[float | None, RunRecord] = {}
     others = []
     for run in runs:
@@ -155,38 +164,35 @@ def _one_run_per_seed(
     return sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed)), others
 
 
-def _names(families: Sequence[Family]) -> dict[Family, tuple[str, str]]:
-    """For each family its label and variant among these.
-
-    A label is the model's name, and the tokenizer's and the data set's where there are several.
-    """
-    several_tokenizers = len({family[1] for family in families}) > 1
-    several_data = len({family[2] for family in families}) > 1
-    return {
-        family: (
-            " · ".join([family[0]] + [family[1]] * several_tokenizers + [family[2]] * several_data),
-            _variant(family, [other for other in families if other[:4] == family[:4]]),
-        )
-        for family in families
-    }
+def _labels(keys: Sequence[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
+    """The label and variant of each key. A label is the model's name, and the tokenizer's and the
+    data set's where there are several."""
+    several_tokenizers = len({key.tokenizer for key in keys}) > 1
+    several_data = len({key.data for key in keys}) > 1
+    labels = {}
+    for key in keys:
+        names = [key.model] + [key.tokenizer] * several_tokenizers + [key.data] * several_data
+        siblings = [other for other in keys if other[:4] == key[:4]]
+        labels[key] = " · ".join(names), _variant(key, siblings)
+    return labels
 
 
-def _variant(family: Family, siblings: Sequence[Family]) -> str:
-    """The settings in which a family differs from its siblings; "" if it has none."""
-    configs = [dict(sibling[4]) for sibling in siblings]
-    own = dict(family[4])
+def _variant(key: GroupKey, siblings: Sequence[GroupKey]) -> str:
+    """The settings in which a key differs from its siblings; "" if there are none."""
+    configs = [dict(sibling.config) for sibling in siblings]
+    own = dict(key.config)
     differing = sorted(
-        key
-        for key in {key for config in configs for key in config}
-        if len({config.get(key) for config in configs}) > 1
+        name
+        for name in {name for config in configs for name in config}
+        if len({config.get(name) for config in configs}) > 1
     )
-    short = [key.rpartition(".")[2] for key in differing]
+    short = [name.rpartition(".")[2] for name in differing]
     named = [
-        f"{last if short.count(last) == 1 else key}={own.get(key, '–')}"
-        for key, last in zip(differing, short, strict=True)
+        f"{last if short.count(last) == 1 else name}={own.get(name, '–')}"
+        for name, last in zip(differing, short, strict=True)
     ]
     variant = ", ".join(named[:3])
     if len(named) > 3:
-        # Three settings may not be unique; the number among the siblings is.
+        # Three settings may not be unique; the index among the siblings is.
         variant += f", … (#{configs.index(own) + 1})"
     return variant

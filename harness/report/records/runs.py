@@ -1,7 +1,7 @@
-"""Run folders on disk: finding them and reading each into a record.
+"""Finds run folders and reads each into a record.
 
-Reading never fails because of a folder's content: a killed or damaged run becomes a record that
-says so. A comparison that hides its losses is not one.
+Reading never fails on a folder's content: a killed or damaged run becomes a record that says so,
+and the comparison lists it.
 """
 
 import math
@@ -28,10 +28,9 @@ UNKNOWN = "?"
 class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
-    `status` is that of the summary, or DAMAGED; `error` is the run's own error, or what is damaged.
-    `corpus` is the SHA-256 of the text. `config` is flat (dotted keys, values as text).
-    `blocks` add up to the test score; None for older runs and lossy tokenizers. `sample` is the
-    last one.
+    status: of the summary, or DAMAGED. error: the run's own error, or what is damaged. corpus:
+    SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they sum to the test
+    score; None for older runs and lossy tokenizers. sample: the last one.
     """
 
     folder: Path
@@ -61,7 +60,7 @@ class RunRecord:
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
-    """Every run in the given folders, searched recursively, each once, ordered by folder.
+    """Every run below the given folders, each once, ordered by folder.
 
     Raises UsageError for a path that does not exist or holds no run.
     """
@@ -83,20 +82,20 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
 def run_folders(path: Path) -> Iterable[Path]:
     """The folders at any depth below `path`, itself included, that hold a run."""
     for folder, subfolders, files in os.walk(path):
-        # A run that lost its summary still left metrics: it must be listed, not overlooked.
+        # A run without a summary must be listed, too.
         if summary.FILE in files or metrics.FILE in files:
             yield Path(folder)
             subfolders.clear()
 
 
 def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
-    """Reads one run folder; whatever is wrong with its content ends up in `status` and `error`.
+    """Read one run folder. Damaged content ends up in `status` and `error`.
 
     with_metrics: also metrics.jsonl, which may be large.
     """
     damage: list[str] = []
 
-    def attempt(read: Callable[[], Any], otherwise: Any) -> Any:
+    def read_or(default: Any, read: Callable[[], Any]) -> Any:
         try:
             return read()
         except FileNotFoundError as error:
@@ -104,32 +103,32 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
         except (DamageError, OSError) as error:
             damage.append(str(error))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            damage.append(f"what no run writes ({type(error).__name__}: {error})")
-        return otherwise
+            damage.append(f"unexpected content ({type(error).__name__}: {error})")
+        return default
 
-    found = attempt(lambda: read_summary(folder), None)
+    found = read_or(None, lambda: read_summary(folder))
     finished = found is not None and found.status == "finished"
 
-    def due(name: str) -> bool:
-        # A run that did not finish may have been killed before it wrote a file.
+    def expected(name: str) -> bool:
+        # An unfinished run may have been killed before it wrote the file.
         return finished or (folder / name).exists()
 
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
         error=found.error if found else None,
-        config=attempt(lambda: config.read_flat(folder), {}) if due(config.FILE) else {},
-        metrics=attempt(lambda: metrics.read(folder / metrics.FILE), Metrics())
-        if with_metrics and due(metrics.FILE)
+        config=read_or({}, lambda: config.read_flat(folder)) if expected(config.FILE) else {},
+        metrics=read_or(Metrics(), lambda: metrics.read(folder / metrics.FILE))
+        if with_metrics and expected(metrics.FILE)
         else Metrics(),
-        blocks=attempt(lambda: _test_blocks(folder, found and found.test), None),
+        blocks=read_or(None, lambda: _test_blocks(folder, found and found.test)),
         sample=_last_sample(folder),
-        **(attempt(lambda: _known_fields(found), {}) if found else {}),
+        **(read_or({}, lambda: _fields(found)) if found else {}),
     )
     return replace(record, status=DAMAGED, error="; ".join(damage)) if damage else record
 
 
-def _known_fields(found: Summary) -> dict[str, Any]:
+def _fields(found: Summary) -> dict[str, Any]:
     corpus = found.corpus.sha256 if found.corpus else None
     parameters = found.parameters
     return {
@@ -165,7 +164,7 @@ def _last_sample(folder: Path) -> Sample | None:
 def _test_blocks(folder: Path, test: Scored | None) -> Blocks | None:
     found = blocks.read(folder)
     if found is None or test is None or test.bits_per_byte is None or not test.bytes:
-        return None  # an unfinished run may have those of an earlier test
+        return None  # an unfinished run may have blocks of an earlier test
     bits_per_byte = math.fsum(found.nats) / math.log(2) / test.bytes
     if not math.isclose(bits_per_byte, test.bits_per_byte, rel_tol=1e-5):
         raise DamageError(f"{blocks.FILE} does not add up to the test score of {summary.FILE}")

@@ -1,1 +1,1 @@
-"""The order of the groups, and which of them differ: numbers without words or pictures."""
+"""The ranking of groups, and which of them differ significantly."""

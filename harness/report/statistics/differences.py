@@ -1,4 +1,4 @@
-"""Which models differ: every two of a ranking, tested in pairs."""
+"""Paired tests of all pairs of groups in a ranking."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.report.statistics.paired import LEAST_BLOCKS, LEVEL, Interval, compare_in_pairs, holm
+from harness.report.statistics.paired import LEVEL, MIN_BLOCKS, Interval, holm, paired_interval
 from harness.runs.blocks import FILE
 
-MOST_TESTED = 12  # 66 pairs: beyond, Holm's correction would leave little to be found
+MAX_TESTED = 12  # groups; more than 66 pairs would leave Holm's correction little power
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two groups, and how much lower the test bits per byte of `better` are than those of `worse`.
 
-    interval: over the seeds that both have. p: two-sided, after Holm's correction for the `family`
-    of pairs tested on this data set. untested: why there is no interval, or None.
+    interval: over the seeds that both have. p: two-sided, after Holm's correction for `family`
+    pairs, all that were tested on this data set. untested: why there is no interval, or None.
     """
 
     better: Group
@@ -35,26 +35,26 @@ class Pair:
     untested: str | None = None
 
     @property
-    def settled(self) -> bool:
-        """Whether one may be called better."""
+    def is_significant(self) -> bool:
+        """Whether the difference is significant after Holm's correction."""
         return self.p < 1 - LEVEL
 
     @property
     def has_one_seed(self) -> bool:
-        """Whether the test speaks of the text alone, and not of the chance in training."""
+        """Whether the test covers only the choice of the text, and not the chance in training."""
         return len(self.seeds) == 1
 
     @property
     def has_all_seeds(self) -> bool:
-        """Whether both groups have these seeds and no others."""
+        """Whether every seed of both groups is in the test."""
         return all(len(group.counted) == len(self.seeds) for group in (self.better, self.worse))
 
 
 def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
-    """Every two groups of one data set, in the order of the ranking; of a long one the first 12."""
+    """All pairs of the first 12 groups of each data set, in the order of the ranking."""
     pairs: list[Pair] = []
     for data in dict.fromkeys(group.data for group in ranked):
-        groups = [group for group in ranked if group.data == data][:MOST_TESTED]
+        groups = [group for group in ranked if group.data == data][:MAX_TESTED]
         own = [_test(first, second) for first, second in itertools.combinations(groups, 2)]
         tested = [pair.interval for pair in own if pair.interval is not None]
         corrected = iter(holm([interval.p for interval in tested]))
@@ -73,10 +73,10 @@ def _test(first: Group, second: Group) -> Pair:
     if untested:
         return Pair(first, second, untested=untested)
     blocks = both[0][0].blocks
-    assert blocks is not None  # else untested
+    assert blocks is not None  # or it would be untested
     bits = [np.array([bits_per_block(run) for run in own]) for own in both]
-    interval = compare_in_pairs(bits[1] - bits[0], blocks.sizes)
-    if interval.mean < 0:  # over the seeds that both have, the order is the other way round
+    interval = paired_interval(bits[1] - bits[0], blocks.sizes)
+    if interval.mean < 0:  # the common seeds reverse the ranking
         first, second = second, first
         interval = Interval(-interval.mean, -interval.high, -interval.low, interval.p)
     return Pair(first, second, seeds, blocks.bytes, interval)
@@ -91,26 +91,26 @@ def _why_untested(both: Sequence[Sequence[RunRecord]]) -> str | None:
         return f"a run has no {FILE}: it was trained by an older version"
     if len({each.text for each in blocks}) > 1:
         return "scored on different test bytes"
-    if len(blocks[0].nats) < LEAST_BLOCKS:
+    if len(blocks[0].nats) < MIN_BLOCKS:
         return (
             f"a test text of {blocks[0].bytes:,} bytes is too short: "
-            f"{LEAST_BLOCKS} blocks of {blocks[0].block_bytes} bytes are the least to resample"
+            f"{MIN_BLOCKS} blocks of {blocks[0].block_bytes} bytes are the least to resample"
         )
     return None
 
 
 def bits_per_block(run: RunRecord) -> np.ndarray:
-    """(K,): bits of each block, such that they add up to bits per byte times the text's bytes.
+    """(K,): bits of each block, scaled so that their sum is bits per byte times the text's bytes.
 
-    The bytes of the first token are not paid for, and tokenizers differ in how many these are.
+    The first token is not scored, and tokenizers differ in how many bytes it has.
     """
-    assert run.blocks is not None  # as in _test
-    assert run.test is not None  # a counted run was scored
+    assert run.blocks is not None  # see _test
+    assert run.test is not None  # a counted run has a score
     scored = run.test.bytes or run.blocks.bytes
     return np.array(run.blocks.nats) / math.log(2) * (run.blocks.bytes / scored)
 
 
-def neighbours(pairs: Sequence[Pair], ranked: Sequence[Group]) -> list[Pair]:
-    """The pairs that stand next to each other in the ranking."""
+def adjacent_pairs(pairs: Sequence[Pair], ranked: Sequence[Group]) -> list[Pair]:
+    """The pairs of neighbours in the ranking."""
     wanted = [{id(first), id(second)} for first, second in itertools.pairwise(ranked)]
     return [pair for pair in pairs if {id(pair.better), id(pair.worse)} in wanted]

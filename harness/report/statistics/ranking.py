@@ -1,22 +1,20 @@
-"""Groups ranked by test bits per byte, and every two of them tested."""
+"""Groups ranked by test bits per byte, and every pair of them tested."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.records.groups import Group, group_runs, ranking_score, tell_corpora_apart
+from harness.report.records.groups import Group, disambiguate_corpora, group_runs, ranking_score
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import Pair, compare_pairs
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Records sorted into what can be ranked and what can't.
-
-    `ranked`: groups by data set, then by mean test bits per byte, lowest first. `lossy`: groups
-    whose tokenizer is lossy, unranked. `uncounted`: every other run, with the reason. `pairs`:
-    every two ranked groups of one data set, tested.
+    """ranked: groups by data set, then by mean test bits per byte, lowest first. lossy: unranked
+    groups with a lossy tokenizer. unscored: groups without a score. uncounted: runs that count in
+    no group's score, with the reason. pairs: all pairs of ranked groups of one data set, tested.
     """
 
     records: tuple[RunRecord, ...]
@@ -28,20 +26,20 @@ class Comparison:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """All groups that have a score, in the order in which they are shown."""
+        """All groups with a score, in the order of the report."""
         return self.ranked + self.lossy
 
     @property
     def configurations(self) -> tuple[Group, ...]:
-        """All groups, those without a score last: a group's place here is its number."""
+        """All groups, those without a score last; a group's number is its index here."""
         return self.groups + self.unscored
 
     def number(self, group: Group) -> int:
-        """Of the group's line style and of its configuration on the page."""
+        """The number of the group's line style, and of its configuration on the page."""
         return next(n for n, other in enumerate(self.configurations) if other is group)
 
     def by_data(self) -> dict[str, list[Group]]:
-        """The ranking of each data set."""
+        """The ranked groups of each data set."""
         found: dict[str, list[Group]] = {}
         for group in self.ranked:
             found.setdefault(group.data, []).append(group)
@@ -49,8 +47,8 @@ class Comparison:
 
 
 def compare_runs(records: Sequence[RunRecord]) -> Comparison:
-    """Groups runs over their seeds, sorts the groups, and tests them in pairs."""
-    records = tell_corpora_apart(records)
+    """Group runs over their seeds, rank the groups, and test them in pairs."""
+    records = disambiguate_corpora(records)
     groups, uncounted = group_runs(records)
     scored = [group for group in groups if group.counted]
     ranked = sorted((group for group in scored if group.counted[0].lossless), key=_rank_key)

@@ -1,4 +1,4 @@
-"""The table of a comparison: its columns, and what each says of a group."""
+"""The columns of a comparison's table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEANS_NOTE = (
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table: its header, unit, and a group's text and number to sort by."""
+    """A column. read: a group's cell and its sort key."""
 
     header: str
     unit: str
@@ -28,7 +28,7 @@ class Column:
 
 
 def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
-    """The columns for these groups; a tokenizer or data column only where there are several."""
+    """The columns for these groups; tokenizer and data only where there are several."""
     found = [Column("model", "", lambda group: (_model_name(group), group.label), is_text=True)]
     if len({group.tokenizer for group in groups}) > 1 or lossy:
         found.append(_name("tokenizer"))
@@ -74,8 +74,8 @@ def _number(
     return Column(header, unit, cell)
 
 
-def place(groups: Sequence[Group], index: int) -> int:
-    """In the ranking of its data set, from 1."""
+def rank(groups: Sequence[Group], index: int) -> int:
+    """The group's rank on its data set, from 1."""
     return sum(other.data == groups[index].data for other in groups[: index + 1])
 
 
@@ -91,7 +91,7 @@ def seed(run: RunRecord) -> str:
 
 
 def run_name(run: RunRecord, records: Sequence[RunRecord]) -> str:
-    """The shortest tail of the run's folder that no other run shares."""
+    """The shortest suffix of the folder's path that no other run has."""
     parts = run.folder.resolve().parts
     others = [other.folder.resolve().parts for other in records if other.folder != run.folder]
     for length in range(1, len(parts)):

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
-from harness.report.statistics.differences import neighbours
+from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, columns, place
+from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, columns, rank
 from harness.report.text.pairs import sentence
 from harness.report.text.verdict import headlines, notes
 from harness.runs.summary import TrainCost
@@ -37,7 +37,7 @@ RUN_NUMBERS = {
 
 
 def markdown(comparison: Comparison) -> str:
-    """The headlines, the caveats, the tables and the pairs of `harness.compare`, for GitHub."""
+    """Headlines, caveats, tables and pairs as GitHub Markdown."""
     parts = [*map(str, headlines(comparison)), *(f"**{note}**" for note in notes(comparison))]
     for groups, lossy in ((comparison.ranked, False), (comparison.lossy, True)):
         if not groups:
@@ -52,29 +52,29 @@ def markdown(comparison: Comparison) -> str:
             parts.append(f"Not ranked ({LOSSY_NOTE}):")
         parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
     parts.append(MEANS_NOTE)
-    pairs = neighbours(comparison.pairs, comparison.ranked)
+    pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {sentence(pair)}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def csv_table(comparison: Comparison) -> str:
-    """The same table, every number in full: a line per configuration, means beside deviations."""
+    """A line for each configuration: means and standard deviations in full precision."""
     heads = ["place", "model", "variant", "tokenizer", "data", "seeds"]
     heads += [f"{name}{more}" for name in GROUP_NUMBERS for more in ("", " ±")]
 
-    def line(group: Group, rank: int | str) -> Iterable[object]:
-        yield from (rank, group.model, group.variant, group.tokenizer, group.data)
+    def line(group: Group, place: int | str) -> Iterable[object]:
+        yield from (place, group.model, group.variant, group.tokenizer, group.data)
         yield len(group.counted)
         for path in GROUP_NUMBERS.values():
             spread = group.spread(reader(path))
             yield from (spread.mean, spread.std) if spread else (None, None)
 
-    ranked = [line(group, place(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
+    ranked = [line(group, rank(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
     return _csv([heads, *ranked, *(line(group, "") for group in comparison.lossy)])
 
 
 def csv_runs(records: Sequence[RunRecord]) -> str:
-    """One line per run, counted or not, with every number in full."""
+    """A line for each run, counted or not, with numbers in full precision."""
     names = ("folder", "model", "tokenizer", "data", "seed", "status")
     lines: list[Iterable[object]] = [[*names, "not counted because", *RUN_NUMBERS]]
     for run in records:

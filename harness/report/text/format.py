@@ -1,4 +1,4 @@
-"""How numbers and texts are written in tables, figures and sentences."""
+"""Formats of numbers and text in tables, figures and sentences."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def seconds(value: float) -> str:
 
 
 def amount(value: float) -> str:
-    """A count in a sentence: 2,000 as it is, larger ones with a prefix."""
+    """A count in a sentence: 2,000; with a prefix from 100,000 on."""
     return f"{value:,.0f}" if 100 <= value < 100_000 else human(value)
 
 
 def score(spread: Spread) -> str:
-    """`2.351 ± 0.004`; without ± for one seed, of which no spread is known."""
+    """`2.351 ± 0.004`; `2.351` for one seed."""
     if spread.std is None:
         return f"{spread.mean:.3f}"
     std = "<0.001" if 0 < spread.std < 0.0005 else f"{spread.std:.3f}"
@@ -41,19 +41,19 @@ def score(spread: Spread) -> str:
 
 
 def signed(value: float) -> str:
-    """Three decimals, with a real minus sign; never −0.000."""
+    """Three decimals with a minus sign (U+2212); never −0.000."""
     text = f"{value:.3f}"
     return "0.000" if float(text) == 0 else text.replace("-", "−")
 
 
-def chance(p: float) -> str:
-    """A p-value: 0.03, 0.0004; below what the draws can tell apart: < 0.001."""
+def p_value(p: float) -> str:
+    """A p-value: 0.03; < 0.001 for all that the number of draws can't resolve."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def visible(text: str) -> str:
-    """The text with each character that can't be seen replaced by \N{REPLACEMENT CHARACTER}: it
-    could move a terminal's cursor, or be no valid HTML. Line breaks and tabs stay."""
+    """The text with non-printable characters, except line breaks and tabs, replaced by
+    \N{REPLACEMENT CHARACTER}: they could move a terminal's cursor, or be invalid HTML."""
     return "".join(
         character if character.isprintable() or character in "\n\t" else "\N{REPLACEMENT CHARACTER}"
         for character in text
@@ -61,5 +61,5 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, without characters that can't be seen."""
+    """The printable text on one line."""
     return visible(" ".join(text.split()))

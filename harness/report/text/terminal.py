@@ -11,22 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.report.records.groups import Group
-from harness.report.records.runs import RunRecord
-from harness.report.statistics.differences import neighbours
-from harness.report.statistics.ranking import Comparison, compare_runs
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, Column, columns, place, run_name
+from harness.report.statistics.differences import adjacent_pairs
+from harness.report.statistics.ranking import Comparison
+from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, Column, columns, rank, run_name
 from harness.report.text.format import one_line
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import by_tokenizer, headlines, losses, notes
+from harness.report.text.verdict import best_by_tokenizer, headlines, lossy_examples, notes
 
-# The least width of piped or saved output, which must lose no column.
+# The least width of output to a file or a pipe.
 PLAIN_WIDTH = 160
 
 
-def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
-    """Prints the ranking, what can't be ranked, and every run that doesn't count, with its reason.
+def print_comparison(comparison: Comparison, file: IO[str]) -> None:
+    """Print the ranking, what can't be ranked, and every run that is not counted, with its reason.
 
-    Not on a terminal: plain text, no colours, no column cut.
+    Not on a terminal: plain text without colours, every column whole.
     """
     console = Console(file=file, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or not file.isatty():
@@ -34,8 +33,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
             file=file, highlight=False, markup=False, emoji=False,
             width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
         )  # fmt: skip
-    comparison = compare_runs(records)
-    # In a file or a pipe each of these stays one line, so that grep finds it.
+    # In a file or a pipe each sentence stays on one line, so that grep finds it.
     whole = not console.is_terminal
     for line in map(str, headlines(comparison)):
         console.print(line, style="bold", soft_wrap=whole)
@@ -44,14 +42,14 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
     if comparison.ranked:
         _print_groups(console, comparison.ranked, lossy=False)
         console.print(MEANS_NOTE, style="dim")
-        if best := by_tokenizer(comparison):
+        if best := best_by_tokenizer(comparison):
             console.print(best, soft_wrap=whole)
-        for pair in neighbours(comparison.pairs, comparison.ranked):
+        for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
             console.print(sentence(pair), soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
-        for line in losses(comparison):
+        for line in lossy_examples(comparison):
             console.print(line, style="dim", soft_wrap=whole)
     if comparison.uncounted:
         console.print("\nNot counted", style="bold")
@@ -59,7 +57,7 @@ def print_comparison(records: Sequence[RunRecord], file: IO[str]) -> None:
 
 
 def _print_groups(console: Console, groups: Sequence[Group], *, lossy: bool) -> None:
-    """One table where it fits; on a narrow terminal several, each with the names in front."""
+    """One table; on a narrow terminal several, each starting with the names."""
 
     def width(shown: Sequence[Column]) -> int:
         unlimited = console.options.update(max_width=10_000)
@@ -91,7 +89,7 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
         )
     for index, group in enumerate(groups):
         cells = [Text(column.read(group)[0]) for column in shown]
-        table.add_row(*([] if lossy else [str(place(groups, index))]), *cells)
+        table.add_row(*([] if lossy else [str(rank(groups, index))]), *cells)
     return table
 
 

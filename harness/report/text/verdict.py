@@ -1,4 +1,4 @@
-"""What a comparison says: its headline and its caveats."""
+"""The conclusions of a comparison in sentences: headlines and caveats."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 from harness.report.records.groups import Group, Reader, ranking_score, reader
 from harness.report.records.runs import RunRecord
-from harness.report.statistics.differences import Pair, neighbours
+from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.format import amount, human, one_line, score
-from harness.report.text.pairs import tested_words
+from harness.report.text.pairs import headline_evidence
 
 NOT_GIVEN = ("None", "null", "–", "")
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What the runs on one data set show, and the evidence for it."""
+    """The result on one data set, and the evidence for it."""
 
     claim: str
-    ground: str = ""
+    evidence: str = ""
 
     def __str__(self) -> str:
-        return f"{self.claim} {self.ground}".strip()
+        return f"{self.claim} {self.evidence}".strip()
 
 
 def headlines(comparison: Comparison) -> list[Headline]:
-    """For each data set: what is best, by how much, under which budget, over how many seeds."""
+    """For each data set: the best model, its lead, the budget, the number of seeds."""
     if not comparison.ranked:
         return [Headline("No finished run has test bits per byte, so there is nothing to rank.")]
     return [_headline(groups, comparison.pairs) for groups in comparison.by_data().values()]
@@ -42,19 +42,19 @@ def _headline(groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
         f"{best.label} reaches {score(own)} test bits per byte on {best.data} ({own.n} {plural})"
     )
     if len(groups) == 1:
-        return Headline(f"{words}, the only configuration with a score.", _budget_words(groups))
+        return Headline(f"{words}, the only configuration with a score.", _budget(groups))
     second = groups[1].spread(ranking_score)
     assert second is not None
     gap = second.mean - own.mean
-    share = f" ({gap / second.mean:.1%})" if second.mean else ""  # a text of one character costs 0
+    share = f" ({gap / second.mean:.1%})" if second.mean else ""  # 0 for a text of one character
     words += f", {gap:.3f}{share} below {groups[1].label}, the next best."
-    tested = [pair for pair in neighbours(pairs, groups[:2]) if pair.interval is not None]
-    ground = tested_words(tested[0]) if tested else _untested_words(*groups[:2])
-    return Headline(words, f"{ground} {_budget_words(groups)}")
+    tested = [pair for pair in adjacent_pairs(pairs, groups[:2]) if pair.interval is not None]
+    evidence = headline_evidence(tested[0]) if tested else _untested_evidence(*groups[:2])
+    return Headline(words, f"{evidence} {_budget(groups)}")
 
 
-def _untested_words(best: Group, second: Group) -> str:
-    """What the seeds' scores alone can say."""
+def _untested_evidence(best: Group, second: Group) -> str:
+    """The evidence of the seeds' scores alone."""
     if len(best.counted) == 1 or len(second.counted) == 1:
         return "One seed: no spread known."
     if max(_scores(best)) < min(_scores(second)):
@@ -66,15 +66,15 @@ def _scores(group: Group) -> list[float]:
     return [own for run in group.counted if (own := ranking_score(run)) is not None]
 
 
-def _budget_words(groups: Sequence[Group]) -> str:
+def _budget(groups: Sequence[Group]) -> str:
     equal, _ = _currencies(groups)
     if not equal:
         return "No budget is equal between the runs."
     return f"{'Equal budget' if len(groups) > 1 else 'Budget'}: {', '.join(equal)}."
 
 
-# What can be spent, and how far apart two amounts may be and still count as equal: steps and
-# tokens are counted, the others vary with the batches drawn and with the machine.
+# Budgets, each with the relative difference that still counts as equal: bytes, FLOPs and seconds
+# vary with the batches drawn and with the machine.
 CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
     ("steps", 0.0, reader("train.steps")),
     ("training tokens", 0.0, reader("train.tokens")),
@@ -85,7 +85,7 @@ CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
 
 
 def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
-    """The currencies in which these groups' runs spent the same, and those in which not."""
+    """The currencies in which all runs spent the same, and the others, as phrases."""
     equal, unequal = [], []
     for name, tolerance, read in CURRENCIES:
         spent = [read(run) for group in groups for run in group.counted]
@@ -99,8 +99,8 @@ def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     return equal, unequal
 
 
-def by_tokenizer(comparison: Comparison) -> str | None:
-    """The best of each tokenizer, where there are several: the ranking goes across them."""
+def best_by_tokenizer(comparison: Comparison) -> str | None:
+    """The best model with each tokenizer; None if there is only one tokenizer."""
     best: dict[str, Group] = {}
     for group in comparison.ranked:
         best.setdefault(group.tokenizer, group)
@@ -111,8 +111,8 @@ def by_tokenizer(comparison: Comparison) -> str | None:
     return f"Best with each tokenizer, in test bits per byte: {'; '.join(lines)}."
 
 
-def losses(comparison: Comparison) -> list[str]:
-    """For each lossy tokenizer, one line on what it does not give back, with an example."""
+def lossy_examples(comparison: Comparison) -> list[str]:
+    """A sentence for each lossy tokenizer: how much text it changes, with an example."""
     lines = []
     for name, run in {group.tokenizer: group.counted[0] for group in comparison.lossy}.items():
         lost = run.lost
@@ -126,7 +126,7 @@ def losses(comparison: Comparison) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know before trusting the order; the first is the unequal comparison."""
+    """Caveats of the ranking; first, what makes the comparison unequal."""
     by_data = comparison.by_data()
     differing: list[str] = []
     if len(by_data) > 1:
@@ -163,7 +163,7 @@ def _differences(groups: Sequence[Group]) -> list[str]:
         if len(stated) > 1:
             differing.append(f"budgets ({_listed(stated)})")
     else:
-        differing = []  # the same amount of the same currency, whatever it came to in the others
+        differing = []  # the same stated budget, whatever was spent in other currencies
     splits = {run.config.get("data.split", "") for run in runs}
     if len(splits) > 1:
         differing.append(f"splits of the text ({_listed(splits)})")
@@ -179,11 +179,11 @@ def _differences(groups: Sequence[Group]) -> list[str]:
 
 
 def _stated_budget(run: RunRecord) -> str | None:
-    """The one `train.*` of the configuration that ends the training; None if it names none."""
+    """The `train.*` settings that end the training; None if there are none, or for steps, which
+    can differ in size."""
     names = ("steps", "tokens", "bytes", "flops", "seconds")
     stated = {name: run.config.get(f"train.{name}", "None") for name in names}
     given = [f"{name}={value}" for name, value in stated.items() if value not in NOT_GIVEN]
-    # Steps and tokens are one budget only where a step is as large.
     return ", ".join(given) if given and given[0].partition("=")[0] != "steps" else None
 
 

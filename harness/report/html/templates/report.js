@@ -1,4 +1,4 @@
-// A click on a heading sorts a table; cells without a key go last.
+// A click on a heading sorts its table; cells without a key go last.
 for (const button of document.querySelectorAll(".sortable th button")) {
   button.addEventListener("click", () => {
     const head = button.parentElement, table = head.closest("table");
@@ -14,7 +14,7 @@ for (const button of document.querySelectorAll(".sortable th button")) {
   });
 }
 
-// What is folded away must open where a link leads into it, and on paper.
+// Open <details> where a link leads into them, and for printing.
 const reveal = () => document.getElementById(location.hash.slice(1))?.closest("details")
   ?.setAttribute("open", "");
 addEventListener("hashchange", reveal);
