@@ -29,6 +29,7 @@ SMALL = (
     "eval.sample_tokens=5",
     "checkpoint.every=3",
 )
+GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 
 # What `settings` replaces by the test's own paths.
 CORPUS, CACHE, RUN = "the-corpus", "the-cache", "the-run"

@@ -21,12 +21,11 @@ from harness.observe import findings, hooks, observer
 from harness.observe.hooks import Layer, hook_forward
 from harness.observe.observer import Observer
 from tests.runs.test_resume import cut_off
-from tests.small_runs import rows, settings, train
+from tests.small_runs import GPT_SMALL, rows, settings, train
 from tests.zoo.laws import CPU
 from tests.zoo_models import NAMES, VOCAB, fresh, length, maker, node, random_ids
 from zoo.language_model import Cache, LanguageModel
 
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 EVERY_STEP = ("observe=full", "observe.every=1")
 
 

@@ -17,10 +17,9 @@ from harness.runs import checkpoint
 from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
-from tests.small_runs import SMALL, losses, summary, trace, train
+from tests.small_runs import GPT_SMALL, SMALL, losses, summary, trace, train
 from tests.zoo_models import NAMES
 
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 DROPOUT = (*GPT_SMALL, "model.dropout=0.2", "train.accumulate=2")
 
 

@@ -32,13 +32,12 @@ from harness.training.schedules import (
     StableDecay,
     Step,
 )
-from tests.small_runs import losses, rows, settings, summary, trace, train
+from tests.small_runs import GPT_SMALL, losses, rows, settings, summary, trace, train
 from tests.zoo.laws import CPU
 from tests.zoo_models import NAMES, fresh, node
 from zoo.gpt import GPT
 from zoo.roles import Role
 
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 SCHEDULES = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
 

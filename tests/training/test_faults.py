@@ -40,11 +40,9 @@ from harness.training.guards import (
     Guard,
     NonFiniteError,
 )
-from tests.small_runs import SMALL, TEXT, rows, summary, trace, train
+from tests.small_runs import GPT_SMALL, SMALL, TEXT, rows, summary, trace, train
 from tests.waiting import GUARD, wait_until
 from tests.zoo_models import NAMES
-
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

@@ -22,10 +22,8 @@ from harness.sampling.decode import SamplingParams, generate
 from harness.training import loop, loss, trainer
 from harness.training.gradients import ROW, Gradients
 from harness.training.parameter_groups import parameter_groups
-from tests.small_runs import losses, rows, settings, summary, trace, train
+from tests.small_runs import GPT_SMALL, losses, rows, settings, summary, trace, train
 from zoo.gpt import GPT
-
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 
 
 def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
