@@ -19,7 +19,7 @@ from harness.data.batches import draw_batch
 from harness.evaluation.nats import IGNORED, nats_N
 from harness.runs import checkpoint
 from harness.sampling.decode import SamplingParams, generate
-from harness.training import loop, loss, trainer
+from harness.training import loop, loss, recorder, trainer
 from harness.training.gradients import ROW, Gradients
 from harness.training.parameter_groups import parameter_groups
 from tests.small_runs import GPT_SMALL, losses, rows, settings, summary, trace, train
@@ -376,3 +376,9 @@ def test_sampling_leaves_the_generator_and_the_mode_alone() -> None:
     generate(model, torch.tensor([[1]]), 10, SamplingParams())
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_bad_initialization_is_noticed() -> None:
+    assert "more than 10 %" not in recorder.first_loss_line(math.log(65) * 1.05, 65)
+    assert "more than 10 %" in recorder.first_loss_line(math.log(65) * 1.2, 65)
+    assert "more than 10 %" not in recorder.first_loss_line(0.0, 1)  # one token: nothing to guess
