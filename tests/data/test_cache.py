@@ -20,8 +20,6 @@ from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
 
-# The cache
-
 
 def test_the_cache_spares_the_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = dataset_of(tmp_path, b"to be or not to be" * 9, Characters())
@@ -144,9 +142,6 @@ def test_no_half_file_is_left_when_the_text_can_not_be_encoded(tmp_path: Path) -
         dataset_of(tmp_path, b"a" * 900 + b"\xff" * 100, Characters())
     (folder,) = (tmp_path / "cache/encoded").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["train.ids", "val.ids"]
-
-
-# Batches
 
 
 def test_what_the_cache_says_of_itself(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from harness.training import loop
 from tests.small_runs import GPT_SMALL, SMALL, TEXT
 from tests.waiting import wait_until
 
+BATCH_NORM = ("model=mlp", "model.norm=batch_norm", "model.bias=false", "model.n_hidden=16")
+
 
 def overrides(folder: Path, *more: str) -> list[str]:
     """Of a training of a second or two in a process of its own; corpus and cache in `folder`."""
@@ -54,6 +56,3 @@ def rehearse(
     chosen = [*chosen, f"train.steps={steps}"]
     live = functools.partial(held, steps - 1, until, live)
     return drill.train_twice(chosen, folder, kills, seed, report, live)
-
-
-BATCH_NORM = ("model=mlp", "model.norm=batch_norm", "model.bias=false", "model.n_hidden=16")

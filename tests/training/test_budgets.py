@@ -13,8 +13,6 @@ from harness.config.settings import read_settings
 from harness.training import loop
 from tests.small_runs import GPT_SMALL, losses, rows, summary, trace, train
 
-# Budgets
-
 
 @pytest.mark.parametrize(
     ("budget", "steps"),
@@ -100,9 +98,6 @@ def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
     assert summary(tmp_path / "a")["train"]["steps"] > found["train"]["steps"]
     train(tmp_path / "b", *plan, "train.patience=5")
     assert trace(tmp_path / "a") == trace(tmp_path / "b")
-
-
-# Regularizers
 
 
 @pytest.mark.parametrize(

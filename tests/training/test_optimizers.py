@@ -24,9 +24,6 @@ from tests.zoo_models import NAMES, fresh, node
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
 
-# Optimizers
-
-
 @cache
 def with_decay(optimizer: str) -> Settings:
     return read_settings(compose([f"optimizer={optimizer}", "optimizer.weight_decay=0.25"]))
@@ -185,9 +182,6 @@ def test_muon_orthogonalizes_matrices_and_kernels_and_leaves_the_rest_to_adamw()
         torch.testing.assert_close(moved, 0.1 * gradient[name].sign(), rtol=1e-3, atol=1e-4)
     optimizer.zero_grad()
     assert all(p.grad is None for p in model.parameters())
-
-
-# Regularizers
 
 
 def test_an_untied_head_is_no_hidden_matrix() -> None:

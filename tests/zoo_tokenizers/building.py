@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from harness.cli.hydra_app import compose
 from harness.config.settings import Settings, read_settings
-from harness.data.dataset import Dataset
-from harness.data.encoded import Split
-from zoo_tokenizers import (
-    Tokenizer,
-)
+from zoo_tokenizers import Tokenizer
 
-SHARES = [0.8, 0.1, 0.1]
 # Name: the file in conf/tokenizer and what is changed in it.
 ON_THE_CORPUS = {
     "char": ["tokenizer=char"],
@@ -54,10 +49,6 @@ def tokenizer_of(*overrides: str) -> Tokenizer:
 def fitted(tokenizer: Tokenizer, text: str) -> Tokenizer:
     tokenizer.fit([text])
     return tokenizer
-
-
-def parts_of(dataset: Dataset) -> list[Split]:
-    return [part for part in (dataset.train, dataset.val, dataset.test) if part is not None]
 
 
 def joined(tokenizer: Tokenizer, pieces: list[str]) -> list[int]:

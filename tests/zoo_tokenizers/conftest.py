@@ -10,10 +10,9 @@ import pytest
 from harness.data.assets import Assets
 from harness.data.corpus import TextFile
 from harness.data.dataset import Dataset, prepare
-from tests.zoo_tokenizers.building import ON_THE_CORPUS, SHARES, settings_of
-from zoo_tokenizers import (
-    Tokenizer,
-)
+from tests.data.datasets import SHARES
+from tests.zoo_tokenizers.building import ON_THE_CORPUS, settings_of
+from zoo_tokenizers import Tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,9 @@ import pytest
 
 from harness.common.paths import CONF
 from harness.data.dataset import Dataset
-from tests.zoo_tokenizers.building import LOSSY, ON_THE_CORPUS, VOCABULARIES, parts_of, tokenizer_of
-from zoo_tokenizers import (
-    TokenizerError,
-    smallest_unsigned,
-)
+from tests.data.datasets import parts_of
+from tests.zoo_tokenizers.building import LOSSY, ON_THE_CORPUS, VOCABULARIES, tokenizer_of
+from zoo_tokenizers import TokenizerError, smallest_unsigned
 
 
 def test_every_file_in_conf_is_tried() -> None:

@@ -15,12 +15,10 @@ from harness.common.paths import REPOSITORY
 from harness.data.assets import Assets
 from harness.data.corpus import TextFile
 from harness.data.dataset import Dataset, prepare
+from tests.data.datasets import SHARES, parts_of
 from tests.waiting import GUARD
-from tests.zoo_tokenizers.building import SHARES, fitted, parts_of, tokenizer_of
-from zoo_tokenizers import (
-    Tokenizer,
-    TokenizerError,
-)
+from tests.zoo_tokenizers.building import fitted, tokenizer_of
+from zoo_tokenizers import Tokenizer, TokenizerError
 from zoo_tokenizers.huggingface import BytePairs
 from zoo_tokenizers.sentencepiece import SentencePiece
 

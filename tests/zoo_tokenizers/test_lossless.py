@@ -19,14 +19,9 @@ from harness.evaluation.score import score_split
 from tests.zoo_tokenizers.building import ANY_TEXT, LOSSY, ON_THE_CORPUS, fitted, joined
 from tests.zoo_tokenizers.hard_texts import PARTICULAR, any_file, any_text
 from zoo.language_model import Cache, LanguageModel
-from zoo_tokenizers import (
-    NotUnicode,
-    UnknownCharacter,
-)
+from zoo_tokenizers import NotUnicode, UnknownCharacter
 from zoo_tokenizers.characters import Characters
 from zoo_tokenizers.huggingface import BytePairs, HuggingFace
-
-# Lossless
 
 
 @pytest.mark.parametrize("name", ANY_TEXT)
@@ -121,9 +116,6 @@ def test_an_unknown_character_is_named() -> None:
     assert unknown == {"é": 2, "\0": 1}
 
 
-# Characters that SentencePiece itself would lose
-
-
 def test_the_sign_for_a_space_is_not_a_space(datasets: dict[str, Dataset]) -> None:
     for name in ("sentencepiece", "unigram"):
         tokenizer = datasets[name].tokenizer
@@ -133,7 +125,7 @@ def test_the_sign_for_a_space_is_not_a_space(datasets: dict[str, Dataset]) -> No
         assert len(tokenizer.encode("\n\n")) == 2
 
 
-# Published vocabularies, against their own libraries
+# What is said to be lossless, and what is lost
 
 
 def test_a_lossy_tokenizer_says_what_it_loses(datasets: dict[str, Dataset], assets: Path) -> None:

@@ -23,9 +23,7 @@ from harness.data.assets import Assets
 from harness.data.dataset import Dataset
 from tests.waiting import GUARD
 from tests.zoo_tokenizers.building import ON_THE_CORPUS, VOCABULARIES, tokenizer_of
-from zoo_tokenizers import (
-    TokenizerError,
-)
+from zoo_tokenizers import TokenizerError
 from zoo_tokenizers.huggingface import HuggingFace
 
 
