@@ -52,8 +52,8 @@ def test_schedules_follow_the_budget(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (("train.steps=5", "train.tokens=9"), "given twice"),
-        (("train.steps=0",), "train.steps=0 must be above 0"),
-        (("train.tokens=-1", "train.steps=null"), "must be above 0"),
+        (("train.steps=0",), "train.steps=0 must be at least 1"),
+        (("train.tokens=-1", "train.steps=null"), "must be at least 1"),
         (("train.positions=first",), "all, last"),
         (("train.ema=1",), "train.ema"),
         (("train.label_smoothing=1.0",), "label_smoothing"),

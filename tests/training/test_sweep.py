@@ -92,7 +92,7 @@ def test_a_job_whose_settings_can_not_be_read_leaves_the_others_alone(
     assert ended.code == 1
     assert folders(folder) == ["0-gpt-char", "1-gpt-char-s5", "2-gpt-char"]
     assert [status(folder / name) for name in folders(folder)] == ["failed", "finished", "failed"]
-    assert "train.steps=0 must be above 0" in (folder / "0-gpt-char" / "train.log").read_text()
+    assert "train.steps=0 must be at least 1" in (folder / "0-gpt-char" / "train.log").read_text()
     assert "failed" in ended.out
 
 
