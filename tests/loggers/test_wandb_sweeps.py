@@ -28,6 +28,14 @@ from tests.small_runs import SMALL, settings, summary
 FILES = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def _not_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+
+
 def ends(parameter: dict[str, Any]) -> list[Any]:
     """The values of a parameter; of a range both ends."""
     if "value" in parameter:
