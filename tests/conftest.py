@@ -24,7 +24,7 @@ from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
 from harness.live import __main__ as live
 from tests.report.comparing import write_sweep
-from tests.small_runs import TEXT, train
+from tests.small_runs import GPT_SMALL, TEXT, train
 from tests.waiting import GUARD
 
 # By itself Hypothesis fails an example that takes longer than 200 ms.
@@ -125,8 +125,7 @@ def train_run(tmp_path: Path) -> Callable[..., Path]:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small GPT that was trained; for reading only."""
     folder = tmp_path_factory.mktemp("finished") / "gpt"
-    small = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
-    assert train(folder, *small, "train.steps=30", "optimizer.lr=1e-2") == 0
+    assert train(folder, *GPT_SMALL, "train.steps=30", "optimizer.lr=1e-2") == 0
     return folder / "run"
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.cli.hydra_app import compose
 from harness.config.settings import Settings, read_settings
+from harness.training import loop
 from harness.training.run import run
 
 TEXT = "".join(
@@ -29,6 +34,7 @@ SMALL = (
     "eval.sample_tokens=5",
     "checkpoint.every=3",
 )
+GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 
 # What `settings` replaces by the test's own paths.
 CORPUS, CACHE, RUN = "the-corpus", "the-cache", "the-run"
@@ -83,3 +89,17 @@ def losses(folder: Path) -> list[tuple[float, float, float]]:
 
 def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "run" / "summary.json").read_text())
+
+
+def cut_off(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+    """Train, with a SIGTERM to this very process while the batch of `step` is drawn."""
+    draw = loop.draw_batch
+
+    def drawing(ids, seed, now, *rest):  # noqa: ANN001, ANN002, ANN202
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(ids, seed, now, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "draw_batch", drawing)
+        return train(folder, *overrides)

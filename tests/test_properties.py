@@ -3,26 +3,18 @@ checkpoints and the command line."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import math
-import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, example, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import assume, example, given
 
-from harness.cli.hydra_app import run_hydra
-from harness.config.keys import names_in_group
-from harness.config.settings import Init
 from harness.data.assets import Assets
 from harness.data.batches import draw_batch
 from harness.data.corpus import TextFile
@@ -30,7 +22,6 @@ from harness.data.dataset import prepare
 from harness.evaluation.score import resolve_stride, windows
 from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
-from harness.train import task
 from harness.training import schedules
 from harness.training.schedules import (
     Constant,
@@ -41,18 +32,10 @@ from harness.training.schedules import (
     StableDecay,
     Step,
 )
-from tests.conftest import plain
-from tests.small_runs import TEXT
+from tests.trying import tried
 from zoo_tokenizers import Tokenizer
 from zoo_tokenizers.bytes import Bytes
 from zoo_tokenizers.characters import Characters
-
-UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]  # on a busy machine all is slow
-
-
-def tried(times: int) -> hypothesis_settings:
-    return hypothesis_settings(max_examples=times, deadline=None, suppress_health_check=UNHURRIED)
-
 
 # The sampler
 
@@ -130,6 +113,7 @@ def test_windows_score_each_token_once(targets: int, block: int, stride: int | N
 
 # Schedules
 
+
 SCHEDULES = {
     Constant: {},
     Cosine: {"floor": st.floats(0, 1)},
@@ -176,6 +160,7 @@ def test_a_schedule_rises_to_its_peak_and_never_again(kind: type[Schedule], data
 
 # Tokenizers
 
+
 SCALARS = st.characters(exclude_categories=["Cs"])
 
 
@@ -212,6 +197,7 @@ def test_no_token_comes_from_outside_its_split(content: bytes, cut: int) -> None
 
 
 # Checkpoints
+
 
 DTYPES = [
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8,
@@ -273,109 +259,3 @@ def test_a_checkpoint_comes_back_bit_for_bit(state: Any, step: int) -> None:
         assert back.step == step
         assert same(back.model["state"], state)
         assert not same([back.model["state"], 0], [state, 1])
-
-
-# The command line, to its end
-
-
-def keys(node: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for name, value in node.items():
-        found.append(prefix + name)
-        if isinstance(value, dict):
-            found += keys(value, f"{prefix}{name}.")
-    return found
-
-
-# Where the test writes, what runs, and how long: without train.steps it would be the default.
-KEPT = {"run_dir", "cache", "assets", "data.path", "logger", "train", "train.steps"}
-KEYS = [key for key in keys(plain("data=text", "data.path=x")) if key.split("[")[0] not in KEPT]
-SOUND = {
-    "model": ["bigram", "mlp", "gpt", "gru", "wavenet"],
-    "tokenizer": ["char", "bytes"],
-    "optimizer": names_in_group("optimizer"),
-    "schedule": names_in_group("schedule"),
-    "observe": names_in_group("observe"),
-    "precision": ["fp32", "bf16"],
-    "init": list(get_args(Init)),
-    "train.seq_len": ["1", "7"],
-    "train.batch_size": ["1", "3"],
-    "train.accumulate": ["2"],
-    "train.clip": ["null", "0.1"],
-    "train.positions": ["last"],
-    "train.ema": ["0.5"],
-    "train.label_smoothing": ["0.1"],
-    "eval.stride": ["1", "3"],
-    "eval.prompt": ["bottle", "''"],
-    "seed": ["0", "7"],
-}
-ODD = ["-1", "0", "1", "1e-3", "1e99", "nan", "null", "true", "''", "[]", "{}", "[1,2]", "a,b", "é",
-       "{_target_: os.system}", "${seed}", "${nope}", "???", "zoo.gpt.GPT", "../up",
-       "1" * 30]  # fmt: skip
-OVERRIDES = st.one_of(
-    *(st.sampled_from(values).map(f"{key}={{}}".format) for key, values in SOUND.items()),
-    st.builds("{}{}={}".format, st.sampled_from(["", "", "+", "++"]), st.sampled_from(KEYS),
-              st.sampled_from(ODD) | st.text(max_size=4)),
-    st.builds("~{}".format, st.sampled_from(KEYS)),
-    st.text(max_size=8),
-)  # fmt: skip
-
-
-def ends(overrides: list[str]) -> tuple[int, str]:
-    """The code and the stderr of a training of a step with these overrides, in this process."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, err = Path(name), io.StringIO()
-        (folder / "text").write_text(TEXT[:2000])
-        before, argv = Path.cwd(), sys.argv
-        sys.argv = [
-            "train.py", "data=text", f"data.path={folder / 'text'}", f"cache={folder / 'cache'}",
-            f"run_dir={folder / 'run'}", "device=cpu", "precision=fp32", "train.steps=1",
-            "train.batch_size=2", "train.seq_len=4", "eval.sample_tokens=2", "model.n_layer=1",
-            "model.n_head=1", "model.n_embd=8", "model.block_size=8", *overrides,
-        ]  # fmt: skip
-        try:
-            os.chdir(folder)
-            with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-                run_hydra(task)
-        except SystemExit as ended:
-            code = ended.code
-        finally:
-            sys.argv = argv
-            os.chdir(before)
-        assert isinstance(code, int)
-        if code == 2:
-            assert not (folder / "run").exists()
-            assert [
-                path.name for path in folder.iterdir() if path.name not in ("text", "cache")
-            ] == []
-        return code, err.getvalue()
-
-
-def is_clean(overrides: list[str]) -> None:
-    code, err = ends(overrides)
-    assert code in (0, 1, 2), err
-    assert "Traceback" not in err
-    if code == 2:
-        assert err.startswith("error: ")
-        assert len(err.splitlines()) == 1, err
-
-
-LISTS = st.lists(OVERRIDES, min_size=1, max_size=3)
-
-
-def test_the_command_line_of_these_properties_trains() -> None:
-    code, err = ends([])
-    assert code == 0, err
-
-
-@given(LISTS)
-@tried(12)
-def test_any_command_line_ends_in_a_run_or_one_line(overrides: list[str]) -> None:
-    is_clean(overrides)
-
-
-@pytest.mark.long
-@given(LISTS)
-@tried(1000)
-def test_a_thousand_command_lines_end_in_a_run_or_one_line(overrides: list[str]) -> None:
-    is_clean(overrides)

@@ -22,12 +22,11 @@ from harness.evaluation.nats import nats_N, score_nats
 from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.training import loss
-from tests.small_runs import rows, summary, trace, train
+from tests.small_runs import GPT_SMALL, rows, summary, trace, train
 from tests.zoo_models import NAMES, fresh, node, random_ids
 from zoo.language_model import LanguageModel
 
 CPU = torch.device("cpu")
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 FP16 = (*GPT_SMALL, "precision=fp16", "checkpoint.every=4", "eval.every=100")
 
 # oneDNN, ATen and MKL as on a processor without AVX-512 and bf16.

@@ -13,8 +13,7 @@ from torch import nn
 from harness.training.moving_average import MovingAverage
 from tests.conftest import Ended
 from tests.evaluation.test_evaluate_and_sample import evaluated
-from tests.runs.test_resume import cut_off
-from tests.small_runs import TEXT, rows, summary, train
+from tests.small_runs import TEXT, cut_off, rows, summary, train
 
 SCORE = ("nats_per_token", "bits_per_byte", "perplexity", "tokens", "bytes", "stride", "unknown")
 HF = ("model=hf", "model.config.model_type=bert", "model.config.hidden_size=16")

@@ -158,3 +158,26 @@ class Browser:
     def screenshot(self, path: Path, whole: bool = True) -> None:
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def texts(browser: Browser, selector: str) -> list[str]:
+    found = browser.run(
+        f"[...document.querySelectorAll({json.dumps(selector)})].map((each) => each.textContent)"
+    )
+    return list(found)
+
+
+def click(browser: Browser, selector: str, text: str = "") -> None:
+    find = (
+        f"[...document.querySelectorAll({json.dumps(selector)})]"
+        f".find((each) => each.textContent.includes({json.dumps(text)}))"
+    )
+    browser.wait(f"!!{find}")
+    browser.run(f"{find}.click()")
+
+
+def type_into(browser: Browser, selector: str, text: str) -> None:
+    browser.run(
+        f"(() => {{ const box = document.querySelector({json.dumps(selector)});"
+        f"box.value = {json.dumps(text)}; box.dispatchEvent(new Event('input')); }})()"
+    )

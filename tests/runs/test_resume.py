@@ -18,25 +18,10 @@ from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
-from tests.small_runs import SMALL, losses, summary, trace, train
+from tests.small_runs import GPT_SMALL, SMALL, cut_off, losses, summary, trace, train
 from tests.zoo_models import NAMES
 
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 DROPOUT = (*GPT_SMALL, "model.dropout=0.2", "train.accumulate=2")
-
-
-def cut_off(folder: Path, step: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
-    """Train, with a SIGTERM to this very process while the batch of `step` is drawn."""
-    draw = loop.draw_batch
-
-    def drawing(ids, seed, now, *rest):  # noqa: ANN001, ANN002, ANN202
-        if now == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return draw(ids, seed, now, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "draw_batch", drawing)
-        return train(folder, *overrides)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,7 +23,7 @@ from harness.runs.samples import Sample
 from harness.training import loop
 from tests.report.comparing import write_run
 from tests.small_runs import settings, train
-from tests.test_properties import tried
+from tests.trying import tried
 
 HOSTILE = [
     "=== step 99999 ===\nsome text after it\n\n=== step 99999 ===",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,14 @@ from torch import nn
 
 from harness.common.errors import UsageError
 from harness.data.batches import draw_batch
-from harness.evaluation.nats import IGNORED, nats_N
+from harness.evaluation.nats import nats_N
 from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.sampling.decode import SamplingParams, generate
-from harness.training import loop, loss, trainer
-from harness.training.gradients import ROW, Gradients
+from harness.training import loop, loss, recorder, trainer
 from harness.training.parameter_groups import parameter_groups
-from tests.small_runs import losses, rows, settings, summary, trace, train
+from tests.small_runs import GPT_SMALL, losses, rows, settings, summary, trace, train
 from zoo.gpt import GPT
-
-GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 
 
 def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
@@ -101,84 +96,6 @@ def test_dropout_is_off_in_evaluation_and_on_again_after_it(tmp_path: Path) -> N
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
-    train(tmp_path / "a", *GPT_SMALL, "train.batch_size=8", "train.accumulate=1")
-    train(tmp_path / "b", *GPT_SMALL, "train.batch_size=2", "train.accumulate=4")
-    assert trace(tmp_path / "a")[0]["tokens"] == trace(tmp_path / "b")[0]["tokens"]
-    np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5)
-    first = losses(tmp_path / "a")[0], losses(tmp_path / "b")[0]
-    np.testing.assert_allclose(*first, atol=1e-6)
-
-
-def test_a_gradient_accumulated_wrongly_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The mutant: a mean over each micro-batch, summed, as if it were the mean over all."""
-    train(tmp_path / "a", *GPT_SMALL, "train.batch_size=8", "train.accumulate=1")
-    add = trainer.add_gradients
-    monkeypatch.setattr(
-        trainer, "add_gradients", lambda *rest: add(*rest[:4], 4 * rest[4], *rest[5:])
-    )
-    train(tmp_path / "b", *GPT_SMALL, "train.batch_size=2", "train.accumulate=4")
-    with pytest.raises(AssertionError):
-        np.testing.assert_allclose(losses(tmp_path / "a"), losses(tmp_path / "b"), atol=1e-5)
-
-
-def ragged(draw: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., Any]:
-    """As a padded corpus would have it: each row ends somewhere, and what follows is no target."""
-
-    def drawn(ids: Any, seed: int, step: int, rows: int, seq_len: int) -> Any:
-        inputs, targets = draw(ids, seed, step, rows, seq_len)
-        ends = torch.randint(seq_len + 1, (rows, 1), generator=torch.Generator().manual_seed(step))
-        ends[0] = seq_len  # so that a step has a target
-        return inputs, targets.where(torch.arange(seq_len) < ends, IGNORED)
-
-    return drawn
-
-
-@pytest.mark.parametrize("mutant", [None, "of the positions", "of each micro-batch"])
-def test_accumulation_equals_one_large_batch_with_ragged_targets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutant: str | None
-) -> None:
-    """The gradients, shown by one step of SGD, to 1e-6; a mean taken over anything but the targets
-    of the whole step is noticed."""
-    draw = ragged(draw_batch)
-    monkeypatch.setattr(loop, "draw_batch", draw)
-    plain = ("optimizer=sgd", "optimizer.lr=1", "optimizer.momentum=0", "optimizer.nesterov=false")
-    plain += ("schedule=constant", "train.clip=null", "train.steps=1", "eval.every=100")
-    weights, found = [], []
-    add = trainer.add_gradients
-
-    def mutated(
-        model: Any, features: Any, targets: Any, compute: Any, weight: Any, *rest: Any
-    ) -> Any:
-        counted = int((targets != IGNORED).sum())
-        own = {"of the positions": targets.numel() * 4, "of each micro-batch": counted * 4}
-        return add(model, features, targets, compute, torch.tensor(1 / own[str(mutant)]), *rest)
-
-    batches = {"a": (8, 1), "b": (2, 4)} | ({} if mutant else {"c": (4, 2)})
-    for name, (rows_each, times) in batches.items():
-        if mutant and name == "b":
-            monkeypatch.setattr(trainer, "add_gradients", mutated)
-        batch = (f"train.batch_size={rows_each}", f"train.accumulate={times}")
-        train(tmp_path / name, *GPT_SMALL, *plain, *batch)
-        saved = torch.load(tmp_path / name / "run/checkpoints/step-00000001.pt", weights_only=True)
-        weights.append(torch.cat([w.flatten() for w in saved["model"].values()]))
-        found.append(rows(tmp_path / name))
-    targets = draw(torch.zeros(100, dtype=torch.uint8).numpy(), 0, 0, 8, 16)[1]
-    assert 16 < found[0][-1]["tokens"] == int((targets != IGNORED).sum()) < 8 * 16
-    assert found[0][-1]["bytes"] >= found[0][-1]["tokens"]
-    off = max((weights[0] - other).abs().max().item() for other in weights[1:])
-    if mutant:
-        assert off > 1e-4
-        return
-    assert off < 1e-6
-    for row in found[1:]:
-        assert row[0]["train/loss"] == pytest.approx(found[0][0]["train/loss"], abs=1e-6)
-        assert row[-1]["tokens"] == found[0][-1]["tokens"]
-        assert row[-1]["bytes"] == found[0][-1]["bytes"]
-
-
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_the_learning_rate_of_every_step_is_the_formula(tmp_path: Path, accumulate: int) -> None:
     train(
@@ -208,58 +125,6 @@ def test_weight_decay_touches_exactly_the_matrices() -> None:
         if any(p is untied.head.weight for p in group["params"])
     )
     assert group["weight_decay"] == 0.1
-
-
-@pytest.mark.parametrize("limit", [0.01, 1e9, math.inf], ids=["clipped", "below", "no limit"])
-def test_clipping_is_what_torch_calls_clipping(limit: float) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 900), nn.Tanh(), nn.Linear(900, 3)).double()
-    model[2].bias.requires_grad_(False)  # a weight that has no gradient
-    theirs = copy.deepcopy(model)
-    gradients, inputs = Gradients(model.parameters()), torch.randn(4, 5, dtype=torch.float64)
-    for each in (model, model, theirs, theirs):
-        each(inputs).square().sum().backward()
-    assert ROW < sum(p.numel() for p in model.parameters()) < len(gradients.flat) == 2 * ROW
-    expected = nn.utils.clip_grad_norm_(theirs.parameters(), limit)
-    assert gradients.clip(limit) == pytest.approx(expected.item(), rel=1e-12)
-    for ours, other in zip(model.parameters(), theirs.parameters(), strict=True):
-        assert (ours.grad is None) == (other.grad is None)
-        if ours.grad is not None:  # torch adds 1e-6 to the norm it divides by
-            torch.testing.assert_close(ours.grad, other.grad, rtol=1e-5, atol=0)
-    gradients.zero()
-    assert not any(weight.grad.any() for weight in model.parameters() if weight.grad is not None)
-
-
-def test_the_norm_of_many_gradients_does_not_drift() -> None:
-    """One running sum in fp32 loses what is small beside it: over 0.1 % of the norm here."""
-    weight = nn.Parameter(torch.empty(30_000_001))
-    gradients = Gradients([weight])
-    assert weight.grad is not None
-    weight.grad += 1.1e-3
-    norm = gradients.clip(math.inf)
-    assert norm == pytest.approx(gradients.flat.double().norm().item(), rel=2e-5)
-    naive = torch.linalg.vector_norm(gradients.flat).item()
-    assert naive != pytest.approx(norm, rel=1e-3)
-
-
-def test_clipping_bounds_the_update_and_logs_the_norm_before(tmp_path: Path) -> None:
-    plain = (*GPT_SMALL, "optimizer.weight_decay=0.0", "train.steps=1", "schedule=constant")
-    train(tmp_path / "a", *plain, "train.clip=null")
-    train(tmp_path / "b", *plain, "train.clip=0.001")
-    assert losses(tmp_path / "a") == losses(tmp_path / "b")
-    moments = [
-        torch.load(tmp_path / name / "run/checkpoints/step-00000001.pt", weights_only=True)[
-            "optimizer"
-        ]["state"]
-        for name in "ab"
-    ]
-    # AdamW's first moment after one step is 0.1 times the gradient: its norm shows the clipping.
-    norms = [
-        math.sqrt(sum((state["exp_avg"] * 10).square().sum() for state in moment.values()))
-        for moment in moments
-    ]
-    assert norms[0] == pytest.approx(losses(tmp_path / "a")[0][2], rel=1e-4)
-    assert norms[1] == pytest.approx(0.001, rel=1e-2)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -379,3 +244,9 @@ def test_sampling_leaves_the_generator_and_the_mode_alone() -> None:
     generate(model, torch.tensor([[1]]), 10, SamplingParams())
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_bad_initialization_is_noticed() -> None:
+    assert "more than 10 %" not in recorder.first_loss_line(math.log(65) * 1.05, 65)
+    assert "more than 10 %" in recorder.first_loss_line(math.log(65) * 1.2, 65)
+    assert "more than 10 %" not in recorder.first_loss_line(0.0, 1)  # one token: nothing to guess

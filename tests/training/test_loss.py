@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from harness.compute.memory import PeakMemory
 from harness.evaluation import nats
 from harness.evaluation.nats import IGNORED, score_nats
 from harness.training import loss
+from tests.small_runs import GPT_SMALL, rows, settings, summary, train
 from tests.zoo.laws import CPU
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
@@ -92,3 +95,22 @@ def test_a_large_vocabulary_never_holds_all_its_logits() -> None:
         model, model(ids[:, :-1], return_features=True), ids[:, 1:], CPU, torch.tensor(1 / 2e3)
     )
     assert memory.read() - before < 2000 * 50_281 * 4
+
+
+def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
+    train(tmp_path / "a", *GPT_SMALL, "train.positions=last", "train.steps=1", "schedule=constant")
+    train(tmp_path / "b", *GPT_SMALL, "train.steps=1", "schedule=constant")
+    chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
+    from harness.data.batches import draw_batch
+    from harness.training.run import load_dataset
+
+    dataset = load_dataset(chosen)
+    inputs, targets = draw_batch(dataset.train.ids, 0, 0, 2, 16)
+    torch.manual_seed(0)
+    model = GPT(dataset.tokenizer.vocab_size, 16, 2, 2, 16)
+    expected = F.cross_entropy(model(inputs)[:, -1], targets[:, -1]).item()
+    assert rows(tmp_path / "a")[0]["train/loss"] == pytest.approx(expected, rel=1e-6)
+    assert summary(tmp_path / "a")["train"]["tokens"] == 2
+    assert summary(tmp_path / "b")["train"]["tokens"] == 32
+    cost = [summary(tmp_path / name)["train"]["flops"] for name in "ab"]
+    assert 0.8 * cost[1] < cost[0] < cost[1]  # the head alone is spared

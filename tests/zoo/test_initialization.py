@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.common.errors import UsageError
 from harness.config.settings import Init
-from tests.small_runs import rows, train
+from tests.small_runs import GPT_SMALL, rows, train
 from tests.zoo_models import NAMES, fresh, node, random_ids
 from zoo.initialization import SCHEMES, initialize, residual_maps
 from zoo.language_model import LanguageModel
@@ -23,7 +23,7 @@ MAPS = {
     "bow": 1, "gpt": 8, "gpt1": 8, "gpt3": 8, "gpt_modern": 8, "ladder": 6, "llama": 8,
     "megabyte": 8, "mistral": 8, "perceiver_ar": 8, "wavenet": 9,
 }  # fmt: skip
-TRAIN = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16", "train.steps=1")
+TRAIN = (*GPT_SMALL, "train.steps=1")
 
 
 class Parts(nn.Module):
