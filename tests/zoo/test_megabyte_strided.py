@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness import evaluate
-from harness.common.errors import UsageError
 from harness.evaluation import score as metrics
 from harness.evaluation.score import token_nats
+from tests.conftest import Ended
 from tests.small_runs import train
 from tests.zoo.laws import CPU, TOLERANCE
 from tests.zoo.small_megabyte import build
@@ -128,25 +128,20 @@ def test_strided_inference_is_refused_where_it_can_not_be() -> None:
         token_nats(Ledger(8, 4), np.arange(20), CPU, stride=6, strided=True)
 
 
-def test_evaluate_offers_strided_inference(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def score(model: str, *options: str) -> dict[str, str]:
-        arguments = ["evaluate", str(tmp_path / model / "run"), "--device", "cpu", *options]
-        monkeypatch.setattr("sys.argv", arguments)
-        with pytest.raises(SystemExit, match=r"^0$"):
-            evaluate.main()
-        return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+def test_evaluate_offers_strided_inference(tmp_path: Any, command: Callable[..., Ended]) -> None:
+    def score(model: str, *options: str) -> Ended:
+        run = tmp_path / model / "run"
+        return command("evaluate", run, "--device", "cpu", "--strided-inference", *options)
 
     for model in ("megabyte", "bigram"):
         assert train(tmp_path / model, f"model={model}", "train.steps=1") == 0
-    capsys.readouterr()
-    plain, strided = score("megabyte"), score("megabyte", "--strided-inference")
-    assert plain["strided_inference"] == "False"
-    assert strided["strided_inference"] == "True"
-    assert plain["tokens"] == strided["tokens"]
-    assert plain["bits_per_byte"] != strided["bits_per_byte"]
-    with pytest.raises(UsageError, match="--strided-inference has no meaning for bigram"):
-        score("bigram", "--strided-inference")
-    with pytest.raises(UsageError, match="--stride=6 must be a multiple of the patch"):
-        score("megabyte", "--strided-inference", "--stride", "6")
+    plain = command("evaluate", tmp_path / "megabyte" / "run", "--device", "cpu")
+    found = [
+        dict(line.split(maxsplit=1) for line in ended.out.splitlines())
+        for ended in (plain, score("megabyte"))
+    ]
+    assert [each["strided_inference"] for each in found] == ["False", "True"]
+    assert found[0]["tokens"] == found[1]["tokens"]
+    assert found[0]["bits_per_byte"] != found[1]["bits_per_byte"]
+    assert "--strided-inference has no meaning for bigram" in score("bigram").err
+    assert "--stride=6 must be a multiple of the patch" in score("megabyte", "--stride", "6").err
