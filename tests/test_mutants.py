@@ -247,7 +247,7 @@ MUTANTS = {
     ),
     "evaluate reads the weights, not their average": (
         "harness/runs/load.py",
-        'if "average" not in state:',
+        "if not isinstance(saved, StepCheckpoint) or saved.average is None:",
         "if True:",
         f'{OWN} -k "gpt and ema and whole"',
     ),
