@@ -90,8 +90,8 @@ def test_all_cases_are_as_they_were(tmp_path: Path) -> None:
 
 
 MUTANTS = {
-    # torch.nn.utils.clip_grad_norm_'s factor instead of ours
-    "mul_(limit / norm)": "mul_(limit / (norm + 1e-6))",
+    # a factor a little off, as torch.nn.utils.clip_grad_norm_'s is by 1e-6
+    "mul_(limit / norm)": "mul_(limit / (norm + 1e-3))",
     # a schedule one step ahead
     "_above_floor(1 - self.progress(spent))": "_above_floor(1 - self.progress(spent + 1))",
     # a field less in the summary
