@@ -315,7 +315,8 @@ def test_a_mutant_is_noticed(copied: Path, name: str) -> None:
     finally:
         (copied / file).write_text(before)
     assert found.returncode == 1, found.stdout
-    assert " failed" in found.stdout or "FAILED" in found.stdout, found.stdout
+    # The training that the tests share may itself refuse what is wrong: an error, not a failure.
+    assert "FAILED" in found.stdout or "ERROR" in found.stdout, found.stdout
     assert "SyntaxError" not in found.stdout
 
 
