@@ -6,6 +6,7 @@ The tree is copied once, and each error put into the copy in its turn.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -176,7 +177,7 @@ MUTANTS = {
     "the loss with label smoothing": (
         "harness/training/loss.py",
         "total += nats.detach()",
-        "total += aim.detach()",
+        "total += objective.detach()",
         PINNED,
     ),
     "evaluation counts as training time": (
@@ -278,6 +279,10 @@ MUTANTS = {
 }
 
 
+# Noticed by the training that the tests share: it refuses blocks that do not cover the test text.
+REFUSED = {"the test is on validation"}
+
+
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mutants") / "tree"
@@ -315,8 +320,8 @@ def test_a_mutant_is_noticed(copied: Path, name: str) -> None:
     finally:
         (copied / file).write_text(before)
     assert found.returncode == 1, found.stdout
-    # The training that the tests share may itself refuse what is wrong: an error, not a failure.
-    assert "FAILED" in found.stdout or "ERROR" in found.stdout, found.stdout
+    assert ("ERROR" if name in REFUSED else " failed") in found.stdout, found.stdout
+    assert not re.search(r"^E +(NameError|ImportError|AttributeError)", found.stdout, re.MULTILINE)
     assert "SyntaxError" not in found.stdout
 
 
