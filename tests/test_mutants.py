@@ -320,7 +320,7 @@ def test_a_mutant_is_noticed(copied: Path, name: str) -> None:
     finally:
         (copied / file).write_text(before)
     assert found.returncode == 1, found.stdout
-    assert ("ERROR" if name in REFUSED else " failed") in found.stdout, found.stdout
+    assert ("ERROR tests" if name in REFUSED else "FAILED tests") in found.stdout, found.stdout
     assert not re.search(r"^E +(NameError|ImportError|AttributeError)", found.stdout, re.MULTILINE)
     assert "SyntaxError" not in found.stdout
 
