@@ -9,7 +9,7 @@ import torch
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
-from harness.compute.memory import total_memory
+from harness.compute.memory import PeakMemory, total_memory
 from harness.config.keys import names_in_group
 from harness.config.settings import read_settings
 from harness.training import memory
@@ -31,6 +31,17 @@ def test_the_optimizers_state_is_counted(optimizer: str) -> None:
     kept = torch.utils._pytree.tree_leaves(chosen.state_dict())
     tensors = [each for each in kept if isinstance(each, torch.Tensor) and each.numel() > 1]
     assert state_size(settings, model) == sum(each.numel() for each in tensors)
+
+
+def test_the_peak_is_what_was_held_at_once_in_bytes_and_starts_anew() -> None:
+    """The kernel counts pages per CPU and sums them late: hence a tenth, not an equality."""
+    size = 2**28
+    first = PeakMemory(torch.device("cpu"))
+    before = first.read()
+    held = torch.ones(size, dtype=torch.uint8)
+    del held
+    assert first.read() - before == pytest.approx(size, rel=0.1)
+    assert PeakMemory(torch.device("cpu")).read() - before < 0.1 * size
 
 
 def test_a_model_that_fits_nowhere_is_refused(
