@@ -16,9 +16,10 @@ from .running import Ended
 Part = dict[str, Any]
 """By name: a number (floats in hex), a text, true, false, null, or a list of these."""
 
-# What no two runs have in common; of these the type alone is kept.
+# What no two runs or checkouts have in common; of these the type alone is kept.
 VOLATILE = re.compile(
-    r"(^|[./ ])(seconds|tokens_per_second|peak_memory_bytes|__id__)( ±)?$|^(machine|versions|git)\."
+    r"(^|[./ ])(seconds|tokens_per_second|peak_memory_bytes|__id__)( ±)?$"
+    r"|^(machine|versions|git)\.|^assets$"
 )
 GROUPS = "train|model|optimizer|schedule|eval|data|tokenizer|checkpoint|observe|logger|names|hydra"
 NAMED = re.compile(rf"(?<![\w.-])(?:--[a-z][a-z-]+|(?:{GROUPS})(?:\.[a-z_]+)+)")
