@@ -87,7 +87,6 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
         # The digest first: a file without its digest is not a checkpoint.
         with atomic_write(_digest_path(path)) as digest_file:
             digest_file.write(_digest_line(path, digest))
-    _flush_folder(folder)
     keep_only(folder, kind, [state.step, *keep])
     return path
 
@@ -208,15 +207,6 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _flush_folder(folder: Path) -> None:
-    """So that the new file's name is on the disk before an old file is removed."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest_line(path: Path, digest: str) -> bytes:

@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.common.errors import RunFailure
-from harness.common.files import atomic_write, read_tail
+from harness.common.files import AppendedFile, atomic_write, read_tail
 
 FILE = "samples.txt"
 # Not `$` and `\s`: a line ends with a line feed and nothing else.
@@ -37,11 +36,11 @@ class Sample(NamedTuple):
 
 def append(path: Path, sample: Sample) -> None:
     """Add a block. Raises RunFailure if the file can't be written."""
+    file = AppendedFile(path)
     try:
-        with path.open("ab") as file:
-            file.write(_block(sample))
-    except OSError as error:
-        raise RunFailure(f"{path} can't be written: {error.strerror}") from error
+        file.append(_block(sample))
+    finally:
+        file.close()
 
 
 def read(path: Path, last_bytes: int = sys.maxsize) -> list[Sample]:
