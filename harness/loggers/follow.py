@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread, Timer, current_thread
 from typing import Any
 
+from harness.common.files import write_atomically
 from harness.config.build import build_object
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
@@ -57,7 +58,7 @@ def main() -> int:
         for name in settings.logger
         if name != "local"
     ]
-    with (folder / "loggers" / "lock").open("w") as lock:
+    with (folder / "loggers" / "lock").open("ab") as lock:
         # The loggers of a training that was killed may still be storing its rows.
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -106,7 +107,7 @@ def _feed(
     run gets all of them."""
     place = folder / "loggers" / f"{name}.step"
     step = min(step, _read_step(place)) if logger.appends else 0
-    place.write_text(f"{step}\n")
+    write_atomically(place, b"%d\n" % step)
     logger.open(folder, settings, step)
     _tell(name, "ready")
     with (folder / metrics.FILE).open("rb") as file:
@@ -120,7 +121,7 @@ def _feed(
                     reached = row["step"] + 1
     logger.close(end.summary)
     # Not before: rows that a library has taken it may still hold, and lose when it is killed.
-    place.write_text(f"{reached}\n")
+    write_atomically(place, b"%d\n" % reached)
 
 
 def _read_step(place: Path) -> int:

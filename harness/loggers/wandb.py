@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.common.files import write_atomically
 from harness.common.rows import Histogram, Row
 from harness.common.text import printable
 from harness.config.settings import Settings
@@ -167,7 +168,7 @@ def _init(about: dict[str, Any], mode: Literal["online", "offline"]) -> wandb.Ru
 def _run_id(place: Path) -> str:
     """What a resumed training needs to go on with its run."""
     if not place.exists():
-        place.write_text(secrets.token_hex(4))
+        write_atomically(place, secrets.token_hex(4).encode())
     return place.read_text().strip()
 
 

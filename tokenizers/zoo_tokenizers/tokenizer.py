@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -146,12 +146,12 @@ class Tokenizer(ABC):
     def restore(self, files: Mapping[str, bytes]) -> None:  # noqa: B027 - as for fit
         """Restore the vocabulary from the result of `files`."""
 
-    def save(self, folder: Path) -> None:
-        """Write the files, and their digest last."""
+    def save(self, folder: Path, write: Callable[[Path, bytes], object] = Path.write_bytes) -> None:
+        """Write the files, and their digest last, each by `write`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files().items():
-            (folder / name).write_bytes(content)
-        (folder / _DIGEST_FILE).write_text(self.digest + "\n")
+            write(folder / name, content)
+        write(folder / _DIGEST_FILE, f"{self.digest}\n".encode())
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote. Raises TokenizerError if it is incomplete or changed."""
@@ -159,7 +159,7 @@ class Tokenizer(ABC):
             files = {
                 path.name: path.read_bytes()
                 for path in folder.iterdir()
-                if path.name != _DIGEST_FILE
+                if path.name != _DIGEST_FILE and not path.name.startswith(".")
             }
             expected = (folder / _DIGEST_FILE).read_text().strip()
             self.restore(files)
