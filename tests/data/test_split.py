@@ -103,7 +103,11 @@ def test_blocks_give_the_same_text(content: bytes, block: int) -> None:
         assert "".join(pieces) == content.decode("utf-8", "surrogateescape")
         half = len(content) // 2
         whole, parts = Text(content).spans([(0, half), (half, len(content))])
-        for span, piece in ((whole, content), (parts[0], content[:half]), (parts[1], content[half:])):
+        for span, piece in (
+            (whole, content),
+            (parts[0], content[:half]),
+            (parts[1], content[half:]),
+        ):
             assert content[span.start : span.stop] == piece
             assert span.sha256 == hashlib.sha256(piece).hexdigest()
 
