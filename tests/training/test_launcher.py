@@ -137,12 +137,8 @@ def test_what_may_not_differ_is_in_the_identity(tmp_path: Path) -> None:
     assert launcher.difference([own, of("device=cpu", f"run_dir={tmp_path}/b")]) is None
     for change, name in {
         "seed=3": "seed",
-        "train.steps=9": "train.steps",
         "resume=true": "resume",
-        "eval.every=7": "eval.every",
         "tokenizer=bytes": "tokenizer",
-        "data.split=[0.9,0.05,0.05]": "data.split",
-        "optimizer.lr=0.5": "optimizer.lr",
     }.items():
         line = launcher.difference([own, own, of(change)])
         assert line is not None
