@@ -70,8 +70,10 @@ def _test(first: Group, second: Group) -> Pair:
         return Pair(first, second, untested=untested)
     blocks = first.counted[0].blocks
     assert blocks is not None  # or it would be untested
-    bits = [np.array([bits_per_block(run) for run in own.counted]) for own in (first, second)]
-    interval = paired_interval(*bits, blocks.sizes)
+    first_SK, second_SK = (
+        np.array([bits_per_block(run) for run in own.counted]) for own in (first, second)
+    )
+    interval = paired_interval(first_SK, second_SK, blocks.sizes)
     if interval.mean < 0:  # blocks sum to the score but for rounding, which can reverse a tie
         first, second = second, first
         interval = Interval(-interval.mean, -interval.high, -interval.low, interval.p)

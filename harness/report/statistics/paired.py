@@ -73,7 +73,7 @@ def paired_interval(first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integ
     return Interval(mean, mean - half, mean + half, p)
 
 
-def text_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, int]:
+def text_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, float]:
     """Standard error of the mean per byte, for the choice of the text; degrees of freedom."""
     blocks, total = len(sizes_K), sizes_K.sum()
     deviations_K = difference_K - sizes_K * (difference_K.sum() / total)
@@ -110,7 +110,9 @@ def share_shown(blocks: int, block_bytes: int) -> float:
     """The expected estimate of the variance of the mean over the true one, for REFERENCE."""
     lags_K = np.arange(blocks)
     scale = block_bytes / REFERENCE_BYTES
-    covariance_K = sum(variance * phi ** (scale * lags_K) for phi, variance in REFERENCE)
+    covariance_K = np.zeros(blocks)
+    for phi, variance in REFERENCE:
+        covariance_K += variance * phi ** (scale * lags_K)
     covariance_K[1:] *= 2  # to either side
     of_mean = covariance_K @ (1 - lags_K / blocks)
     cosines_JK = _cosines(blocks)
