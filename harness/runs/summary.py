@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -14,6 +16,7 @@ from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -136,7 +139,17 @@ class Summary(_Record):
         return self.model_dump(exclude_unset=True)
 
     def write(self, folder: Path) -> None:
-        """Raises RunFailure if it can't be written."""
+        """Raises RunFailure if it can't be written.
+
+        While the run is under way it keeps some room on the disk, so that how it ended can be
+        written on one that is full by then.
+        """
+        reserve = folder / RESERVE
+        if self.status != "running":
+            with suppress(OSError):
+                reserve.unlink(missing_ok=True)
+        elif not reserve.exists():
+            write_atomically(reserve, os.urandom(RESERVED))  # which no file system compresses
         write_atomically(folder / FILE, f"{strict_json(self.plain(), indent=2)}\n".encode())
 
 
