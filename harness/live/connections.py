@@ -17,6 +17,7 @@ from typing import Any
 MOST_CONNECTIONS = 128
 DESCRIPTOR_SHARE = 4  # one in so many of those that the process may have
 MOST_SENDING = 16  # answers on their way at once
+UNREAD_BYTES = 1 << 17  # that the system keeps of an answer that is not taken; else megabytes
 MOST_REQUEST = 1 << 16  # bytes of a request, its headers included
 IDLE_SECONDS = 60.0  # until a request begins
 REQUEST_SECONDS = 10.0  # from its first byte to its last
@@ -27,11 +28,10 @@ LINGER_SECONDS = 1.0
 @dataclass(eq=False)
 class Connection:
     """since: when the server began to wait for this client; None while the client waits for the
-    server. known: it has shown the key."""
+    server."""
 
     socket: socket.socket
     since: float | None
-    known: bool = False
     sending: bool = False
     leaving: bool = False
 
@@ -43,13 +43,15 @@ class Connection:
 
 
 class Connections:
-    """At most `most`. For another one, the client that has kept the server waiting longest is hung
-    up on: one without the key first. Thread-safe."""
+    """At most `most` of them. For another one, the client that has kept the server waiting longest
+    is hung up on; a browser then connects again, unseen. Thread-safe."""
 
-    def __init__(self, most: int = MOST_CONNECTIONS) -> None:
+    def __init__(self) -> None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         unlimited = allowed == resource.RLIM_INFINITY
-        self.most = most if unlimited else max(1, min(most, allowed // DESCRIPTOR_SHARE))
+        self.most = MOST_CONNECTIONS
+        if not unlimited:
+            self.most = max(1, min(self.most, allowed // DESCRIPTOR_SHARE))
         self._open: dict[socket.socket, Connection] = {}
         self._changed = threading.Condition()
 
@@ -61,10 +63,12 @@ class Connections:
         with self._changed:
             while len(self._open) >= self.most:
                 if not any(each.leaving for each in self._open.values()):
-                    self._hang_up_on_longest(list(self._open.values()))
+                    # Several at once, so that not every client of many waits for a thread's end.
+                    self._hang_up_on_longest(list(self._open.values()), 1 + self.most // 8)
                 self._changed.wait(1.0)
 
     def add(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
         with self._changed:
             self._open[connection] = Connection(connection, monotonic())
 
@@ -76,9 +80,6 @@ class Connections:
     def wait_for(self, connection: socket.socket) -> None:
         """From now on the server waits for this client's request."""
         self._open[connection].since = monotonic()
-
-    def trust(self, connection: socket.socket) -> None:
-        self._open[connection].known = True
 
     @contextmanager
     def working(self, connection: socket.socket) -> Iterator[None]:
@@ -98,7 +99,7 @@ class Connections:
         with self._changed:
             readers = [each for each in self._open.values() if each.sending and not each.leaving]
             if len(readers) >= MOST_SENDING:
-                self._hang_up_on_longest(readers)
+                self._hang_up_on_longest(readers, 1)
             own.since, own.sending = monotonic(), True
         try:
             yield
@@ -106,10 +107,10 @@ class Connections:
             own.sending = False
 
     @staticmethod
-    def _hang_up_on_longest(among: list[Connection]) -> None:
+    def _hang_up_on_longest(among: list[Connection], count: int) -> None:
         waiting = [each for each in among if each.since is not None]
-        if waiting:
-            min(waiting, key=lambda each: (each.known, each.since or 0.0)).hang_up()
+        for each in sorted(waiting, key=lambda each: each.since or 0.0)[:count]:
+            each.hang_up()
 
 
 class TooLarge(HTTPException):

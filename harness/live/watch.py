@@ -193,8 +193,10 @@ class LiveRuns:
     def add(self, folder: Path) -> LiveRun:
         """Also follow this run."""
         with self._lock:
-            if folder not in self.folders:
-                self.folders.append(folder)
+            if folder in self.folders:  # it is found, or gone by now
+                run = LiveRun(folder.resolve())
+                return self._runs.get(run.id, run)
+            self.folders.append(folder)
             return self._add(folder.resolve())
 
     def get(self, name: str) -> LiveRun | None:
@@ -219,13 +221,13 @@ class LiveRuns:
         to be read."""
         with self._lock:
             self._go_on_walking(_Share(REREAD_SECONDS))
-            share = _Share(READ_SECONDS)
-            looked = set()
+            share, looked = _Share(REREAD_SECONDS), set()
             for run in filter(None, map(self._runs.get, first)):
                 if share.is_spent():
                     break
                 run.look()
                 looked.add(run.id)
+            share = _Share(READ_SECONDS)
             while self._unread and not share.is_spent():
                 _, run = self._unread.pop()
                 run.look()
