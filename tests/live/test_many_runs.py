@@ -1,4 +1,4 @@
-"""The live page's list of many runs: bounded, filtered and sorted by the server, read bit by bit."""
+"""The live page's list of many runs: bounded, filtered and sorted, and read bit by bit."""
 
 from __future__ import annotations
 
