@@ -22,6 +22,7 @@ from torch import distributed
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import Interrupt
 from harness.config.settings import Settings
+from harness.training.parent import leave_with_parent
 
 T = TypeVar("T")
 # For a process that hangs. One that dies closes its connection, which is noticed at once.
@@ -59,6 +60,7 @@ class ProcessGroup:
         if self.world_size == 1:
             yield None
             return
+        leave_with_parent()
         backend = "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
