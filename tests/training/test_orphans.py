@@ -3,7 +3,7 @@ started goes on."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -84,10 +84,12 @@ def killed(arguments: Sequence[str], folder: Path, train: Callable[[], bool]) ->
     command.wait()
 
 
+def has_joblib() -> bool:
+    return any(each.name == "hydra-joblib-launcher" for each in importlib.metadata.distributions())
+
+
 @pytest.mark.long
-@pytest.mark.skipif(
-    importlib.util.find_spec("joblib") is None, reason="pip install hydra-joblib-launcher"
-)
+@pytest.mark.skipif(not has_joblib(), reason="pip install hydra-joblib-launcher")
 def test_the_workers_of_joblib_leave(tmp_path: Path) -> None:
     runs = [tmp_path / "sweep" / f"{number}-gpt-char-s{number}" for number in range(2)]
     chosen = overrides(tmp_path, *ENDLESS)
@@ -118,7 +120,7 @@ def workers_of(folder: Path) -> list[int]:
 def test_the_ranks_of_torchs_launcher_leave(tmp_path: Path) -> None:
     run = tmp_path / "run"
     chosen = overrides(tmp_path, *ENDLESS, "train.accumulate=2", f"run_dir={run}")
-    command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     killed([*command, "-m", "harness.train", *chosen], tmp_path, lambda: rows_of(run) >= 3)
     wait_until(lambda: not workers_of(tmp_path))
     assert status(run) == "stopped"
