@@ -140,9 +140,10 @@ class LiveRun:
             "peak_memory_bytes": record.train.peak_memory_bytes,
             "begun": _changed(self.folder / config.FILE),
             "changed": max(_changed(rows), _changed(self.folder / summary.FILE)),
-            "in_sweep": (self.folder.parent / "multirun.yaml").exists(),
+            "in_sweep": os.path.exists(self.folder.parent / "multirun.yaml"),
             "can_stop": alive is True,
-            "can_resume": status in ("stopped", "lost") and (self.folder / config.FILE).exists(),
+            "can_resume": status in ("stopped", "lost")
+            and os.path.exists(self.folder / config.FILE),
         }
 
     def _status(self) -> tuple[str, bool | None]:
@@ -197,7 +198,9 @@ class LiveRuns:
                 run = LiveRun(folder.resolve())
                 return self._runs.get(run.id, run)
             self.folders.append(folder)
-            return self._add(folder.resolve())
+            run = self._add(folder.resolve())
+            self._found.add(run.id)  # the walk under way does not come there
+            return run
 
     def get(self, name: str) -> LiveRun | None:
         """The run of this id."""
@@ -346,5 +349,5 @@ def _shown(folder: Path) -> str:
     """Relative to the working directory where it lies below it."""
     try:
         return str(folder.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # it lies elsewhere, or the working directory is gone
         return str(folder)

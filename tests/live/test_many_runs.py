@@ -33,7 +33,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(many: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setattr(watch, "LEAST", MANY)  # all at once, on a slow machine, too
+    monkeypatch.setattr(watch, "LEAST", 2 * MANY)  # all at once, on a slow machine, too
     with serving(many) as client:
         yield client
 
@@ -116,7 +116,7 @@ def test_more_runs_than_are_followed_are_counted(
     many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "MOST_RUNS", 100)
-    monkeypatch.setattr(watch, "LEAST", MANY)
+    monkeypatch.setattr(watch, "LEAST", 2 * MANY)
     with serving(many) as client:
         found = client.get("runs")
         assert (found["known"], found["beyond"]) == (100, MANY - 100)
