@@ -19,21 +19,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_tail(path: Path, size: int) -> bytes:
-    """The whole lines in the last `size` bytes of a file; empty if it can't be read.
-
-    The rest of a line that was cut is left out: it could pose as another line.
-    """
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, end - size))
-            content = file.read(end - start)
-    except OSError:
-        return b""
-    return content.partition(b"\n")[2] if start else content
-
-
 @contextmanager
 def atomic_write(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
     """A temporary file that is renamed to `target` if the block succeeds, and removed if it fails.
