@@ -49,7 +49,8 @@ class Run:
         has changed."""
         corpus = self.settings.build("data", Corpus)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
-        return prepare(corpus, self.tokenizer, Assets.own(), trained=self.corpus_digest)
+        assets = Assets.own().of_stranger(self.settings.trust)
+        return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
 
 
 def load_run(

@@ -89,7 +89,10 @@ def load_dataset(settings: Settings) -> Dataset:
     """The encoded corpus. Raises UsageError if it can't be read or is too short to train on."""
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
-    dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+    assets = Assets.of(settings.assets, settings.cache)
+    if settings.resume:  # with the folder's configuration
+        assets = assets.of_stranger(settings.trust)
+    dataset = prepare(corpus, tokenizer, assets)
     require_length(dataset, settings.train.seq_len)
     try:
         tokenizer.encode(settings.eval.prompt or "")
