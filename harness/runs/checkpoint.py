@@ -75,7 +75,7 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
     """
     kind = type(state)
     path = _path(folder, kind, state.step)
-    with atomic_write(path) as file:
+    with atomic_write(path, inside=2) as file:
         hashing = _HashingFile(file)
         values = {name: value for name, value in vars(state).items() if value is not None}
         contents = {"format": FORMAT, "kind": kind.name, **values}
@@ -87,9 +87,8 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
         if sha256_of(Path(file.name)) != digest:
             raise RunFailure(f"{path} does not read back as it was written: check the disk")
         # The digest first: a file without its digest is not a checkpoint.
-        with atomic_write(_digest_path(path)) as digest_file:
+        with atomic_write(_digest_path(path), inside=2) as digest_file:
             digest_file.write(_digest_line(path, digest))
-    _flush_folder(folder)
     keep_only(folder, kind, [state.step, *keep])
     return path
 
@@ -229,15 +228,6 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _flush_folder(folder: Path) -> None:
-    """So that the new file's name is on the disk before an old file is removed."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest_line(path: Path, digest: str) -> bytes:

@@ -107,8 +107,9 @@ class RunFolder:
                 raise UsageError(f"{self.path} is in use: another process trains there") from None
             except OSError:  # a file system without locks
                 pass
-            for folder in (self.path, self.checkpoints, self.tokenizer):
-                remove_leftovers(folder)
+            remove_leftovers(self.path)
+            for folder in (self.checkpoints, self.tokenizer):
+                remove_leftovers(folder, inside=1)
             yield
 
     @contextmanager

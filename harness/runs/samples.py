@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from harness.common import contained
 from harness.common.errors import RunFailure
-from harness.common.files import atomic_write
+from harness.common.files import AppendedFile, atomic_write
 
 FILE = "samples.txt"
 # Not `$` and `\s`: a line ends with a line feed and nothing else.
@@ -37,11 +37,11 @@ class Sample(NamedTuple):
 
 def append(path: Path, sample: Sample) -> None:
     """Add a block. Raises RunFailure if the file can't be written."""
+    file = AppendedFile(path)
     try:
-        with open(path, "ab", opener=contained.opener) as file:
-            file.write(_block(sample))
-    except OSError as error:
-        raise RunFailure(f"{path} can't be written: {error.strerror}") from error
+        file.append(_block(sample))
+    finally:
+        file.close()
 
 
 def read(path: Path, last_bytes: int = contained.LIMITS[FILE]) -> list[Sample]:
