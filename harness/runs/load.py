@@ -22,6 +22,7 @@ from harness.data.dataset import Dataset, prepare
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
+from harness.runs.restore import load_weights, require_weights
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -74,10 +75,10 @@ def load_run(
     shapes = meta_model(settings, tokenizer.vocab_size)
     weights = _evaluated_weights(saved)
     with checkpoint.restoring(folder.checkpoints):
-        shapes.load_state_dict(weights, assign=True)
+        require_weights(shapes, weights, "model")
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     with checkpoint.restoring(folder.checkpoints):
-        model.load_state_dict(weights)
+        load_weights(model, weights, "model")
     model.to(compute.device).eval()
     require_kernels(model, compute, settings.names.model)
     return Run(
