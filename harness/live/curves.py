@@ -45,6 +45,11 @@ class Curve:
         self._low_B = np.zeros(0)
         self._high_B = np.zeros(0)
 
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return self._sums_BC.nbytes + self._low_B.nbytes + self._high_B.nbytes
+
     def add(self, axes_NA: np.ndarray, values_N: np.ndarray) -> None:
         """Append the values of further rows. axes_NA: their costs."""
         bucket_N = (self.count + np.arange(len(values_N))) // self._width
@@ -210,6 +215,11 @@ class LiveMetrics:
             valid = len(value.edges) == len(value.counts) + 1
         if valid and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
             self._snapshots.setdefault(name, Snapshots()).add({"step": step, **parts})
+
+    @property
+    def memory(self) -> int:
+        """Bytes, about."""
+        return sum(curve.memory for curve in list(self._curves.values()))
 
     def names(self) -> list[str]:
         """The metrics that are numbers, but for the axes, in the order in which they came."""
