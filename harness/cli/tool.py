@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from harness.cli import explain
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.common.text import visible_line
 from harness.config.settings import require_device
 
 
@@ -53,7 +54,7 @@ def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
 
 def fail(error: object, code: int) -> int:
     """Print the error as one line on stderr; returns the exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {visible_line(str(error))}", file=sys.stderr)
     return code
 
 

@@ -121,9 +121,7 @@ class Trainings:
     def folders(self) -> list[Path]:
         """The folders of all runs started so far."""
         with self._lock:
-            return [
-                folder for each in self._all.values() for folder in each.state()["folders"]
-            ]
+            return [folder for each in self._all.values() for folder in each.state()["folders"]]
 
     def stop(self, number: float) -> bool:
         """False if there is no such training."""

@@ -23,14 +23,16 @@ from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
+from harness.common.text import visible
 from harness.runs import config, samples
 
 
 class _IndentedFormatter(logging.Formatter):
-    """Indents the lines of a record after its first, so that none of them can pose as a record."""
+    """Indents the lines of a record after its first, so that none of them can pose as a record, and
+    shows control characters as �."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n    ".join(super().format(record).splitlines())
+        return "\n    ".join(map(visible, super().format(record).splitlines()))
 
 
 class _LogFile(logging.FileHandler):
