@@ -48,6 +48,8 @@ class Guard:
                 raise ValueError(f"guard.{name} is {show(getattr(self, name))}")
         if len(self.recent) > SPIKE_WINDOW or not all(map(math.isfinite, self.recent)):
             raise ValueError(f"guard.recent are not at most {SPIKE_WINDOW} finite losses")
+        if self.limit < math.inf and len(self.recent) < SPIKE_WINDOW:
+            raise ValueError(f"guard.limit is {show(self.limit)}, of too few recent losses")
 
     def allows_update(self, row: Row, model: nn.Module, skip: bool, scaled: bool) -> bool:
         """Whether to update the weights; called before the update.

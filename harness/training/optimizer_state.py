@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -33,14 +34,17 @@ def load_optimizer_state(
     """Load what an optimizer kept after so many updates. Options, rates among them, stay as
     configured.
 
-    The optimizer is a new one, whose gradients are zero. An update lays out its state, and so
-    changes the weights: load them afterwards. Raises ValueError, naming the entry, for a state that
-    it would not have.
+    The optimizer is a new one. An update lays out its state, and so changes the weights: load them
+    afterwards. Gradients are then zero. Raises ValueError, naming the entry, for a state that it
+    would not have.
     """
     if updates:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        torch._foreach_add_(gradients, 1.0)  # some optimizers do nothing if all are zero
         optimizer.step()
+        torch._foreach_zero_(gradients)
     if isinstance(optimizer, Muon):
-        given = require_names({"parts": ()}, saved, "optimizer")["parts"]
+        given = require_names(optimizer.state_dict(), saved, "optimizer")["parts"]
         if not isinstance(given, list) or len(given) != len(optimizer.parts):
             raise ValueError(f"optimizer.parts are not {len(optimizer.parts)}")
         for number, part in enumerate(optimizer.parts):
@@ -151,7 +155,10 @@ class _Trial:
 
     @torch.no_grad()
     def load(self, file: io.BytesIO, updates: int) -> None:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError("its state is more than tensors and plain values") from error
         load_optimizer_state(self._optimizer, saved["optimizer"], updates)
         for weight, value in zip(self._weights, saved["weights"], strict=True):
             weight.copy_(value)
