@@ -63,7 +63,7 @@ def main() -> int:
         for name in settings.logger
         if name != "local"
     ]
-    with open(folder / "loggers" / "lock", "w", opener=OPENER) as lock:
+    with open(folder / "loggers" / "lock", "ab", opener=OPENER) as lock:
         # The loggers of a training that was killed may still be storing its rows.
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -112,7 +112,7 @@ def _feed(
     run gets all of them."""
     place = folder / "loggers" / f"{name}.step"
     step = min(step, _read_step(place)) if logger.appends else 0
-    write_atomically(place, f"{step}\n".encode(), inside=2)
+    write_atomically(place, b"%d\n" % step, inside=2)
     logger.open(folder, settings, step)
     _tell(name, "ready")
     with contained.open_binary(folder / metrics.FILE) as file:
@@ -127,7 +127,7 @@ def _feed(
                     reached = row["step"] + 1
     logger.close(end.summary)
     # Not before: rows that a library has taken it may still hold, and lose when it is killed.
-    write_atomically(place, f"{reached}\n".encode(), inside=2)
+    write_atomically(place, b"%d\n" % reached, inside=2)
 
 
 def _read_step(place: Path) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common import contained
-from harness.common.files import atomic_write
+from harness.common.files import write_atomically
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "test_nats.json"
@@ -59,8 +59,7 @@ class Blocks:
 
     def write(self, folder: Path) -> None:
         """Raises RunFailure if it can't be written."""
-        with atomic_write(folder / FILE) as file:
-            file.write(json.dumps(asdict(self)).encode())
+        write_atomically(folder / FILE, json.dumps(asdict(self)).encode())
 
 
 def block_size(text_bytes: int) -> int:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from harness.common import contained
-from harness.common.files import atomic_write
+from harness.common.files import write_atomically
 from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
@@ -138,8 +138,7 @@ class Summary(_Record):
 
     def write(self, folder: Path) -> None:
         """Raises RunFailure if it can't be written."""
-        with atomic_write(folder / FILE) as file:
-            file.write((strict_json(self.plain(), indent=2) + "\n").encode())
+        write_atomically(folder / FILE, f"{strict_json(self.plain(), indent=2)}\n".encode())
 
 
 def read_summary(folder: Path) -> Summary:

@@ -6,9 +6,11 @@ import logging
 import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from harness.common.errors import UsageError
+from harness.common.files import write_atomically
 from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
@@ -80,7 +82,7 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
                 require_same_origin(saved, dataset, settings, folder)
                 folder.write_config(settings.dump())
             if saved is None:
-                dataset.tokenizer.save(folder.tokenizer)
+                dataset.tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
                 folder.write_counts(dataset.counts())
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
 

@@ -151,19 +151,21 @@ class Tokenizer(ABC):
     def restore(self, files: Mapping[str, bytes]) -> None:  # noqa: B027 - as for fit
         """Restore the vocabulary from the result of `files`."""
 
-    def save(self, folder: Path) -> None:
-        """Write the files, and their digest last."""
+    def save(self, folder: Path, write: Callable[[Path, bytes], object] = Path.write_bytes) -> None:
+        """Write the files, and their digest last, each by `write`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files().items():
-            (folder / name).write_bytes(content)
-        (folder / _DIGEST_FILE).write_text(self.digest + "\n")
+            write(folder / name, content)
+        write(folder / _DIGEST_FILE, f"{self.digest}\n".encode())
 
     def load(self, folder: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> None:
         """Read what `save` wrote. read: opens a file. Raises TokenizerError if it is incomplete or
         changed, or can't be used."""
         try:
             files = {
-                path.name: read(path) for path in itertools.islice(folder.iterdir(), MAX_FILES)
+                path.name: read(path)
+                for path in itertools.islice(folder.iterdir(), MAX_FILES)
+                if not path.name.startswith(".")
             }
             expected = files.pop(_DIGEST_FILE).decode().strip()
             self.restore(files)

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.common import contained
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import UsageError
+from harness.common.files import atomic_write
 from harness.common.rows import Row
 from harness.common.text import visible_line
 from harness.report.drawing.parts import style_axes
@@ -35,10 +36,8 @@ def write_figure(folders: Sequence[Path], out: Path) -> None:
     Raises UsageError for a run that was not observed, RunFailure if the file can't be written.
     """
     figure = draw([folder.absolute().name for folder in folders], [read(path) for path in folders])
-    try:
-        figure.savefig(out, dpi=110)
-    except OSError as error:
-        raise RunFailure(f"--out {out} can't be written: {error.strerror}") from error
+    with atomic_write(out) as file:
+        figure.savefig(file, format=out.suffix[1:], dpi=110)
 
 
 def read(folder: Path) -> Rows:
