@@ -56,7 +56,10 @@ def load_optimizer_state(
 def _load(optimizer: torch.optim.Optimizer, saved: object, name: str) -> None:
     own = optimizer.state_dict()
     given = require_names(own, saved, name)
-    restored(own["state"], given["state"], f"{name}.state")  # in place: it holds the state itself
+    # In place: it holds the state of each parameter itself, and copies of what has another name.
+    state = restored(own["state"], given["state"], f"{name}.state")
+    others: dict[Any, Any] = {key: value for key, value in state.items() if type(key) is str}
+    optimizer.state.update(others)
     groups = given["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         raise ValueError(f"{name}.param_groups are not {len(optimizer.param_groups)}")

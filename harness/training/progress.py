@@ -35,8 +35,9 @@ class Progress:
             if not 0 <= getattr(self, name) < 2**63:
                 raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
         if self.best is not None:
-            hints = dict.fromkeys((*Best.model_fields, *Scored.model_fields), float | None)
-            hints |= {"step": int, "nats": float, "nats_per_token": float}
+            hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
+            for name in (*Best.model_fields, *Scored.model_fields):
+                hints.setdefault(name, float | None)
             for name, hint in hints.items():
                 if name not in self.best or not fits(self.best[name], hint):
                     raise ValueError(f"progress.best.{name} is missing or of the wrong type")

@@ -171,7 +171,8 @@ class Trainer:
         """Load a `state_dict` and its `step` into a trainer that has not trained. Raises TypeError
         or ValueError, naming the entry, for a state that does not fit."""
         self.guard = from_checkpoint(Guard, state["guard"])
-        updates = state["step"] - self.guard.skipped
+        if (updates := state["step"] - self.guard.skipped) < 0:
+            raise ValueError(f"guard.skipped is {self.guard.skipped} after {state['step']} steps")
         load_optimizer_state(self._optimizer, state["optimizer"], updates)
         load_weights(self.model, state["model"], "model")
         load_scaler(self._scaler, state["scaler"])

@@ -50,13 +50,18 @@ class InGroups(_Odd):
 
 
 class EveryType(_Odd):
-    """Complex, whole, half, boolean and empty tensors, nests, and a tensor for all groups."""
+    """Complex, whole, half, boolean and empty tensors, nests, a tensor for all groups, and a count
+    that belongs to no parameter."""
 
     def __init__(self, params: Any, lr: float) -> None:
         super().__init__(params, lr)
         shared = torch.zeros(3, dtype=torch.float64)
         for group in self.param_groups:
             group["shared"] = shared
+
+    def begin(self, group: dict[str, Any]) -> None:
+        states: dict[Any, Any] = self.state
+        states["groups"] = states.get("groups", 0) + 1
 
     def scale(self, group: dict[str, Any], state: dict[str, Any], p: torch.Tensor) -> Any:
         if "complex" not in state:
@@ -73,7 +78,9 @@ class EveryType(_Odd):
         state["halves"][1] = (state["halves"][1][0] + 1, p.sum().item() > 0)
         state["bits"] ^= p.grad > 0
         scale = state["complex"].imag.sin() + state["halves"][0].float().cos() + state["bits"]
-        return scale + group["shared"].sin().sum().float() + state["halves"][1][0]
+        scale += group["shared"].sin().sum().float() + state["halves"][1][0]
+        states: dict[Any, Any] = self.state
+        return scale / states["groups"]
 
 
 class Elsewhere(_Odd):

@@ -52,6 +52,10 @@ def test_every_optimizer_of_the_configuration(tmp_path: Path, name: str) -> None
     assert differing(tmp_path, small(f"optimizer={name}")) == []
 
 
+def test_muons_views_of_convolution_kernels(tmp_path: Path) -> None:
+    assert differing(tmp_path, small("model=wavenet", "optimizer=muon")) == []
+
+
 # What these want no training here gives: a closure, sparse gradients, a GPU, no `no_grad`.
 REFUSED = {
     "LBFGS": "LBFGS doesn't support per-parameter options",
