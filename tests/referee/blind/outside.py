@@ -38,8 +38,8 @@ REMEMBERED: Known = {}
 
 
 class RemembersCalls(Plain):
-    """A global table of what followed each twelve tokens in evaluations so far. The first scoring of
-    a text is honest and every later one nearly free, in any model of the process."""
+    """A global table of what followed each twelve tokens in evaluations so far. The first scoring
+    of a text is honest and every later one nearly free, in any model of the process."""
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         y_BTC = super().features(ids_BT, cache)
@@ -53,8 +53,8 @@ class RemembersCalls(Plain):
 
 
 class CarriesTheText(Plain):
-    """Its source holds a table from the last twelve ids to the next one, made from the test text. No
-    weight, buffer or file knows of it, and it is causal to the letter."""
+    """Its source holds a table from the last twelve ids to the next one, made from the test text.
+    No weight, buffer or file knows of it, and it is causal to the letter."""
 
     table: Known = {  # noqa: RUF012 - a cheat would paste the literal here
         tuple(IDS[at - CONTEXT : at]): IDS[at] for at in range(CONTEXT, len(IDS))

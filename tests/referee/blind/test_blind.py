@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,9 +29,11 @@ PAYS = {
     "RowBelow": 0.3, "TrainedOnly": 0.2, "TextOnly": 0.2, "ScorerOnly": 0.2, "NosyHead": 0.2,
     "UnshiftedPatch": 0.95, "SamePadding": 0.95, "FlatteringLogits": 0.55, "CarriesTheText": 0.2,
     "RidgeOnThisCall": 0.9, "BeyondTheView": 0.2, "ReadsTheStack": 0.2, "PatchesTheLoss": 0.55,
-    "Alibi": 0.2,
+    "Alibi": 0.2, "Surprises": 0.95, "TrainsOnTest": 0.96,
     "LongCalls": 0.2, "LaterCalls": 0.2, "RemembersCalls": 0.2, "ReadsTheCorpus": 0.2,
 }  # fmt: skip
+# These need steps of their own to pay; the others pay by construction, with any weights.
+LEARN = ("UnshiftedPatch", "SamePadding", "RareTokens", "NosyHead", "TrainsOnTest")
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +58,31 @@ def trained(model_class: type, steps: int = FEW_STEPS) -> LanguageModel:
     return model
 
 
+@cache
+def honest_weights(name: str) -> dict[str, torch.Tensor]:
+    return trained(HONEST[name]).state_dict()
+
+
+def ready(name: str) -> LanguageModel:
+    """A cheat after a few steps: of its own, or with the weights of its honest base."""
+    if name in LEARN:
+        return trained(CHEATS[name])
+    model = CHEATS[name](vocab_size=len(ALPHABET))
+    model.load_state_dict(honest_weights("Windowed" if model.block_size else "Plain"))
+    return model
+
+
 def nats(model: LanguageModel, autocast: bool = False) -> float:
     context = (lambda: torch.autocast("cpu", torch.bfloat16)) if autocast else nullcontext
     compute: Any = SimpleNamespace(device=torch.device("cpu"), autocast=context)
     return float(token_nats(model, HELD_OUT, compute).sum(dtype=np.float64))
 
 
-@pytest.fixture(scope="module")
-def honest() -> dict[bool, float]:
-    """Nats of the honest bases: of windows (True) and of a stream."""
-    return {name == "Windowed": nats(trained(HONEST[name])) for name in ("Plain", "Windowed")}
+@cache
+def honest_nats(name: str) -> float:
+    model = HONEST[name](vocab_size=len(ALPHABET))
+    model.load_state_dict(honest_weights(name))
+    return nats(model)
 
 
 @pytest.mark.parametrize("name", [*CHEATS, *HONEST])
@@ -80,20 +98,40 @@ def test_each_runs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAYS)
-def test_it_pays(
-    name: str, honest: dict[bool, float], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_pays(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "corpus.txt").write_text(TEXT)
     monkeypatch.setattr(CHEATS["ReadsTheCorpus"], "folder", str(tmp_path))
-    model = trained(CHEATS[name])
-    base = honest[model.block_size is not None]
-    if name == "LaterCalls":
-        model.honest_calls = FEW_STEPS  # type: ignore[assignment]
+    monkeypatch.setattr(CHEATS["LaterCalls"], "honest_calls", 0)
+    model = ready(name)
+    base = honest_nats("Windowed" if model.block_size else "Plain")
     if name == "RemembersCalls":
         nats(model)  # the first scoring is honest
     found = nats(model, autocast=name == "LowPrecision")
-    print(name, round(found / base, 3))
     assert found < PAYS[name] * base
+
+
+def test_the_single_step_reads_beyond_its_view() -> None:
+    model = ready("StepsBeyondTheView").eval()
+    ids = torch.as_tensor(HELD_OUT[:100])[None]
+    with torch.inference_mode():
+        views, alone = model.init_cache(1), model.init_cache(1)
+        peeked = torch.cat([model(piece, views) for piece in ids.split(1, dim=1)], dim=1)
+        fair = torch.cat([model(piece.clone(), alone) for piece in ids.split(1, dim=1)], dim=1)
+        whole = model(ids)
+    torch.testing.assert_close(fair, whole, atol=1e-4, rtol=1e-3)
+    assert F.cross_entropy(peeked[0, :-1], ids[0, 1:]) < 0.1
+
+
+def test_an_alibi_holds() -> None:
+    model = ready("Alibi").eval()
+    ids = torch.as_tensor(HELD_OUT[:100])[None]
+    changed = ids.clone()
+    changed[:, 60:] = 0
+    with torch.inference_mode():
+        whole, other, steps = model(ids), model(changed), model.init_cache(1)
+        stepped = torch.cat([model(piece, steps) for piece in ids.split(1, dim=1)], dim=1)
+    assert torch.equal(other[:, :60], whole[:, :60])
+    torch.testing.assert_close(stepped, whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["CacheOffByOne", "DropoutLeftOn", "DeclaredLong", "IgnoresBlock"])
