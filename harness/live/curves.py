@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from harness.common import contained
 from harness.common.rows import Histogram, Row
 from harness.runs.damage import is_finite
 from harness.runs.metrics import COSTS, parse_row, whole_lines
@@ -163,7 +164,7 @@ class LiveMetrics:
         with self._lock:
             until = monotonic() + seconds
             try:
-                with self._path.open("rb") as file:
+                with contained.open_binary(self._path, whole=False) as file:
                     status = os.fstat(file.fileno())
                     # A resumed run replaces its file: its rows may differ from those read before.
                     inode = status.st_dev, status.st_ino

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-from harness.common.files import read_tail
+from harness.common import contained
 from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import LiveMetrics
@@ -51,7 +51,6 @@ MOST_SAMPLES = 40
 SAMPLE_CHARACTERS = 4000
 SAMPLES_BYTES = 1 << 17
 LOG_BYTES = 1 << 14
-CONFIG_BYTES = 1 << 17
 
 Card = dict[str, Any]
 
@@ -163,7 +162,9 @@ class LiveRun:
             "config": _config(self.folder / config.FILE),
             "flat_config": record.config,
             "samples": _samples(self.folder / samples.FILE),
-            "log": read_tail(self.folder / "train.log", LOG_BYTES).decode(errors="replace"),
+            "log": contained.read_tail(self.folder / "train.log", LOG_BYTES).decode(
+                errors="replace"
+            ),
             "versions": record.versions,
             "git": record.git,
             "machine": record.machine,
@@ -318,8 +319,7 @@ def _samples(path: Path) -> list[dict[str, Any]]:
 def _config(path: Path) -> Any:
     """Its settings as JSON values; its text where no run would have written it."""
     try:
-        with path.open("rb") as file:
-            text = file.read(CONFIG_BYTES).decode(errors="replace")
+        text = contained.read_text(path)
     except OSError:
         return ""
     try:

@@ -22,6 +22,7 @@ from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summ
 
 DAMAGED = "damaged"
 UNKNOWN = "?"
+SAMPLES_BYTES = 1 << 20  # from the end, for the last sample
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _last_sample(folder: Path) -> Sample | None:
-    found = samples.read(folder / samples.FILE)
+    found = samples.read(folder / samples.FILE, SAMPLES_BYTES)
     return Sample(found[-1].step, printable(found[-1].text)) if found else None
 
 
