@@ -18,6 +18,7 @@ from harness.cli.streams import finish_output, prepare_streams
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import DISK_ERRORS
 from harness.common.interrupt import INTERRUPTED, STOPPING, exit_code, handling
+from harness.common.text import visible_line
 from harness.config.settings import require_device
 
 
@@ -52,7 +53,7 @@ def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
 
 def fail(error: object, code: int) -> int:
     """Print the error as one line on stderr; returns the exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {visible_line(str(error))}", file=sys.stderr)
     return code
 
 

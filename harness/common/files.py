@@ -7,13 +7,14 @@ import fcntl
 import hashlib
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import time
 
+from harness.common import contained
 from harness.common.errors import RunFailure
 
 # The disk's errors rather than the program's, whatever was written.
@@ -25,21 +26,6 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_tail(path: Path, size: int) -> bytes:
-    """The whole lines in the last `size` bytes of a file; empty if it can't be read.
-
-    The rest of a line that was cut is left out: it could pose as another line.
-    """
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, end - size))
-            content = file.read(end - start)
-    except OSError:
-        return b""
-    return content.partition(b"\n")[2] if start else content
 
 
 @contextmanager
@@ -55,34 +41,40 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
+def atomic_write(target: Path, inside: int = 1) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
     """A temporary file that is renamed to `target` if the block succeeds, and removed if it fails.
     No reader ever sees a partial file. After the block the content and its name are on the disk.
 
-    The temporary file is locked, so that `remove_leftovers` can tell one that is being written from
+    inside: how many of the last parts of the path may be no links (`harness.common.contained`). The
+    temporary file is locked, so that `remove_leftovers` can tell one that is being written from
     one whose process was killed. Raises RunFailure if the disk is full or read-only.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked_temporary(target) as temporary:
+        with (
+            contained.folder(target.parent, inside - 1) as folder,
+            _locked_temporary(target) as temporary,
+        ):
+            name = Path(temporary.name).name
             try:
                 yield temporary
                 temporary.flush()
                 os.fsync(temporary.fileno())
-                os.chmod(temporary.name, 0o644)
-                os.replace(temporary.name, target)
+                os.fchmod(temporary.fileno(), 0o644)
+                os.replace(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:  # which is the error to report, not what comes of it
                 with suppress(OSError):
                     temporary.close()
                 with suppress(OSError):
-                    os.unlink(temporary.name)
+                    os.unlink(name, dir_fd=folder)
                 raise
-        _sync_folder(target.parent)
+            with suppress(OSError):  # a file system that can't
+                os.fsync(folder)  # so that the new name of a file is on the disk
 
 
-def write_atomically(target: Path, content: bytes) -> None:
+def write_atomically(target: Path, content: bytes, inside: int = 1) -> None:
     """As `atomic_write`, of a content that is at hand."""
-    with atomic_write(target) as file:
+    with atomic_write(target, inside) as file:
         file.write(content)
 
 
@@ -96,7 +88,9 @@ class AppendedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with writing(path):
-            self._file = path.open("ab", buffering=0)
+            self._file = open(  # noqa: SIM115 - closed by `close`
+                path, "ab", buffering=0, opener=contained.opener
+            )
 
     def append(self, record: bytes) -> None:
         """Readers see it from here on."""
@@ -116,19 +110,18 @@ class AppendedFile:
         self._file.close()
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, inside: int = 0) -> None:
     """Remove the temporary files that killed processes left in this folder. Those that are being
     written stay."""
-    for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name):
-            with suppress(OSError):  # gone meanwhile, or not ours
-                _remove_if_abandoned(path)
+    with suppress(OSError):  # no such folder, or a link
+        for name in contained.names(folder, inside):
+            if re.fullmatch(r"\..+\.[a-z0-9_]{8}", name):
+                with suppress(OSError):  # gone meanwhile, or not ours
+                    _remove_if_abandoned(folder / name, inside + 1)
 
 
-def _remove_if_abandoned(path: Path) -> None:
-    if not stat.S_ISREG(path.lstat().st_mode):
-        return
-    with path.open("r+b") as file:
+def _remove_if_abandoned(path: Path, inside: int) -> None:
+    with open(path, "r+b", opener=partial(contained.opener, inside=inside)) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -136,7 +129,7 @@ def _remove_if_abandoned(path: Path) -> None:
         except OSError:  # a file system without locks
             if time() - os.fstat(file.fileno()).st_mtime < ABANDONED:
                 return
-        path.unlink()
+        contained.unlink(path, inside)
 
 
 def _locked_temporary(target: Path) -> tempfile._TemporaryFileWrapper[bytes]:
@@ -149,13 +142,3 @@ def _locked_temporary(target: Path) -> tempfile._TemporaryFileWrapper[bytes]:
         if os.path.exists(temporary.name):
             return temporary
         temporary.close()  # taken for a leftover before it was locked
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the new name of a file is on the disk."""
-    with suppress(OSError):  # a file system that can't
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

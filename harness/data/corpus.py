@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import math
+import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -180,10 +181,14 @@ class TextFile(Corpus):
 
     def read(self, assets: Assets) -> Text:
         try:
+            kind = self.path.stat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise UsageError(f"data.path={self.path} is a pipe or a device, not a file")
             self.path.open("rb").close()
             return Text(self.path)
-        except OSError as error:
-            raise UsageError(f"data.path={self.path} can't be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL character
+            reason = getattr(error, "strerror", error)
+            raise UsageError(f"data.path={self.path} can't be read: {reason}") from error
 
 
 class PythonDocs(Corpus):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Local(Logger):
     def open(self, folder: Path, settings: Settings, step: int) -> None:
         path = folder / self.FILE
         with writing(path):
-            if path.exists():
+            with suppress(FileNotFoundError):
                 metrics.keep_before(path, step)
             self._file = AppendedFile(path)
 

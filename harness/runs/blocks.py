@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common import contained
 from harness.common.files import write_atomically
 from harness.runs.damage import DamageError, is_finite, parse_json
 
@@ -92,7 +93,7 @@ def read(folder: Path) -> Blocks | None:
     """None if there are none: the tokenizer is lossy, or the run is older than this file. Raises
     DamageError and OSError."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+        text = contained.read_text(folder / FILE)
     except FileNotFoundError:
         return None
     document = parse_json(text, FILE)

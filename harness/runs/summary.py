@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
+from harness.common import contained
 from harness.common.files import write_atomically
 from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
@@ -155,7 +156,7 @@ class Summary(_Record):
 
 def read_summary(folder: Path) -> Summary:
     """Raises DamageError for what no run writes, and OSError if there is no file."""
-    plain = parse_json((folder / FILE).read_text(encoding="utf-8", errors="replace"), FILE)
+    plain = parse_json(contained.read_text(folder / FILE), FILE)
     if plain.get("status") not in STATUSES:
         raise DamageError(f"{FILE} has no known status ({plain.get('status')!r:.40})")
     try:

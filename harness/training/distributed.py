@@ -24,6 +24,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import Interrupt, exit_code
 from harness.config.settings import Settings
 from harness.training import launcher
+from harness.training.parent import leave_with_parent
 
 T = TypeVar("T")
 # For a process that hangs. One that dies closes its connection, which is noticed at once.
@@ -72,6 +73,7 @@ class ProcessGroup:
         if self.world_size == 1:
             yield None
             return
+        leave_with_parent()
         backend = "gloo"
         if device.type == "cuda":
             if self.local_rank >= torch.cuda.device_count():

@@ -84,7 +84,7 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
                 require_same_origin(saved, dataset, settings, folder)
                 folder.write_config(settings.dump())
             if saved is None:
-                dataset.tokenizer.save(folder.tokenizer, write_atomically)
+                dataset.tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
                 folder.write_counts(dataset.counts())
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
 
@@ -93,7 +93,10 @@ def load_dataset(settings: Settings) -> Dataset:
     """The encoded corpus. Raises UsageError if it can't be read or is too short to train on."""
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
-    dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+    assets = Assets.of(settings.assets, settings.cache)
+    if settings.resume:  # with the folder's configuration
+        assets = assets.of_stranger(settings.trust)
+    dataset = prepare(corpus, tokenizer, assets)
     require_length(dataset, settings.train.seq_len)
     try:
         tokenizer.encode(settings.eval.prompt or "")

@@ -19,6 +19,7 @@ from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
 from harness.runs.summary import Summary, status_of
 from harness.training.outcome import record_failure
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 LOG = logging.getLogger("harness")
@@ -47,6 +48,7 @@ def _runs(sweep: Path) -> list[Path]:
 def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
     """Run a job in its own folder of the sweep; returns the exit code. A failure does not stop the
     other jobs."""
+    leave_with_parent()
     print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
         settings = read_settings(cfg)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.files import write_atomically
+from harness.common.text import visible_line
 from harness.report.drawing.curves import MAX_DRAWN
 from harness.report.html import figures
 from harness.report.html.pages import render
@@ -46,6 +47,7 @@ def _page(comparison: Comparison, command: str) -> str:
         "facts": _facts(comparison),
         "level": f"{paired.LEVEL:.0%}",
         "max_drawn": MAX_DRAWN,
+        "line": visible_line,
         # Modules whose functions the templates call.
         "columns": columns, "differences": differences, "export": export, "figures": figures,
         "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
