@@ -74,11 +74,13 @@ class Best(_Record):
 
 
 class ParameterCount(_Record):
-    """Shared parameters are counted once."""
+    """Shared parameters are counted once. state: the numbers that a model keeps which counts the train
+    split in one pass, in place of taking steps; None for all others."""
 
     total: Number | None = None
     trainable: Number | None = None
     embedding: Number | None = None
+    state: Number | None = None
 
 
 class CorpusIdentity(_Record):

@@ -26,6 +26,8 @@ from harness.runs.summary import Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
+from harness.training.counting import Counter
+from harness.training.meta import meta_model
 from harness.training.parameter_groups import unmarked_line
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
@@ -44,7 +46,12 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     currency, total = plan.budget
     rows = plan.batch_size * plan.accumulate
     schedule = settings.build("schedule", Schedule, total=total)
-    trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
+    trainer: Trainer | Counter
+    if meta_model(settings).fit is not None:  # one pass over train in place of steps
+        trainer = Counter(settings, tokenizer.vocab_size, compute)
+        currency, total = "steps", 1
+    else:
+        trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
     if line := unmarked_line(trainer.model):
@@ -91,16 +98,19 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 break
 
             started = perf_counter()
-            if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
-                if not progress.frozen:
-                    trainer.recompute_batch_norm(_extra_inputs(context))
-                    progress.frozen = True
-                batch_norm.freeze(trainer.model)
-            batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
-            context.on_batch(step, batch)
-            targets = trainer.step(batch, schedule(spent), row, observer.update)
-            if step == 0:
-                report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
+            if isinstance(trainer, Counter):
+                targets = trainer.fit(dataset.train.ids)
+            else:
+                if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                    if not progress.frozen:
+                        trainer.recompute_batch_norm(_extra_inputs(context))
+                        progress.frozen = True
+                    batch_norm.freeze(trainer.model)
+                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                context.on_batch(step, batch)
+                targets = trainer.step(batch, schedule(spent), row, observer.update)
+                if step == 0:
+                    report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, tokenizer.token_bytes)
             recorder.log(row)
             progress.seconds += perf_counter() - started
