@@ -140,13 +140,13 @@ class KneserNey(nn.Module):
                 ends_G = torch.empty_like(longer_G)
                 ends_G[own_N] = ranks_N[1:]
                 before_G = ends_G.bincount(minlength=len(keys_G))
-                before_G[ranks_N[0]] += 1  # the start of the text
+                before_G[ranks_N[:1]] += 1  # the start of the text
                 self.tables[length - 1].set(keys_G, before_G)
             keys_G, counts_G, ranks_N = longer_G, longer_counts_G, own_N
         table.set(keys_G, counts_G)
 
     def forward(self, contexts: Tensor) -> Tensor:
-        contexts_NC = contexts.reshape(-1, contexts.shape[-1])
+        contexts_NC = contexts.flatten(0, -2)
         lowest, *higher = self.tables
         p_NV = lowest.discounts.new_zeros(len(contexts_NC), self.vocab_size)
         left_N = p_NV.new_ones(len(contexts_NC))  # to the orders below
@@ -161,7 +161,7 @@ class KneserNey(nn.Module):
         if len(lowest.keys):
             _, tokens_F, share_F, own_1 = lowest.followers(lowest.keys.new_zeros(1), self.vocab_size)
             p_V = (own_1 * p_V).index_add(0, tokens_F, share_F)
-        return (p_NV + left_N[:, None] * p_V).log().reshape(*contexts.shape[:-1], -1)
+        return (p_NV + left_N[:, None] * p_V).log().reshape(*contexts.shape[:-1], self.vocab_size)
 
 
 def discounts(counts_G: Tensor) -> tuple[float, float, float]:

@@ -1,0 +1,53 @@
+"""The n-gram's closed forms and mutants; its probabilities have theirs in tests/zoo/test_ngram.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.zoo_models import Mutant
+from zoo.language_model import Cache, LanguageModel
+
+
+def parameters(node: dict[str, Any], V: int) -> int:
+    return 0
+
+
+def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
+    return 0  # look-ups
+
+
+def _declares_order(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.receptive_field = model.order
+
+
+def _past_too_short(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = model.features
+
+    def forgetful(ids: Tensor, cache: Cache | None = None) -> Tensor:
+        if cache is not None:
+            cache.tensors["past"] = cache.tensors["past"][:, -(model.order - 3) :]
+        return features(ids, cache)
+
+    model.features = forgetful  # type: ignore[method-assign]
+
+
+def _unsaved(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in model.head.tables:
+        table.register_buffer("discounts", table.discounts, persistent=False)
+
+
+def _sees_the_next(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = model.features
+    model.features = lambda ids, cache=None: features(ids, cache).roll(-1, 1)  # type: ignore
+
+
+MUTANTS = [
+    Mutant("declares one token more", "receptive_field", "ngram", _declares_order),
+    Mutant("the past too short", "split", "ngram", _past_too_short),
+    Mutant("discounts are not saved", "saving", "ngram", _unsaved),
+    Mutant("contexts that end one token late", "causality", "ngram", _sees_the_next),
+]
