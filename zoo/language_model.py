@@ -65,8 +65,8 @@ class LanguageModel(nn.Module):
     streams: tuple[str, ...] = ("",)
     """The submodules with a residual stream of their own; "": the whole model."""
     fit: Callable[[Tensor], None] | None = None
-    """Optional: count a text, (N,) ids, in place of training steps. The counts are buffers, and there
-    are no parameters."""
+    """Optional: count a text, (N,) ids, in place of training steps. The counts are buffers, and
+    there are no parameters."""
 
     def forward(
         self, ids_BT: Tensor, cache: Cache | None = None, *, return_features: bool = False

@@ -74,8 +74,8 @@ class Best(_Record):
 
 
 class ParameterCount(_Record):
-    """Shared parameters are counted once. state: the numbers that a model keeps which counts the train
-    split in one pass, in place of taking steps; None for all others."""
+    """Shared parameters are counted once. state: how many numbers a model keeps that counts the
+    train split in one pass, in place of taking steps; None for all others."""
 
     total: Number | None = None
     trainable: Number | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
@@ -17,7 +18,7 @@ from harness.training.guards import Guard
 from harness.training.meta import meta_model
 from zoo.language_model import LanguageModel
 
-# Settings of how steps are taken, each with the value that leaves it out. Budgets, batches, optimizer
+# Settings of how steps are taken, each with the value that leaves it out. Budget, batches, rates
 # and schedule are not among them: a comparison gives all its models the same.
 UNUSED: dict[str, Any] = {
     "positions": "all",
@@ -40,7 +41,7 @@ class Counter:
         self.guard = Guard()
         self._device = compute.device
 
-    def fit(self, ids: Ids) -> Ids:
+    def fit(self, ids: Ids) -> NDArray[np.integer]:
         """Count a text, (N,); returns the ids that were predicted."""
         assert self.model.fit is not None, "the model takes steps"
         self.model.fit(torch.from_numpy(np.asarray(ids).astype(np.int64)).to(self._device))
@@ -71,6 +72,6 @@ def require_steps(settings: Settings) -> None:
     """Raises UsageError for a model that takes none."""
     if meta_model(settings).fit is not None:
         raise UsageError(
-            f"model={settings.names.model} counts, in one pass over train: it has none of the training "
-            "steps that this command is about"
+            f"model={settings.names.model} counts, in one pass over train: it has none of the "
+            "training steps that this command is about"
         )

@@ -38,7 +38,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_its_one_step_is_a_pass_over_train(counted: Path) -> None:
-    """Whatever the budget of 8 steps: the last row is that of a model that has read all of train."""
+    """Whatever the budget of 8 steps: the last row is of a model that has read all of train."""
     size = len(TEXT.encode())
     found = summary(counted)
     first, last = rows(counted)

@@ -17,7 +17,7 @@ import zoo.ngram as module
 from harness.compute.device import Compute
 from harness.evaluation.score import token_nats
 from tests.zoo_models import COUNTED, NAMES, node, random_ids, weightless
-from zoo.ngram import KneserNey, NGram, Table
+from zoo.ngram import Followers, KneserNey, NGram, Table
 
 START = -1  # before the first token
 
@@ -108,7 +108,7 @@ def test_texts_too_short_for_their_order(text: list[int]) -> None:
 
 def test_the_discounts_are_of_all_kinds() -> None:
     """Else the parity would be that of the fallback alone."""
-    tables = fitted(skewed(2000, 9), 8, 9).head.tables
+    tables = fitted(skewed(2000, 9), 8, 9).head.orders
     fallback = [tuple(table.discounts[1:].tolist()) == module.FALLBACK for table in tables]
     assert {*fallback} == {True, False}
     assert module.discounts(torch.tensor([1] * 4 + [2] * 2 + [3] + [4])) == (0.5, 1.25, 1.0)
@@ -135,7 +135,7 @@ def test_order_8_of_a_large_vocabulary_does_not_overflow() -> None:
     for at in range(59):
         expected = exact.p(text[at + 1], tuple(text[: at + 1]))
         assert log_p_TV[at, text[at + 1]].exp().item() == pytest.approx(expected, abs=1e-12)
-    assert all(table.keys.max() < len(text) * vocab_size for table in model.head.tables)
+    assert all(table.keys.max() < len(text) * vocab_size for table in model.head.orders)
 
 
 def test_unfitted_it_is_uniform_and_fitted_again_it_forgets() -> None:
@@ -155,10 +155,10 @@ def _raw_counts(patch: pytest.MonkeyPatch) -> None:
     plain = KneserNey.fit
 
     def fit(head: KneserNey, ids_N: torch.Tensor) -> None:
-        for length in range(len(head.tables)):
+        for length in range(len(head.orders)):
             alone = KneserNey(head.vocab_size, length + 1).double()
             plain(alone, ids_N)
-            head.tables[length].set(alone.tables[-1].keys, alone.tables[-1].counts)
+            head.orders[length].set(alone.orders[-1].keys, alone.orders[-1].counts)
 
     patch.setattr(KneserNey, "fit", fit)
 
@@ -167,9 +167,9 @@ def _no_interpolation(patch: pytest.MonkeyPatch) -> None:
     """Lower orders only where a context was never seen."""
     followers = Table.followers
 
-    def alone(*arguments: object) -> tuple[torch.Tensor, ...]:
+    def alone(*arguments: object) -> Followers:
         rows_F, tokens_F, share_F, left_N = followers(*arguments)
-        return rows_F, tokens_F, share_F, left_N * (left_N == 1)
+        return Followers(rows_F, tokens_F, share_F, left_N * (left_N == 1))
 
     patch.setattr(Table, "followers", alone)
 
@@ -196,8 +196,8 @@ def test_the_parity_notices(mutate: object, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_figures_of_tiny_shakespeare(assets: Path) -> None:
-    """Independent figures, in nats a character on validation and test: they use the unigram's formula
-    beyond its range (a D2 of -1.6) and score the first character, which moves them by 7e-5."""
+    """Independent figures, in nats a character on validation and test. They use the unigrams'
+    formula beyond its range (a D2 of -1.6) and score the first character: that adds up to 7e-5."""
     text = np.frombuffer((assets / "tiny_shakespeare.txt").read_bytes(), dtype=np.uint8)
     found, ids = np.unique(text, return_inverse=True)
     train, val, test = np.split(ids, [892_315, 1_003_854])

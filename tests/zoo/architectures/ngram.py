@@ -1,11 +1,10 @@
-"""The n-gram's closed forms and mutants; its probabilities have theirs in tests/zoo/test_ngram.py."""
+"""The n-gram's closed forms and mutants; tests/zoo/test_ngram.py has those of its probabilities."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from tests.zoo_models import Mutant
@@ -36,7 +35,7 @@ def _past_too_short(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _unsaved(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in model.head.tables:
+    for table in model.head.orders:
         table.register_buffer("discounts", table.discounts, persistent=False)
 
 
