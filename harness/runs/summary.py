@@ -83,6 +83,14 @@ class ParameterCount(_Record):
     state: Number | None = None
 
 
+class Compressed(_Record):
+    """The test text by a compressor that knows the train text. window: how far back it looks, in
+    bytes."""
+
+    bits_per_byte: Number
+    window: Number
+
+
 class CorpusIdentity(_Record):
     """sha256: of the whole text. split: the shares of train, validation and test."""
 
@@ -106,7 +114,8 @@ class LostText(_Record):
 
 class Summary(_Record):
     """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
-    validation or test text. causal: no score depends on later tokens."""
+    validation or test text. causal: no score depends on later tokens. compressors: of the text, in
+    the run of a model that counts."""
 
     status: Status
     data: str | None = None
@@ -126,6 +135,7 @@ class Summary(_Record):
     val: Scored | None = None
     test: Scored | None = None
     best: Best | None = None
+    compressors: dict[str, Compressed] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None

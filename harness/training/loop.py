@@ -17,6 +17,7 @@ from harness.data.batches import draw_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
+from harness.evaluation.compressors import compress_test
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.runs import samples
@@ -50,6 +51,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     if meta_model(settings).fit is not None:  # one pass over train in place of steps
         trainer = Counter(settings, tokenizer.vocab_size, compute)
         currency, total = "steps", 1
+        report("the model counts: one pass over train, whatever the budget, batches and rates")
     else:
         trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
@@ -125,6 +127,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         test = _score(context, evaluated, dataset.test)
         context.summary.test = Scored.of(test.summary())
         write_test_blocks(context.folder.path, dataset, test)
+        if isinstance(trainer, Counter):  # it is the floor, and so are they
+            context.summary.compressors = compress_test(dataset)
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:

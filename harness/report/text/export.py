@@ -9,10 +9,18 @@ from collections.abc import Iterable, Sequence
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import adjacent_pairs
+from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, columns, rank
+from harness.report.text.columns import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    REFERENCES_NOTE,
+    columns,
+    rank,
+    reference_cells,
+)
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import headlines, notes
+from harness.report.text.verdict import floor_lines, headlines, notes
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
@@ -22,6 +30,7 @@ GROUP_NUMBERS = {
     "val bits per byte": "val.bits_per_byte",
     "val nats per token": "val.nats_per_token",
     "parameters": "parameters",
+    "counts": "state",
     "FLOPs per token": "flops_per_token",
     **COSTS,
 }
@@ -47,11 +56,16 @@ def markdown(comparison: Comparison) -> str:
             [f"{column.header} {column.unit}".strip() for column in shown],
             ["---" if column.is_text else "---:" for column in shown],
             *([column.read(group)[0] for column in shown] for group in groups),
+            *([] if lossy else [reference_cells(each, shown) for each in references(groups)]),
         ]
         if lossy:
             parts.append(f"Not ranked ({LOSSY_NOTE}):")
         parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
     parts.append(MEANS_NOTE)
+    if references(comparison.ranked):
+        parts.append(REFERENCES_NOTE)
+    if comparison.ranked:
+        parts += floor_lines(comparison)
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {sentence(pair)}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -70,7 +84,12 @@ def csv_table(comparison: Comparison) -> str:
             yield from (spread.mean, spread.std) if spread else (None, None)
 
     ranked = [line(group, rank(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
-    return _csv([heads, *ranked, *(line(group, "") for group in comparison.lossy)])
+    others = [line(group, "") for group in comparison.lossy]
+    others += [
+        ["", each.label, "", "", each.data, "", each.score, *[None] * (len(heads) - 7)]
+        for each in references(comparison.ranked)
+    ]
+    return _csv([heads, *ranked, *others])
 
 
 def csv_runs(records: Sequence[RunRecord]) -> str:
