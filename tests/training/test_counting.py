@@ -47,6 +47,7 @@ def test_its_one_step_is_a_pass_over_train(counted: Path) -> None:
     assert found["train"]["bytes"] == pytest.approx(TRAIN_SHARE * size, abs=4)
     assert found["train"]["flops"] == found["flops_per_token"] == 0
     assert (found["best"]["step"], found["receptive_field"]) == (1, 3)
+    assert 0 < found["compressors"]["xz -9e"]["bits_per_byte"] < 3
 
 
 def test_its_counts_are_its_state(counted: Path) -> None:

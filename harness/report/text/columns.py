@@ -11,8 +11,8 @@ from harness.report.statistics.floor import Reference
 from harness.report.text.format import human, one_line, score, seconds
 
 REFERENCES_NOTE = (
-    "Compressors: bits of the test text given train, compress(train + test) − compress(train). "
-    "Their window is how far back they look."
+    "Compressors: bits of the test text given train, compress(train + test) − compress(train); in "
+    "brackets how far back they look."
 )
 LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
 MEANS_NOTE = (
@@ -88,14 +88,13 @@ def _size(group: Group) -> tuple[str, float | str]:
 
 def _tokens(group: Group) -> tuple[str, float | str]:
     text, key = _number("training", "tokens", "train.tokens").read(group)
-    return f"{text}, one pass" if group.is_floor else text, key
+    return "one pass" if group.is_floor else text, key
 
 
 def reference_cells(reference: Reference, shown: Sequence[Column]) -> list[str]:
     """The cells of a compressor: its name, its data and its test score."""
-    window = f"{human(reference.window)}B"
     known = {
-        "model": f"{one_line(reference.label)} (window {window})",
+        "model": f"{one_line(reference.label)} ({human(reference.window)}B)",
         "data": reference.data,
         "test": f"{reference.score:.3f}",
     }
