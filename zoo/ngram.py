@@ -11,7 +11,8 @@ all contexts of a call.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,14 @@ class NGram(LanguageModel):
     def fit(self, ids_N: Tensor) -> None:
         """Count a text, (N,) ids. Forgets what was counted before."""
         self.head.fit(ids_N)
+
+    def resize(self, saved: Mapping[str, Tensor]) -> None:
+        limit = self.vocab_size
+        for number, table in enumerate(self.head.orders):
+            at = f"head.tables.{number}."
+            keys_G = saved[f"{at}keys"]
+            table.resize(keys_G, saved[f"{at}counts"], saved[f"{at}discounts"], limit)
+            limit = len(keys_G) * self.vocab_size
 
     def init_cache(self, batch_size: int) -> Cache:
         return Cache({"past": torch.zeros(batch_size, 0, dtype=torch.int64)})
@@ -122,14 +131,21 @@ class Table(nn.Module):
         shares_F = (counts_F - taken_F) / total_N[rows_F]
         return Followers(rows_F, self.keys[grams_F] % vocab_size, shares_F, left_N)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any
-    ) -> None:
-        """Take the saved sizes: the fitted text decides them."""
-        for name in ("keys", "counts"):
-            if isinstance(saved := state_dict.get(prefix + name), Tensor) and saved.dim() == 1:
-                setattr(self, name, torch.empty_like(saved, device=self.keys.device))
-        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
+    def resize(self, keys_G: Tensor, counts_G: Tensor, discounts: Tensor, limit: int) -> None:
+        """Make room for saved n-grams, whose keys are below `limit`. Raises ValueError for values
+        that no text gives."""
+        highest = torch.arange(4, device=discounts.device)
+        sound = keys_G.dim() == counts_G.dim() == 1 and len(keys_G) == len(counts_G)
+        sound = sound and discounts.shape == (4,) and not keys_G.is_floating_point()
+        sound = sound and bool(
+            (keys_G.diff() > 0).all()
+            and ((keys_G >= 0) & (keys_G < limit) & (counts_G >= 1)).all()
+            and ((discounts >= 0) & (discounts <= highest)).all()
+        )
+        if not sound:
+            raise ValueError("the n-grams are not those of a text")
+        self.keys = self.keys.new_zeros(len(keys_G))
+        self.counts = self.counts.new_zeros(len(keys_G))
 
 
 class KneserNey(nn.Module):
@@ -138,12 +154,12 @@ class KneserNey(nn.Module):
     def __init__(self, vocab_size: int, order: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self._tables = nn.ModuleList(Table() for _ in range(order))
+        self.tables = nn.ModuleList(Table() for _ in range(order))
 
     @property
     def orders(self) -> list[Table]:
         """The tables, of order 1 first."""
-        return cast(list[Table], list(self._tables))
+        return cast(list[Table], list(self.tables))
 
     def fit(self, ids_N: Tensor) -> None:
         """Count the n-grams of every order; below the highest, the different tokens before them."""

@@ -13,6 +13,7 @@ from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.data.encoded import Ids
+from harness.runs.restore import load_weights
 from harness.training.distributed import ProcessGroup
 from harness.training.guards import Guard
 from harness.training.meta import meta_model
@@ -53,7 +54,7 @@ class Counter:
         return {"model": self.model.state_dict(), "optimizer": {}, "scaler": {}, "guard": guard}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+        load_weights(self.model, state["model"], "model")
 
 
 def require_countable(settings: Settings, processes: ProcessGroup) -> None:

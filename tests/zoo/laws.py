@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from harness.compute.device import Compute
 from harness.evaluation import score as metrics
+from harness.runs.restore import load_weights
 from tests.zoo_models import VOCAB, Make, length, random_ids
 from zoo.language_model import LanguageModel
 
@@ -176,7 +177,7 @@ def saving(make: Make) -> None:
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    other.load_state_dict(torch.load(file, weights_only=True))
+    load_weights(other, torch.load(file, weights_only=True), "model")
     ids = random_ids(2, length(model))
     assert torch.equal(model(ids), other(ids))
 

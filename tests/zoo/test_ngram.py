@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 import zoo.ngram as module
 from harness.compute.device import Compute
 from harness.evaluation.score import token_nats
+from harness.runs.restore import load_weights
 from tests.zoo_models import COUNTED, NAMES, node, random_ids, weightless
 from zoo.ngram import Followers, KneserNey, NGram, Table
 
@@ -144,6 +145,34 @@ def test_unfitted_it_is_uniform_and_fitted_again_it_forgets() -> None:
     model = fitted(skewed(300, 5), 3, 5)
     model.fit(torch.tensor(skewed(200, 5, seed=1)))
     assert torch.equal(model(ids), fitted(skewed(200, 5, seed=1), 3, 5)(ids))
+
+
+def state() -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in fitted(skewed(300, 5), 3, 5).state_dict().items()}
+
+
+WRONG: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "keys out of order": ("head.tables.1.keys", lambda keys: keys.flip(0)),
+    "a key twice": ("head.tables.2.keys", lambda keys: keys.index_fill(0, torch.tensor(1), 0)),
+    "a token that is none": ("head.tables.0.keys", lambda keys: keys + 1),
+    "a context that is none": ("head.tables.1.keys", lambda keys: keys + 5 * 5),
+    "a negative key": ("head.tables.0.keys", lambda keys: keys - 1),
+    "a count of zero": ("head.tables.2.counts", lambda counts: counts - 1),
+    "a count too few": ("head.tables.2.counts", lambda counts: counts[1:]),
+    "a discount above its count": ("head.tables.1.discounts", lambda d: d + 2),
+    "NaN": ("head.tables.1.discounts", lambda d: d * math.nan),
+    "no vector": ("head.tables.1.keys", lambda keys: keys[None]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_saved_state_that_no_text_gives_is_refused(name: str) -> None:
+    key, change = WRONG[name]
+    load_weights(NGram(5, 3).double(), state(), "model")
+    changed = state()
+    changed[key] = change(changed[key])
+    with pytest.raises(ValueError, match="the n-grams are not those of a text"):
+        load_weights(NGram(5, 3).double(), changed, "model")
 
 
 def _one_discount(patch: pytest.MonkeyPatch) -> None:
