@@ -5,8 +5,8 @@ Kneser & Ney, "Improved backing-off for M-gram language modeling" (1995); modifi
 Chen & Goodman, "An empirical study of smoothing techniques for language modeling" (Harvard
 TR-10-98, 1998), section 3, with three discounts for each order from the counts of counts (eq. 26).
 
-N positions, C contexts of a position (one for each length), G n-grams of one order, F followers of
-all contexts of a call.
+N positions, C contexts of a position (one for each length), P past ids, G n-grams of one order,
+F followers of all contexts of a call.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class NGram(LanguageModel):
             limit = len(keys_G) * self.vocab_size
 
     def init_cache(self, batch_size: int) -> Cache:
-        return Cache({"past": torch.zeros(batch_size, 0, dtype=torch.int64)})
+        """The last order - 2 ids; -1, which no n-gram has, where there is none yet."""
+        past_BP = torch.full((batch_size, max(0, self.order - 2)), -1, dtype=torch.int64)
+        return Cache({"past": past_BP})
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """The ranks of the contexts of 1 to order - 1 tokens that end at each position, (B, T, C)
@@ -65,8 +67,9 @@ class NGram(LanguageModel):
         self.advance(ids_BT, cache)
         present = ids_BT.shape[1]
         if cache is not None:
-            ids_BT = torch.cat([cache.tensors["past"].to(ids_BT.device), ids_BT], dim=1)
-            cache.tensors["past"] = ids_BT[:, max(0, ids_BT.shape[1] - self.order + 2) :]
+            past_BP = cache.tensors["past"].to(ids_BT.device)
+            ids_BT = torch.cat([past_BP, ids_BT], dim=1)
+            cache.tensors["past"] = ids_BT[:, present:]
         ranks_BT = torch.zeros_like(ids_BT)  # of the empty context
         contexts = [ids_BT.new_empty(*ids_BT.shape, 0)[:, -present:]]
         for length, table in enumerate(self.head.orders[:-1]):
