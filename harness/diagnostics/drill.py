@@ -32,6 +32,7 @@ from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
 from harness.training.counting import require_steps
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 # A training of a minute, unless overridden.
@@ -166,6 +167,7 @@ def _redirected(target: Target, overrides: list[str], folder: Path) -> None:
     with (folder / "output.txt").open("a") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
+    leave_with_parent()
     target(overrides, folder)
 
 

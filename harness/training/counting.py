@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.encoded import Ids
 from harness.runs.restore import load_weights
 from harness.training.distributed import ProcessGroup
 from harness.training.guards import Guard
-from harness.training.meta import meta_model
 from zoo.language_model import LanguageModel
 
 # Settings of how steps are taken, each with the value that leaves it out. Budget, batches, rates

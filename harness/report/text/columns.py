@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.report.records.groups import Group, Reader, Spread, lossy_score, ranking_score, reader
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.floor import Reference
-from harness.report.text.format import human, one_line, score, seconds
+from harness.report.text.format import human, score, seconds
 
 REFERENCES_NOTE = (
     "Compressors: bits of the test text given train, compress(train + test) − compress(train); in "
@@ -94,7 +94,7 @@ def _tokens(group: Group) -> tuple[str, float | str]:
 def reference_cells(reference: Reference, shown: Sequence[Column]) -> list[str]:
     """The cells of a compressor: its name, its data and its test score."""
     known = {
-        "model": f"{one_line(reference.label)} ({human(reference.window)}B)",
+        "model": f"{reference.label} ({human(reference.window)}B)",
         "data": reference.data,
         "test": f"{reference.score:.3f}",
     }
