@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-Announce = Callable[[str, int], int]
-"""Called with a call's name and the bytes to be written; returns how many of them may be written.
-May raise OSError."""
+Announce = Callable[[str, int, int], int]
+"""Called with a call's name, and for a write with the number of bytes and the file's descriptor;
+returns how many of the bytes may be written. May raise OSError."""
 
 CHANGES = (
     *("fsync", "replace", "rename", "unlink", "remove", "rmdir", "mkdir", "link", "symlink"),
@@ -30,15 +30,15 @@ def watch(announce: Announce) -> None:
     plain_write = os.write
 
     def write(descriptor: int, data: Any) -> int:
-        return plain_write(descriptor, memoryview(data)[: announce("write", len(data))])
+        return plain_write(descriptor, memoryview(data)[: announce("write", len(data), descriptor)])
 
     class Raw(io.FileIO):
         def write(self, data: Any) -> int:
             view = memoryview(data).cast("B")
-            return super().write(view[: announce("write", len(view))])
+            return super().write(view[: announce("write", len(view), self.fileno())])
 
         def truncate(self, size: int | None = None) -> int:
-            announce("truncate", 0)
+            announce("truncate", 0, -1)
             return super().truncate(size)
 
     plain_open = io.open
@@ -50,7 +50,7 @@ def watch(announce: Announce) -> None:
     ) -> Any:  # fmt: skip
         if not set(mode) & set("wax+"):
             return plain_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        announce("open", 0)
+        announce("open", 0, -1)
         raw = Raw(file, mode.replace("b", "").replace("t", ""), closefd, opener)
         if buffering == 0:
             return raw
@@ -69,7 +69,7 @@ def _wrap(name: str, announce: Announce) -> None:
     plain = getattr(os, name)
 
     def announced(*arguments: Any, **named: Any) -> Any:
-        announce(name, 0)
+        announce(name, 0, -1)
         return plain(*arguments, **named)
 
     setattr(os, name, announced)

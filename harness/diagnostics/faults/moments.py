@@ -1,4 +1,4 @@
-"""Moments of a command: the n-th change of a file, or the n-th call of a function, within one of its
+"""Moments of a command: the n-th change of a file, or the n-th call of a function, in one of its
 phases. A rehearsal counts them; later lives are killed at one."""
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Clock:
                 _replace(name, functools.partial(self._timed, phase))
         files.watch(self._change)
 
-    def _change(self, call: str, size: int) -> int:
+    def _change(self, call: str, size: int, descriptor: int) -> int:
         if self._dying or self._comes("files"):
             half = self._moment and self._moment.torn and call == "write" and size > 1
             if self._dying or not half:

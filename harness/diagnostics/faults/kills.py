@@ -1,0 +1,55 @@
+"""Kills at every kind of moment: a command that is killed and given again ends as if left alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.diagnostics.faults.life import live
+from harness.diagnostics.faults.moments import PHASES, WHOLE, Clock, Moment
+from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
+from harness.diagnostics.faults.tries import Attempt, Result
+
+TORN, AGAIN = 0.3, 0.25  # how often a write is torn, and the next life killed, too
+
+
+def attempts(
+    tries: int, seed: int, folder: Path, settings: tuple[str, ...]
+) -> Callable[[int], Attempt]:
+    """The `number`-th try, from its number: every phase of every scenario in its turn."""
+    counted = scenarios(folder, settings)
+    places = [
+        (scenario, phase, unit)
+        for scenario, counts in counted.items()
+        for phase in (*PHASES, WHOLE)
+        for unit in ("files", "calls")
+        if counts[phase, unit] and (phase, unit) != (WHOLE, "calls")
+    ]
+
+    def attempt(number: int) -> Attempt:
+        choice = random.Random(f"{seed} {number}")
+        scenario, phase, unit = places[number % len(places)]
+        counts = counted[scenario]
+        torn = unit == "files" and choice.random() < TORN
+        moments = [Moment(phase, unit, choice.randint(1, counts[phase, unit]), torn)]
+        if choice.random() < AGAIN:
+            moments.append(Moment(WHOLE, "files", choice.randint(1, counts[WHOLE, "files"])))
+        return lambda folder: killed(scenario, folder, moments)
+
+    return attempt
+
+
+def killed(scenario: Scenario, folder: Path, moments: list[Moment]) -> Result:
+    """Kill the command at each moment, one life after another, then let it end."""
+    scenario.prepare(folder)
+    lives = []
+    for moment in moments:
+        lives.append(live(scenario.command(folder), Clock(moment).start))
+        if not lives[-1].killed:
+            break
+    kills = sum(life.killed for life in lives)
+    if lives[-1].killed:
+        lives.append(live(scenario.command(folder)))
+    what = "; then ".join(map(str, moments))
+    return verdict(scenario, folder, lives, f"{scenario.name}: {moments[0].phase}", what, kills)
