@@ -63,15 +63,20 @@ def live(
 ) -> Life:
     """Run `python -m argv[0] …` in a fork. before, after: called there, around the command."""
 
-    def command() -> None:
-        sys.argv = [f"{argv[0].rpartition('.')[2]}.py", *argv[1:]]
+    def work() -> None:
         before()
         try:
-            runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+            run_command(argv)
         finally:
             after()
 
-    return forked(command, time_limit)
+    return forked(work, time_limit)
+
+
+def run_command(argv: Sequence[str]) -> None:
+    """`python -m argv[0] …`, in this process. Raises SystemExit."""
+    sys.argv = [f"{argv[0].rpartition('.')[2]}.py", *argv[1:]]
+    runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 
 
 def forked(work: Callable[[], None], time_limit: float = TIME_LIMIT) -> Life:
