@@ -8,7 +8,6 @@ import json
 import os
 import random
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from harness.diagnostics import comparison
 from harness.diagnostics.faults import files
 from harness.diagnostics.faults.life import Life, live
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
-from harness.diagnostics.faults.tries import Attempt, Result
+from harness.diagnostics.faults.tries import Attempt, Options, Result
 from harness.runs import checkpoint, summary
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 
@@ -54,26 +53,24 @@ def used_bytes(folder: Path) -> int:
     return total
 
 
-def attempts(
-    tries: int, seed: int, folder: Path, settings: tuple[str, ...]
-) -> Callable[[int], Attempt]:
-    """The `number`-th try, from its number: disks that are full, and files that may not grow."""
-    chosen = list(scenarios(folder, settings))
+def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
+    """The tries by their number: disks that are full, and files that may not grow."""
+    chosen = list(scenarios(folder, options.settings))
     largest = {
         scenario: max(path.stat().st_size for path in scenario.whole.rglob("*"))
         for scenario in chosen
     }
 
     def attempt(number: int) -> Attempt:
-        choice = random.Random(f"{seed} {number}")
+        choice = random.Random(f"{options.seed} {number}")
         scenario = chosen[number % len(chosen)]
         if number // len(chosen) % 2:
             limit = int(largest[scenario] ** choice.uniform(0, 1.02))
-            return lambda folder: without_room(scenario, folder, limit, "file size")
+            return lambda folder: [without_room(scenario, folder, limit, "file size")]
         share = choice.uniform(0, 1.2)
-        return lambda folder: without_room(scenario, folder, share, "disk")
+        return lambda folder: [without_room(scenario, folder, share, "disk")]
 
-    return attempt
+    return {number: attempt(number) for number in range(options.tries)}
 
 
 def without_room(scenario: Scenario, folder: Path, size: float, kind: str) -> Result:

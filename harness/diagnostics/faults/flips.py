@@ -7,13 +7,13 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.diagnostics.faults.life import Life, forked, live, run_command
 from harness.diagnostics.faults.moments import WHOLE, Clock, Moment
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
-from harness.diagnostics.faults.tries import Attempt, Result
+from harness.diagnostics.faults.tries import Attempt, Options, Result
 
 KINDS = ("finished", "extended", "killed", "cache")
 """What the flipped file belongs to: a finished run that is read; one that is extended; a killed run
@@ -25,11 +25,9 @@ READERS = (
 )
 
 
-def attempts(
-    tries: int, seed: int, folder: Path, settings: tuple[str, ...]
-) -> Callable[[int], Attempt]:
-    """The `number`-th try, from its number: each kind of file in its turn."""
-    counted = scenarios(folder, settings, ("fresh", "extended"))
+def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
+    """The tries by their number: each kind of file in its turn."""
+    counted = scenarios(folder, options.settings, ("fresh", "extended"))
     fresh, extended = counted
     killed = folder / "killed"
     moment = Moment(WHOLE, "files", counted[fresh][WHOLE, "files"] * 3 // 4)
@@ -43,7 +41,7 @@ def attempts(
     ]
 
     def attempt(number: int) -> Attempt:
-        choice = random.Random(f"{seed} {number}")
+        choice = random.Random(f"{options.seed} {number}")
         kind, path = places[number % len(places)]
         begun = killed if kind == "killed" else fresh.whole
 
@@ -59,9 +57,9 @@ def attempts(
             life = live(scenario.command(folder))
             return _judged_training(scenario, folder, life, path, group, what)
 
-        return flipped
+        return lambda folder: [flipped(folder)]
 
-    return attempt
+    return {number: attempt(number) for number in range(options.tries)}
 
 
 def flip(path: Path, choice: random.Random) -> str:
@@ -114,8 +112,8 @@ def _judged_training(
 
 def _names(path: Path, lines: Sequence[str]) -> bool:
     """Whether a line names the file, or the folder that holds it, or is an error."""
-    names = (path.name.removesuffix(".sha256"), f"{path.parent.name}/")
-    names += ("error: ", f"in {path.parent.name}")
+    name, folder = path.name.removesuffix(".sha256"), path.parent.name
+    names = (name, f"{folder}/", f"in {folder}", "error: ")
     return any(name in line for line in lines for name in names)
 
 

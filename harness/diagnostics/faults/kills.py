@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 from harness.diagnostics.faults.life import live
 from harness.diagnostics.faults.moments import PHASES, WHOLE, Clock, Moment
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
-from harness.diagnostics.faults.tries import Attempt, Result
+from harness.diagnostics.faults.tries import Attempt, Options, Result
 
 TORN, AGAIN = 0.3, 0.25  # how often a write is torn, and the next life killed, too
 
 
-def attempts(
-    tries: int, seed: int, folder: Path, settings: tuple[str, ...]
-) -> Callable[[int], Attempt]:
-    """The `number`-th try, from its number: every phase of every scenario in its turn."""
-    counted = scenarios(folder, settings)
+def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
+    """The tries by their number: every phase of every scenario in its turn."""
+    counted = scenarios(folder, options.settings)
     places = [
         (scenario, phase, unit)
         for scenario, counts in counted.items()
@@ -28,16 +25,16 @@ def attempts(
     ]
 
     def attempt(number: int) -> Attempt:
-        choice = random.Random(f"{seed} {number}")
+        choice = random.Random(f"{options.seed} {number}")
         scenario, phase, unit = places[number % len(places)]
         counts = counted[scenario]
         torn = unit == "files" and choice.random() < TORN
         moments = [Moment(phase, unit, choice.randint(1, counts[phase, unit]), torn)]
         if choice.random() < AGAIN:
             moments.append(Moment(WHOLE, "files", choice.randint(1, counts[WHOLE, "files"])))
-        return lambda folder: killed(scenario, folder, moments)
+        return lambda folder: [killed(scenario, folder, moments)]
 
-    return attempt
+    return {number: attempt(number) for number in range(options.tries)}
 
 
 def killed(scenario: Scenario, folder: Path, moments: list[Moment]) -> Result:

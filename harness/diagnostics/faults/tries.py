@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -17,7 +18,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from harness.common.errors import RunFailure
+from harness.common.errors import RunFailure, UsageError
+from harness.diagnostics.faults.life import preload
 
 HARMLESS = ("equal", "noticed")
 VERDICTS = (*HARMLESS, "loss", "silence", "leftover", "traceback", "hang")
@@ -46,31 +48,46 @@ class Result:
 
 
 class Known(NamedTuple):
-    """A fault that is known to remain. pattern: of its line."""
+    """A fault that is known to remain: it is listed, and fails no drill. pattern: of its line."""
 
     pattern: str
     reason: str
 
 
-Attempt = Callable[[Path], Result]
-"""One try, in an empty folder."""
+KNOWN: tuple[Known, ...] = ()
 
 
-def run_tries(attempts: Mapping[int, Attempt], folder: Path, jobs: int, unit: str) -> list[Result]:
+@dataclass(frozen=True)
+class Options:
+    """tries: their number. seed: of all that is drawn. settings: that the user adds to the small
+    trainings. minutes: of fuzzing, all readers together."""
+
+    tries: int = 1
+    seed: int = 0
+    settings: tuple[str, ...] = ()
+    minutes: float = 1.0
+
+
+Attempt = Callable[[Path], Sequence[Result]]
+"""One try, in an empty folder, and how what it tried ended."""
+
+
+def run_tries(attempts: Mapping[int, Attempt], folder: Path, jobs: int) -> list[Result]:
     """Run each in a fork of this process, `jobs` at a time. The folders of harmless ones are
-    removed. unit: for the progress bar."""
+    removed."""
     waiting, running = list(attempts), dict[int, int]()
     results: list[Result] = []
-    with tqdm(total=len(attempts), unit=f" {unit}", disable=None, dynamic_ncols=True) as bar:
+    with tqdm(total=len(attempts), unit=" tries", disable=None, dynamic_ncols=True) as bar:
         while waiting or running:
             while waiting and len(running) < jobs:
                 number = waiting.pop(0)
                 running[_fork(attempts[number], folder / str(number))] = number
             pid, _ = os.wait()
             number = running.pop(pid)
-            results.append(_collect(folder / str(number), number))
-            if results[-1].verdict not in HARMLESS:
-                bar.write(f"try {number}: {results[-1].line}", file=sys.stderr)
+            found = _collect(folder / str(number), number)
+            for fault in (each for each in found if each.verdict not in HARMLESS):
+                bar.write(f"try {number}: {fault.line}", file=sys.stderr)
+            results += found
             bar.update()
     return results
 
@@ -82,8 +99,8 @@ def _fork(attempt: Attempt, folder: Path) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            result = attempt(folder)
-            (folder / "result.json").write_text(json.dumps(asdict(result)))
+            results = [asdict(result) for result in attempt(folder)]
+            (folder / "results.json").write_text(json.dumps(results))
         except BaseException:
             (folder / "drill-failed.txt").write_text(traceback.format_exc())
         finally:
@@ -91,15 +108,41 @@ def _fork(attempt: Attempt, folder: Path) -> int:
     return pid
 
 
-def _collect(folder: Path, number: int) -> Result:
+def _collect(folder: Path, number: int) -> list[Result]:
     """Raises RunFailure if the try itself failed."""
     try:
-        result = Result(**json.loads((folder / "result.json").read_text()))
+        read = json.loads((folder / "results.json").read_text())
     except (OSError, ValueError) as error:
         raise RunFailure(f"try {number} failed itself: {folder}/drill-failed.txt") from error
-    if result.verdict in HARMLESS:
+    results = [Result(**each) for each in read]
+    if all(result.verdict in HARMLESS for result in results):
         shutil.rmtree(folder)
-    return result
+    return results
+
+
+def run_drill(
+    make: Callable[[Options, Path], Mapping[int, Attempt]],
+    options: Options,
+    jobs: int,
+    only: int | None,
+    as_json: bool,
+) -> int:
+    """Make the tries and run them, or `only` one. Prints their table; returns the exit code."""
+    began = time.monotonic()
+    preload()
+    folder = Path(tempfile.mkdtemp(prefix="drill-"))
+    attempts = make(options, folder / "whole")
+    if only is not None:
+        if only not in attempts:
+            raise UsageError(f"--only {only}: there are tries 0 to {len(attempts) - 1}")
+        attempts = {only: attempts[only]}
+    results = run_tries(attempts, folder / "tries", jobs)
+    code = report(results, KNOWN, began, as_json)
+    if code == 0:
+        shutil.rmtree(folder)
+    else:
+        print(f"what was found is kept: {folder}/tries", file=sys.stderr)
+    return code
 
 
 def report(results: Sequence[Result], known: Sequence[Known], began: float, as_json: bool) -> int:
@@ -127,7 +170,9 @@ def report(results: Sequence[Result], known: Sequence[Known], began: float, as_j
 
 
 def _counts(results: Sequence[Result]) -> dict[str, int]:
-    verdicts = Counter(result.verdict for result in results)
+    verdicts = Counter[str]()
+    for result in results:
+        verdicts[result.verdict] += result.times
     return {
         "tried": sum(result.times for result in results),
         **{verdict: verdicts[verdict] for verdict in VERDICTS},
