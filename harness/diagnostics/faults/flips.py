@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.diagnostics.faults.life import Life, forked, live, run_command
@@ -25,39 +26,59 @@ READERS = (
 )
 
 
+@dataclass(frozen=True)
+class Victims:
+    """What is damaged: the folders of `fresh` and `extended`, and one of a training that was killed
+    half-way. read: what the readers say of the finished run."""
+
+    fresh: Scenario
+    extended: Scenario
+    killed: Path
+    read: Life
+
+    @classmethod
+    def make(cls, options: Options, folder: Path) -> Victims:
+        counted = scenarios(folder, options.settings, ("fresh", "extended"))
+        fresh, extended = counted
+        moment = Moment(WHOLE, "files", counted[fresh][WHOLE, "files"] * 3 // 4)
+        live(fresh.command(folder / "killed"), Clock(moment).start)
+        shutil.copytree(fresh.whole / "run", folder / "read" / "run")
+        return cls(fresh, extended, folder / "killed", read_run(folder / "read"))
+
+    def folder(self, kind: str) -> Path:
+        return self.killed if kind == "killed" else self.fresh.whole
+
+    def places(self) -> list[tuple[str, Path]]:
+        """Every kind of file."""
+        return [
+            (kind, path)
+            for kind in KINDS
+            for path in _one_of_each(self.folder(kind))
+            if (path.parts[0] == "cache") == (kind == "cache")
+        ]
+
+    def flipped(self, folder: Path, kind: str, path: Path, choice: random.Random) -> Result:
+        """Flip a bit of one file in a copy, then use it."""
+        shutil.copytree(self.folder(kind), folder, dirs_exist_ok=True)
+        if kind == "cache":
+            shutil.rmtree(folder / "run")
+        what, group = flip(folder / path, choice), f"{kind}: {_kind(path)}"
+        if kind == "finished":
+            return _judged_reading(self.read, read_run(folder), path, group, what)
+        scenario = self.extended if kind == "extended" else self.fresh
+        life = live(scenario.command(folder))
+        return _judged_training(scenario, folder, life, path, group, what)
+
+
 def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
     """The tries by their number: each kind of file in its turn."""
-    counted = scenarios(folder, options.settings, ("fresh", "extended"))
-    fresh, extended = counted
-    killed = folder / "killed"
-    moment = Moment(WHOLE, "files", counted[fresh][WHOLE, "files"] * 3 // 4)
-    live(fresh.command(killed), Clock(moment).start)
-    read = read_run(fresh.whole)
-    places = [
-        (kind, path)
-        for kind in KINDS
-        for path in _one_of_each(killed if kind == "killed" else fresh.whole)
-        if (path.parts[0] == "cache") == (kind == "cache")
-    ]
+    victims = Victims.make(options, folder)
+    places = victims.places()
 
     def attempt(number: int) -> Attempt:
         choice = random.Random(f"{options.seed} {number}")
         kind, path = places[number % len(places)]
-        begun = killed if kind == "killed" else fresh.whole
-
-        def flipped(folder: Path) -> Result:
-            shutil.copytree(begun, folder, dirs_exist_ok=True)
-            if kind == "cache":
-                shutil.rmtree(folder / "run")
-            what = flip(folder / path, choice)
-            group = f"{kind}: {_kind(path)}"
-            if kind == "finished":
-                return _judged_reading(read, read_run(folder), path, group, what)
-            scenario = extended if kind == "extended" else fresh
-            life = live(scenario.command(folder))
-            return _judged_training(scenario, folder, life, path, group, what)
-
-        return lambda folder: [flipped(folder)]
+        return lambda folder: [victims.flipped(folder, kind, path, choice)]
 
     return {number: attempt(number) for number in range(options.tries)}
 

@@ -41,12 +41,13 @@ def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
     seconds = options.minutes * 60 / len(found)
 
     def attempt(reader: Reader) -> Attempt:
-        return lambda folder: _fuzzed(reader, folder, seconds, options.seed)
+        return lambda folder: fuzzed(reader, folder, seconds, options.seed)
 
     return {number: attempt(reader) for number, reader in enumerate(found)}
 
 
-def _fuzzed(reader: Reader, folder: Path, seconds: float, seed: int) -> list[Result]:
+def fuzzed(reader: Reader, folder: Path, seconds: float, seed: int) -> list[Result]:
+    """Damage one reader's file for so long, in a fork. folder: an empty one."""
     name = f"{reader.name}: {reader.path.name}"
     life = forked(lambda: Fuzzing(reader, folder).run(seconds, seed), 3 * seconds + 120)
     try:

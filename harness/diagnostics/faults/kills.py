@@ -10,6 +10,7 @@ from harness.diagnostics.faults.moments import PHASES, WHOLE, Clock, Moment
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
 from harness.diagnostics.faults.tries import Attempt, Options, Result
 
+OF_A_SWEEP = ("encoding", "checkpoint", "summary", "report", WHOLE)  # else it is as in a run
 TORN, AGAIN = 0.3, 0.25  # how often a write is torn, and the next life killed, too
 
 
@@ -21,6 +22,7 @@ def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
         for scenario, counts in counted.items()
         for phase in (*PHASES, WHOLE)
         for unit in ("files", "calls")
+        if scenario.name != "sweep" or phase in OF_A_SWEEP
         if counts[phase, unit] and (phase, unit) != (WHOLE, "calls")
     ]
 
