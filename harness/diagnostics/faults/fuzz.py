@@ -11,13 +11,14 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 
 from harness.common.errors import RunFailure, UsageError
+from harness.common.files import atomic_write
 from harness.diagnostics.faults.life import forked
 from harness.diagnostics.faults.readers import Reader, readers
 from harness.diagnostics.faults.scenarios import scenarios
@@ -47,21 +48,28 @@ def attempts(options: Options, folder: Path) -> dict[int, Attempt]:
 
 
 def fuzzed(reader: Reader, folder: Path, seconds: float, seed: int) -> list[Result]:
-    """Damage one reader's file for so long, in a fork. folder: an empty one."""
-    name = f"{reader.name}: {reader.path.name}"
-    life = forked(lambda: Fuzzing(reader, folder).run(seconds, seed), 3 * seconds + 120)
-    try:
-        found = [Result(**each) for each in json.loads((folder / "found.json").read_text())]
-    except OSError:
-        verdict = "hang" if life.code is None else "traceback"
-        found = [Result(name, f"exit code {life.code}", verdict, life.last_line)]
-    return [Result(**asdict(each) | {"peak_bytes": life.peak_bytes}) for each in found]
+    """Damage one reader's file for so long, in a fork; in another one if a file ends the process.
+    folder: an empty one."""
+    deadline = time.monotonic() + seconds
+    results: list[Result] = []
+    while (left := deadline - time.monotonic()) > 0 or not results:
+        inner = folder / str(len(results))
+        fuzzing = Fuzzing(reader, inner)
+        life = forked(lambda: fuzzing.run(left, seed + len(results)), 3 * left + 120)  # noqa: B023
+        found = fuzzing.found()
+        if life.code != 0:
+            verdict = "hang" if life.code is None else "traceback"
+            detail = f"exit code {life.code}: {life.last_line}"
+            found.append(Result(fuzzing.group, f"{inner}/copy", verdict, detail))
+        results += [replace(each, peak_bytes=life.peak_bytes) for each in found]
+    return results
 
 
 class Fuzzing:
     """One reader's, in a process of its own."""
 
     def __init__(self, reader: Reader, folder: Path) -> None:
+        self.group = f"{reader.name}: {reader.path.name}"
         self._reader, self._folder = reader, folder
         self._content = (reader.folder / reader.path).read_bytes() if _is_there(reader) else b""
         self._copy = folder / "copy"
@@ -70,7 +78,7 @@ class Fuzzing:
         self._last = b""
 
     def run(self, seconds: float, seed: int) -> None:
-        """Read damaged files for so long, and write what was found to found.json."""
+        """Read damaged files for so long. For a fork."""
         shutil.copytree(self._reader.folder, self._copy)
         _limit_memory()
         signal.signal(signal.SIGALRM, _stop)
@@ -78,16 +86,27 @@ class Fuzzing:
         while time.monotonic() < deadline:
             try:
                 self._round(seed + 10**6 * number)()
-            except (Exception, Slow) as error:
+            except BaseException as error:
                 self._record(error)
             number += 1
-        group = f"{self._reader.name}: {self._reader.path.name}"
+            self._write()
+
+    def found(self) -> list[Result]:
+        """What the fork had found when it last wrote it."""
+        try:
+            written = json.loads((self._folder / "found.json").read_text())
+        except OSError:  # the first round was the last
+            return []
+        return [Result(**each) for each in written]
+
+    def _write(self) -> None:
         found = [
-            Result(group, what, verdict, times=self._ended[verdict])
+            Result(self.group, what, verdict, times=self._ended[verdict])
             for what, verdict in (("read", "equal"), ("refused", "noticed"))
         ]
         found += self._faults.values()
-        (self._folder / "found.json").write_text(json.dumps([asdict(each) for each in found]))
+        with atomic_write(self._folder / "found.json") as file:
+            file.write(json.dumps([asdict(each) for each in found]).encode())
 
     def _round(self, seed: int) -> Callable[[], None]:
         @hypothesis.seed(seed)
@@ -110,7 +129,7 @@ class Fuzzing:
             self._reader.read(self._copy)
         except REFUSALS:
             self._ended["noticed"] += 1
-        except (Exception, Slow) as error:
+        except BaseException as error:
             signal.alarm(0)
             if _place(error) not in self._faults:
                 self._last = content
@@ -128,8 +147,7 @@ class Fuzzing:
         verdict = "hang" if isinstance(error, Slow) else "traceback"
         detail = f"{type(error).__name__}: {str(error)[:200]!r} at {place}"
         what = f"fault-{number}: {self._last[:80]!r}"
-        group = f"{self._reader.name}: {self._reader.path.name}"
-        self._faults[place] = Result(group, what, verdict, detail)
+        self._faults[place] = Result(self.group, what, verdict, detail)
 
 
 def _is_there(reader: Reader) -> bool:
