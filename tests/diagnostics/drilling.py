@@ -11,12 +11,16 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
+
+from harness.common.errors import RunFailure
 from harness.diagnostics import drill
 from harness.diagnostics.faults import disks, flips, fuzz, kills
 from harness.diagnostics.faults.damage import spliced
 from harness.diagnostics.faults.life import preload
 from harness.diagnostics.faults.moments import Moment
 from harness.diagnostics.faults.readers import Reader
+from harness.diagnostics.faults.scenarios import scenarios
 from harness.diagnostics.faults.tries import Options, Result
 from harness.runs import checkpoint, samples, summary
 from harness.runs.damage import DamageError
@@ -41,6 +45,8 @@ def drilled(folder: Path) -> dict[str, list[Result]]:
 def _drill(folder: Path) -> None:
     os.fsync = lambda descriptor: None  # as tests/conftest.py
     preload()
+    with pytest.raises(RunFailure, match="the uninterrupted training ended with"):
+        scenarios(folder / "wrong", ["model.n_head=3"], ["fresh"])
     victims = flips.Victims.make(Options(), folder / "whole")
     fresh, whole = victims.fresh, victims.fresh.whole / "run"
     best = next(path for _, path in victims.places() if path.name.startswith("best"))
