@@ -28,6 +28,7 @@ from harness.diagnostics.comparison import Trace, row_differences, run_differenc
 from harness.runs import metrics
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 # A training of a minute, unless overridden.
@@ -159,6 +160,7 @@ def _redirected(target: Target, overrides: list[str], folder: Path) -> None:
     with (folder / "output.txt").open("a") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
+    leave_with_parent()
     target(overrides, folder)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from harness.common.errors import RunFailure
+from harness.common.files import AppendedFile, writing
 from harness.common.rows import Row, strict_json
 from harness.config.settings import Settings
 from harness.loggers.base import Logger
@@ -17,26 +17,19 @@ class Local(Logger):
     """metrics.jsonl in the run's folder: strict JSON, one line a step."""
 
     FILE = metrics.FILE
-    _file: TextIO
+    _file: AppendedFile
 
     def open(self, folder: Path, settings: Settings, step: int) -> None:
         path = folder / self.FILE
-        try:
-            if path.exists():
+        with writing(path):
+            with suppress(FileNotFoundError):
                 metrics.keep_before(path, step)
-            # Line by line, so that whoever reads along sees every finished step.
-            self._file = path.open("a", buffering=1)
-        except OSError as error:
-            raise RunFailure(f"{path} can't be written: {error.strerror}") from error
+            self._file = AppendedFile(path)
 
     def log(self, row: Row) -> None:
-        try:
-            self._file.write(strict_json(row) + "\n")
-        except OSError as error:
-            raise RunFailure(f"{self._file.name} can't be written: {error.strerror}") from error
+        # At once, so that whoever reads along sees every finished step.
+        self._file.append(f"{strict_json(row)}\n".encode())
 
     def close(self, summary: dict[str, Any]) -> None:
-        # Every line was flushed when it was written; one that could not be has failed the run, as
-        # may have something else before the file was open.
-        with suppress(OSError, AttributeError):
+        if hasattr(self, "_file"):  # something may have failed before it was open
             self._file.close()

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.files import atomic_write
 
@@ -34,7 +35,7 @@ def process_file(folder: Path) -> Iterator[None]:
         # Another process may have resumed the run by now. A file left behind proves nothing.
         if _read(folder) == own:
             with suppress(OSError):
-                path.unlink()
+                contained.unlink(path)
 
 
 def is_alive(folder: Path) -> bool | None:
@@ -71,8 +72,8 @@ def stop(folder: Path) -> None:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError):
+        found = json.loads(contained.read(folder / FILE))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
 

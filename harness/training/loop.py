@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from time import perf_counter
 
 from torch import Tensor
 
@@ -58,8 +57,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
 
     try:
         while True:
-            progress.seconds = processes.synchronize(interrupt, progress.seconds)
             interrupt.check()
+            progress.seconds = processes.smallest(progress.seconds)
             step, row = progress.step, recorder.start_row()
             spent = row["step" if currency == "steps" else currency]
             finished = spent >= total
@@ -81,7 +80,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 for line in (evaluation_line(row, spent / total), *observer.new_findings()):
                     report(line)
                 if settings.eval.sample_tokens:
-                    text = sample_text(evaluated, dataset, settings, compute)
+                    text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
                     samples.append(context.folder.samples, Sample(step, text))
                 recorder.update_summary(row)
                 context.summary.write(context.folder.path)
@@ -90,7 +89,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 recorder.log(row)
                 break
 
-            started = perf_counter()
+            started = context.clock()
             if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
                 if not progress.frozen:
                     trainer.recompute_batch_norm(_extra_inputs(context))
@@ -103,13 +102,14 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, tokenizer.token_bytes)
             recorder.log(row)
-            progress.seconds += perf_counter() - started
+            progress.seconds += context.clock() - started
     except Stopped:
         checkpoints.save(progress)
         raise
     finally:
         recorder.finish(trainer.guard)
 
+    interrupt.decide_alone()
     if dataset.test is not None and processes.is_main:
         checkpoints.load_best(progress)
         test = _score(context, evaluated, dataset.test)
@@ -130,5 +130,6 @@ def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
+        context.interrupt.check()
         inputs_BT, _ = draw_batch(ids, seed, step, plan.batch_size * plan.accumulate, plan.seq_len)
         yield inputs_BT.to(context.compute.device)

@@ -44,9 +44,10 @@ class Sweep:
         if not any(self.folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
             return int(self.any_failed)
         comparison = compare_runs(find_runs([self.folder]))
-        print_comparison(comparison, sys.stdout)
+        # First: whoever reads the table may not read to its end (`… | head`).
         write_report(comparison, self.folder / "report.html", [self.folder])
         print(f"{self.folder}/report.html written", file=sys.stderr)
+        print_comparison(comparison, sys.stdout)
         # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
         return int(count_finished(self.folder, self.jobs) < len(self.jobs))
 

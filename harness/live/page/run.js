@@ -58,7 +58,7 @@ export class RunPage {
 
   async update() {
     const run = this.app.runs.find((each) => each.id === this.id);
-    if (!run) return say(this.heading, "There is no such run any more");
+    if (!run) return say(this.heading, this.app.asked.has(this.id) ? "There is no such run any more" : "");
     this.run = run;
     this.#head(run);
     const { axis, zoom, logX, logY, smooth } = this.app.look;
