@@ -26,9 +26,6 @@ from harness.runs import checkpoint, samples, summary
 from harness.runs.damage import DamageError
 from harness.training import run
 
-# Of step 3: its sample is written, its weights are not.
-SAMPLED = Moment("summary", "files", 8)
-
 
 def drilled(folder: Path) -> dict[str, list[Result]]:
     """Each drill once, and again on a mutant that it must notice."""
@@ -51,12 +48,15 @@ def _drill(folder: Path) -> None:
     fresh, whole = victims.fresh, victims.fresh.whole / "run"
     best = next(path for _, path in victims.places() if path.name.startswith("best"))
 
+    # In the middle of seven steps: a sample was written after the last checkpoint.
+    moment = Moment("accumulation", "calls", fresh.moments()["accumulation", "calls"] // 2)
+
     def in_folder(name: str) -> Path:
         (folder / name).mkdir()
         return folder / name
 
     def killed(name: str) -> list[Result]:
-        return [kills.killed(fresh, in_folder(name), [SAMPLED])]
+        return [kills.killed(fresh, in_folder(name), [moment])]
 
     def full(name: str) -> list[Result]:
         return [disks.without_room(fresh, in_folder(name), 0.5, "disk")]

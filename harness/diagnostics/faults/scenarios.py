@@ -62,18 +62,27 @@ class Scenario:
         return [*command, *(["resume=true"] if begun else [])]
 
     def rehearse(self) -> Counter[tuple[str, Unit]]:
-        """Run the command uninterrupted, and count its moments. Raises RunFailure if it fails."""
+        """Run the command uninterrupted; returns its moments. Raises RunFailure if it fails."""
         self.prepare(self.whole)
-        clock, counts = Clock(), self.whole.with_name(f"{self.name}.json")
+        clock = Clock()
 
         def after() -> None:
-            counts.write_text(json.dumps([[*key, count] for key, count in clock.counts.items()]))
+            counts = [[*key, count] for key, count in clock.counts.items()]
+            self._counts.write_text(json.dumps(counts))
 
         life = live(self.command(self.whole), clock.start, after)
         if life.code != 0:
             raise RunFailure(f"the uninterrupted training ended with {life.code}: {life.output}")
-        read = json.loads(counts.read_text())
+        return self.moments()
+
+    def moments(self) -> Counter[tuple[str, Unit]]:
+        """How many of each unit each phase of the uninterrupted command had."""
+        read = json.loads(self._counts.read_text())
         return Counter({(phase, unit): count for phase, unit, count in read})
+
+    @property
+    def _counts(self) -> Path:
+        return self.whole.with_name(f"{self.name}.json")
 
     def differences(self, folder: Path) -> list[str]:
         """Between the uninterrupted command's folder and another."""
