@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.cli import explain
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import RunFailure, UsageError, is_out_of_memory
 from harness.common.interrupt import INTERRUPTED, TERMINATED
 from harness.common.text import visible_line
 from harness.config.settings import require_device
@@ -36,6 +36,10 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
         code = fail(error, 2)
     except RunFailure as error:
         code = fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        code = fail(f"out of memory ({str(error).partition(chr(10))[0]})", 1)
     except KeyboardInterrupt:
         code = fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
