@@ -22,8 +22,8 @@ _ABSENT = object()
 
 def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     """The settings saved in `asked.run_dir`, changed by the command line: by its overrides, or by
-    all of `asked` if one of them is a recipe. The loggers and the paths of the cache and of downloads
-    are always the user's: the folder may be a stranger's.
+    all of `asked` if one of them is a recipe. The loggers and the paths of the cache and of
+    downloads are always the user's: the folder may be a stranger's.
 
     Raises UsageError naming every field that may not differ from the run's.
     """
