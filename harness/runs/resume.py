@@ -22,8 +22,8 @@ _ABSENT = object()
 
 def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     """The settings saved in `asked.run_dir`, changed by the command line: by its overrides, or by
-    all of `asked` if one of them is a recipe. The paths of the cache and of downloads are always
-    the user's: the folder may be a stranger's.
+    all of `asked` if one of them is a recipe. The loggers and the paths of the cache and of
+    downloads are always the user's: the folder may be a stranger's.
 
     Raises UsageError naming every field that may not differ from the run's.
     """
@@ -31,6 +31,12 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
     folder = RunFolder.existing(Path(asked.run_dir))
     saved = load_settings(folder.config)
+    if left_out := sorted(saved.logger.keys() - asked.logger.keys()):
+        print(
+            f"logger {', '.join(left_out)}: not used, only the run's folder names it; to go on "
+            f"with it: logger=[{','.join(left_out)}]",
+            file=sys.stderr,
+        )
     saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)

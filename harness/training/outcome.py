@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import RunFailure, UsageError, is_out_of_memory
 from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
@@ -49,8 +49,7 @@ def record_failure(summary: Summary, status: Status, error: Exception) -> int:
 def explain_out_of_memory(error: Exception, settings: Settings) -> Exception:
     """A RunFailure that says what to lower, if memory ran out; else the error itself."""
     text = str(error) or type(error).__name__
-    known = ("out of memory", "can't allocate memory")
-    if not isinstance(error, MemoryError) and not any(words in text.lower() for words in known):
+    if not is_out_of_memory(error):
         return error
     return RunFailure(
         f"out of memory ({text.splitlines()[0]}); lower train.batch_size="
