@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +28,12 @@ class Progress:
     saved_best: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an incomplete best score."""
+        """Raises ValueError for an incomplete best score. One that is NaN, of a checkpoint of an
+        earlier version, is none."""
         if self.best is not None and not {"step", "nats", "nats_per_token"} <= self.best.keys():
             raise ValueError("the best score lacks its step or its nats")
+        if self.best is not None and not math.isfinite(self.best["nats"]):
+            self.best = None
 
     def count_step(self, targets: NDArray[np.integer], token_bytes: NDArray[np.integer]) -> None:
         """One more step. targets: the ids that had a loss. token_bytes: (V,)."""
@@ -38,8 +42,10 @@ class Progress:
         self.bytes += int(token_bytes[targets].sum())
 
     def update_best(self, score: Score) -> bool:
-        """Whether the score of this step is the best so far."""
-        is_best = self.best is None or score.nats < self.best["nats"]
+        """Whether the score of this step is the best so far. NaN and infinity never are."""
+        is_best = math.isfinite(score.nats) and (
+            self.best is None or score.nats < self.best["nats"]
+        )
         if is_best:
             self.best = {"step": self.step, "nats": score.nats, **score.summary()}
         return is_best
@@ -47,6 +53,7 @@ class Progress:
     def out_of_patience(self, settings: Settings) -> bool:
         """Whether train.patience evaluations in a row brought no better score."""
         patience = settings.train.patience
-        if patience is None or self.best is None:
+        if patience is None:
             return False
-        return bool(self.step - self.best["step"] >= patience * settings.eval.every)
+        best = 0 if self.best is None else self.best["step"]
+        return bool(self.step - best >= patience * settings.eval.every)

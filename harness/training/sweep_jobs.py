@@ -17,8 +17,8 @@ from harness.config import secrets
 from harness.config.settings import Settings, read_settings
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
-from harness.runs.summary import Summary, status_of
-from harness.training.outcome import record_failure
+from harness.runs.summary import FILE, Summary, status_of
+from harness.training.outcome import log_failure, record_failure
 from harness.training.run import run
 
 LOG = logging.getLogger("harness")
@@ -58,9 +58,8 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
-        resume = settings.resume and (path / "config.yaml").exists()
-        settings = settings.replace(run_dir=str(path), resume=resume)
-        code = run(settings)
+        resume = "auto" if settings.resume else False
+        code = run(settings.replace(run_dir=str(path), resume=resume))
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
@@ -87,9 +86,10 @@ def _record_failed_job(path: Path, config: str, names: dict[str, Any], error: Ex
     if is_new:
         folder.create(config)
     with folder.logging():
-        record_failure(summary, "failed", error)
+        record_failure(summary, error)
+        log_failure(error)
         if isinstance(error, UsageError):
             LOG.debug("where the job failed:", exc_info=error)
-    if is_new:
+    if not (folder.path / FILE).exists():
         summary.write(folder.path)
     return 1
