@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.common.rows import Histogram, Row
 from harness.runs.damage import is_finite
-from harness.runs.metrics import COSTS, parse_row, whole_lines
+from harness.runs.metrics import COSTS, StepOrder, parse_row, whole_lines
 
 AXES = COSTS
 MOST_BUCKETS = 4096
@@ -145,6 +145,7 @@ class LiveMetrics:
     def _reset(self, inode: tuple[int, int] | None) -> None:
         self._inode = inode
         self._offset = 0
+        self._order = StepOrder()
         self._curves: dict[str, Curve] = {}
         self._snapshots: dict[str, Snapshots] = {}
 
@@ -171,7 +172,9 @@ class LiveMetrics:
         """Adds the whole lines of about the next BLOCK bytes; False if there is none yet."""
         rows, size = [], 0
         for line in whole_lines(file):
-            if (row := parse_row(line)) is not None:
+            if (row := parse_row(line)) is None:
+                self._order.damaged += 1
+            elif self._order.accepts(row["step"]):
                 rows.append(row)
             size += len(line)
             if size >= BLOCK:
@@ -209,6 +212,11 @@ class LiveMetrics:
             valid = len(value.edges) == len(value.counts) + 1
         if valid and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
             self._snapshots.setdefault(name, Snapshots()).add({"step": step, **parts})
+
+    def complaint(self) -> str | None:
+        """What was wrong with the rows that were read; None if nothing was."""
+        with self._lock:
+            return self._order.complaint()
 
     def names(self) -> list[str]:
         """The metrics that are numbers, but for the axes, in the order in which they came."""

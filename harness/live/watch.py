@@ -67,7 +67,7 @@ class LiveRun:
             "id": self.id,
             "folder": _shown(self.folder),
             "status": status,
-            "error": record.error,
+            "error": record.error or self.metrics.complaint(),
             "model": record.model,
             "tokenizer": record.tokenizer,
             "data": record.data,

@@ -25,7 +25,7 @@ class Local(Logger):
     def open(self, folder: Path, settings: Settings, step: int) -> None:
         path = folder / self.FILE
         try:
-            if path.exists():
+            if step or path.exists():
                 metrics.keep_before(path, step)
             # Line by line, so that whoever reads along sees every finished step.
             self._file = path.open("a", buffering=1)

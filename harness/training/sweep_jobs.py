@@ -31,7 +31,7 @@ def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
     same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
     if same:
         return next((path for path in same if status_of(path) == "finished"), same[0])
-    return sweep / f"{name}-{wanted[:6]}" if own.exists() else own
+    return own if RunFolder(own).is_unused() else sweep / f"{name}-{wanted[:6]}"
 
 
 def count_finished(sweep: Path, jobs: Iterable[Settings | UsageError]) -> int:

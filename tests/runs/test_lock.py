@@ -44,8 +44,7 @@ def taken(folder: Path) -> bool:
     try:
         with lock.hold(folder):
             return True
-    except UsageError as error:
-        assert "is in use" in str(error)
+    except UsageError:
         return False
 
 
@@ -188,7 +187,7 @@ def test_a_holder_that_was_thought_dead_writes_no_further(tmp_path: Path) -> Non
     with lock.hold(tmp_path) as held:
         path = signed(tmp_path, pid=77)
         held.beat()
-        with pytest.raises(FolderLost, match="taken over by another training .process 77 on far"):
+        with pytest.raises(FolderLost, match=r"taken over by another training \(process 77 on far"):
             held.require()
         assert held.follow() is None
     assert json.loads(path.read_text())["pid"] == 77

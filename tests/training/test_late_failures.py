@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.config.settings import read_settings
 from harness.evaluation.score import Score
 from harness.loggers.local import Local
 from harness.training import loop
 from harness.training.progress import Progress
 from tests.conftest import Ended
-from tests.small_runs import GPT_SMALL, settings, summary, trace, train
+from tests.small_runs import GPT_SMALL, summary, trace, train
 from tests.training.processes import steps_saved
 
 CHOSEN = ("model=bigram",)

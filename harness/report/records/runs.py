@@ -4,6 +4,7 @@ Reading never fails on a folder's content: a killed or damaged run becomes a rec
 and the comparison lists it.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
 from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summary
 
+LOG = logging.getLogger("harness")
 DAMAGED = "damaged"
 UNKNOWN = "?"
 
@@ -60,7 +62,8 @@ class RunRecord:
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
-    """Every run below the given folders, each once, ordered by folder.
+    """Every run below the given folders, each once, ordered by folder. Says which of them have rows
+    that are repeated, missing or out of order.
 
     Raises UsageError for a path that does not exist or holds no run.
     """
@@ -76,7 +79,11 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
             )
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
-    return [read_run(folders[resolved]) for resolved in sorted(folders)]
+    runs = [read_run(folders[resolved]) for resolved in sorted(folders)]
+    for run in runs:
+        if run.metrics.complaint:
+            LOG.warning(f"{run.folder}: {run.metrics.complaint}")
+    return runs
 
 
 def run_folders(path: Path) -> Iterable[Path]:
@@ -116,7 +123,7 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
-        error=found.error if found else None,
+        error=_error(found) if found else None,
         config=read_or({}, lambda: config.read_flat(folder)) if expected(config.FILE) else {},
         metrics=read_or(Metrics(), lambda: metrics.read(folder / metrics.FILE))
         if with_metrics and expected(metrics.FILE)
@@ -126,6 +133,12 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
         **(read_or({}, lambda: _fields(found)) if found else {}),
     )
     return replace(record, status=DAMAGED, error="; ".join(damage)) if damage else record
+
+
+def _error(found: Summary) -> str | None:
+    """The run's error, or what it lacks."""
+    missing = "; ".join(f"{part} ({why})" for part, why in (found.missing or {}).items())
+    return found.error or (f"missing: {missing}" if missing else None)
 
 
 def _fields(found: Summary) -> dict[str, Any]:
