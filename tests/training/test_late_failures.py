@@ -12,6 +12,7 @@ import pytest
 
 from harness.evaluation.score import Score
 from harness.loggers.local import Local
+from harness.runs.summary import Best, Scored
 from harness.training import loop
 from harness.training.progress import Progress
 from tests.conftest import Ended
@@ -175,7 +176,8 @@ def test_patience_counts_scores_that_are_not_finite(
 
 def test_a_best_score_that_is_nan_is_none() -> None:
     """In a checkpoint of an earlier version."""
-    best = {"step": 0, "nats": math.nan, "nats_per_token": math.nan}
+    names = (*Best.model_fields, *Scored.model_fields)
+    best = dict.fromkeys(names, 1.0) | {"step": 0, "nats": math.nan}
     assert Progress(best=best).best is None
     assert Progress(best=best | {"nats": 1.0}).best is not None
 
