@@ -129,6 +129,7 @@ def _train(
         try:
             _write_beginning(context, saved)
             train(context, saved)
+            folder.require_own()
             summary.status, code = "finished", 0
         except Stopped as stop:
             summary.status = "stopped"
@@ -176,6 +177,8 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
     try:
         if folder.follow():
             summary.write(folder.path)
+        else:
+            code = code or 1
     except RunFailure as failure:
         LOG.warning(f"how it ended is not recorded: {failure}")
         error, code = error or failure, code or 1

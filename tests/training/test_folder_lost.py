@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,12 +138,18 @@ def test_rows_that_go_away_fail_the_run_and_are_counted(
     assert (f"the rows of {lost} of the first 5 steps" in caplog.text) == (lost > 0)
 
 
+def test_at_the_very_end_it_is_not_finished_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "write_test_blocks", lambda run, *rest: moved(run))
+    assert train(tmp_path / "a", *CHOSEN) == 1
+    assert summary(tmp_path / "elsewhere")["status"] == "failed"
+    assert not (tmp_path / "a/run").exists()
+
+
 def test_a_signal_saves_where_the_folder_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-    import signal
-
     def away(run: Path) -> None:
         moved(run)
         os.kill(os.getpid(), signal.SIGTERM)

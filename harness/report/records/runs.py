@@ -30,9 +30,9 @@ UNKNOWN = "?"
 class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
-    status: of the summary, or DAMAGED. error: the run's own error, or what is damaged. corpus:
-    SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they sum to the test
-    score; None for older runs and lossy tokenizers. sample: the last one.
+    status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
+    damaged. corpus: SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they
+    sum to the test score; None for older runs and lossy tokenizers. sample: the last one.
     """
 
     folder: Path
