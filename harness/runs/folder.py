@@ -115,7 +115,7 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Inside, no other process trains in this folder. Removes the temporary files of killed
-        processes. Raises UsageError if another process holds the lock."""
+        processes. Raises FolderInUse if another process holds the lock."""
         with lock.hold(self.path) as self._lock:
             for folder in (self.path, self.checkpoints, self.tokenizer):
                 remove_leftovers(folder)

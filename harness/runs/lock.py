@@ -31,6 +31,10 @@ class FolderLost(RunFailure):
     """The folder of a training, or its metrics.jsonl, was moved, removed or replaced under it."""
 
 
+class FolderInUse(UsageError):
+    """Another process trains in the folder."""
+
+
 class Lock:
     """The lock of a folder, held by this process: open, with `content` in it."""
 
@@ -95,7 +99,7 @@ class Lock:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[Lock]:
-    """Inside, the folder is this process's. Raises UsageError, naming the process that has it."""
+    """Inside, the folder is this process's. Raises FolderInUse, naming the process that has it."""
     lock, ended = _take(folder), threading.Event()
     thread = threading.Thread(target=lock.beat_until, args=(ended,), daemon=True)
     thread.start()
@@ -126,7 +130,7 @@ def _take(folder: Path) -> Lock:
 
 
 def _lock(path: Path, descriptor: int) -> None:
-    """Raises UsageError, the file closed, if another process has it."""
+    """Raises FolderInUse, the file closed, if another process has it."""
     holder = process.read(path.parent)
     here = holder is not None and process.is_of_this_system(holder)
     try:
@@ -138,7 +142,7 @@ def _lock(path: Path, descriptor: int) -> None:
         lives = holder is not None and (process.lives(holder) if here else _beats(path))
     if lives:
         os.close(descriptor)
-        raise UsageError(
+        raise FolderInUse(
             f"{path.parent} is in use: another process trains there ({process.described(holder)})"
         )
     if holder is not None:

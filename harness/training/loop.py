@@ -58,6 +58,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         report(f"going on from step {progress.step}")
     samples.keep_before(context.folder.samples, progress.step)
     recorder = Recorder(context, trainer.model, progress)
+    if saved is not None:
+        recorder.write_summary(recorder.start_row())  # what was reached, until the next evaluation
 
     between_steps = True
     try:

@@ -17,6 +17,7 @@ from harness.config import secrets
 from harness.config.settings import Settings, read_settings
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
+from harness.runs.lock import FolderInUse
 from harness.runs.summary import FILE, Summary, status_of
 from harness.training.outcome import log_failure, record_failure
 from harness.training.run import run
@@ -60,6 +61,9 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     try:
         resume = "auto" if settings.resume else False
         code = run(settings.replace(run_dir=str(path), resume=resume))
+    except FolderInUse as error:  # the files there are another process's
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)

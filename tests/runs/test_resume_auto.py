@@ -12,6 +12,7 @@ import pytest
 
 from harness.common.errors import UsageError
 from harness.config.saved import load_settings
+from harness.runs import lock
 from harness.runs.folder import RunFolder
 from harness.runs.resume import is_finished
 from harness.training import sweep
@@ -104,6 +105,12 @@ def test_a_sweep(
     assert command(*line).code == 0
     shutil.rmtree(folder / "1-bigram-char-s1")
     (folder / "1-bigram-char-s1").mkdir()  # killed before it had a configuration
+    with lock.hold(folder / "1-bigram-char-s1"):
+        ended = command(*line)
+        assert ended.code == 1
+        assert "1-bigram-char-s1 is in use" in ended.err
+        left = [path.name for path in (folder / "1-bigram-char-s1").iterdir()]
+        assert left == ["process.json"]
     ended = command(*line)
     assert ended.code == 0
     assert "1 of 2 jobs are finished" in ended.err
