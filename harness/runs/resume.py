@@ -133,12 +133,13 @@ def changes_since(folder: RunFolder, now: Summary) -> str | None:
         before = read_summary(folder.path)
     except (OSError, DamageError) as error:
         return f"whether code, libraries and machine are those of before is not known ({error})"
+    one_process = {"processes": 1}  # where the machine names no number
     changed = [
         f"{what} {_short(old[name])} → {_short(new[name])}"
         for old, new in (
             (before.git or {}, now.git or {}),
             (before.versions or {}, now.versions or {}),
-            (before.machine or {}, now.machine or {}),
+            (one_process | (before.machine or {}), one_process | (now.machine or {})),
         )
         for name in new
         if name in old and old[name] != new[name]

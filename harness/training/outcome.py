@@ -26,7 +26,7 @@ def first_summary(
     settings: Settings, dataset: Dataset, compute: Compute, processes: ProcessGroup
 ) -> Summary:
     """All that is known before the first step."""
-    tokenizer = dataset.tokenizer
+    tokenizer, count = dataset.tokenizer, processes.world_size
     return Summary(
         status="running",
         **settings.names.model_dump(),
@@ -38,7 +38,7 @@ def first_summary(
         causal=settings.train.batch_norm != "batch",
         vocab_size=tokenizer.vocab_size,
         **dict.fromkeys(SET_LATER),
-        machine=compute.describe() | {"processes": processes.world_size},
+        machine=compute.describe() | ({"processes": count} if count > 1 else {}),
         versions=versions(),
         git=git(),
     )
