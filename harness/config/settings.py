@@ -39,6 +39,7 @@ from harness.config.complaints import (
     one_line,
     reject_extreme_numbers,
     reject_missing_values,
+    reject_unprintable,
 )
 from harness.config.keys import Node
 
@@ -261,6 +262,7 @@ def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
     plain.pop("hydra", None)
     plain.pop("experiment", None)  # left over when no experiment is chosen
     reject_extreme_numbers(plain)
+    reject_unprintable(plain)
     secrets.reject(plain)
     try:
         settings = Settings.model_validate(plain)

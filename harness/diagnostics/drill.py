@@ -31,6 +31,7 @@ from harness.runs import checkpoint, metrics
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 # A training of a minute, unless overridden.
@@ -164,6 +165,7 @@ def _redirected(target: Target, overrides: list[str], folder: Path) -> None:
     with (folder / "output.txt").open("a") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
+    leave_with_parent()
     target(overrides, folder)
 
 

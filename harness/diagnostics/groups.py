@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.training.checks import check_settings
-from harness.training.meta import meta_model
 from harness.training.optim import configured_groups
 from harness.training.parameter_groups import group_by_pattern, unmarked_line
 from harness.training.run import load_dataset

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.common.terminal_plot import draw
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
-from harness.training.meta import meta_model
 from harness.training.optim import configured_groups, peak_rates
 from harness.training.schedules import Schedule
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from harness.common.errors import RunFailure
+from harness.common.files import AppendedFile, writing
 from harness.common.rows import Row, strict_json
 from harness.config.settings import Settings
 from harness.loggers.base import Logger
@@ -19,33 +18,30 @@ class Local(Logger):
     """metrics.jsonl in the run's folder: strict JSON, one line a step."""
 
     FILE = metrics.FILE
-    _file: TextIO
+    _file: AppendedFile
     _size: int
 
     def open(self, folder: Path, settings: Settings, step: int) -> None:
         path = folder / self.FILE
-        try:
+        with writing(path):
             if step or path.exists():
                 metrics.keep_before(path, step)
-            # Line by line, so that whoever reads along sees every finished step.
-            self._file = path.open("a", buffering=1)
-            self._size = os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise RunFailure(f"{path} can't be written: {error.strerror}") from error
+            self._file = AppendedFile(path)
+            self._size = self._file.status().st_size
 
     def log(self, row: Row) -> None:
         """Raises FolderLost if the file is no longer the one that was opened, as it was left. The
         row is in it all the same, wherever it was moved to."""
-        try:
-            self._size += self._file.write(strict_json(row) + "\n")  # ASCII: a byte a character
-            self._require_own()
-        except OSError as error:
-            raise RunFailure(f"{self._file.name} can't be written: {error.strerror}") from error
+        # At once, so that whoever reads along sees every finished step.
+        line = f"{strict_json(row)}\n".encode()
+        self._file.append(line)
+        self._size += len(line)
+        self._require_own()
 
     def _require_own(self) -> None:
-        path, own = self._file.name, os.fstat(self._file.fileno())
+        path, own = self._file.path, self._file.status()
         try:
-            found = os.stat(path)
+            found = os.stat(path, follow_symlinks=False)
         except FileNotFoundError:
             raise FolderLost(f"{path} was removed while the training wrote it") from None
         if not os.path.samestat(found, own):
@@ -57,7 +53,5 @@ class Local(Logger):
             )
 
     def close(self, summary: dict[str, Any]) -> None:
-        # Every line was flushed when it was written; one that could not be has failed the run, as
-        # may have something else before the file was open.
-        with suppress(OSError, AttributeError):
+        if hasattr(self, "_file"):  # something may have failed before it was open
             self._file.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from harness.common import contained
 from harness.config.settings import Role, keys_with_role
 from harness.runs.damage import DamageError
 
@@ -38,7 +39,7 @@ def parse_yaml(text: str) -> Any:
 def read_flat(folder: Path) -> dict[str, str]:
     """The settings that tell configurations apart: dotted keys, values as text. Raises DamageError
     and OSError."""
-    config = parse_yaml((folder / FILE).read_text(encoding="utf-8", errors="replace"))
+    config = parse_yaml(contained.read_text(folder / FILE))
     if not isinstance(config, dict):
         raise DamageError(f"{FILE} is not a mapping")
     return {

@@ -11,28 +11,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
+from harness.common.text import visible
 from harness.runs import config, lock, process, samples
 from harness.runs.lock import Lock
 
 
 class _IndentedFormatter(logging.Formatter):
-    """Indents the lines of a record after its first, so that none of them can pose as a record."""
+    """Indents the lines of a record after its first, so that none of them can pose as a record, and
+    shows control characters as �."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n    ".join(super().format(record).splitlines())
+        return "\n    ".join(map(visible, super().format(record).splitlines()))
 
 
 class _LogFile(logging.FileHandler):
     """No traceback for each line that a full disk loses: the run fails with one clear line."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(
+            self.baseFilename, "a", encoding=self.encoding, errors=self.errors,
+            opener=contained.opener,
+        )  # fmt: skip
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -76,8 +86,14 @@ class RunFolder:
     def existing(cls, path: Path) -> RunFolder:
         """Raises UsageError if the folder holds no run."""
         folder = cls(path)
-        if not folder.config.is_file():
-            raise UsageError(f"{path} is not a run's folder: it has no {folder.config.name}")
+        try:
+            contained.open_binary(folder.config).close()
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            raise UsageError(
+                f"{path} is not a run's folder: it has no {folder.config.name}"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{folder.config} can't be read: {error.strerror}") from error
         return folder
 
     def is_unused(self) -> bool:
@@ -117,8 +133,9 @@ class RunFolder:
         """Inside, no other process trains in this folder. Removes the temporary files of killed
         processes. Raises FolderInUse if another process holds the lock."""
         with lock.hold(self.path) as self._lock:
-            for folder in (self.path, self.checkpoints, self.tokenizer):
-                remove_leftovers(folder)
+            remove_leftovers(self.path)
+            for folder in (self.checkpoints, self.tokenizer):
+                remove_leftovers(folder, inside=1)
             yield
 
     def require_own(self) -> None:
@@ -167,15 +184,21 @@ class RunFolder:
 
     def read_counts(self, vocab_size: int) -> NDArray[np.integer] | None:
         """None if the run has none. Raises UsageError if they do not fit its tokenizer."""
+        unlike = UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
         try:
-            counts = np.load(self.counts, allow_pickle=False)
+            file = BytesIO(contained.read(self.counts))
+            # The shape first: numpy allocates what the header says.
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise unlike
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            if shape != (vocab_size,) or kind.kind not in "iu":
+                raise unlike
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, RecursionError, MemoryError) as error:
             raise UsageError(f"{self.counts} can't be read: {error}") from error
-        if getattr(counts, "shape", None) != (vocab_size,) or counts.dtype.kind not in "iu":
-            raise UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
-        return counts
 
 
 @cache

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.runs import process
 
@@ -90,7 +91,7 @@ class Lock:
         with suppress(OSError):
             self.beat()
             if (place := self.place()) is not None:
-                (place / process.FILE).unlink()
+                contained.unlink(place / process.FILE)
         os.close(self._descriptor)
 
     def _is_at(self, folder: Path) -> bool:
@@ -116,7 +117,7 @@ def _take(folder: Path) -> Lock:
     path = folder / process.FILE
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            descriptor = contained.opener(str(path), os.O_RDWR | os.O_CREAT)
             _lock(path, descriptor)
             if _leads_to(path, descriptor):
                 own = process.own(os.fstat(descriptor).st_ino)
@@ -166,7 +167,7 @@ def _beats(path: Path) -> bool:
 def _touched(path: Path) -> tuple[int, int] | None:
     """Opened, because network file systems ask their server only then."""
     try:
-        with path.open("rb") as file:
+        with contained.open_binary(path) as file:
             found = os.fstat(file.fileno())
     except OSError:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.files import atomic_write, read_tail
+from harness.common import contained
+from harness.common.files import atomic_write
 from harness.common.rows import Histogram, Row
 from harness.runs.damage import DamageError, is_finite, refuse_constant
 
 LOG = logging.getLogger("harness")
 FILE = "metrics.jsonl"
+MOST_EVALUATIONS = 1 << 17
 TAIL_BYTES = 1 << 14  # a row is seldom longer
 # The costs that every row has: what curves are drawn over.
 COSTS = ("step", "tokens", "bytes", "flops", "seconds")
@@ -77,26 +80,30 @@ class Metrics:
 
 def read(path: Path) -> Metrics:
     """Raises DamageError for a whole line that is not a row, and OSError."""
-    evaluations, losses, order = [], [], StepOrder()
+    evaluations: list[dict[str, float]] = []
+    losses, order = array("d"), StepOrder()
     for row in intact_rows(path):
-        step = row["step"]
-        if not order.accepts(step):
+        if not order.accepts(row["step"]):
             continue
-        if is_finite(loss := row.get("train/loss")):
-            losses.append((step, loss))
+        if is_finite(row.get("train/loss")):
+            losses.extend((row["step"], row["train/loss"]))
         if any(name in row for name in SCORES):
+            if len(evaluations) == MOST_EVALUATIONS:
+                raise contained.too_large(path, f"more than {MOST_EVALUATIONS:,} evaluations")
             evaluations.append(
                 {name: row[name] for name in (*COSTS, *SCORES) if is_finite(row.get(name))}
             )
-    found = np.array(losses, dtype=np.float64).reshape(-1, 2)
+    found = np.array(losses).reshape(-1, 2)
     return Metrics(evaluations, found, order.last_step, order.complaint())
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:
     """Every whole line from the file's position on. Leaves the position at the start of the next
-    line, so that a growing file can be read on later."""
-    while (line := file.readline()).endswith(b"\n"):
+    line, so that a growing file can be read on later. Raises OSError for a line without an end."""
+    while (line := file.readline(contained.LINE)).endswith(b"\n"):
         yield line
+    if len(line) == contained.LINE:
+        raise contained.too_large(Path(file.name), f"a line of more than {len(line):,} bytes")
     file.seek(-len(line), os.SEEK_CUR)
 
 
@@ -112,7 +119,7 @@ def parse_row(line: bytes) -> Row | None:
 
 def rows(path: Path) -> Iterator[tuple[bytes, Row | None]]:
     """Every whole line with its row, None for a damaged one. Raises OSError."""
-    with path.open("rb") as file:
+    with contained.open_binary(path) as file:
         for line in whole_lines(file):
             yield line, parse_row(line)
 
@@ -127,18 +134,13 @@ def intact_rows(path: Path) -> Iterator[Row]:
 
 def last_row(path: Path) -> Row | None:
     """The last whole row, found from the file's end; None if there is none."""
-    try:
-        size = path.stat().st_size
-    except OSError:
-        return None
     length = TAIL_BYTES
-    while True:
-        lines = read_tail(path, length).split(b"\n")[:-1]
+    while length <= contained.LINE:
+        lines = contained.read_tail(path, length).split(b"\n")[:-1]
         if row := next(filter(None, map(parse_row, reversed(lines))), None):
             return row
-        if length >= size:
-            return None
         length *= 4
+    return None
 
 
 def keep_before(path: Path, step: int) -> None:

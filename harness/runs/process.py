@@ -14,9 +14,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from harness.common import contained
 from harness.common.errors import UsageError
 
 FILE = "process.json"
+MOST_BYTES = 4096
 
 
 def own(inode: int) -> dict[str, Any]:
@@ -75,8 +77,8 @@ def stop(folder: Path) -> None:
 def read(folder: Path) -> dict[str, Any] | None:
     """The process that the folder names; None if the file is missing or damaged, or a copy."""
     try:
-        with (folder / FILE).open() as file:
-            found, inode = json.load(file), os.fstat(file.fileno()).st_ino
+        with contained.open_binary(folder / FILE) as file:
+            found, inode = json.loads(file.read(MOST_BYTES)), os.fstat(file.fileno()).st_ino
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or not isinstance(found.get("pid"), int):

@@ -65,15 +65,20 @@ def restored(own: Any, saved: object, name: str) -> Any:
 def load_weights(model: nn.Module, saved: object, name: str) -> None:
     """Load a module's state_dict. Raises ValueError, naming the entry, where the two are not alike,
     and for a NaN or infinite parameter, which no run saves."""
+    model.load_state_dict(require_weights(model, saved, name))
+    for key, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{name}.{key} has NaN or infinite values")
+
+
+def require_weights(model: nn.Module, saved: object, name: str) -> dict[str, Any]:
+    """`saved`, the state_dict of a module like this one. Raises ValueError."""
     own = model.state_dict()
     given = require_names(own, saved, name)
     for key, value in own.items():
         if isinstance(value, Tensor):
             require_alike(value, given[key], f"{name}.{key}")
-    model.load_state_dict(given)
-    for key, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise ValueError(f"{name}.{key} has NaN or infinite values")
+    return given
 
 
 def require_names(own: dict[Any, Any], saved: object, name: str) -> dict[Any, Any]:

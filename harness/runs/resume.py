@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
+from harness.common.files import write_atomically
 from harness.common.values import show
 from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
@@ -121,7 +123,7 @@ def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer
         load_tokenizer(settings, folder, tokenizer.digest)
     except UsageError as error:
         shutil.rmtree(folder.tokenizer, ignore_errors=True)
-        tokenizer.save(folder.tokenizer)
+        tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
         return f"{error}; it was written again"
     return None
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from harness.common.files import atomic_write
+from harness.common import contained
+from harness.common.files import write_atomically
 from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -138,14 +142,23 @@ class Summary(_Record):
         return self.model_dump(exclude_unset=True)
 
     def write(self, folder: Path) -> None:
-        """Raises RunFailure if it can't be written."""
-        with atomic_write(folder / FILE) as file:
-            file.write((strict_json(self.plain(), indent=2) + "\n").encode())
+        """Raises RunFailure if it can't be written.
+
+        While the run is under way it keeps some room on the disk, so that how it ended can be
+        written on one that is full by then.
+        """
+        reserve = folder / RESERVE
+        if self.status != "running":
+            with suppress(OSError):
+                reserve.unlink(missing_ok=True)
+        elif not reserve.exists():
+            write_atomically(reserve, os.urandom(RESERVED))  # which no file system compresses
+        write_atomically(folder / FILE, f"{strict_json(self.plain(), indent=2)}\n".encode())
 
 
 def read_summary(folder: Path) -> Summary:
     """Raises DamageError for what no run writes, and OSError if there is no file."""
-    plain = parse_json((folder / FILE).read_text(encoding="utf-8", errors="replace"), FILE)
+    plain = parse_json(contained.read_text(folder / FILE), FILE)
     if plain.get("status") not in STATUSES:
         raise DamageError(f"{FILE} has no known status ({plain.get('status')!r:.40})")
     try:

@@ -6,6 +6,7 @@ import torch
 
 from harness.common.errors import UsageError
 from harness.compute.costs import NoInitialization, step_flops
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
@@ -57,12 +58,8 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
 
 def _initialized_meta_model(settings: Settings) -> LanguageModel:
     try:
+        model = meta_model(settings)
         with torch.device("meta"), NoInitialization():
-            model = settings.build("model", LanguageModel, vocab_size=256)
             return model.initialize(settings.init, settings.zero_residual)
-    except RuntimeError as error:
-        if "overflow" not in str(error):
-            raise
-        raise UsageError(f"model: too large for any memory ({error})") from error
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
-from time import perf_counter
 
 from torch import Tensor
 
@@ -64,8 +63,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     between_steps = True
     try:
         while True:
-            progress.seconds = processes.synchronize(interrupt, progress.seconds)
             interrupt.check()
+            progress.seconds = processes.smallest(progress.seconds)
             step, row = progress.step, recorder.start_row()
             spent = row["step" if currency == "steps" else currency]
             finished = spent >= total
@@ -94,12 +93,12 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 recorder.log(row)
             if evaluating and settings.eval.sample_tokens:
                 with part_of_results(context.summary, f"sample of step {step}"):
-                    text = sample_text(evaluated, dataset, settings, compute)
+                    text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
                     recorder.add_sample(Sample(step, text))
             if finished:
                 break
 
-            started = perf_counter()
+            started = context.clock()
             if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
                 if not progress.frozen:
                     trainer.recompute_batch_norm(_extra_inputs(context))
@@ -114,7 +113,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             progress.count_step(targets, tokenizer.token_bytes)
             between_steps = True
             recorder.log(row)
-            progress.seconds += perf_counter() - started
+            progress.seconds += context.clock() - started
     except Stopped:
         context.folder.follow()
         checkpoints.save(progress)
@@ -128,6 +127,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     finally:
         recorder.finish(trainer.guard)
 
+    interrupt.decide_alone()
     if dataset.test is None or not processes.is_main:
         return
     if dataset.val is not None and progress.best is None:
@@ -156,5 +156,6 @@ def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
+        context.interrupt.check()
         inputs_BT, _ = draw_batch(ids, seed, step, plan.batch_size * plan.accumulate, plan.seq_len)
         yield inputs_BT.to(context.compute.device)

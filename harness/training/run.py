@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 
+from harness.common.clock import Clock
 from harness.common.errors import RunFailure, UsageError
-from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped
+from harness.common.files import write_atomically
+from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
@@ -26,6 +28,7 @@ from harness.runs.resume import (
     require_same_origin,
     run_to_resume,
 )
+from harness.training import launcher
 from harness.training.checks import check_settings
 from harness.training.context import OnBatch, RunContext, ignore
 from harness.training.distributed import ProcessGroup
@@ -64,13 +67,14 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, processes)
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, of_stranger=existing is not None)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # takes a second: errors in the settings were reported before it
-    with processes.connect(compute.device) as temporary:
+    own = partial(launcher.identity, settings, dataset)
+    with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
@@ -87,11 +91,17 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
 
 
-def load_dataset(settings: Settings) -> Dataset:
-    """The encoded corpus. Raises UsageError if it can't be read or is too short to train on."""
+def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
+    """The encoded corpus. of_stranger: the configuration is that of a folder.
+
+    Raises UsageError if it can't be read or is too short to train on.
+    """
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
-    dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+    assets = Assets.of(settings.assets, settings.cache)
+    if of_stranger:
+        assets = assets.of_stranger(settings.trust)
+    dataset = prepare(corpus, tokenizer, assets)
     require_length(dataset, settings.train.seq_len)
     try:
         tokenizer.encode(settings.eval.prompt or "")
@@ -111,19 +121,20 @@ def _train(
 ) -> int:
     """The loop; the summary is written however it ends. Returns the exit code."""
     summary = first_summary(settings, dataset, compute, processes)
-    interrupt = Interrupt(distributed=processes.world_size > 1)
+    interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     code, failure = 1, None
     with (
         folder.logging(quiet=not processes.is_main),
         interrupt.handling_signals(),
+        clock.running(),
         progress_bar(settings) if processes.is_main else nullcontext(ignore) as on_row,
     ):
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
         context = RunContext(
-            settings, dataset, compute, folder, summary, loggers, interrupt, processes,
+            settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
             LOG.info, on_row, on_batch,
         )  # fmt: skip
         try:
@@ -133,7 +144,7 @@ def _train(
             summary.status, code = "finished", 0
         except Stopped as stop:
             summary.status = "stopped"
-            code = TERMINATED if stop.signum == signal.SIGTERM else INTERRUPTED
+            code = exit_code(stop.signum)
             LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
         except KeyboardInterrupt:
             summary.status, code = "stopped", INTERRUPTED
@@ -166,7 +177,7 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
     if settings.resume:
         folder.write_config(settings.dump())
     if saved is None:
-        tokenizer.save(folder.tokenizer)
+        tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
         folder.write_counts(context.dataset.counts())
 
 
@@ -182,7 +193,7 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
     except RunFailure as failure:
         LOG.warning(f"how it ended is not recorded: {failure}")
         error, code = error or failure, code or 1
-    if code and summary.missing:
+    if summary.status == "failed" and summary.missing:
         LOG.warning(
             f"all but {', '.join(summary.missing)} is saved; to do the rest: "
             f"run_dir={folder.path} resume=true"

@@ -45,7 +45,7 @@ class Sweep:
             return int(self.any_failed)
         try:
             comparison = compare_runs(find_runs([self.folder]))
-            print_comparison(comparison, sys.stdout)
+            # First: whoever reads the table may not read to its end (`… | head`).
             write_report(comparison, self.folder / "report.html", [self.folder])
         except Exception as error:
             raise RunFailure(
@@ -53,6 +53,7 @@ class Sweep:
                 f"python -m harness.compare {self.folder} --out {self.folder}/report.html"
             ) from error
         print(f"{self.folder}/report.html written", file=sys.stderr)
+        print_comparison(comparison, sys.stdout)
         # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
         return int(count_finished(self.folder, self.jobs) < len(self.jobs))
 

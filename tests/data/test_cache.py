@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.common.errors import UsageError
+from harness.common.files import atomic_write
 from harness.data.assets import Assets
 from harness.data.corpus import TextFile
 from harness.data.dataset import prepare
@@ -135,6 +136,22 @@ def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
         worker.join()
     for folder in folders:
         assert not [path for path in cached_files(folder) if path.name.startswith(".")]
+
+
+def test_what_killed_encodings_left_is_removed_and_what_others_encode_is_not(
+    tmp_path: Path,
+) -> None:
+    """Of any corpus and tokenizer, by the next training, be its own text encoded already."""
+    content = b"to be or not to be" * 9
+    dataset_of(tmp_path, content, Bytes())
+    for folder in ("assets", "learnt/0", "encoded/1"):
+        (tmp_path / "cache" / folder).mkdir(parents=True)
+        (tmp_path / "cache" / folder / ".train.ids.abcd0123").write_bytes(b"killed")
+    with atomic_write(tmp_path / "cache/encoded/1/val.ids"):
+        dataset_of(tmp_path, content, Bytes())
+        (alive,) = (tmp_path / "cache").rglob(".*")
+    assert alive.name.startswith(".val.ids.")
+    assert (tmp_path / "cache/encoded/1/val.ids").exists()
 
 
 def test_no_half_file_is_left_when_the_text_can_not_be_encoded(tmp_path: Path) -> None:

@@ -121,8 +121,8 @@ def die_after(number: int) -> None:
     """This process is killed once it has written so many files."""
     replace, done = os.replace, []
 
-    def replacing(source: str, target: str) -> None:
-        replace(source, target)
+    def replacing(source: str, target: str, **folders: int) -> None:
+        replace(source, target, **folders)
         done.append(target)
         if len(done) == number:
             os._exit(9)

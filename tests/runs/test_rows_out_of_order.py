@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from harness.live.curves import LiveMetrics
-from harness.live.watch import LiveRun
 from harness.report.records.runs import find_runs
 from harness.runs import metrics
 from tests.report.comparing import write_run
@@ -47,14 +46,13 @@ def test_the_report_and_the_live_page_say_it(
     assert shown == sorted(set(shown))
     assert [row["step"] for row in run.metrics.evaluations] == shown
     assert f"{tmp_path / 'run'}: metrics.jsonl: {said}" in caplog.text.replace("2 of 5", said[:6])
-    live = LiveRun(tmp_path / "run")
-    assert live.card()["error"] is None
-    live.metrics.read()
-    assert said in live.card()["error"]
-    points = live.metrics.points("train/loss", "step", 100, -1, 100)
+    live = LiveMetrics(path)
+    assert live.complaint() is None
+    live.read()
+    assert said in str(live.complaint())
+    points = live.points("train/loss", "step", 100, -1, 100)
     assert points is not None
     assert points["x"] == shown
-    assert LiveMetrics(path).complaint() is None
 
 
 def test_a_whole_file_is_not_remarked_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,15 +70,15 @@ def test_no_value_is_nan(value: str, tmp_path: Path, caplog: pytest.LogCaptureFi
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], line(2, value), *lines[3:]]))
     (run,) = find_runs([tmp_path])
-    live = LiveRun(tmp_path / "run")
-    live.metrics.read()
+    live = LiveMetrics(path)
+    live.read()
     metrics.keep_before(path, 4)
     if value == "1e999":
         assert run.metrics.losses[:, 0].tolist() == [0, 1, 3, 4]
         return
     assert run.status == "damaged"
     assert "metrics.jsonl line 3 is not a row of strict JSON" in str(run.error)
-    assert "1 damaged lines are left out" in live.card()["error"]
+    assert "1 damaged lines are left out" in str(live.complaint())
     assert f"{path}: 1 damaged lines are left out" in caplog.text
     assert "the rows of 1 of the first 4 steps are missing or damaged" in caplog.text
 

@@ -183,7 +183,9 @@ def test_what_can_not_be_shared_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=complaint):
         training.train(tmp_path / "a", *overrides)
     assert not (tmp_path / "a/run").exists()

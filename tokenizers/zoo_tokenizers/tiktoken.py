@@ -15,7 +15,13 @@ import tiktoken.load
 import tiktoken.registry
 
 from zoo_tokenizers.text import encode_with_bytes, is_unicode, last_word_start
-from zoo_tokenizers.tokenizer import AssetFinder, Ids, Tokenizer, smallest_unsigned
+from zoo_tokenizers.tokenizer import (
+    AssetFinder,
+    Ids,
+    Tokenizer,
+    require_vocabulary,
+    smallest_unsigned,
+)
 
 # Encodings for which `last_word_start` holds. Other encodings need the whole text at once.
 _CUT_AT_WORDS = {
@@ -65,8 +71,8 @@ class Tiktoken(Tokenizer):
         lines = (line.split() for line in files["ranks.tiktoken"].splitlines())
         ranks = {base64.b64decode(piece): int(rank) for piece, rank in lines}
         specials = settings["special_tokens"]
+        size = require_vocabulary([*ranks.values(), *specials.values()])
         self._encoding = tiktoken.Encoding(**settings, mergeable_ranks=ranks)
-        size = max(*ranks.values(), *specials.values()) + 1
         pieces = [b"<|%d|>" % id_ for id_ in range(size)]  # for gaps in the encoding
         for piece, id_ in (ranks | {name.encode(): id_ for name, id_ in specials.items()}).items():
             pieces[id_] = piece

@@ -13,6 +13,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.common.files import atomic_write, write_atomically
 from harness.report.drawing import parts
 from harness.report.drawing.curves import (
     CURVE_AXES,
@@ -174,15 +175,15 @@ def _set_y_limits(
 def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
     """Write every figure of the ranked runs as PNG and SVG on white; returns the files.
 
-    Raises OSError if the folder can't be written.
+    Raises RunFailure if the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in _file_figures(comparison):
         svg = folder / f"{name}.svg"
-        svg.write_text(draw_svg(figure), encoding="utf-8")
+        write_atomically(svg, draw_svg(figure).encode())
         png = folder / f"{name}.png"
-        figure.savefig(png, dpi=160, metadata={"Software": None})
+        with atomic_write(png) as file:
+            figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
         written += [svg, png]
     return written
 

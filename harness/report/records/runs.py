@@ -24,6 +24,7 @@ from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summ
 LOG = logging.getLogger("harness")
 DAMAGED = "damaged"
 UNKNOWN = "?"
+SAMPLES_BYTES = 1 << 20  # from the end, for the last sample
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ def run_folders(path: Path) -> Iterable[Path]:
             subfolders.clear()
 
 
-def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
+def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = True) -> RunRecord:
     """Read one run folder. Damaged content ends up in `status` and `error`.
 
-    with_metrics: also metrics.jsonl, which may be large.
+    with_metrics: also metrics.jsonl, which may be large. with_config: also config.yaml, which takes
+    longer to parse than all the rest.
     """
     damage: list[str] = []
 
@@ -124,7 +126,9 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
         folder=folder,
         status=found.status if found else DAMAGED,
         error=_error(found) if found else None,
-        config=read_or({}, lambda: config.read_flat(folder)) if expected(config.FILE) else {},
+        config=read_or({}, lambda: config.read_flat(folder))
+        if with_config and expected(config.FILE)
+        else {},
         metrics=read_or(Metrics(), lambda: metrics.read(folder / metrics.FILE))
         if with_metrics and expected(metrics.FILE)
         else Metrics(),
@@ -170,7 +174,7 @@ def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _last_sample(folder: Path) -> Sample | None:
-    found = samples.read(folder / samples.FILE)
+    found = samples.read(folder / samples.FILE, SAMPLES_BYTES)
     return Sample(found[-1].step, printable(found[-1].text)) if found else None
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from harness.common import text
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import adjacent_pairs
@@ -38,7 +40,10 @@ RUN_NUMBERS = {
 
 def markdown(comparison: Comparison) -> str:
     """Headlines, caveats, tables and pairs as GitHub Markdown."""
-    parts = [*map(str, headlines(comparison)), *(f"**{note}**" for note in notes(comparison))]
+    parts = [
+        *(text.markdown(str(line)) for line in headlines(comparison)),
+        *(f"**{text.markdown(note)}**" for note in notes(comparison)),
+    ]
     for groups, lossy in ((comparison.ranked, False), (comparison.lossy, True)):
         if not groups:
             continue
@@ -46,14 +51,14 @@ def markdown(comparison: Comparison) -> str:
         lines = [
             [f"{column.header} {column.unit}".strip() for column in shown],
             ["---" if column.is_text else "---:" for column in shown],
-            *([column.read(group)[0] for column in shown] for group in groups),
+            *([text.markdown(column.read(group)[0]) for column in shown] for group in groups),
         ]
         if lossy:
             parts.append(f"Not ranked ({LOSSY_NOTE}):")
-        parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append(MEANS_NOTE)
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
-    parts.append("\n".join(f"- {sentence(pair)}" for pair in pairs))
+    parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -85,9 +90,9 @@ def csv_runs(records: Sequence[RunRecord]) -> str:
 
 def _csv(lines: Iterable[Iterable[object]]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
+    writer = csv.writer(out, lineterminator="\n")
+    for line in lines:
+        # Numbers may begin with a minus sign; names may not.
+        cells = (text.csv_cell(str(x)) if isinstance(x, str | Path) else x for x in line)
+        writer.writerow(cells)
     return out.getvalue()
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

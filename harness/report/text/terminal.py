@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.common.text import visible_line
 from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, Column, columns, rank, run_name
-from harness.report.text.format import one_line
 from harness.report.text.pairs import sentence
 from harness.report.text.verdict import best_by_tokenizer, headlines, lossy_examples, notes
 
@@ -36,21 +36,21 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
     # In a file or a pipe each sentence stays on one line, so that grep finds it.
     whole = not console.is_terminal
     for line in map(str, headlines(comparison)):
-        console.print(line, style="bold", soft_wrap=whole)
+        console.print(visible_line(line), style="bold", soft_wrap=whole)
     for line in notes(comparison):
-        console.print(f"! {line}", style="yellow", soft_wrap=whole)
+        console.print(f"! {visible_line(line)}", style="yellow", soft_wrap=whole)
     if comparison.ranked:
         _print_groups(console, comparison.ranked, lossy=False)
         console.print(MEANS_NOTE, style="dim")
         if best := best_by_tokenizer(comparison):
-            console.print(best, soft_wrap=whole)
+            console.print(visible_line(best), soft_wrap=whole)
         for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
-            console.print(sentence(pair), soft_wrap=whole)
+            console.print(visible_line(sentence(pair)), soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
         for line in lossy_examples(comparison):
-            console.print(line, style="dim", soft_wrap=whole)
+            console.print(visible_line(line), style="dim", soft_wrap=whole)
     if comparison.uncounted:
         console.print("\nNot counted", style="bold")
         console.print(_uncounted_table(comparison))
@@ -88,7 +88,7 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
             overflow="fold",
         )
     for index, group in enumerate(groups):
-        cells = [Text(column.read(group)[0]) for column in shown]
+        cells = [Text(visible_line(column.read(group)[0])) for column in shown]
         table.add_row(*([] if lossy else [str(rank(groups, index))]), *cells)
     return table
 
@@ -99,8 +99,8 @@ def _uncounted_table(comparison: Comparison) -> Table:
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
     for run, reason in comparison.uncounted:
-        name = one_line(run_name(run, comparison.records))
-        table.add_row(Text(name), Text(run.status), Text(one_line(reason)))
+        name = visible_line(run_name(run, comparison.records))
+        table.add_row(Text(name), Text(visible_line(run.status)), Text(visible_line(reason)))
     return table
 
 

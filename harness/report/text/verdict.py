@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.common.text import visible_line
 from harness.report.records.groups import Group, Reader, ranking_score, reader
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.format import amount, human, one_line, score
+from harness.report.text.format import amount, human, score
 from harness.report.text.pairs import headline_evidence
 
 NOT_GIVEN = ("None", "null", "–", "")
@@ -120,7 +121,7 @@ def lossy_examples(comparison: Comparison) -> list[str]:
             before, after = (lost.examples or [["", ""]])[0]
             lines.append(
                 f"{name} changes {lost.changed / lost.characters:.1%} of the characters: "
-                f"{one_line(str(before))!r} comes back as {one_line(str(after))!r}."
+                f"{visible_line(str(before))!r} comes back as {visible_line(str(after))!r}."
             )
     return lines
 
