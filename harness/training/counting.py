@@ -48,6 +48,9 @@ class Counter:
         self.model.fit(torch.from_numpy(np.asarray(ids).astype(np.int64)).to(self._device))
         return ids[1:]
 
+    def require_finite_weights(self, step: int) -> None:
+        """Counts are finite."""
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to resume; there is no optimizer."""
         guard = asdict(self.guard)
