@@ -17,6 +17,7 @@ from typing import Any
 MOST_CONNECTIONS = 128
 DESCRIPTOR_SHARE = 4  # one in so many of those that the process may have
 MOST_SENDING = 16  # answers on their way at once
+UNREAD_BYTES = 1 << 17  # that the system keeps of an answer that is not taken; else megabytes
 MOST_REQUEST = 1 << 16  # bytes of a request, its headers included
 IDLE_SECONDS = 60.0  # until a request begins
 REQUEST_SECONDS = 10.0  # from its first byte to its last
@@ -26,12 +27,13 @@ LINGER_SECONDS = 1.0
 
 @dataclass(eq=False)
 class Connection:
-    """since: when the server began to wait for this client; None while the client waits for the
-    server. known: it has shown the key."""
+    """since: when the server first had to wait for what this client sends or takes; None if it need
+    not. welcome: it has had an answer by the key, and has not begun another request: an open
+    page between two questions."""
 
     socket: socket.socket
-    since: float | None
-    known: bool = False
+    since: float | None = None
+    welcome: bool = False
     sending: bool = False
     leaving: bool = False
 
@@ -43,13 +45,15 @@ class Connection:
 
 
 class Connections:
-    """At most `most`. For another one, the client that has kept the server waiting longest is hung
-    up on: one without the key first. Thread-safe."""
+    """At most `most` of them. For another one, the client that has kept the server waiting longest
+    is hung up on; open pages last of all. Thread-safe."""
 
-    def __init__(self, most: int = MOST_CONNECTIONS) -> None:
+    def __init__(self) -> None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         unlimited = allowed == resource.RLIM_INFINITY
-        self.most = most if unlimited else max(1, min(most, allowed // DESCRIPTOR_SHARE))
+        self.most = MOST_CONNECTIONS
+        if not unlimited:
+            self.most = max(1, min(self.most, allowed // DESCRIPTOR_SHARE))
         self._open: dict[socket.socket, Connection] = {}
         self._changed = threading.Condition()
 
@@ -61,55 +65,75 @@ class Connections:
         with self._changed:
             while len(self._open) >= self.most:
                 if not any(each.leaving for each in self._open.values()):
-                    self._hang_up_on_longest(list(self._open.values()))
+                    # Several at once, so that not every client of many waits for a thread's end.
+                    self._hang_up_on_longest(list(self._open.values()), 1 + self.most // 8)
                 self._changed.wait(1.0)
 
     def add(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
         with self._changed:
-            self._open[connection] = Connection(connection, monotonic())
+            self._open[connection] = Connection(connection)
 
     def remove(self, connection: socket.socket) -> None:
         with self._changed:
             self._open.pop(connection, None)
             self._changed.notify_all()
 
-    def wait_for(self, connection: socket.socket) -> None:
-        """From now on the server waits for this client's request."""
-        self._open[connection].since = monotonic()
-
-    def trust(self, connection: socket.socket) -> None:
-        self._open[connection].known = True
-
-    @contextmanager
-    def working(self, connection: socket.socket) -> Iterator[None]:
-        """While the block runs, this client waits for the server, and is not hung up on."""
+    def waits_for(self, connection: socket.socket, on: bool) -> None:
+        """Whether this client keeps the server waiting."""
+        own = self._open[connection]
         with self._changed:
-            self._open[connection].since = None
-        try:
-            yield
-        finally:
-            self._open[connection].since = monotonic()
+            own.since = (own.since or monotonic()) if on else None
+            self._changed.notify_all()
+
+    def welcome(self, connection: socket.socket, on: bool) -> None:
+        self._open[connection].welcome = on
+
+    def send(self, connection: socket.socket, content: bytes) -> None:
+        """Send all of it. What can't be sent at once is held in memory until the client reads;
+        beyond MOST_SENDING such answers the slowest reader is hung up on."""
+        sent = 0
+        connection.settimeout(0.0)
+        with suppress(BlockingIOError):
+            sent = connection.send(content)
+        connection.settimeout(ANSWER_SECONDS)
+        if sent < len(content):
+            with self._sending(connection):
+                connection.sendall(memoryview(content)[sent:])
 
     @contextmanager
-    def sending(self, connection: socket.socket) -> Iterator[None]:
-        """While the block runs, an answer is held in memory for this client. Beyond MOST_SENDING
-        of them the slowest reader is hung up on."""
+    def _sending(self, connection: socket.socket) -> Iterator[None]:
         own = self._open[connection]
         with self._changed:
             readers = [each for each in self._open.values() if each.sending and not each.leaving]
             if len(readers) >= MOST_SENDING:
-                self._hang_up_on_longest(readers)
+                self._hang_up_on_longest(readers, 1)
             own.since, own.sending = monotonic(), True
         try:
             yield
         finally:
-            own.sending = False
+            own.sending, own.since = False, None
 
     @staticmethod
-    def _hang_up_on_longest(among: list[Connection]) -> None:
+    def _hang_up_on_longest(among: list[Connection], count: int) -> None:
         waiting = [each for each in among if each.since is not None]
-        if waiting:
-            min(waiting, key=lambda each: (each.known, each.since or 0.0)).hang_up()
+        for each in sorted(waiting, key=lambda each: (each.welcome, each.since or 0.0))[:count]:
+            each.hang_up()
+
+
+class AnswerWriter(io.BufferedIOBase):
+    """Sends what is written to it. Raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket, connections: Connections) -> None:
+        self._connection = connection
+        self._connections = connections
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._connections.send(self._connection, content)
+        return len(content)
 
 
 class TooLarge(HTTPException):
@@ -123,25 +147,30 @@ class RequestReader(io.RawIOBase):
     sends, it holds a thread no longer than that.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, connections: Connections) -> None:
         self._connection = connection
+        self._connections = connections
         self.begin()
 
     def begin(self) -> None:
         """A new request may come."""
         self._until = monotonic() + IDLE_SECONDS
         self._size = 0
+        self._connections.waits_for(self._connection, False)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(max(0.001, self._until - monotonic()))
         try:
+            self._connection.settimeout(0.0)
             count = self._connection.recv_into(buffer)
-        finally:
-            self._connection.settimeout(ANSWER_SECONDS)
+        except BlockingIOError:
+            self._connections.waits_for(self._connection, True)
+            self._connection.settimeout(max(0.001, self._until - monotonic()))
+            count = self._connection.recv_into(buffer)
         if not self._size:
+            self._connections.welcome(self._connection, False)
             self._until = monotonic() + REQUEST_SECONDS
         self._size += count
         if self._size > MOST_REQUEST:

@@ -27,6 +27,10 @@ MOST_BUCKETS = 4096
 MOST_SNAPSHOTS = 24
 MOST_NAMES = 4096
 MOST_BINS = 2048
+# Of a run, whatever its file holds: all curves have fewer buckets where there are many curves.
+ALL_BUCKETS, FEWEST_BUCKETS = 1 << 20, 256
+ALL_NUMBERS = 1 << 21  # of all snapshots
+NUMBER_BYTES = 32  # of a float in a list
 BLOCK = 1 << 20
 DIGITS = 7
 
@@ -50,8 +54,8 @@ class Curve:
         """Bytes."""
         return self._sums_BC.nbytes + self._low_B.nbytes + self._high_B.nbytes
 
-    def add(self, axes_NA: np.ndarray, values_N: np.ndarray) -> None:
-        """Append the values of further rows. axes_NA: their costs."""
+    def add(self, axes_NA: np.ndarray, values_N: np.ndarray, most: int = MOST_BUCKETS) -> None:
+        """Append the values of further rows. axes_NA: their costs. most: buckets afterwards."""
         bucket_N = (self.count + np.arange(len(values_N))) // self._width
         more = int(bucket_N[-1]) + 1 - len(self._low_B)
         self._sums_BC = np.pad(self._sums_BC, ((0, more), (0, 0)))
@@ -62,7 +66,7 @@ class Curve:
         np.minimum.at(self._low_B, bucket_N, values_N)
         np.maximum.at(self._high_B, bucket_N, values_N)
         self.count += len(values_N)
-        while len(self._low_B) > MOST_BUCKETS:
+        while len(self._low_B) > most:
             self._sums_BC, self._low_B, self._high_B = _merge(
                 self._sums_BC, self._low_B, self._high_B, 2
             )
@@ -153,6 +157,7 @@ class LiveMetrics:
         self._offset = 0
         self._curves: dict[str, Curve] = {}
         self._snapshots: dict[str, Snapshots] = {}
+        self._sizes: dict[str, int] = {}  # the numbers of a snapshot
 
     def read(self, seconds: float = 0.25) -> float:
         """Reads on for at most about `seconds`; returns the share of the file that is read."""
@@ -206,20 +211,28 @@ class LiveMetrics:
         for name, found in values.items():
             if name in self._curves or len(self._curves) < MOST_NAMES:
                 curve = self._curves.setdefault(name, Curve())
-                curve.add(axes_NA[indices[name]], np.array(found, dtype=float))
+                most = max(FEWEST_BUCKETS, min(MOST_BUCKETS, ALL_BUCKETS // len(self._curves)))
+                curve.add(axes_NA[indices[name]], np.array(found, dtype=float), most)
 
     def _add_snapshot(self, step: int, name: str, value: Histogram | list[Any]) -> None:
         parts = {"values": value} if isinstance(value, list) else vars(value)
         valid = all(map(_are_numbers, parts.values()))
         if valid and isinstance(value, Histogram):
             valid = len(value.edges) == len(value.counts) + 1
-        if valid and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
+        size = sum(map(len, parts.values())) if valid else 0
+        if valid and name not in self._sizes:
+            reserved = (MOST_SNAPSHOTS + 1) * (sum(self._sizes.values()) + size)
+            if reserved > ALL_NUMBERS:
+                return
+            self._sizes[name] = size
+        if valid and size <= self._sizes[name]:
             self._snapshots.setdefault(name, Snapshots()).add({"step": step, **parts})
 
     @property
     def memory(self) -> int:
         """Bytes, about."""
-        return sum(curve.memory for curve in list(self._curves.values()))
+        snapshots = (MOST_SNAPSHOTS + 1) * sum(list(self._sizes.values())) * NUMBER_BYTES
+        return snapshots + sum(curve.memory for curve in list(self._curves.values()))
 
     def names(self) -> list[str]:
         """The metrics that are numbers, but for the axes, in the order in which they came."""

@@ -139,9 +139,10 @@ class LiveRun:
             "peak_memory_bytes": record.train.peak_memory_bytes,
             "begun": _changed(self.folder / config.FILE),
             "changed": max(_changed(rows), _changed(self.folder / summary.FILE)),
-            "in_sweep": (self.folder.parent / "multirun.yaml").exists(),
+            "in_sweep": os.path.exists(self.folder.parent / "multirun.yaml"),
             "can_stop": alive is True,
-            "can_resume": status in ("stopped", "lost") and (self.folder / config.FILE).exists(),
+            "can_resume": status in ("stopped", "lost")
+            and os.path.exists(self.folder / config.FILE),
         }
 
     def _status(self) -> tuple[str, bool | None]:
@@ -194,9 +195,13 @@ class LiveRuns:
     def add(self, folder: Path) -> LiveRun:
         """Also follow this run."""
         with self._lock:
-            if folder not in self.folders:
-                self.folders.append(folder)
-            return self._add(folder.resolve())
+            if folder in self.folders:  # it is found, or gone by now
+                run = LiveRun(folder.resolve())
+                return self._runs.get(run.id, run)
+            self.folders.append(folder)
+            run = self._add(folder.resolve())
+            self._found.add(run.id)  # the walk under way does not come there
+            return run
 
     def get(self, name: str) -> LiveRun | None:
         """The run of this id."""
@@ -220,13 +225,13 @@ class LiveRuns:
         to be read."""
         with self._lock:
             self._go_on_walking(_Share(REREAD_SECONDS))
-            share = _Share(READ_SECONDS)
-            looked = set()
+            share, looked = _Share(REREAD_SECONDS), set()
             for run in filter(None, map(self._runs.get, first)):
                 if share.is_spent():
                     break
                 run.look()
                 looked.add(run.id)
+            share = _Share(READ_SECONDS)
             while self._unread and not share.is_spent():
                 _, run = self._unread.pop()
                 run.look()
@@ -344,5 +349,5 @@ def _shown(folder: Path) -> str:
     """Relative to the working directory where it lies below it."""
     try:
         return str(folder.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # it lies elsewhere, or the working directory is gone
         return str(folder)

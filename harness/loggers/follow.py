@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.common import contained
 from harness.common.files import write_atomically
+from harness.common.interrupt import STOPPING
 from harness.config.build import build_object
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
@@ -43,7 +44,7 @@ def main() -> int:
     run, step, limit, *trust = sys.argv[1:]
     os.dup2(2, 1)
     # A signal to the whole group is meant for the training, which then tells us.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *STOPPING):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(10)  # where cores are short, the training goes first

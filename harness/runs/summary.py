@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -15,6 +17,7 @@ from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -75,11 +78,21 @@ class Best(_Record):
 
 
 class ParameterCount(_Record):
-    """Shared parameters are counted once."""
+    """Shared parameters are counted once. state: how many numbers a model keeps that counts the
+    train split in one pass, in place of taking steps; None for all others."""
 
     total: Number | None = None
     trainable: Number | None = None
     embedding: Number | None = None
+    state: Number | None = None
+
+
+class Compressed(_Record):
+    """The test text by a compressor that knows the train text. window: how far back it looks, in
+    bytes."""
+
+    bits_per_byte: Number
+    window: Number
 
 
 class CorpusIdentity(_Record):
@@ -105,7 +118,8 @@ class LostText(_Record):
 
 class Summary(_Record):
     """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
-    validation or test text. causal: no score depends on later tokens."""
+    validation or test text. causal: no score depends on later tokens. compressors: of the text, in
+    the run of a model that counts."""
 
     status: Status
     data: str | None = None
@@ -125,6 +139,7 @@ class Summary(_Record):
     val: Scored | None = None
     test: Scored | None = None
     best: Best | None = None
+    compressors: dict[str, Compressed] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None
@@ -137,7 +152,17 @@ class Summary(_Record):
         return self.model_dump(exclude_unset=True)
 
     def write(self, folder: Path) -> None:
-        """Raises RunFailure if it can't be written."""
+        """Raises RunFailure if it can't be written.
+
+        While the run is under way it keeps some room on the disk, so that how it ended can be
+        written on one that is full by then.
+        """
+        reserve = folder / RESERVE
+        if self.status != "running":
+            with suppress(OSError):
+                reserve.unlink(missing_ok=True)
+        elif not reserve.exists():
+            write_atomically(reserve, os.urandom(RESERVED))  # which no file system compresses
         write_atomically(folder / FILE, f"{strict_json(self.plain(), indent=2)}\n".encode())
 
 

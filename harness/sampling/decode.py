@@ -6,7 +6,7 @@ B batch (samples or beams), T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,16 +141,26 @@ def generate(
 
 
 def sample_text(
-    model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute
+    model: LanguageModel,
+    dataset: Dataset,
+    settings: Settings,
+    compute: Compute,
+    check: Callable[[], None] = lambda: None,
 ) -> str:
-    """`eval.sample_tokens` tokens after the prompt, or after train's first token without one."""
+    """`eval.sample_tokens` tokens after the prompt, or after train's first token without one.
+
+    check: called before each token; may raise to stop.
+    """
     ids = dataset.tokenizer.encode(settings.eval.prompt or "")
     if not len(ids):  # no prompt, or a lossy tokenizer encodes it as nothing
         ids = dataset.train.ids[:1]
     prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
     tokens = settings.eval.sample_tokens
-    ids_BT = generate(model, prompt_BT, tokens, SamplingParams(), settings.seed)
-    return printable(dataset.tokenizer.decode(ids_BT[0].tolist()))
+    text = prompt_BT[0].tolist()
+    for next_B1 in stream(model, prompt_BT, tokens, SamplingParams(), settings.seed):
+        check()
+        text.append(next_B1.item())
+    return printable(dataset.tokenizer.decode(text))
 
 
 class Window:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from time import perf_counter
 
 from torch import Tensor
 
 from harness.common.interrupt import Stopped
+from harness.compute.meta import meta_model
 from harness.data.batches import draw_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
+from harness.evaluation.compressors import compress_test
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.runs import samples
@@ -26,6 +27,7 @@ from harness.runs.summary import Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
+from harness.training.counting import Counter
 from harness.training.parameter_groups import unmarked_line
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
@@ -44,7 +46,13 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     currency, total = plan.budget
     rows = plan.batch_size * plan.accumulate
     schedule = settings.build("schedule", Schedule, total=total)
-    trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
+    trainer: Trainer | Counter
+    if meta_model(settings).fit is not None:  # one pass over train in place of steps
+        trainer = Counter(settings, tokenizer.vocab_size, compute)
+        currency, total = "steps", 1
+        report("the model counts: one pass over train, whatever the budget, batches and rates")
+    else:
+        trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
     if line := unmarked_line(trainer.model):
@@ -58,8 +66,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
 
     try:
         while True:
-            progress.seconds = processes.synchronize(interrupt, progress.seconds)
             interrupt.check()
+            progress.seconds = processes.smallest(progress.seconds)
             step, row = progress.step, recorder.start_row()
             spent = row["step" if currency == "steps" else currency]
             finished = spent >= total
@@ -81,7 +89,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 for line in (evaluation_line(row, spent / total), *observer.new_findings()):
                     report(line)
                 if settings.eval.sample_tokens:
-                    text = sample_text(evaluated, dataset, settings, compute)
+                    text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
                     samples.append(context.folder.samples, Sample(step, text))
                 recorder.update_summary(row)
                 context.summary.write(context.folder.path)
@@ -90,31 +98,37 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 recorder.log(row)
                 break
 
-            started = perf_counter()
-            if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
-                if not progress.frozen:
-                    trainer.recompute_batch_norm(_extra_inputs(context))
-                    progress.frozen = True
-                batch_norm.freeze(trainer.model)
-            batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
-            context.on_batch(step, batch)
-            targets = trainer.step(batch, schedule(spent), row, observer.update)
-            if step == 0:
-                report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
+            started = context.clock()
+            if isinstance(trainer, Counter):
+                targets = trainer.fit(dataset.train.ids)
+            else:
+                if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                    if not progress.frozen:
+                        trainer.recompute_batch_norm(_extra_inputs(context))
+                        progress.frozen = True
+                    batch_norm.freeze(trainer.model)
+                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                context.on_batch(step, batch)
+                targets = trainer.step(batch, schedule(spent), row, observer.update)
+                if step == 0:
+                    report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, tokenizer.token_bytes)
             recorder.log(row)
-            progress.seconds += perf_counter() - started
+            progress.seconds += context.clock() - started
     except Stopped:
         checkpoints.save(progress)
         raise
     finally:
         recorder.finish(trainer.guard)
 
+    interrupt.decide_alone()
     if dataset.test is not None and processes.is_main:
         checkpoints.load_best(progress)
         test = _score(context, evaluated, dataset.test)
         context.summary.test = Scored.of(test.summary())
         write_test_blocks(context.folder.path, dataset, test)
+        if isinstance(trainer, Counter):  # it is the floor, and so are they
+            context.summary.compressors = compress_test(dataset)
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
@@ -130,5 +144,6 @@ def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
+        context.interrupt.check()
         inputs_BT, _ = draw_batch(ids, seed, step, plan.batch_size * plan.accumulate, plan.seq_len)
         yield inputs_BT.to(context.compute.device)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from harness.common.clock import Clock
 from harness.common.errors import UsageError
 from harness.common.files import write_atomically
-from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped
+from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
@@ -23,6 +23,7 @@ from harness.runs import checkpoint, process
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.resume import is_finished, require_same_origin
+from harness.training import launcher
 from harness.training.checks import check_settings
 from harness.training.context import OnBatch, RunContext, ignore
 from harness.training.distributed import ProcessGroup
@@ -68,7 +69,8 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     )
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # takes a second: errors in the settings were reported before it
-    with processes.connect(compute.device) as temporary:
+    own = partial(launcher.identity, settings, dataset)
+    with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
@@ -114,11 +116,12 @@ def _train(
 ) -> int:
     """The loop; the summary is written however it ends. Returns the exit code."""
     summary = first_summary(settings, dataset, compute)
-    interrupt = Interrupt(distributed=processes.world_size > 1)
+    interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     with (
         folder.logging(quiet=not processes.is_main),
         interrupt.handling_signals(),
+        clock.running(),
         process.process_file(folder.path) if processes.is_main else nullcontext(),
         progress_bar(settings) if processes.is_main else nullcontext(ignore) as on_row,
     ):
@@ -127,7 +130,7 @@ def _train(
             LOG.warning(note)
         summary.write(folder.path)
         context = RunContext(
-            settings, dataset, compute, folder, summary, loggers, interrupt, processes,
+            settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
             LOG.info, on_row, on_batch,
         )  # fmt: skip
         try:
@@ -135,7 +138,7 @@ def _train(
             summary.status, code = "finished", 0
         except Stopped as stop:
             summary.status = "stopped"
-            code = TERMINATED if stop.signum == signal.SIGTERM else INTERRUPTED
+            code = exit_code(stop.signum)
             LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
         except KeyboardInterrupt:
             summary.status, code = "stopped", INTERRUPTED

@@ -12,13 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from harness.common.errors import UsageError
-from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.common.interrupt import STOPPED
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
 from harness.runs.summary import Summary, status_of
 from harness.training.outcome import record_failure
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 LOG = logging.getLogger("harness")
@@ -47,6 +48,7 @@ def _runs(sweep: Path) -> list[Path]:
 def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
     """Run a job in its own folder of the sweep; returns the exit code. A failure does not stop the
     other jobs."""
+    leave_with_parent()
     print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
         settings = read_settings(cfg)
@@ -64,7 +66,7 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
-    if code in (TERMINATED, INTERRUPTED):  # the signal was meant for the whole sweep
+    if code in STOPPED:  # the signal was meant for the whole sweep
         print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
         sys.exit(code)
     return code

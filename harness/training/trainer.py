@@ -139,6 +139,7 @@ class Trainer:
                     weight,
                     plan.label_smoothing,
                 )
+            self._check()  # before the gradients are exchanged: then all processes are there
         return loss
 
     def _update(self, lr_factor: float) -> None:
