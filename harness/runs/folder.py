@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ class _LogFile(logging.FileHandler):
 
 
 BEFORE_CONFIG = (process.FILE, "train.log")
+# What numpy raises for a header, which is a piece of Python.
+_OF_A_HEADER = (SyntaxError, TokenError)
 
 
 class RunFolder:
@@ -197,7 +200,7 @@ class RunFolder:
             return np.load(file, allow_pickle=False)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, RecursionError, MemoryError) as error:
+        except (OSError, ValueError, EOFError, RecursionError, MemoryError, *_OF_A_HEADER) as error:
             raise UsageError(f"{self.counts} can't be read: {error}") from error
 
 

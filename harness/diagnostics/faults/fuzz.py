@@ -76,14 +76,15 @@ class Fuzzing:
         self._ended = Counter[str]()
         self._faults: dict[str, Result] = {}
         self._last = b""
+        self._deadline = self._written = 0.0
 
     def run(self, seconds: float, seed: int) -> None:
         """Read damaged files for so long. For a fork."""
         shutil.copytree(self._reader.folder, self._copy)
         _limit_memory()
         signal.signal(signal.SIGALRM, _stop)
-        deadline, number = time.monotonic() + seconds, 0
-        while time.monotonic() < deadline:
+        self._deadline, number = time.monotonic() + seconds, 0
+        while time.monotonic() < self._deadline:
             try:
                 self._round(seed + 10**6 * number)()
             except BaseException as error:
@@ -100,6 +101,7 @@ class Fuzzing:
         return [Result(**each) for each in written]
 
     def _write(self) -> None:
+        self._written = time.monotonic()
         found = [
             Result(self.group, what, verdict, times=self._ended[verdict])
             for what, verdict in (("read", "equal"), ("refused", "noticed"))
@@ -122,6 +124,10 @@ class Fuzzing:
 
     def _read(self, content: bytes) -> None:
         """Raises what is new and no refusal in words."""
+        if time.monotonic() > self._deadline:
+            return
+        if time.monotonic() > self._written + 1:  # the next file may end this process
+            self._write()
         path = self._copy / self._reader.path
         path.write_bytes(content)
         signal.alarm(SECONDS)

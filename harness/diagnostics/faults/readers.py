@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import torch
 
 from harness.cli.hydra_app import compose
@@ -56,13 +57,19 @@ def readers(run: Path, folder: Path) -> list[Reader]:
         return Reader(name, run, Path(path), damage, read)
 
     best = _newest(run, "best")
+    vocab_size = len(np.load(run / "train_counts.npy"))
     return [
         reader("summary", summary.FILE, damaged_json, summary.read_summary),
         reader("rows", metrics.FILE, damaged_lines, _read_rows),
         reader("samples", samples.FILE, spliced, _read_samples),
         reader("configuration", config.FILE, damaged_yaml, _read_configuration),
         reader("test blocks", blocks.FILE, damaged_json, blocks.read),
-        reader("token counts", "train_counts.npy", spliced, _counts),
+        reader(
+            "token counts",
+            "train_counts.npy",
+            spliced,
+            lambda run: RunFolder(run).read_counts(vocab_size),
+        ),
         reader("process", process.FILE, _damaged_process, process.is_alive),
         reader("checkpoint", f"checkpoints/{best}", _damaged_checkpoint, _load_checkpoints),
         reader("a record of a run", summary.FILE, damaged_json, _find),
@@ -117,10 +124,6 @@ def _read_configuration(run: Path) -> None:
     config.read_flat(run)
     load_settings(run / config.FILE)
     load_run(run, "best", "cpu", [])
-
-
-def _counts(run: Path) -> object:
-    return RunFolder(run).read_counts(20)
 
 
 def _find(run: Path) -> object:
