@@ -93,6 +93,8 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
         return False
     if summary.status != "finished" or summary.missing:
         return False
+    if summary.parameters is not None and summary.parameters.state is not None:
+        return True  # it counts: one pass, whatever the budget
     currency, total = settings.train.budget
     spent = getattr(summary.train, currency, None)
     # Early stopping ends below the budget: a larger one, or other patience, then asks for more.
