@@ -71,6 +71,9 @@ class Parser(argparse.ArgumentParser):
         """Add the options of all commands that read a finished run."""
         self.add_argument("run", type=Path, help="the run's folder")
         self.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+        self.add_argument(
+            "--checkpoint-dir", metavar="DIR", help="the run's checkpoint_dir, if it has one"
+        )
         self.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
         self.add_argument(
             "--trust", action="append", default=[], help="a package with your own models"

@@ -65,7 +65,10 @@ def _ends(arguments: argparse.Namespace, name: str) -> tuple[bytes, Path]:
 
 
 def _load(arguments: argparse.Namespace) -> Run:
-    run = load_run(arguments.run, arguments.checkpoint, arguments.device, arguments.trust)
+    run = load_run(
+        arguments.run, arguments.checkpoint, arguments.device, arguments.trust,
+        checkpoint_dir=arguments.checkpoint_dir,
+    )  # fmt: skip
     if run.settings.train.batch_norm == "batch":
         raise UsageError(
             f"{arguments.run} was trained with batch_norm=batch, which is not causal: a text can't "

@@ -211,6 +211,7 @@ class Settings(_Group):
     resume: Annotated[Resume, NEVER_COMPARED]
     run_dir: Annotated[str | None, NEVER_COMPARED]
     cache: Annotated[str, NEVER_COMPARED | Role.FROM_USER]
+    checkpoint_dir: Annotated[str | None, NEVER_COMPARED | Role.FROM_USER] = None
     init: Init = "default"
     zero_residual: bool = False
     tf32: bool = False

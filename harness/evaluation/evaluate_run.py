@@ -24,8 +24,9 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate; calibrate:
     called for --calibration."""
     run = load_run(
-        arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision
-    )
+        arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision,
+        arguments.checkpoint_dir,
+    )  # fmt: skip
     make_deterministic()  # as in training, so that the score is the same
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
     batch_size = arguments.batch_size or run.settings.eval.batch_size

@@ -24,6 +24,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
 from harness.common.text import visible
+from harness.common.values import show
 from harness.runs import config, lock, process, samples
 from harness.runs.lock import Lock
 
@@ -57,9 +58,12 @@ _OF_A_HEADER = (SyntaxError, TokenError)
 class RunFolder:
     """The paths of a run's configuration, checkpoints, tokenizer, samples and log."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checkpoint_dir: str | None = None) -> None:
         self.path = path
         self._lock: Lock | None = None
+        # Elsewhere only where the user says so: no link in the folder is followed.
+        named = checkpoint_dir and Path(checkpoint_dir).expanduser().absolute() / path.name
+        self._elsewhere = named or None
 
     @property
     def config(self) -> Path:
@@ -67,7 +71,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self._elsewhere or self.path / "checkpoints"
 
     @property
     def tokenizer(self) -> Path:
@@ -86,9 +90,9 @@ class RunFolder:
         return self.path / "train.log"
 
     @classmethod
-    def existing(cls, path: Path) -> RunFolder:
+    def existing(cls, path: Path, checkpoint_dir: str | None = None) -> RunFolder:
         """Raises UsageError if the folder holds no run."""
-        folder = cls(path)
+        folder = cls(path, checkpoint_dir)
         try:
             contained.open_binary(folder.config).close()
         except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -111,10 +115,16 @@ class RunFolder:
         """Raises UsageError if the path exists already: nothing is ever overwritten."""
         if self.path.exists():
             raise self.already_exists()
+        if self._elsewhere and self._elsewhere.exists():
+            raise UsageError(
+                f"checkpoint_dir: {self._elsewhere} exists already; choose another run_dir"
+            )
         # Made under another name: a run that is killed here must not leave a folder in the way.
         temporary = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
         try:
             temporary.checkpoints.mkdir(parents=True)
+            if self._elsewhere:
+                self._elsewhere.mkdir(parents=True)
             temporary.write_config(config)
             temporary.path.rename(self.path)
         except OSError as error:
@@ -140,6 +150,16 @@ class RunFolder:
             for folder in (self.checkpoints, self.tokenizer):
                 remove_leftovers(folder, inside=1)
             yield
+
+    def require_checkpoint_dir(self, saved: str | None) -> None:
+        """saved: where the run's configuration says that its checkpoints lie. Raises UsageError if
+        the user has not said so, too."""
+        if saved is not None and self._elsewhere is None:
+            raise UsageError(
+                f"{self.path} says that its checkpoints lie in {show(saved)}, and a folder's word "
+                f"is not followed: if it is yours, give checkpoint_dir={show(saved)} (to other "
+                "commands than train: --checkpoint-dir)"
+            )
 
     def require_own(self) -> None:
         """Before each write. Raises FolderLost if the locked folder was moved, removed or

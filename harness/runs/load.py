@@ -55,15 +55,22 @@ class Run:
 
 
 def load_run(
-    path: Path, which: str, device: str, trust: list[str], precision: str | None = None
+    path: Path,
+    which: str,
+    device: str,
+    trust: list[str],
+    precision: str | None = None,
+    checkpoint_dir: str | None = None,
 ) -> Run:
     """Read a run's folder. which: "best" or "latest" weights. precision: None for the run's own.
+    checkpoint_dir: where its folder of checkpoints lies, if not in its own.
 
     Raises UsageError if it is not a run's folder, has no checkpoint yet, or has another
     configuration than its weights were trained with.
     """
-    folder = RunFolder.existing(path)
+    folder = RunFolder.existing(path, checkpoint_dir)
     settings = load_settings(folder.config).replace(trust=trust)
+    folder.require_checkpoint_dir(settings.checkpoint_dir)
     compute = Compute.choose(device, precision or settings.precision, settings.tf32)
     best = checkpoint.load(folder.checkpoints, BestCheckpoint) if which == "best" else None
     saved = best or checkpoint.load(folder.checkpoints, StepCheckpoint)

@@ -40,9 +40,9 @@ def run_to_resume(settings: Settings) -> RunFolder | None:
         raise UsageError(
             f"resume={show(settings.resume)} needs run_dir=…: the folder of the run to go on with"
         )
-    folder = RunFolder(Path(settings.run_dir))
+    folder = RunFolder(Path(settings.run_dir), settings.checkpoint_dir)
     if settings.resume is True or folder.config.is_file():
-        return RunFolder.existing(folder.path)
+        return RunFolder.existing(folder.path, settings.checkpoint_dir)
     if not folder.is_unused():
         raise UsageError(f"{folder.path} holds other files and no run: choose another run_dir")
     return None
@@ -60,6 +60,7 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     if folder is None:
         return asked
     saved = load_settings(folder.config)
+    folder.require_checkpoint_dir(saved.checkpoint_dir)
     if left_out := sorted(saved.logger.keys() - asked.logger.keys()):
         print(
             f"logger {', '.join(left_out)}: not used, only the run's folder names it; to go on "

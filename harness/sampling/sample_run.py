@@ -28,7 +28,10 @@ def sample_run(arguments: argparse.Namespace) -> int:
     harness.sample."""
     params = None if arguments.beams else _params(arguments)
     text = _prompt_file(arguments.prompt_file) if arguments.prompt_file else arguments.prompt
-    run = load_run(arguments.run, arguments.checkpoint, arguments.device, arguments.trust, "fp32")
+    run = load_run(
+        arguments.run, arguments.checkpoint, arguments.device, arguments.trust, "fp32",
+        arguments.checkpoint_dir,
+    )  # fmt: skip
     counts = run.folder.read_counts(run.tokenizer.vocab_size)
     allowed_V = _seen_ids(run, counts) if arguments.mask_unused else None
     prompt = _prompt(text, "--prompt-file" if arguments.prompt_file else "--prompt", run, counts)

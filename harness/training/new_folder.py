@@ -33,7 +33,7 @@ def create_run_folder(settings: Settings) -> RunFolder:
     """run_dir, or else the first free name of this second. What is there for resume=auto has no
     configuration yet."""
     if settings.run_dir:
-        folder = RunFolder(Path(settings.run_dir))
+        folder = RunFolder(Path(settings.run_dir), settings.checkpoint_dir)
         if not (settings.resume and folder.path.exists()):
             folder.create(settings.dump())
         return folder
@@ -41,7 +41,7 @@ def create_run_folder(settings: Settings) -> RunFolder:
     day = Path("runs") / f"{now:%Y-%m-%d}"
     name = f"{now:%H-%M-%S}-{names.model}-{names.tokenizer}-s{settings.seed}"
     for suffix in itertools.chain([""], (f"-{number}" for number in itertools.count(2))):
-        folder = RunFolder(day / (name + suffix))
+        folder = RunFolder(day / (name + suffix), settings.checkpoint_dir)
         with suppress(UsageError):  # taken, perhaps by another process just now
             folder.create(settings.dump())
             return folder
