@@ -56,9 +56,9 @@ def fit(config: DictConfig, overrides: Sequence[str]) -> None:
     with open_dict(config):
         for name in dropped:
             del config.model[name]
-        if "names.model" not in keys:
-            named = str(node.get("module")) if target == WRAPPER else target
-            config.names.model = named.rpartition(".")[2]
+        named = str(node.get("module") if target == WRAPPER else target).rpartition(".")[2]
+        if "names.model" not in keys and named.isidentifier():
+            config.names.model = named
 
 
 def _keys(overrides: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.config import own_class
 from harness.config.settings import Settings, read_settings
+from harness.runs.resume import resumed_settings
 from tests.conftest import Ended
 from tests.small_runs import SMALL
 from zoo.language_model import LanguageModel
@@ -134,9 +135,11 @@ def test_a_sweep_over_it_and_resuming(
     saved = [yaml.safe_load((run / "config.yaml").read_text()) for run in runs]
     widths = [each["model"]["width"] for each in saved]
     assert (sorted(widths), [each["names"]["model"] for each in saved]) == ([4, 5], ["Mine"] * 2)
-    again = ("train", f"run_dir={runs[0]}", "resume=true", "train.steps=3", f"trust=[{OWN}]")
-    ended = command(*again, f"model._target_={OWN}.Mine", f"model.width={widths[0]}")
-    assert ended.code == 0, ended.err
-    ended = command(*again, f"model._target_={OWN}.Mine", "model.width=6")
-    assert ended.code == 2
-    assert "model.width" in ended.err
+    again = [f"run_dir={runs[0]}", "resume=true", *MINE, f"model.width={widths[0]}"]
+    settings = resumed_settings(read_settings(compose(again)), again)
+    assert settings.model == saved[0]["model"]
+    assert settings.names.model == "Mine"
+    again[-1] = "model.width=6"
+    asked = read_settings(compose(again))
+    with pytest.raises(UsageError, match=r"model\.width"):
+        resumed_settings(asked, again)
