@@ -27,11 +27,13 @@ LINGER_SECONDS = 1.0
 
 @dataclass(eq=False)
 class Connection:
-    """since: when the server began to wait for this client; None while the client waits for the
-    server."""
+    """since: when the server first had to wait for what this client sends or takes; None if it need
+    not. welcome: it has had an answer by the key, and has not begun another request: an open
+    page between two questions."""
 
     socket: socket.socket
-    since: float | None
+    since: float | None = None
+    welcome: bool = False
     sending: bool = False
     leaving: bool = False
 
@@ -44,7 +46,7 @@ class Connection:
 
 class Connections:
     """At most `most` of them. For another one, the client that has kept the server waiting longest
-    is hung up on; a browser then connects again, unseen. Thread-safe."""
+    is hung up on; open pages last of all. Thread-safe."""
 
     def __init__(self) -> None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -70,31 +72,37 @@ class Connections:
     def add(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
         with self._changed:
-            self._open[connection] = Connection(connection, monotonic())
+            self._open[connection] = Connection(connection)
 
     def remove(self, connection: socket.socket) -> None:
         with self._changed:
             self._open.pop(connection, None)
             self._changed.notify_all()
 
-    def wait_for(self, connection: socket.socket) -> None:
-        """From now on the server waits for this client's request."""
-        self._open[connection].since = monotonic()
-
-    @contextmanager
-    def working(self, connection: socket.socket) -> Iterator[None]:
-        """While the block runs, this client waits for the server, and is not hung up on."""
+    def waits_for(self, connection: socket.socket, on: bool) -> None:
+        """Whether this client keeps the server waiting."""
+        own = self._open[connection]
         with self._changed:
-            self._open[connection].since = None
-        try:
-            yield
-        finally:
-            self._open[connection].since = monotonic()
+            own.since = (own.since or monotonic()) if on else None
+            self._changed.notify_all()
+
+    def welcome(self, connection: socket.socket, on: bool) -> None:
+        self._open[connection].welcome = on
+
+    def send(self, connection: socket.socket, content: bytes) -> None:
+        """Send all of it. What can't be sent at once is held in memory until the client reads;
+        beyond MOST_SENDING such answers the slowest reader is hung up on."""
+        sent = 0
+        connection.settimeout(0.0)
+        with suppress(BlockingIOError):
+            sent = connection.send(content)
+        connection.settimeout(ANSWER_SECONDS)
+        if sent < len(content):
+            with self._sending(connection):
+                connection.sendall(memoryview(content)[sent:])
 
     @contextmanager
-    def sending(self, connection: socket.socket) -> Iterator[None]:
-        """While the block runs, an answer is held in memory for this client. Beyond MOST_SENDING
-        of them the slowest reader is hung up on."""
+    def _sending(self, connection: socket.socket) -> Iterator[None]:
         own = self._open[connection]
         with self._changed:
             readers = [each for each in self._open.values() if each.sending and not each.leaving]
@@ -104,13 +112,28 @@ class Connections:
         try:
             yield
         finally:
-            own.sending = False
+            own.sending, own.since = False, None
 
     @staticmethod
     def _hang_up_on_longest(among: list[Connection], count: int) -> None:
         waiting = [each for each in among if each.since is not None]
-        for each in sorted(waiting, key=lambda each: each.since or 0.0)[:count]:
+        for each in sorted(waiting, key=lambda each: (each.welcome, each.since or 0.0))[:count]:
             each.hang_up()
+
+
+class AnswerWriter(io.BufferedIOBase):
+    """Sends what is written to it. Raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket, connections: Connections) -> None:
+        self._connection = connection
+        self._connections = connections
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._connections.send(self._connection, content)
+        return len(content)
 
 
 class TooLarge(HTTPException):
@@ -124,25 +147,30 @@ class RequestReader(io.RawIOBase):
     sends, it holds a thread no longer than that.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, connections: Connections) -> None:
         self._connection = connection
+        self._connections = connections
         self.begin()
 
     def begin(self) -> None:
         """A new request may come."""
         self._until = monotonic() + IDLE_SECONDS
         self._size = 0
+        self._connections.waits_for(self._connection, False)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(max(0.001, self._until - monotonic()))
         try:
+            self._connection.settimeout(0.0)
             count = self._connection.recv_into(buffer)
-        finally:
-            self._connection.settimeout(ANSWER_SECONDS)
+        except BlockingIOError:
+            self._connections.waits_for(self._connection, True)
+            self._connection.settimeout(max(0.001, self._until - monotonic()))
+            count = self._connection.recv_into(buffer)
         if not self._size:
+            self._connections.welcome(self._connection, False)
             self._until = monotonic() + REQUEST_SECONDS
         self._size += count
         if self._size > MOST_REQUEST:

@@ -32,7 +32,7 @@ from urllib.parse import parse_qs, urlsplit
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
 from harness.live.answers import MOST_FIELDS, Answers, Query, Refused
-from harness.live.connections import Connections, RequestReader, TooLarge
+from harness.live.connections import AnswerWriter, Connections, RequestReader, TooLarge
 from harness.live.watch import LiveRuns
 from harness.report.html.pages import style_sheet
 
@@ -152,12 +152,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self._reader = RequestReader(self.connection)
+        self._reader = RequestReader(self.connection, self.server.connections)
         self.rfile = io.BufferedReader(self._reader)
+        self.wfile = AnswerWriter(self.connection, self.server.connections)
 
     def handle_one_request(self) -> None:
         self._reader.begin()
-        self.server.connections.wait_for(self.connection)
         try:
             super().handle_one_request()
         except TooLarge:  # a request line without an end
@@ -204,16 +204,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _work(self, answer: Callable[[], Any]) -> Any:
         """The answer. A bug fails this request alone."""
-        with self.server.connections.working(self.connection):
-            try:
-                return answer()
-            except (Refused, UsageError):
-                raise
-            except Exception as error:
-                traceback.print_exc()
-                raise Refused(
-                    HTTPStatus.INTERNAL_SERVER_ERROR, "a bug: the page's terminal says where"
-                ) from error
+        self.server.connections.waits_for(self.connection, False)
+        try:
+            return answer()
+        except (Refused, UsageError):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise Refused(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "a bug: the page's terminal says where"
+            ) from error
 
     def _address(self) -> tuple[str, Query]:
         try:
@@ -257,6 +257,7 @@ class Handler(BaseHTTPRequestHandler):
         if path not in self.server.answers.questions:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
         self._send_json(self._work(lambda: self.server.answers.questions[path](query)))
+        self.server.connections.welcome(self.connection, True)
 
     def _post(self, path: str, query: Query) -> None:
         self._require_own_origin()
@@ -303,7 +304,6 @@ class Handler(BaseHTTPRequestHandler):
         if status != HTTPStatus.NOT_MODIFIED:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
-        with self.server.connections.sending(self.connection):
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import platform
 import shutil
@@ -14,6 +13,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
 from harness.common.text import visible
-from harness.runs import config, samples
+from harness.runs import config, lock, process, samples
+from harness.runs.lock import Lock
 
 
 class _IndentedFormatter(logging.Formatter):
@@ -48,17 +49,41 @@ class _LogFile(logging.FileHandler):
         pass
 
 
+BEFORE_CONFIG = (process.FILE, "train.log")
+# What numpy raises for a header, which is a piece of Python.
+_OF_A_HEADER = (SyntaxError, TokenError)
+
+
 class RunFolder:
     """The paths of a run's configuration, checkpoints, tokenizer, samples and log."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / config.FILE
-        self.checkpoints = path / "checkpoints"
-        self.tokenizer = path / "tokenizer"
-        self.counts = path / "train_counts.npy"
-        self.samples = path / samples.FILE
-        self.log = path / "train.log"
+        self._lock: Lock | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.path / config.FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def counts(self) -> Path:
+        return self.path / "train_counts.npy"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / samples.FILE
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -73,6 +98,14 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"{folder.config} can't be read: {error.strerror}") from error
         return folder
+
+    def is_unused(self) -> bool:
+        """Whether it is absent, or holds at most what a run leaves that is killed before it has a
+        configuration."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        files = (path for path in self.path.rglob("[!.]*") if not path.is_dir())
+        return all(path.name in BEFORE_CONFIG for path in files)
 
     def create(self, config: str) -> None:
         """Raises UsageError if the path exists already: nothing is ever overwritten."""
@@ -101,18 +134,24 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Inside, no other process trains in this folder. Removes the temporary files of killed
-        processes. Raises UsageError if another process holds the lock."""
-        with open(self.log, "ab", opener=contained.opener) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
-            except BlockingIOError:
-                raise UsageError(f"{self.path} is in use: another process trains there") from None
-            except OSError:  # a file system without locks
-                pass
+        processes. Raises FolderInUse if another process holds the lock."""
+        with lock.hold(self.path) as self._lock:
             remove_leftovers(self.path)
             for folder in (self.checkpoints, self.tokenizer):
                 remove_leftovers(folder, inside=1)
             yield
+
+    def require_own(self) -> None:
+        """Before each write. Raises FolderLost if the locked folder was moved, removed or
+        replaced."""
+        if self._lock is not None:
+            self._lock.require()
+
+    def follow(self) -> bool:
+        """Find the locked folder again, wherever it was moved to; False if it is gone."""
+        place = self.path if self._lock is None else self._lock.follow()
+        self.path = place or self.path
+        return place is not None
 
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:
@@ -161,7 +200,7 @@ class RunFolder:
             return np.load(file, allow_pickle=False)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, RecursionError, MemoryError) as error:
+        except (OSError, ValueError, EOFError, RecursionError, MemoryError, *_OF_A_HEADER) as error:
             raise UsageError(f"{self.counts} can't be read: {error}") from error
 
 

@@ -49,6 +49,15 @@ sys.stdout.buffer.write(tokenizer.backend_tokenizer.to_str().encode())
 """
 
 
+def _require_ids(description: Any) -> None:
+    """Raises TokenizerError for ids so large that the library would ask for all memory to hold what
+    lies between them."""
+    vocabulary = description["model"]["vocab"]  # a list has no ids
+    if isinstance(vocabulary, dict):
+        require_vocabulary(vocabulary.values())
+    require_vocabulary([0, *(token["id"] for token in description.get("added_tokens") or ())])
+
+
 class _FromJson(Tokenizer):
     """The tokenizer of a tokenizer.json. Text never becomes a special token, and none is added.
 
@@ -63,7 +72,10 @@ class _FromJson(Tokenizer):
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         try:
+            _require_ids(json.loads(files[_FILE]))
             tokenizer = tokenizers.Tokenizer.from_str(files[_FILE].decode())
+        except TokenizerError:
+            raise
         except Exception as error:  # the library raises plain Exception
             raise TokenizerError(f"it is not a {_FILE}: {error!r}") from error
         self._set(tokenizer)

@@ -66,6 +66,11 @@ class Group:
     counted: tuple[RunRecord, ...]
 
     @property
+    def is_floor(self) -> bool:
+        """Whether its model was counted in one pass over train, not trained."""
+        return any(run.state is not None for run in self.runs)
+
+    @property
     def attempts(self) -> int:
         """The number of different seeds, counted or not."""
         return len({run.seed for run in self.runs})
@@ -142,7 +147,7 @@ def why_uncounted(run: RunRecord) -> str | None:
     if not run.causal:
         return "not causal: evaluated with the statistics of the batch at hand"
     if (ranking_score(run) if run.lossless else lossy_score(run)) is None:
-        return "finished without a test score"
+        return run.error or "finished without a test score"
     return None
 
 
