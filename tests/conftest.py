@@ -26,6 +26,7 @@ from harness import (
     decompress,
     evaluate,
     inside,
+    new,
     prepare,
     sample,
 )
@@ -55,6 +56,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "decompress": decompress.main,
     "compare": compare.main,
     "inside": inside.main,
+    "new": new.main,
     "dashboard": dashboard.main,
     "live": live.main,
 }

@@ -10,7 +10,7 @@ import shlex
 import sys
 import types
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import pytest
 
 from docs import import_graph
 from harness.cli.hydra_app import compose
+from tests.conftest import Ended
 from tests.pages import PAGES, ROOT, name_of
+from tests.small_runs import SMALL
 from tests.zoo.laws import LAWS
 from tests.zoo_models import VOCAB, randomize
 from zoo.language_model import LanguageModel
@@ -90,7 +92,11 @@ def test_a_broken_link_is_seen(tmp_path: Path) -> None:
 def test_paths_that_are_named_exist(page: Path) -> None:
     """Those of the repository, from its root. `x.py` and the example are the reader's own."""
     folders = "conf|zoo|harness|tests|experiments|sweeps|tokenizers|docs"
-    theirs = {"zoo/decay.py", "conf/model/decay.yaml", "tests/zoo/architectures/decay.py"}
+    theirs = {
+        path.format(name)
+        for path in ("zoo/{}.py", "conf/model/{}.yaml", "tests/zoo/architectures/{}.py")
+        for name in ("decay", "fading")
+    }
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
         if path not in theirs and not re.search(r"/x\.\w+$", path):
             assert (ROOT / path).exists(), path
@@ -240,9 +246,16 @@ def test_a_wrong_command_line_is_seen(line: str, monkeypatch: pytest.MonkeyPatch
 # The example of a new model
 
 
+ADDING = ROOT / "docs" / "adding-a-model.md"
+
+
+def python_blocks() -> list[str]:
+    """The model and the plain module."""
+    return [code for language, code in FENCE.findall(ADDING.read_text()) if language == "python"]
+
+
 def example() -> types.ModuleType:
-    blocks = FENCE.findall((ROOT / "docs" / "adding-a-model.md").read_text())
-    (code,) = (block for language, block in blocks if language == "python")
+    code, _ = python_blocks()
     module = types.ModuleType("decay")
     exec(compile(code, "decay.py", "exec"), vars(module))
     return module
@@ -257,3 +270,23 @@ def test_the_example_of_a_model_keeps_the_laws(law: str, monkeypatch: pytest.Mon
         return randomize(model) if random else model
 
     LAWS[law](make)
+
+
+def test_your_own_anywhere(
+    command: Callable[..., Ended], small_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of that section, one after the other, in an empty folder."""
+    section = ADDING.read_text().partition("## Your own, anywhere")[2].partition("\n## ")[0]
+    lines = [line for _, code in FENCE.findall(section) for line in code.splitlines()]
+    lines = [line for line in lines if line.startswith("python -m harness.")]
+    assert len(lines) > 3
+    (tmp_path / "here" / "net.py").write_text(python_blocks()[1])
+    short = (*SMALL, "train.steps=2", f"data.path={small_text}", f"cache={tmp_path / 'cache'}")
+    for line in lines:
+        module, words = module_of(line)
+        ended = command(
+            module.removeprefix("harness."), *words, *(short if is_hydra(module) else ())
+        )
+        assert ended.code == 0, (line, ended.err)
+    for name in ("fading", "net"):
+        monkeypatch.delitem(sys.modules, name)

@@ -76,7 +76,7 @@ FLOORS = (
         "compression",
         "observe",
     ),
-    *("report", "loggers", "training", "cli", "diagnostics", "live"),
+    *("report", "loggers", "training", "cli", "diagnostics", "live", "scaffold"),
 )
 COMMANDS = {name for name in import_graph.modules() if re.fullmatch(r"harness\.(\w+)", name)} - {
     f"harness.{package}" for package in FLOORS

@@ -10,12 +10,13 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.object_type import ObjectType
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from harness.cli import explain
 from harness.common.errors import UsageError
 from harness.common.values import fits, show
-from harness.config import secrets
+from harness.config import own_class, secrets
 from harness.config.keys import dotted_keys, walk
 
 # Registered here because processes started by a launcher import this module, but no command.
@@ -50,7 +51,8 @@ class Loader(ConfigLoaderImpl):
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         choices = functools.cache(lambda group: self.get_group_options(group, ObjectType.CONFIG))
-        overrides = named["overrides"] = [_without_local(each) for each in named["overrides"]]
+        typed = [_without_local(each) for each in named["overrides"]]
+        overrides = named["overrides"] = own_class.with_its_settings(typed)
         for override in overrides:
             secrets.reject_override(override)
             if message := explain.wrong_choice(override, choices):
@@ -63,6 +65,8 @@ class Loader(ConfigLoaderImpl):
             known = functools.partial(self._known, *arguments, **named | {"overrides": groups})
             raise UsageError(explain.composition_error(error, overrides, known)) from error
         _require_fixed(config)
+        if named.get("run_mode") != RunMode.MULTIRUN:  # the jobs of a sweep come by themselves
+            own_class.fit(config, overrides)
         return config
 
     def _known(self, *arguments: Any, **named: Any) -> list[str]:

@@ -43,19 +43,34 @@ def check_object(
     cls = resolve_class(str(node.get("_target_")), interface, where, trust)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     _check_arguments(cls, arguments, given, where)
+    for name, inner in _wrapped_classes(cls, arguments, where, trust).items():
+        arguments[name] = inner
+        # It gets what the class around it does not take, and what both of them do.
+        outer, own = inspect.signature(cls).parameters, inspect.signature(inner).parameters
+        passed = {key: arguments[key] for key in arguments if key not in outer or key in own}
+        _check_arguments(inner, passed, {key: given[key] for key in given if key in own}, where)
     return cls, arguments
 
 
+def settings_taken(node: Node, where: str, trust: Iterable[str] = ()) -> set[str]:
+    """The settings that the class of `node`, and a class that it wraps, take by name; errors as in
+    `resolve_class`."""
+    cls = resolve_class(str(node.get("_target_")), object, where, trust)
+    classes = [cls, *_wrapped_classes(cls, node, where, trust).values()]
+    return {name for each in classes for name in inspect.signature(each).parameters}
+
+
 def resolve_class(
-    target: str, interface: type[T], where: str, trust: Iterable[str] = ()
+    target: str, interface: type[T], where: str, trust: Iterable[str] = (), key: str = "_target_"
 ) -> type[T]:
-    """The class named `target`. Raises UsageError if it is not a trusted `interface`."""
-    trusted = require_trusted_class(target, where, trust)
+    """The class named `target` by `where`.`key`. Raises UsageError if it is not a trusted
+    `interface`."""
+    trusted = require_trusted_class(target, where, trust, key)
     module_name, _, class_name = target.rpartition(".")
     try:
         cls = getattr(_import(module_name, trust), class_name)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"{where}._target_={target} does not exist: {error}") from error
+        raise UsageError(f"{where}.{key}={target} does not exist: {error}") from error
     # A trusted module may import untrusted classes: the class itself must be defined in one.
     if not (
         inspect.isclass(cls)
@@ -64,7 +79,7 @@ def resolve_class(
         and not inspect.isabstract(cls)
         and _under(cls.__module__, trusted)
     ):
-        raise UsageError(f"{where}._target_={target} is not a concrete {interface.__name__}")
+        raise UsageError(f"{where}.{key}={target} is not a concrete {interface.__name__}")
     return cls
 
 
@@ -83,13 +98,15 @@ def _import(name: str, trust: Iterable[str]) -> types.ModuleType:
         sys.path.remove(here)
 
 
-def require_trusted_class(target: str, where: str, trust: Iterable[str]) -> tuple[str, ...]:
+def require_trusted_class(
+    target: str, where: str, trust: Iterable[str], key: str = "_target_"
+) -> tuple[str, ...]:
     """The trusted packages. Raises UsageError if `target` lies in none of them."""
     trusted = (*TRUSTED, *trust)
     if not _under(target.rpartition(".")[0], trusted):
         package = target.partition(".")[0]
         raise UsageError(
-            f"{where}._target_={target} lies outside the trusted packages ({', '.join(trusted)}); "
+            f"{where}.{key}={target} lies outside the trusted packages ({', '.join(trusted)}); "
             f"if you trust it, set trust=[{package}] (--trust {package} for a finished run)"
         )
     return trusted
@@ -106,6 +123,17 @@ def reject_nested_targets(node: Node, where: str) -> None:
 
 def _under(module: str, packages: Sequence[str]) -> bool:
     return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _wrapped_classes(
+    cls: type, arguments: Node, where: str, trust: Iterable[str]
+) -> dict[str, type]:
+    """The classes that arguments of the type `type[X]` name. They must be trusted as well."""
+    return {
+        name: resolve_class(str(arguments[name]), typing.get_args(hint)[0], where, trust, name)
+        for name, hint in _hints(cls).items()
+        if typing.get_origin(hint) is type and name in arguments
+    }
 
 
 def _check_arguments(cls: type, arguments: Node, given: Mapping[str, Any], where: str) -> None:
