@@ -105,6 +105,10 @@ class AppendedFile:
                     self._file.truncate(before)
                 raise
 
+    def status(self) -> os.stat_result:
+        """Of the file that is open, whatever its path leads to by now."""
+        return os.fstat(self._file.fileno())
+
     def close(self) -> None:
         """Nothing is left to be written."""
         self._file.close()

@@ -48,6 +48,7 @@ CURRENCIES: tuple[str, ...] = get_args(Currency)
 DEFAULT_STEPS = 2000
 Init = Literal["default", "kaiming", "xavier", "gpt2", "truncated_normal"]
 BatchNorm = Literal["moving", "precise", "frozen", "batch"]
+Resume = bool | Literal["auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -206,7 +207,7 @@ class Settings(_Group):
     device: Annotated[str, AfterValidator(_device), NO_EFFECT]
     precision: Precision
     compile: bool
-    resume: Annotated[bool, NEVER_COMPARED]
+    resume: Annotated[Resume, NEVER_COMPARED]
     run_dir: Annotated[str | None, NEVER_COMPARED]
     cache: Annotated[str, NEVER_COMPARED | Role.FROM_USER]
     init: Init = "default"

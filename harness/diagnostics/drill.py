@@ -103,7 +103,7 @@ def train_or_resume(overrides: list[str], folder: Path) -> None:
 
     def train() -> int:
         settings = read_settings(compose(overrides))
-        return run(resumed_settings(settings, overrides) if settings.resume else settings, record)
+        return run(resumed_settings(settings, overrides), record)
 
     run_tool(train)
 

@@ -101,6 +101,7 @@ class Answers:
         metrics.read()
         return {
             **run.details(),
+            "complaint": metrics.complaint(),
             "names": metrics.names(),
             "snapshot_names": metrics.snapshot_names(),
         }

@@ -20,7 +20,7 @@ import numpy as np
 from harness.common import contained
 from harness.common.rows import Histogram, Row
 from harness.runs.damage import is_finite
-from harness.runs.metrics import COSTS, parse_row, whole_lines
+from harness.runs.metrics import COSTS, StepOrder, parse_row, whole_lines
 
 AXES = COSTS
 MOST_BUCKETS = 4096
@@ -155,6 +155,7 @@ class LiveMetrics:
     def _reset(self, inode: tuple[int, int] | None) -> None:
         self._inode = inode
         self._offset = 0
+        self._order = StepOrder()
         self._curves: dict[str, Curve] = {}
         self._snapshots: dict[str, Snapshots] = {}
         self._sizes: dict[str, int] = {}  # the numbers of a snapshot
@@ -182,7 +183,9 @@ class LiveMetrics:
         """Adds the whole lines of about the next BLOCK bytes; False if there is none yet."""
         rows, size = [], 0
         for line in whole_lines(file):
-            if (row := parse_row(line)) is not None:
+            if (row := parse_row(line)) is None:
+                self._order.damaged += 1
+            elif self._order.accepts(row["step"]):
                 rows.append(row)
             size += len(line)
             if size >= BLOCK:
@@ -227,6 +230,11 @@ class LiveMetrics:
             self._sizes[name] = size
         if valid and size <= self._sizes[name]:
             self._snapshots.setdefault(name, Snapshots()).add({"step": step, **parts})
+
+    def complaint(self) -> str | None:
+        """What was wrong with the rows that were read; None if nothing was."""
+        with self._lock:
+            return self._order.complaint()
 
     @property
     def memory(self) -> int:

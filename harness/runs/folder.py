@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import logging
 import platform
 import shutil
@@ -25,7 +25,8 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
 from harness.common.text import visible
-from harness.runs import config, samples
+from harness.runs import config, lock, process, samples
+from harness.runs.lock import Lock
 
 
 class _IndentedFormatter(logging.Formatter):
@@ -49,6 +50,7 @@ class _LogFile(logging.FileHandler):
         pass
 
 
+BEFORE_CONFIG = (process.FILE, "train.log")
 # What numpy raises for a header, which is a piece of Python.
 _OF_A_HEADER = (SyntaxError, TokenError)
 
@@ -58,12 +60,31 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / config.FILE
-        self.checkpoints = path / "checkpoints"
-        self.tokenizer = path / "tokenizer"
-        self.counts = path / "train_counts.npy"
-        self.samples = path / samples.FILE
-        self.log = path / "train.log"
+        self._lock: Lock | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.path / config.FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def counts(self) -> Path:
+        return self.path / "train_counts.npy"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / samples.FILE
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -79,10 +100,19 @@ class RunFolder:
             raise UsageError(f"{folder.config} can't be read: {error.strerror}") from error
         return folder
 
+    def is_unused(self) -> bool:
+        """Whether it is absent, or holds at most what a run leaves that is killed before it has a
+        configuration."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        files = (path for path in self.path.rglob("[!.]*") if not path.is_dir())
+        return all(path.name in BEFORE_CONFIG for path in files)
+
     def create(self, config: str) -> None:
         """Raises UsageError if the path exists already: nothing is ever overwritten."""
         if self.path.exists():
             raise self.already_exists()
+        self._remove_unborn()
         # Made under another name: a run that is killed here must not leave a folder in the way.
         temporary = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
         try:
@@ -96,6 +126,14 @@ class RunFolder:
         finally:
             shutil.rmtree(temporary.path, ignore_errors=True)
 
+    def _remove_unborn(self) -> None:
+        """Remove what `create` left of this folder where it was killed."""
+        pattern = f".{glob.escape(self.path.name)}.{'[0-9a-f]' * 8}"
+        for left in self.path.parent.glob(pattern):
+            files = [path.name for path in left.rglob("*") if not path.is_dir()]
+            if all(name.startswith((config.FILE, f".{config.FILE}.")) for name in files):
+                shutil.rmtree(left, ignore_errors=True)
+
     def already_exists(self) -> UsageError:
         """The error to raise where the folder should be new."""
         return UsageError(
@@ -106,18 +144,24 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Inside, no other process trains in this folder. Removes the temporary files of killed
-        processes. Raises UsageError if another process holds the lock."""
-        with open(self.log, "ab", opener=contained.opener) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
-            except BlockingIOError:
-                raise UsageError(f"{self.path} is in use: another process trains there") from None
-            except OSError:  # a file system without locks
-                pass
+        processes. Raises FolderInUse if another process holds the lock."""
+        with lock.hold(self.path) as self._lock:
             remove_leftovers(self.path)
             for folder in (self.checkpoints, self.tokenizer):
                 remove_leftovers(folder, inside=1)
             yield
+
+    def require_own(self) -> None:
+        """Before each write. Raises FolderLost if the locked folder was moved, removed or
+        replaced."""
+        if self._lock is not None:
+            self._lock.require()
+
+    def follow(self) -> bool:
+        """Find the locked folder again, wherever it was moved to; False if it is gone."""
+        place = self.path if self._lock is None else self._lock.follow()
+        self.path = place or self.path
+        return place is not None
 
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:

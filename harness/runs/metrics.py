@@ -31,25 +31,60 @@ COSTS = ("step", "tokens", "bytes", "flops", "seconds")
 SCORES = ("val/bits_per_byte", "val/nats_per_token")
 
 
+class StepOrder:
+    """Whether rows come as a run writes them, each step once and in order. A row that is not later
+    than all before it is left out; `complaint` says so."""
+
+    def __init__(self) -> None:
+        self.last_step: int | None = None
+        self.damaged = self._missing = self._left_out = 0
+
+    def accepts(self, step: int) -> bool:
+        """Whether the row of this step, the next in the file, is later than all before it."""
+        expected = 0 if self.last_step is None else self.last_step + 1
+        if step < expected:
+            self._left_out += 1
+            return False
+        self._missing += step - expected
+        self.last_step = step
+        return True
+
+    def complaint(self) -> str | None:
+        """One line; None if nothing is wrong."""
+        found = [
+            f"{count} {what}"
+            for count, what in (
+                (self.damaged, "damaged lines are left out"),
+                (self._left_out, "rows are repeated or out of order, and left out"),
+                (self._missing, f"of {(self.last_step or 0) + 1} steps have no row"),
+            )
+            if count
+        ]
+        return f"{FILE}: {'; '.join(found)}" if found else None
+
+
 @dataclass(frozen=True)
 class Metrics:
     """What a comparison needs of metrics.jsonl; small, so that many long runs fit in memory.
 
     evaluations: the costs and scores of the rows that have a validation score. losses: (N, 2),
-    step and training loss in nats per token. last_step: None if there is no row.
+    step and training loss in nats per token. last_step: None if there is no row. complaint: of the
+    order of the rows; None if nothing is wrong.
     """
 
     evaluations: Sequence[Mapping[str, float]] = ()
     losses: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     last_step: int | None = None
+    complaint: str | None = None
 
 
 def read(path: Path) -> Metrics:
     """Raises DamageError for a whole line that is not a row, and OSError."""
     evaluations: list[dict[str, float]] = []
-    losses, last_step = array("d"), None
+    losses, order = array("d"), StepOrder()
     for row in intact_rows(path):
-        last_step = row["step"]
+        if not order.accepts(row["step"]):
+            continue
         if is_finite(row.get("train/loss")):
             losses.extend((row["step"], row["train/loss"]))
         if any(name in row for name in SCORES):
@@ -58,7 +93,8 @@ def read(path: Path) -> Metrics:
             evaluations.append(
                 {name: row[name] for name in (*COSTS, *SCORES) if is_finite(row.get(name))}
             )
-    return Metrics(evaluations, np.array(losses).reshape(-1, 2), last_step)
+    found = np.array(losses).reshape(-1, 2)
+    return Metrics(evaluations, found, order.last_step, order.complaint())
 
 
 def whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -108,16 +144,29 @@ def last_row(path: Path) -> Row | None:
 
 
 def keep_before(path: Path, step: int) -> None:
-    """Drop damaged lines and the rows that a resumed run writes again. Warns of rows before `step`
-    that are lost. Raises OSError, and RunFailure for a full disk."""
-    kept = {row["step"]: line for line, row in rows(path) if row and row["step"] in range(step)}
+    """Drop the rows that a resumed run writes again. Puts the others in order, each step once, and
+    says what was wrong with them, and which are lost. Raises OSError, and RunFailure for a full
+    disk."""
+    kept, damaged, repeated = dict[int, bytes](), 0, 0
+    for line, row in rows(path) if path.exists() else ():
+        if row is None:
+            damaged += 1
+        elif row["step"] in kept:
+            repeated += 1
+        elif row["step"] in range(step):
+            kept[row["step"]] = line
+    wrong = [f"{damaged} damaged lines are left out"] * (damaged > 0)
+    wrong += [f"{repeated} repeated rows are left out"] * (repeated > 0)
+    wrong += ["rows are put in order"] * (list(kept) != sorted(kept))
     if lost := [each for each in range(step) if each not in kept]:
-        LOG.warning(
-            f"{path}: the rows of {len(lost)} of the first {step} steps are missing or damaged, "
-            f"and are lost (the first: step {lost[0]})"
+        wrong.append(
+            f"the rows of {len(lost)} of the first {step} steps are missing or damaged, and are "
+            f"lost (the first: step {lost[0]})"
         )
+    if wrong:
+        LOG.warning(f"{path}: {'; '.join(wrong)}")
     with atomic_write(path) as file:
-        file.write(b"".join(kept.values()))
+        file.write(b"".join(kept[each] for each in sorted(kept)))
 
 
 def _histogram(value: dict[str, Any]) -> Any:

@@ -107,7 +107,8 @@ class LostText(_Record):
 
 
 class Summary(_Record):
-    """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
+    """Fields that were not set are not written. missing: parts of the results that a finished or
+    failed run lacks, each with the reason. leaks: the tokenizer may have been learnt from the
     validation or test text. causal: no score depends on later tokens."""
 
     status: Status
@@ -134,6 +135,7 @@ class Summary(_Record):
     skipped_steps: Number | None = None
     loss_spikes: Number | None = None
     error: str | None = None
+    missing: dict[str, str] | None = None
 
     def plain(self) -> dict[str, Any]:
         """The fields that were set, as plain values."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.common.errors import RunFailure
 from harness.common.text import printable
 from harness.compute.device import Compute
 from harness.compute.modes import eval_mode
@@ -164,7 +165,8 @@ def sample_text(
 
 
 class Window:
-    """A model, its cache, and the next token's logits, `logits_BV`."""
+    """A model, its cache, and the next token's logits, `logits_BV`. Raises RunFailure if they are
+    NaN or infinite."""
 
     def __init__(self, model: LanguageModel, ids_BT: Tensor) -> None:
         self._model = model
@@ -176,7 +178,7 @@ class Window:
         if block_size is not None and self._cache.pos >= block_size:
             self._cache, self.logits_BV = self._begin(ids_BT, max(1, block_size // 2))
         else:
-            self.logits_BV = self._model(ids_BT[:, -1:], self._cache)[:, -1]
+            self.logits_BV = _finite(self._model(ids_BT[:, -1:], self._cache)[:, -1])
 
     def select(self, rows_B: list[int]) -> None:
         """Keep these rows of the batch."""
@@ -186,4 +188,11 @@ class Window:
         """A new cache filled with the last ids, and the logits after them."""
         ids_BT = ids_BT if last is None else ids_BT[:, -last:]
         cache = self._model.init_cache(len(ids_BT))
-        return cache, self._model(ids_BT, cache)[:, -1]
+        return cache, _finite(self._model(ids_BT, cache)[:, -1])
+
+
+def _finite(logits_BV: Tensor) -> Tensor:
+    """The logits. Raises RunFailure if no next token can be drawn from them."""
+    if not logits_BV.amax(-1).isfinite().all():  # -inf, for an id that can't occur, is in order
+        raise RunFailure("the model's logits are NaN or infinite: no text can be sampled")
+    return logits_BV

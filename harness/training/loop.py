@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -19,12 +20,14 @@ from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.runs import samples
+from harness.runs.blocks import FILE as BLOCKS_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
 from harness.runs.summary import Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
+from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
@@ -35,7 +38,7 @@ from zoo.language_model import LanguageModel
 def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     """Train until the budget is spent, then score the test split. saved: the checkpoint to resume.
 
-    Raises Stopped after a signal, its work saved, and NonFiniteError.
+    Raises Stopped after a signal and FolderLost, its work saved, and NonFiniteError.
     """
     settings, dataset, report = context.settings, context.dataset, context.report
     compute, interrupt, processes = context.compute, context.interrupt, context.processes
@@ -54,7 +57,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         report(f"going on from step {progress.step}")
     samples.keep_before(context.folder.samples, progress.step)
     recorder = Recorder(context, trainer.model, progress)
+    if saved is not None:
+        recorder.write_summary(recorder.start_row())  # what was reached, until the next evaluation
 
+    between_steps = True
     try:
         while True:
             interrupt.check()
@@ -63,8 +69,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             spent = row["step" if currency == "steps" else currency]
             finished = spent >= total
             evaluating = step % settings.eval.every == 0 or finished
-            if evaluating and plan.batch_norm == "precise":  # before saving what will be scored
-                batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+            if evaluating:
+                trainer.require_finite_weights(step)
+                if plan.batch_norm == "precise":  # before saving what will be scored
+                    batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
             if step and step % settings.checkpoint.every == 0:
                 checkpoints.save(progress)
             if evaluating:
@@ -79,14 +87,15 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         report("train.patience: no better score for too long, the training ends")
                 for line in (evaluation_line(row, spent / total), *observer.new_findings()):
                     report(line)
-                if settings.eval.sample_tokens:
-                    text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
-                    samples.append(context.folder.samples, Sample(step, text))
-                recorder.update_summary(row)
-                context.summary.write(context.folder.path)
+                recorder.write_summary(row)
             if finished:
                 checkpoints.save(progress)
                 recorder.log(row)
+            if evaluating and settings.eval.sample_tokens:
+                with part_of_results(context.summary, f"sample of step {step}"):
+                    text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
+                    recorder.add_sample(Sample(step, text))
+            if finished:
                 break
 
             started = context.clock()
@@ -97,23 +106,40 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 batch_norm.freeze(trainer.model)
             batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
             context.on_batch(step, batch)
+            between_steps = False
             targets = trainer.step(batch, schedule(spent), row, observer.update)
             if step == 0:
                 report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, tokenizer.token_bytes)
+            between_steps = True
             recorder.log(row)
             progress.seconds += context.clock() - started
     except Stopped:
+        context.folder.follow()
         checkpoints.save(progress)
+        raise
+    except Exception:
+        # Whatever failed, what was trained is kept, wherever its folder was moved to.
+        if between_steps and context.folder.follow():
+            with suppress(Exception):
+                checkpoints.save(progress)
         raise
     finally:
         recorder.finish(trainer.guard)
 
     interrupt.decide_alone()
-    if dataset.test is not None and processes.is_main:
+    if dataset.test is None or not processes.is_main:
+        return
+    if dataset.val is not None and progress.best is None:
+        why = "no validation score was finite, so no weights were chosen to score it with"
+        record_missing(context.summary, "test", why)
+        return
+    with part_of_results(context.summary, "test", needed=True):
         checkpoints.load_best(progress)
         test = _score(context, evaluated, dataset.test)
         context.summary.test = Scored.of(test.summary())
+    context.folder.require_own()
+    with part_of_results(context.summary, BLOCKS_FILE):
         write_test_blocks(context.folder.path, dataset, test)
 
 

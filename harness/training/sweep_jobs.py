@@ -17,8 +17,9 @@ from harness.config import secrets
 from harness.config.settings import Settings, read_settings
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
-from harness.runs.summary import Summary, status_of
-from harness.training.outcome import record_failure
+from harness.runs.lock import FolderInUse
+from harness.runs.summary import FILE, Summary, status_of
+from harness.training.outcome import log_failure, record_failure
 from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
@@ -32,7 +33,7 @@ def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
     same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
     if same:
         return next((path for path in same if status_of(path) == "finished"), same[0])
-    return sweep / f"{name}-{wanted[:6]}" if own.exists() else own
+    return own if RunFolder(own).is_unused() else sweep / f"{name}-{wanted[:6]}"
 
 
 def count_finished(sweep: Path, jobs: Iterable[Settings | UsageError]) -> int:
@@ -60,9 +61,11 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
-        resume = settings.resume and (path / "config.yaml").exists()
-        settings = settings.replace(run_dir=str(path), resume=resume)
-        code = run(settings)
+        resume = "auto" if settings.resume else False
+        code = run(settings.replace(run_dir=str(path), resume=resume))
+    except FolderInUse as error:  # the files there are another process's
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
@@ -89,9 +92,10 @@ def _record_failed_job(path: Path, config: str, names: dict[str, Any], error: Ex
     if is_new:
         folder.create(config)
     with folder.logging():
-        record_failure(summary, "failed", error)
+        record_failure(summary, error)
+        log_failure(error)
         if isinstance(error, UsageError):
             LOG.debug("where the job failed:", exc_info=error)
-    if is_new:
+    if not (folder.path / FILE).exists():
         summary.write(folder.path)
     return 1

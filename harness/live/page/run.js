@@ -83,7 +83,7 @@ export class RunPage {
     this.bar.hidden = run.share == null || run.status === "finished";
     if (run.share != null) this.bar.value = run.share;
     say(this.progress, progress(run));
-    const wrong = this.refusal ?? run.error;
+    const wrong = this.refusal ?? run.error ?? this.complaint; // of its rows
     this.error.hidden = !wrong;
     say(this.error, wrong ?? "");
     this.#offer(run);
@@ -154,6 +154,7 @@ export class RunPage {
   }
 
   #say(details) {
+    this.complaint = details.complaint;
     this.samples.show(details.samples);
     const text = JSON.stringify([details.config, details.versions]);
     if (text !== this.shown) {

@@ -142,7 +142,7 @@ def why_uncounted(run: RunRecord) -> str | None:
     if not run.causal:
         return "not causal: evaluated with the statistics of the batch at hand"
     if (ranking_score(run) if run.lossless else lossy_score(run)) is None:
-        return "finished without a test score"
+        return run.error or "finished without a test score"
     return None
 
 

@@ -4,6 +4,7 @@ Reading never fails on a folder's content: a killed or damaged run becomes a rec
 and the comparison lists it.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
 from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summary
 
+LOG = logging.getLogger("harness")
 DAMAGED = "damaged"
 UNKNOWN = "?"
 SAMPLES_BYTES = 1 << 20  # from the end, for the last sample
@@ -29,9 +31,9 @@ SAMPLES_BYTES = 1 << 20  # from the end, for the last sample
 class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
-    status: of the summary, or DAMAGED. error: the run's own error, or what is damaged. corpus:
-    SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they sum to the test
-    score; None for older runs and lossy tokenizers. sample: the last one.
+    status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
+    damaged. corpus: SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they
+    sum to the test score; None for older runs and lossy tokenizers. sample: the last one.
     """
 
     folder: Path
@@ -61,7 +63,8 @@ class RunRecord:
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
-    """Every run below the given folders, each once, ordered by folder.
+    """Every run below the given folders, each once, ordered by folder. Says which of them have rows
+    that are repeated, missing or out of order.
 
     Raises UsageError for a path that does not exist or holds no run.
     """
@@ -77,7 +80,11 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
             )
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
-    return [read_run(folders[resolved]) for resolved in sorted(folders)]
+    runs = [read_run(folders[resolved]) for resolved in sorted(folders)]
+    for run in runs:
+        if run.metrics.complaint:
+            LOG.warning(f"{run.folder}: {run.metrics.complaint}")
+    return runs
 
 
 def run_folders(path: Path) -> Iterable[Path]:
@@ -118,7 +125,7 @@ def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = Tru
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
-        error=found.error if found else None,
+        error=_error(found) if found else None,
         config=read_or({}, lambda: config.read_flat(folder))
         if with_config and expected(config.FILE)
         else {},
@@ -130,6 +137,12 @@ def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = Tru
         **(read_or({}, lambda: _fields(found)) if found else {}),
     )
     return replace(record, status=DAMAGED, error="; ".join(damage)) if damage else record
+
+
+def _error(found: Summary) -> str | None:
+    """The run's error, or what it lacks."""
+    missing = "; ".join(f"{part} ({why})" for part, why in (found.missing or {}).items())
+    return found.error or (f"missing: {missing}" if missing else None)
 
 
 def _fields(found: Summary) -> dict[str, Any]:
