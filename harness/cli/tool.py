@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from harness.cli import explain
 from harness.cli.streams import finish_output, prepare_streams
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import RunFailure, UsageError, is_out_of_memory
 from harness.common.files import DISK_ERRORS
 from harness.common.interrupt import INTERRUPTED, STOPPING, exit_code, handling
 from harness.common.text import visible_line
@@ -34,6 +34,10 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
             code = fail(error, 2)
         except RunFailure as error:
             code = fail(error, 1)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            code = fail(f"out of memory ({str(error).partition(chr(10))[0]})", 1)
         except KeyboardInterrupt:
             code = fail("interrupted", INTERRUPTED)
         except BrokenPipeError:  # the reader is gone (`… | head`)

@@ -23,7 +23,7 @@ from harness.common.errors import UsageError
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The most bytes that are read of a file: by its name, the end of its name, or its folder.
 LIMITS = {
-    "config.yaml": 256 * KIB,
+    "config.yaml": 64 * KIB,
     "summary.json": 4 * MIB,
     "metrics.jsonl": GIB,
     "samples.txt": 16 * MIB,

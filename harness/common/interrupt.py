@@ -8,6 +8,7 @@ evaluation batches, sampled tokens, batches of statistics, and while other proce
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -70,8 +71,20 @@ class Interrupt:
 
 
 @contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While the block runs, a signal ends the process: for what has nothing to save, and may be in
+    a library for minutes, which Python's handlers wait for. The shell says the same exit code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # which alone has handlers
+        return
+    with handling((*STOPPING, signal.SIGINT), signal.SIG_DFL):
+        yield
+
+
+@contextmanager
 def handling(
-    numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], Any]
+    numbers: tuple[signal.Signals, ...],
+    handler: Callable[[int, FrameType | None], Any] | signal.Handlers,
 ) -> Iterator[None]:
     """While the block runs, the handler is called for these signals. Those that whoever started the
     process has it ignore (SIGHUP under nohup) stay ignored."""

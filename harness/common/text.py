@@ -13,7 +13,8 @@ _MARKDOWN = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]|~$"}
     | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
 )
-_BLOCK = re.compile(r"^(?:[#+=-]|\d+(?=[.)]))")
+# What begins a heading, a list or a rule; not the sign or the digits of a number.
+_BLOCK = re.compile(r"^(?:#|[+-](?=\s|$)|[=-]{2}|=$|\d+(?=[.)](?:\s|$)))")
 
 
 def printable(text: str) -> str:

@@ -29,6 +29,7 @@ MOVED = {
     "harness.loggers.Local": "harness.loggers.local.Local",
     "harness.optim.Muon": "harness.training.muon.Muon",
 }
+MOST_BRACKETS = 1000
 
 
 def load_settings(path: Path) -> Settings:
@@ -38,6 +39,7 @@ def load_settings(path: Path) -> Settings:
     """
     try:
         text = contained.read(path).decode()
+        reject_nesting(text)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("YAML aliases are not allowed: a few of them can fill the memory")
         # A run writes resolved values. ${oc.env:…} stays text: it could read a secret.
@@ -47,6 +49,17 @@ def load_settings(path: Path) -> Settings:
         raise UsageError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UsageError(f"{path} can't be read: {one_line(error)}") from error
+
+
+def reject_nesting(text: str) -> None:
+    """Raises ValueError for so many brackets that parsing would take minutes: its time grows with
+    the square of the depth."""
+    most = int(MOST_BRACKETS * contained.factor())
+    if text.count("[") + text.count("{") > most:
+        raise ValueError(
+            f"more than {most:,} brackets; if you trust it, multiply all limits: "
+            f"{contained.FACTOR}=10"
+        )
 
 
 def with_moved_classes(plain: Any) -> Any:

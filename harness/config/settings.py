@@ -202,7 +202,8 @@ class Settings(_Group):
     train: TrainSettings
     eval: EvalSettings
     checkpoint: Annotated[CheckpointSettings, NO_EFFECT]
-    logger: Annotated[dict[str, Node], AfterValidator(_has_local), NEVER_COMPARED]
+    # They send to addresses, and with the user's keys: a folder can't choose them.
+    logger: Annotated[dict[str, Node], AfterValidator(_has_local), NEVER_COMPARED | Role.FROM_USER]
     seed: Annotated[int, Field(ge=0), Role.SAME_CONFIGURATION]
     device: Annotated[str, AfterValidator(_device), NO_EFFECT]
     precision: Precision

@@ -26,6 +26,7 @@ from harness.common.files import (
     write_atomically,
     writing,
 )
+from harness.common.interrupt import ending_at_once
 from harness.data.corpus import Span, Text
 from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, smallest_unsigned
 
@@ -96,7 +97,7 @@ def encode_parts(
 def fit_tokenizer(tokenizer: Tokenizer, text: Text, span: Span, cache: Path) -> None:
     """Fit the tokenizer to a span of the text, or load what an equal tokenizer learnt from it."""
     if tokenizer.recipe is None:
-        with text.unchanged(span) as strings:
+        with text.unchanged(span) as strings, ending_at_once():
             tokenizer.fit(strings)
         return
     kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
@@ -105,7 +106,7 @@ def fit_tokenizer(tokenizer: Tokenizer, text: Text, span: Span, cache: Path) -> 
     try:
         tokenizer.load(folder)
     except TokenizerError:  # missing or damaged
-        with text.unchanged(span) as strings:
+        with text.unchanged(span) as strings, ending_at_once():
             tokenizer.fit(strings)
         with writing(folder):
             tokenizer.save(folder, write_atomically)

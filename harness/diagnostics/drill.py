@@ -28,6 +28,7 @@ from harness.diagnostics.comparison import Trace, row_differences, run_differenc
 from harness.runs import metrics
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
+from harness.training.counting import require_steps
 from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
@@ -64,6 +65,7 @@ def drill(settings: list[str], kills: int, seed: int) -> int:
     chosen = read_settings(compose(overrides))
     if chosen.run_dir or chosen.resume:
         raise UsageError("run_dir and resume are the drill's own: it trains in a temporary folder")
+    require_steps(chosen)
     if chosen.train.budget[0] == "seconds":
         raise UsageError("train.seconds never ends twice at the same step: use train.steps")
     folder = Path(tempfile.mkdtemp(prefix="drill-"))

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from harness.common import contained
+from harness.config.saved import reject_nesting
 from harness.config.settings import Role, keys_with_role
 from harness.runs.damage import DamageError
 
@@ -31,6 +32,7 @@ class _NoAliases(yaml.SafeLoader):
 def parse_yaml(text: str) -> Any:
     """The configuration as plain values. Raises DamageError."""
     try:
+        reject_nesting(text)
         return yaml.load(text, _NoAliases)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise DamageError(f"{FILE} is not plain YAML") from None

@@ -70,6 +70,7 @@ def load_run(
     if saved is None:
         raise UsageError(f"{path} has no checkpoint yet")
     tokenizer = load_tokenizer(settings, folder, saved.tokenizer)
+    settings.check("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same_settings(saved.settings, settings, folder.config, SCORED)
     # Without memory first: it is as large as its weights, or memory is not asked for.
     shapes = meta_model(settings, tokenizer.vocab_size)

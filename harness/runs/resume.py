@@ -51,7 +51,8 @@ def run_to_resume(settings: Settings) -> RunFolder | None:
 def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     """The settings of the run to go on with, changed by the command line: by its overrides, or by
     all of `asked` if one of them is a recipe. `asked` itself if there is none to go on with. The
-    paths of the cache and of downloads are always the user's: the folder may be a stranger's.
+    loggers and the paths of the cache and of downloads are always the user's: the folder may be a
+    stranger's.
 
     Raises UsageError naming every field that may not differ from the run's.
     """
@@ -59,6 +60,12 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     if folder is None:
         return asked
     saved = load_settings(folder.config)
+    if left_out := sorted(saved.logger.keys() - asked.logger.keys()):
+        print(
+            f"logger {', '.join(left_out)}: not used, only the run's folder names it; to go on "
+            f"with it: logger=[{','.join(left_out)}]",
+            file=sys.stderr,
+        )
     saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
@@ -86,6 +93,8 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
         return False
     if summary.status != "finished" or summary.missing:
         return False
+    if summary.parameters is not None and summary.parameters.state is not None:
+        return True  # it counts: one pass, whatever the budget
     currency, total = settings.train.budget
     spent = getattr(summary.train, currency, None)
     # Early stopping ends below the budget: a larger one, or other patience, then asks for more.

@@ -78,11 +78,21 @@ class Best(_Record):
 
 
 class ParameterCount(_Record):
-    """Shared parameters are counted once."""
+    """Shared parameters are counted once. state: how many numbers a model keeps that counts the
+    train split in one pass, in place of taking steps; None for all others."""
 
     total: Number | None = None
     trainable: Number | None = None
     embedding: Number | None = None
+    state: Number | None = None
+
+
+class Compressed(_Record):
+    """The test text by a compressor that knows the train text. window: how far back it looks, in
+    bytes."""
+
+    bits_per_byte: Number
+    window: Number
 
 
 class CorpusIdentity(_Record):
@@ -109,7 +119,8 @@ class LostText(_Record):
 class Summary(_Record):
     """Fields that were not set are not written. missing: parts of the results that a finished or
     failed run lacks, each with the reason. leaks: the tokenizer may have been learnt from the
-    validation or test text. causal: no score depends on later tokens."""
+    validation or test text. causal: no score depends on later tokens. compressors: of the text, in
+    the run of a model that counts."""
 
     status: Status
     data: str | None = None
@@ -129,6 +140,7 @@ class Summary(_Record):
     val: Scored | None = None
     test: Scored | None = None
     best: Best | None = None
+    compressors: dict[str, Compressed] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None

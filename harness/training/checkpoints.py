@@ -11,6 +11,7 @@ from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.restore import load_weights
 from harness.training.context import RunContext
+from harness.training.counting import Counter
 from harness.training.progress import Progress
 from harness.training.trainer import Trainer
 
@@ -18,7 +19,7 @@ from harness.training.trainer import Trainer
 class Checkpoints:
     """The newest and the best checkpoints of a training, written by rank 0."""
 
-    def __init__(self, context: RunContext, trainer: Trainer) -> None:
+    def __init__(self, context: RunContext, trainer: Trainer | Counter) -> None:
         self._folder, self._trainer = context.folder, trainer
         self._write = context.processes.is_main
         self._origin: dict[str, Any] = {

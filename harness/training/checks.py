@@ -12,6 +12,7 @@ from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
 from harness.evaluation.score import resolve_stride
 from harness.loggers.build import build_logger
+from harness.training.counting import require_countable
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.training.max_norm import max_norm_weights
 from harness.training.optim import check_arguments, check_optimizer
@@ -41,6 +42,9 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
+    if model.fit is not None:
+        require_countable(settings, processes)
+        return
     if settings.train.budget[0] == "flops" and not step_flops(lambda: model, 1):
         raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
     if settings.train.patience is not None and not settings.data["split"][1]:

@@ -13,10 +13,12 @@ from contextlib import suppress
 from torch import Tensor
 
 from harness.common.interrupt import Stopped
+from harness.compute.meta import meta_model
 from harness.data.batches import draw_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
+from harness.evaluation.compressors import compress_test
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.runs import samples
@@ -27,6 +29,7 @@ from harness.runs.summary import Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
+from harness.training.counting import Counter
 from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
@@ -46,7 +49,13 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     currency, total = plan.budget
     rows = plan.batch_size * plan.accumulate
     schedule = settings.build("schedule", Schedule, total=total)
-    trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
+    trainer: Trainer | Counter
+    if meta_model(settings).fit is not None:  # one pass over train in place of steps
+        trainer = Counter(settings, tokenizer.vocab_size, compute)
+        currency, total = "steps", 1
+        report("the model counts: one pass over train, whatever the budget, batches and rates")
+    else:
+        trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
     if line := unmarked_line(trainer.model):
@@ -99,17 +108,20 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 break
 
             started = context.clock()
-            if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
-                if not progress.frozen:
-                    trainer.recompute_batch_norm(_extra_inputs(context))
-                    progress.frozen = True
-                batch_norm.freeze(trainer.model)
-            batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
-            context.on_batch(step, batch)
             between_steps = False
-            targets = trainer.step(batch, schedule(spent), row, observer.update)
-            if step == 0:
-                report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
+            if isinstance(trainer, Counter):
+                targets = trainer.fit(dataset.train.ids)
+            else:
+                if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                    if not progress.frozen:
+                        trainer.recompute_batch_norm(_extra_inputs(context))
+                        progress.frozen = True
+                    batch_norm.freeze(trainer.model)
+                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                context.on_batch(step, batch)
+                targets = trainer.step(batch, schedule(spent), row, observer.update)
+                if step == 0:
+                    report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, tokenizer.token_bytes)
             between_steps = True
             recorder.log(row)
@@ -141,6 +153,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     context.folder.require_own()
     with part_of_results(context.summary, BLOCKS_FILE):
         write_test_blocks(context.folder.path, dataset, test)
+        if isinstance(trainer, Counter):  # it is the floor, and so are they
+            context.summary.compressors = compress_test(dataset)
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:

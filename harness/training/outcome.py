@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import RunFailure, UsageError, is_out_of_memory
 from harness.common.interrupt import Stopped
 from harness.compute.device import Compute
 from harness.config.settings import Settings
@@ -88,8 +88,7 @@ def _one_line(error: Exception) -> str:
 def explain_out_of_memory(error: Exception, settings: Settings) -> Exception:
     """A RunFailure that says what to lower, if memory ran out; else the error itself."""
     text = str(error) or type(error).__name__
-    known = ("out of memory", "can't allocate memory")
-    if not isinstance(error, MemoryError) and not any(words in text.lower() for words in known):
+    if not is_out_of_memory(error):
         return error
     return RunFailure(
         f"out of memory ({text.splitlines()[0]}); lower train.batch_size="

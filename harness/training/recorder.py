@@ -21,7 +21,7 @@ class Recorder:
 
     def __init__(self, context: RunContext, model: LanguageModel, progress: Progress) -> None:
         settings, plan = context.settings, context.settings.train
-        self._context, self._progress = context, progress
+        self._context, self._model, self._progress = context, model, progress
         self._summary = summary = context.summary
         rows = plan.batch_size * plan.accumulate
         self._flops_per_step = rows * step_flops(
@@ -83,6 +83,8 @@ class Recorder:
     def finish(self, guard: Guard) -> None:
         """Record the totals, however the training ended."""
         self._update_summary(self.start_row())
+        if self._model.fit is not None and self._summary.parameters is not None:
+            self._summary.parameters.state = sum(b.numel() for b in self._model.buffers())
         self._summary.skipped_steps = guard.skipped
         self._summary.loss_spikes = guard.spikes
 

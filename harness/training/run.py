@@ -178,7 +178,7 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
         folder.write_config(settings.dump())
     if saved is None:
         tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
-    folder.write_counts(context.dataset.counts())  # also where they were damaged
+    folder.write_counts(context.dataset.counts())
 
 
 def _write_end(context: RunContext, code: int, error: Exception | None) -> int:

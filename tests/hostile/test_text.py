@@ -113,7 +113,7 @@ def test_the_live_page(hostile: Path) -> None:
             cards = client.get("runs")["runs"]
             if len(cards) == len(list(hostile.iterdir())):
                 break
-        assert {card["status"] for card in cards} >= {"finished", "failed", "damaged"}
+        assert {card["status"] for card in cards} >= {"finished", "failed", "running"}
         for card in cards:
             for path in (f"run?run={card['id']}", "runs", "setup"):
                 status, _, body = client.ask("GET", f"/api/{path}")

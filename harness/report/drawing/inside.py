@@ -20,7 +20,7 @@ from harness.report.drawing.svg import ON_WHITE
 from harness.runs import metrics
 from harness.runs.damage import DamageError, is_finite
 
-POSITIONS = re.compile(r"[0-9]{1,12}-[0-9]{1,12}")
+POSITIONS = re.compile(r"[0-9]{1,12}(-[0-9]{1,12})?")
 MOST_VALUES = 1 << 22
 Rows = list[Row]
 Point = tuple[float, float]

@@ -15,7 +15,7 @@ from harness.report.html import figures
 from harness.report.html.pages import render
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.report.statistics import differences, paired
+from harness.report.statistics import differences, floor, paired
 from harness.report.statistics.ranking import Comparison
 from harness.report.text import columns, export, format, pairs, verdict
 
@@ -50,7 +50,7 @@ def _page(comparison: Comparison, command: str) -> str:
         "line": visible_line,
         # Modules whose functions the templates call.
         "columns": columns, "differences": differences, "export": export, "figures": figures,
-        "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
+        "floor": floor, "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
     }  # fmt: skip
     sections = {name: render(f"report/{name}.html.j2", **values) for name in SECTIONS}
     shown = {name: content for name, content in sections.items() if content.strip()}

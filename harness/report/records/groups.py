@@ -66,6 +66,11 @@ class Group:
     counted: tuple[RunRecord, ...]
 
     @property
+    def is_floor(self) -> bool:
+        """Whether its model was counted in one pass over train, not trained."""
+        return any(run.state is not None for run in self.runs)
+
+    @property
     def attempts(self) -> int:
         """The number of different seeds, counted or not."""
         return len({run.seed for run in self.runs})

@@ -19,7 +19,7 @@ from harness.runs.blocks import Blocks
 from harness.runs.damage import DamageError
 from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
-from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summary
+from harness.runs.summary import Compressed, LostText, Scored, Summary, TrainCost, read_summary
 
 LOG = logging.getLogger("harness")
 DAMAGED = "damaged"
@@ -33,7 +33,9 @@ class RunRecord:
 
     status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
     damaged. corpus: SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they
-    sum to the test score; None for older runs and lossy tokenizers. sample: the last one.
+    sum to the test score; None for older runs and lossy tokenizers. sample: the last one. state:
+    how many numbers a model keeps that was counted in one pass over train; None for one that was
+    trained.
     """
 
     folder: Path
@@ -49,6 +51,8 @@ class RunRecord:
     leaks: bool = False
     causal: bool = True
     parameters: float | None = None
+    state: float | None = None
+    compressors: Mapping[str, Compressed] = field(default_factory=dict)
     flops_per_token: float | None = None
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
@@ -159,6 +163,8 @@ def _fields(found: Summary) -> dict[str, Any]:
         "leaks": found.leaks is True,
         "causal": found.causal is not False,
         "parameters": parameters.total if parameters else None,
+        "state": parameters.state if parameters else None,
+        "compressors": {printable(k): v for k, v in (found.compressors or {}).items()},
         "flops_per_token": found.flops_per_token,
         "train": found.train or TrainCost(),
         "val": found.val,

@@ -11,10 +11,18 @@ from harness.common import text
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import adjacent_pairs
+from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, columns, rank
+from harness.report.text.columns import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    REFERENCES_NOTE,
+    columns,
+    rank,
+    reference_cells,
+)
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import headlines, notes
+from harness.report.text.verdict import floor_lines, headlines, notes
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
@@ -24,6 +32,7 @@ GROUP_NUMBERS = {
     "val bits per byte": "val.bits_per_byte",
     "val nats per token": "val.nats_per_token",
     "parameters": "parameters",
+    "counts": "state",
     "FLOPs per token": "flops_per_token",
     **COSTS,
 }
@@ -52,11 +61,19 @@ def markdown(comparison: Comparison) -> str:
             [f"{column.header} {column.unit}".strip() for column in shown],
             ["---" if column.is_text else "---:" for column in shown],
             *([text.markdown(column.read(group)[0]) for column in shown] for group in groups),
+            *(
+                [text.markdown(cell) for cell in reference_cells(each, shown)]
+                for each in ([] if lossy else references(groups))
+            ),
         ]
         if lossy:
             parts.append(f"Not ranked ({LOSSY_NOTE}):")
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append(MEANS_NOTE)
+    if references(comparison.ranked):
+        parts.append(REFERENCES_NOTE)
+    if comparison.ranked:
+        parts += [text.markdown(line) for line in floor_lines(comparison)]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -75,7 +92,12 @@ def csv_table(comparison: Comparison) -> str:
             yield from (spread.mean, spread.std) if spread else (None, None)
 
     ranked = [line(group, rank(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
-    return _csv([heads, *ranked, *(line(group, "") for group in comparison.lossy)])
+    others = [line(group, "") for group in comparison.lossy]
+    others += [
+        ["", each.label, "", "", each.data, "", each.score, *[None] * (len(heads) - 7)]
+        for each in references(comparison.ranked)
+    ]
+    return _csv([heads, *ranked, *others])
 
 
 def csv_runs(records: Sequence[RunRecord]) -> str:

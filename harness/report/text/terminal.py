@@ -13,10 +13,26 @@ from rich.text import Text
 from harness.common.text import visible_line
 from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
+from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, Column, columns, rank, run_name
+from harness.report.text.columns import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    REFERENCES_NOTE,
+    Column,
+    columns,
+    rank,
+    reference_cells,
+    run_name,
+)
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import best_by_tokenizer, headlines, lossy_examples, notes
+from harness.report.text.verdict import (
+    best_by_tokenizer,
+    floor_lines,
+    headlines,
+    lossy_examples,
+    notes,
+)
 
 # The least width of output to a file or a pipe.
 PLAIN_WIDTH = 160
@@ -42,6 +58,10 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
     if comparison.ranked:
         _print_groups(console, comparison.ranked, lossy=False)
         console.print(MEANS_NOTE, style="dim")
+        if references(comparison.ranked):
+            console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
+        for line in floor_lines(comparison):
+            console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
             console.print(visible_line(best), soft_wrap=whole)
         for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
@@ -90,6 +110,9 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
     for index, group in enumerate(groups):
         cells = [Text(visible_line(column.read(group)[0])) for column in shown]
         table.add_row(*([] if lossy else [str(rank(groups, index))]), *cells)
+    for reference in [] if lossy else references(groups):
+        cells = [Text(visible_line(cell)) for cell in reference_cells(reference, shown)]
+        table.add_row("–", *cells)
     return table
 
 
