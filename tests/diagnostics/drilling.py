@@ -59,7 +59,7 @@ def _drill(folder: Path) -> None:
         return [kills.killed(fresh, in_folder(name), [moment])]
 
     def full(name: str) -> list[Result]:
-        return [disks.without_room(fresh, in_folder(name), 8000, "file size")]
+        return [disks.without_room(fresh, in_folder(name), 30_000, "file size")]
 
     def flipped(name: str) -> list[Result]:
         return [victims.flipped(in_folder(name), "finished", best, random.Random(3))]
