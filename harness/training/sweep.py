@@ -71,6 +71,7 @@ def begin_sweep(master: DictConfig) -> Sweep:
     _require_usable(folder, master.get("resume"), named)
     sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
     made = _make_folder(folder)
+    remove_leftovers(folder)  # of a report that was being written
     if finished := count_finished(folder, sweep.jobs):
         print(f"{finished} of {len(sweep.jobs)} jobs are finished", file=sys.stderr)
     atexit.register(_remove_if_empty, made)

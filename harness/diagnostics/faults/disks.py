@@ -108,8 +108,6 @@ def _wrong(scenario: Scenario, folder: Path, life: Life, has_room: bool) -> tupl
     named = lines if scenario.name == "sweep" else [life.last_line]
     if life.code != 1 or not any(cause in line for cause in CAUSES for line in named):
         return "loss", f"exit code {life.code}, and no cause: {life.last_line}"
-    if left := comparison.leftovers(folder):
-        return "leftover", ", ".join(left[:3])
     for path in folder.rglob(summary.FILE):
         try:
             status = json.loads(path.read_text())["status"]
@@ -125,6 +123,8 @@ def _wrong(scenario: Scenario, folder: Path, life: Life, has_room: bool) -> tupl
                 checkpoint.load(path, kind)
             except RunFailure as error:
                 return "loss", str(error)
+    if left := comparison.leftovers(folder):
+        return "leftover", ", ".join(left[:3])
     return None
 
 
