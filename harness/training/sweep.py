@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.errors import RunFailure, UsageError
+from harness.common.files import remove_leftovers
 from harness.common.values import show
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
