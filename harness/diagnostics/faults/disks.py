@@ -17,7 +17,7 @@ from harness.diagnostics.faults import files
 from harness.diagnostics.faults.life import Life, live
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
 from harness.diagnostics.faults.tries import Attempt, Options, Result
-from harness.runs import checkpoint, summary
+from harness.runs import checkpoint, process, summary
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 
 CAUSES = [os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG)]
@@ -123,7 +123,8 @@ def _wrong(scenario: Scenario, folder: Path, life: Life, has_room: bool) -> tupl
                 checkpoint.load(path, kind)
             except RunFailure as error:
                 return "loss", str(error)
-    if left := comparison.leftovers(folder):
+    # A lock for which there was no room is nobody's: the next start takes it.
+    if left := [name for name in comparison.leftovers(folder) if not name.endswith(process.FILE)]:
         return "leftover", ", ".join(left[:3])
     return None
 
