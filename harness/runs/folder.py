@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import platform
 import shutil
@@ -119,6 +120,7 @@ class RunFolder:
             raise UsageError(
                 f"checkpoint_dir: {self._elsewhere} exists already; choose another run_dir"
             )
+        self._remove_unborn()
         # Made under another name: a run that is killed here must not leave a folder in the way.
         temporary = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
         try:
@@ -133,6 +135,14 @@ class RunFolder:
             raise RunFailure(f"{self.path} can't be created: {error.strerror}") from error
         finally:
             shutil.rmtree(temporary.path, ignore_errors=True)
+
+    def _remove_unborn(self) -> None:
+        """Remove what `create` left of this folder where it was killed."""
+        pattern = f".{glob.escape(self.path.name)}.{'[0-9a-f]' * 8}"
+        for left in self.path.parent.glob(pattern):
+            files = [path.name for path in left.rglob("*") if not path.is_dir()]
+            if all(name.startswith((config.FILE, f".{config.FILE}.")) for name in files):
+                shutil.rmtree(left, ignore_errors=True)
 
     def already_exists(self) -> UsageError:
         """The error to raise where the folder should be new."""

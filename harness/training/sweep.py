@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.errors import RunFailure, UsageError
+from harness.common.files import remove_leftovers
 from harness.common.values import show
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
@@ -71,6 +72,7 @@ def begin_sweep(master: DictConfig) -> Sweep:
     _require_usable(folder, master.get("resume"), named)
     sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
     made = _make_folder(folder)
+    remove_leftovers(folder)  # of a report that was being written
     if finished := count_finished(folder, sweep.jobs):
         print(f"{finished} of {len(sweep.jobs)} jobs are finished", file=sys.stderr)
     atexit.register(_remove_if_empty, made)

@@ -59,14 +59,14 @@ def _drill(folder: Path) -> None:
         return [kills.killed(fresh, in_folder(name), [moment])]
 
     def full(name: str) -> list[Result]:
-        return [disks.without_room(fresh, in_folder(name), 0.5, "disk")]
+        return [disks.without_room(fresh, in_folder(name), 30_000, "file size")]
 
     def flipped(name: str) -> list[Result]:
         return [victims.flipped(in_folder(name), "finished", best, random.Random(3))]
 
     def fuzzed(name: str, read: Callable[[Path], object]) -> list[Result]:
         reader = Reader(name, whole, Path(summary.FILE), spliced, read)
-        return fuzz.fuzzed(reader, in_folder(name), 1.0, 0)
+        return fuzz.fuzzed(reader, in_folder(name), 0.5, 0)
 
     found = {
         "killed": killed("killed"),
@@ -80,7 +80,7 @@ def _drill(folder: Path) -> None:
     found["fuzzed, slow"] = fuzzed("slow", _slow)
     vars(samples)["keep_before"] = lambda path, step: None
     vars(checkpoint)["is_intact"] = lambda path: True
-    vars(run)["record_failure"] = lambda *failure: 1
+    vars(run)["record_failure"] = lambda summary, error: None
     found |= {
         "killed, repeating samples": killed("repeating"),
         "full, silent": full("silent"),
@@ -92,8 +92,8 @@ def _drill(folder: Path) -> None:
 
 
 def _raising(folder: Path) -> None:
-    if b"NaN" in (folder / summary.FILE).read_bytes():
-        raise KeyError("NaN")
+    if not (folder / summary.FILE).read_bytes().endswith(b"}\n"):
+        raise KeyError("the end")
     raise DamageError("read")
 
 

@@ -80,6 +80,14 @@ def test_killed_as_it_began_nothing_is_in_the_way(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_what_was_killed_as_it_began_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name, file in (("00b211ed", ".config.yaml.mebdb2qt"), ("0123abcd", "somebody's.txt")):
+        (tmp_path / f".run.{name}/checkpoints").mkdir(parents=True)
+        (tmp_path / f".run.{name}" / file).touch()
+    RunFolder(tmp_path / "run").create("a: 1\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.0123abcd", "run"]
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     chosen = overrides(tmp_path, "train.steps=100000", "eval.every=100000")
     life = drill.start(drill.train_or_resume, chosen, tmp_path / "one")

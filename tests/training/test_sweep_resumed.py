@@ -211,3 +211,14 @@ def test_sigterm_stops_the_whole_sweep(small: tuple[str, ...], tmp_path: Path) -
     assert "stopped by SIGTERM, work saved" in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_what_a_kill_left_of_the_report_is_removed(
+    command: Command, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "sweep"
+    line = ("train", "-m", "seed=0", *small, "train.steps=1", f"hydra.sweep.dir={folder}")
+    assert command(*line).code == 0
+    (folder / ".report.html.8y_b88bt").touch()
+    assert command(*line, "resume=true").code == 0
+    assert list(folder.glob(".*")) == []

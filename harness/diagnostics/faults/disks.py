@@ -17,7 +17,7 @@ from harness.diagnostics.faults import files
 from harness.diagnostics.faults.life import Life, live
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
 from harness.diagnostics.faults.tries import Attempt, Options, Result
-from harness.runs import checkpoint, summary
+from harness.runs import checkpoint, process, summary
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 
 CAUSES = [os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG)]
@@ -108,8 +108,6 @@ def _wrong(scenario: Scenario, folder: Path, life: Life, has_room: bool) -> tupl
     named = lines if scenario.name == "sweep" else [life.last_line]
     if life.code != 1 or not any(cause in line for cause in CAUSES for line in named):
         return "loss", f"exit code {life.code}, and no cause: {life.last_line}"
-    if left := comparison.leftovers(folder):
-        return "leftover", ", ".join(left[:3])
     for path in folder.rglob(summary.FILE):
         try:
             status = json.loads(path.read_text())["status"]
@@ -125,6 +123,9 @@ def _wrong(scenario: Scenario, folder: Path, life: Life, has_room: bool) -> tupl
                 checkpoint.load(path, kind)
             except RunFailure as error:
                 return "loss", str(error)
+    # A lock for which there was no room is nobody's: the next start takes it.
+    if left := [name for name in comparison.leftovers(folder) if not name.endswith(process.FILE)]:
+        return "leftover", ", ".join(left[:3])
     return None
 
 

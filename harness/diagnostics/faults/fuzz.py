@@ -28,7 +28,8 @@ from zoo_tokenizers import TokenizerError
 
 REFUSALS = (DamageError, UsageError, RunFailure, TokenizerError, OSError)
 SECONDS, GIGABYTES = 20, 1.5  # at most for one file, beyond what the process has
-ROUND = 100  # examples that Hypothesis draws before the clock is looked at
+ROUND = 100  # files that Hypothesis damages without a pause
+LEAST = 10  # files that are read, however little time there is
 
 
 class Slow(BaseException):
@@ -77,6 +78,7 @@ class Fuzzing:
         self._faults: dict[str, Result] = {}
         self._last = b""
         self._deadline = self._written = 0.0
+        self._shrinking = False
 
     def run(self, seconds: float, seed: int) -> None:
         """Read damaged files for so long. For a fork."""
@@ -85,6 +87,7 @@ class Fuzzing:
         signal.signal(signal.SIGALRM, _stop)
         self._deadline, number = time.monotonic() + seconds, 0
         while time.monotonic() < self._deadline:
+            self._shrinking = False
             try:
                 self._round(seed + 10**6 * number)()
             except BaseException as error:
@@ -124,7 +127,8 @@ class Fuzzing:
 
     def _read(self, content: bytes) -> None:
         """Raises what is new and no refusal in words."""
-        if time.monotonic() > self._deadline:
+        enough = self._ended.total() >= LEAST and not self._shrinking
+        if enough and time.monotonic() > self._deadline:
             return
         if time.monotonic() > self._written + 1:  # the next file may end this process
             self._write()
@@ -138,7 +142,7 @@ class Fuzzing:
         except BaseException as error:
             signal.alarm(0)
             if _place(error) not in self._faults:
-                self._last = content
+                self._last, self._shrinking = content, True
                 raise
         else:
             self._ended["equal"] += 1

@@ -90,6 +90,9 @@ def forked(work: Callable[[], None], time_limit: float = TIME_LIMIT) -> Life:
     os.close(inner)
     try:
         return _watch(pid, output, time_limit)
+    except BaseException:  # a signal to this process
+        os.kill(pid, signal.SIGKILL)
+        raise
     finally:
         os.close(output)
 

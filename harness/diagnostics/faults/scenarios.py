@@ -27,6 +27,7 @@ SMALL = (
     *("eval.every=3", "eval.sample_tokens=5", "checkpoint.every=2"),
 )
 EXTENDED = "train.steps=12"
+SWEPT = ("-m", "seed=0,1")
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,18 @@ class Scenario:
             shutil.copytree(self.whole.with_name("fresh"), folder, dirs_exist_ok=True)
 
     def command(self, folder: Path) -> list[str]:
-        """The same command, in whatever state the folder is."""
-        sweep = ["-m", "seed=0,1"] if self.name == "sweep" else []
-        command = ["harness.train", *sweep, *SMALL, *self.settings]
-        command += [f"data.path={self.whole.with_name('corpus.txt')}", f"cache={folder}/cache"]
-        if self.name == "sweep":
-            begun = (folder / "sweep" / "multirun.yaml").exists()
-            command += [f"hydra.sweep.dir={folder}/sweep"]
-        else:
-            begun = (folder / "run").exists()
-            command += [f"run_dir={folder}/run"]
-        if self.name == "extended":
-            command += [EXTENDED]
-        return [*command, *(["resume=true"] if begun else [])]
+        """The same, in whatever state the folder is."""
+        options = {
+            "fresh": (f"run_dir={folder}/run",),
+            "extended": (f"run_dir={folder}/run", EXTENDED),
+            "sweep": (f"hydra.sweep.dir={folder}/sweep",),
+        }[self.name]
+        return [
+            *("harness.train", *(SWEPT if self.name == "sweep" else ()), *SMALL, *self.settings),
+            *(f"data.path={self.whole.with_name('corpus.txt')}", f"cache={folder}/cache"),
+            *options,
+            "resume=auto",
+        ]
 
     def rehearse(self) -> Counter[tuple[str, Unit]]:
         """Run the command uninterrupted; returns its moments. Raises RunFailure if it fails."""

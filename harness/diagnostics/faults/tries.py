@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -85,18 +86,22 @@ def run_tries(attempts: Mapping[int, Attempt], folder: Path, jobs: int) -> list[
     removed."""
     waiting, running = list(attempts), dict[int, int]()
     results: list[Result] = []
-    with tqdm(total=len(attempts), unit=" tries", disable=None, dynamic_ncols=True) as bar:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                number = waiting.pop(0)
-                running[_fork(attempts[number], folder / str(number))] = number
-            pid, _ = os.wait()
-            number = running.pop(pid)
-            found = _collect(folder / str(number), number)
-            for fault in (each for each in found if each.verdict not in HARMLESS):
-                bar.write(f"try {number}: {fault.line}", file=sys.stderr)
-            results += found
-            bar.update()
+    try:
+        with tqdm(total=len(attempts), unit=" tries", disable=None, dynamic_ncols=True) as bar:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    number = waiting.pop(0)
+                    running[_fork(attempts[number], folder / str(number))] = number
+                pid, _ = os.wait()
+                number = running.pop(pid)
+                found = _collect(folder / str(number), number)
+                for fault in (each for each in found if each.verdict not in HARMLESS):
+                    bar.write(f"try {number}: {fault.line}", file=sys.stderr)
+                results += found
+                bar.update()
+    finally:
+        for pid in running:  # after a signal, or a try that failed itself
+            os.kill(pid, signal.SIGTERM)
     return results
 
 
