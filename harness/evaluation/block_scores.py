@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.dataset import Dataset
-from harness.evaluation.score import Score
+from harness.evaluation.score import DEFINITION, Score
 from harness.runs.blocks import Blocks, block_size, per_block
 
 
@@ -38,6 +38,7 @@ def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
         split.bytes,
         block_size(split.bytes),
         tuple(np.round(per_block(nats, sizes), 6).tolist()),
+        DEFINITION,
     )
     blocks.write(folder)
 

@@ -172,6 +172,16 @@ def list_steps(folder: Path, kind: type[Checkpoint]) -> list[int]:
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
+def scored_digest(folder: Path) -> str | None:
+    """SHA-256 of the newest checkpoint whose weights are scored, by the file beside it: the best
+    one, or the last where none is the best. None if there is no checkpoint."""
+    for kind in (BestCheckpoint, StepCheckpoint):
+        for step in list_steps(folder, kind)[:1]:
+            line = _digest_path(_path(folder, kind, step)).read_text(errors="replace")
+            return line.partition(" ")[0]
+    return None
+
+
 def is_intact(path: Path) -> bool:
     """Whether the file matches the digest beside it."""
     try:

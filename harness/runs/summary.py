@@ -27,7 +27,7 @@ def _finite(value: float) -> float:
 Number = Annotated[int | float, AfterValidator(_finite)]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     # Fields of newer versions are ignored; older versions lack some of these.
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -37,11 +37,12 @@ class _Record(BaseModel):
         return cls.model_construct(**values)
 
 
-class Scored(_Record):
+class Scored(Record):
     """The loss of the best weights over a whole split.
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
+    definition: version of what a score is; None in the first runs, whose version is 1.
     """
 
     nats_per_token: Number | None = None
@@ -51,9 +52,10 @@ class Scored(_Record):
     bytes: Number | None = None
     stride: Number | None = None
     unknown: Number | None = None
+    definition: Number | None = None
 
 
-class TrainCost(_Record):
+class TrainCost(Record):
     """The cost of training, totals over the run."""
 
     steps: Number | None = None
@@ -65,7 +67,7 @@ class TrainCost(_Record):
     peak_memory_bytes: Number | None = None
 
 
-class Best(_Record):
+class Best(Record):
     """The evaluation with the lowest validation loss."""
 
     step: Number | None = None
@@ -73,7 +75,7 @@ class Best(_Record):
     bits_per_byte: Number | None = None
 
 
-class ParameterCount(_Record):
+class ParameterCount(Record):
     """Shared parameters are counted once."""
 
     total: Number | None = None
@@ -81,7 +83,7 @@ class ParameterCount(_Record):
     embedding: Number | None = None
 
 
-class CorpusIdentity(_Record):
+class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test."""
 
     sha256: str | None = None
@@ -94,7 +96,7 @@ def _pair(texts: list[str]) -> list[str]:
     return texts
 
 
-class LostText(_Record):
+class LostText(Record):
     """What a lossy tokenizer changes: `changed` of `characters`; examples as (before, after)."""
 
     characters: Number
@@ -102,7 +104,7 @@ class LostText(_Record):
     examples: list[Annotated[list[str], AfterValidator(_pair)]] = []
 
 
-class Summary(_Record):
+class Summary(Record):
     """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
     validation or test text. causal: no score depends on later tokens."""
 

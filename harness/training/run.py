@@ -17,6 +17,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
+from harness.referee.before_training import require_honest
 from harness.runs import checkpoint, process
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.folder import RunFolder
@@ -68,6 +69,7 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     make_deterministic()  # takes a second: errors in the settings were reported before it
     with processes.connect(compute.device) as temporary:
         require_precision(settings, compute)
+        require_honest(settings, dataset, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
             settings = settings.replace(run_dir=temporary, logger=local)
