@@ -20,13 +20,16 @@ ROWS = 32  # perturbed texts in one call
 
 @torch.no_grad()
 def cuts_disagree(
-    model: LanguageModel, ids_BT: Tensor, cuts: Iterable[Sequence[int]]
+    model: LanguageModel,
+    ids_BT: Tensor,
+    cuts: Iterable[Sequence[int]],
+    tolerance: float = TOLERANCE,
 ) -> str | None:
     """For any cut into chunks, the cached outputs joined equal one call over all ids; also if rows
     are reordered in the middle, as a search does it."""
     rows, time = ids_BT.shape
     expected = model(ids_BT)
-    most = TOLERANCE * max(1.0, expected.abs().max().item())
+    most = tolerance * max(1.0, expected.abs().max().item())
 
     def off(found: Tensor, wanted: Tensor, what: str) -> str | None:
         if found.shape != wanted.shape:

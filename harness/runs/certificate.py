@@ -28,14 +28,14 @@ class Check(Record):
 
 
 class SequentialScore(Record):
-    """The test split, or `tokens` of its `of` tokens, scored again one token at a time.
+    """The test split scored again one token at a time: `tokens` of its `predictions`.
 
     bits_per_byte: None if sampled or lossy. difference: nats per token above the score's own calls;
     bound: the largest that rounding explains.
     """
 
     tokens: int
-    of: int
+    predictions: int
     nats_per_token: Number
     bits_per_byte: Number | None
     difference: Number

@@ -106,7 +106,8 @@ class LostText(Record):
 
 class Summary(Record):
     """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
-    validation or test text. causal: no score depends on later tokens."""
+    validation or test text. causal: no score depends on later tokens, as far as the certificate
+    says; None before there is one. certificate: its outcome in words."""
 
     status: Status
     data: str | None = None
@@ -118,6 +119,7 @@ class Summary(Record):
     lost: LostText | None = None
     leaks: bool | None = None
     causal: bool | None = None
+    certificate: str | None = None
     vocab_size: Number | None = None
     receptive_field: Number | None = None
     parameters: ParameterCount | None = None

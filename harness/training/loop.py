@@ -17,8 +17,9 @@ from harness.data.batches import draw_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
-from harness.evaluation.score import Score, score_split
+from harness.evaluation.score import DEFINITION, Score, score_split
 from harness.observe.observer import Observer
+from harness.referee.certify import after_training
 from harness.runs import samples
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
@@ -112,9 +113,18 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
 
     if dataset.test is not None and processes.is_main:
         checkpoints.load_best(progress)
+        started = perf_counter()
         test = _score(context, evaluated, dataset.test)
-        context.summary.test = Scored.of(test.summary())
+        context.summary.test = Scored.of(test.summary() | {"definition": DEFINITION})
         write_test_blocks(context.folder.path, dataset, test)
+        evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
+        seconds = (perf_counter() - started) * evaluations
+        certificate = after_training(
+            settings, dataset, compute, context.folder, evaluated, test, seconds
+        )
+        if certificate is not None:
+            context.summary.causal = not certificate.failed
+            context.summary.certificate = certificate.words
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:

@@ -13,7 +13,10 @@ from harness.runs.folder import RunFolder, git, versions
 from harness.runs.summary import CorpusIdentity, LostText, Status, Summary
 
 LOG = logging.getLogger("harness")
-SET_LATER = ("receptive_field", "parameters", "flops_per_token", "train", "val", "test", "best")
+SET_LATER = (
+    *("causal", "certificate", "receptive_field", "parameters", "flops_per_token"),
+    *("train", "val", "test", "best"),
+)
 
 
 def first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Summary:
@@ -27,7 +30,6 @@ def first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Sum
         lossless=tokenizer.lossless,
         lost=LostText(**asdict(dataset.lost)) if dataset.lost else None,
         leaks=tokenizer.leaks,
-        causal=settings.train.batch_norm != "batch",
         vocab_size=tokenizer.vocab_size,
         **dict.fromkeys(SET_LATER),
         machine=compute.describe(),
