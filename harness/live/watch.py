@@ -16,7 +16,7 @@ from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import LiveMetrics
 from harness.report.records.runs import RunRecord, read_run, run_folders
-from harness.runs import config, metrics, process, samples, summary
+from harness.runs import certificate, config, metrics, process, samples, summary
 from harness.runs.damage import DamageError, is_finite
 
 RESCAN_SECONDS = 2.0
@@ -27,6 +27,7 @@ SAMPLES_BYTES = 1 << 17
 LOG_BYTES = 1 << 14
 CONFIG_BYTES = 1 << 17
 
+FILES = (summary.FILE, config.FILE, certificate.FILE)
 Card = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ class LiveRun:
     @property
     def record(self) -> RunRecord:
         """Its summary and configuration, read again when they have changed."""
-        now = [_stamp(self.folder / name) for name in (summary.FILE, config.FILE)]
+        now = [_stamp(self.folder / name) for name in FILES]
         if self._read is None or self._read[0] != now:
             self._read = now, read_run(self.folder, with_metrics=False)
         return self._read[1]
@@ -82,6 +83,7 @@ class LiveRun:
             "val_nats": val and val.nats_per_token,
             "test": test and test.bits_per_byte,
             "test_nats": test and test.nats_per_token,
+            "certificate": self._certificate(),
             "parameters": record.parameters,
             "flops_per_token": record.flops_per_token,
             "tokens_per_second": speed,
@@ -92,6 +94,15 @@ class LiveRun:
             "can_stop": alive is True,
             "can_resume": status in ("stopped", "lost") and (self.folder / config.FILE).exists(),
         }
+
+    def _certificate(self) -> str | None:
+        """Whether its test score may be ranked, in words; None before there is one."""
+        record = self.record
+        if record.test is None:
+            return None
+        if record.uncertified is not None:
+            return f"not certified: {record.uncertified}"
+        return f"certified, {'every token' if record.complete else 'a sample'} scored again"
 
     def _status(self) -> tuple[str, bool | None]:
         """What the summary says, unless the run died before it could say so; whether it lives."""

@@ -50,7 +50,6 @@ def after_training(
     if split is None or not math.isfinite(test.nats):
         return None
     until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
-    batch_statistics = settings.train.batch_norm == "batch"
     checks = [Check(name="tokenizer", **tokens_cover(dataset, split))]
     if settings.train.batch_norm == "batch":  # it says so, and was not refused before the training
         targets, batch_size = len(split.ids) - 1, settings.eval.batch_size
@@ -122,7 +121,7 @@ def scored_again(
         return scored, Check(
             name="sequential",
             result="failed",
-            words=f"fed one token at a time, {where} cost {difference:+.3g} nats a token beside what "
+            words=f"fed one token at a time, {where} cost {difference:+.3g} nats a token more than "
             f"was reported; rounding explains {bound:g}",
         )
     words = f"{where} cost what was reported, within {abs(difference):.1g} nats a token"

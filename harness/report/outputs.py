@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.common.errors import UsageError
 from harness.report.drawing.plots import write_plots
 from harness.report.html.document import write_report
-from harness.report.records.runs import RunRecord
+from harness.report.records.runs import RunRecord, require_complete
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text import export
 from harness.report.text.terminal import print_comparison
@@ -24,9 +24,12 @@ def compare(
     markdown: Path | None,
     csv: Path | None,
     runs_csv: Path | None,
+    complete: bool = False,
 ) -> int:
     """Print the comparison of these runs, which were found in `paths`, and write every format that
-    has a path. Raises UsageError for a path that can't be written."""
+    has a path. complete: rank no run whose certificate is a sample. Raises UsageError for a path that can't be written."""
+    if complete:
+        records = [require_complete(run) for run in records]
     comparison = compare_runs(records)
     print_comparison(comparison, sys.stdout)
     try:
