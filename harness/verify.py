@@ -1,8 +1,8 @@
 """Make a certificate: could this score have been had by looking ahead?
 
-    python -m harness.verify runs/2026-11-28/12-00-00-gpt-char-s0 --complete    a finished run, or a folder of them
-    python -m harness.verify gpt                                                a file of conf/model
-    python -m harness.verify mine.X --trust mine model.width=64                 a class of your own
+    python -m harness.verify RUN_OR_FOLDER --complete              finished runs
+    python -m harness.verify gpt                                   a file of conf/model
+    python -m harness.verify mine.X --trust mine model.width=64    a class of your own
 
 The certificate of a run is written into its folder (certificate.json).
 """

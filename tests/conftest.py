@@ -18,7 +18,18 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from harness import bench, compare, dashboard, evaluate, inside, prepare, sample
+from harness import (
+    bench,
+    compare,
+    compress,
+    dashboard,
+    decompress,
+    evaluate,
+    inside,
+    prepare,
+    sample,
+    verify,
+)
 from harness import train as training_command
 from harness.cli.hydra_app import compose
 from harness.common.paths import REPOSITORY
@@ -41,7 +52,10 @@ TOOLS: dict[str, Callable[[], object]] = {
     "prepare": prepare.main,
     "evaluate": evaluate.main,
     "sample": sample.main,
+    "compress": compress.main,
+    "decompress": decompress.main,
     "compare": compare.main,
+    "verify": verify.main,
     "inside": inside.main,
     "dashboard": dashboard.main,
     "live": live.main,

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.dataset import Dataset
-from harness.evaluation.score import DEFINITION, Score
+from harness.evaluation.score import Score
 from harness.runs.blocks import Blocks, block_size, per_block
+from harness.runs.summary import DEFINITION
 
 
 def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:

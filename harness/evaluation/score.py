@@ -24,7 +24,6 @@ from harness.evaluation.nats import Measure, nats_N, score_nats
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
-DEFINITION = 1  # version of what a score is; increase it when equal weights would get another one
 STREAM_CHUNK = 4096  # tokens of a streaming pass processed at a time; no effect on the score
 
 

@@ -15,15 +15,21 @@ from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
-from harness.evaluation.score import DEFINITION, Score, score_of
+from harness.evaluation.score import Score, score_of
 from harness.referee.calls import scoring_call
 from harness.referee.decoder import Decoder, LocalDecoder
 from harness.referee.perturbation import Trial
 from harness.referee.sequential import BOUND, rescore
 from harness.referee.state import buffer_values, source_digest
-from harness.runs import checkpoint
-from harness.runs.certificate import Binding, Certificate, Check, SequentialScore
+from harness.runs.certificate import (
+    Binding,
+    Certificate,
+    Check,
+    SequentialScore,
+    scored_digest,
+)
 from harness.runs.folder import RunFolder
+from harness.runs.summary import DEFINITION
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -137,7 +143,7 @@ def bound_to(
     """What the certificate of a run is for."""
     return Binding(
         definition=DEFINITION,
-        weights=checkpoint.scored_digest(folder.checkpoints),
+        weights=scored_digest(folder.checkpoints),
         source=source_digest(type(model)),
         tokenizer=dataset.tokenizer.digest,
         corpus=dataset.digest,

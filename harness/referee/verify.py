@@ -15,7 +15,13 @@ from harness.compute.device import Compute, make_deterministic
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
-from harness.evaluation.score import DEFINITION, Score, resolve_stride, score_split, token_nats
+from harness.evaluation.score import (
+    Score,
+    resolve_stride,
+    score_split,
+    token_nats,
+    windows,
+)
 from harness.referee.calls import scoring_call, training_call
 from harness.referee.certify import bound_to, outcome, scored_again, tokens_cover
 from harness.referee.decoder import Decoder, LocalDecoder
@@ -32,7 +38,7 @@ from harness.referee.state import MOST_BESIDE, buffer_values, hidden_values, sou
 from harness.referee.weights import fill_zeros, randomize
 from harness.runs.certificate import Binding, Certificate, Check
 from harness.runs.load import Run, load_run
-from harness.runs.summary import Summary, read_summary
+from harness.runs.summary import DEFINITION, Summary, read_summary
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -133,9 +139,7 @@ def reported_again(summary: Summary, found: Score, compute: Compute) -> Check:
         found.nats_per_token, reported, rel_tol=20 * BOUND[compute.precision]
     )
     words = f"{reported} nats a token in the summary, {found.nats_per_token} scored again"
-    return outcome(
-        "reported", None if near else words, "the summary's score is that of its weights"
-    )
+    return outcome("reported", None if near else words, "the score is that of the weights")
 
 
 def alone(decoder: Decoder, split: Split, reported: Score, precision: str) -> list[Check]:
@@ -143,34 +147,30 @@ def alone(decoder: Decoder, split: Split, reported: Score, precision: str) -> li
     ids = np.asarray(split.ids)
     block_size, vocab_size, _ = decoder.describe()
     targets = len(ids) - 1
-    length = min(block_size or 64, targets)
-    starts = sorted({0, (targets - length) // 2, targets - length}) if block_size else [0]
+    length = min(block_size or UNBOUNDED, targets)
+    plan = windows(targets, length, reported.stride or length)
+    chosen = sorted({0, len(plan) // 2, len(plan) - 1}) if block_size else [0]
 
-    def score(start: int) -> np.ndarray:
-        found = [nats for _, nats in window_nats(decoder, ids, [(start, length)], length)]
-        return np.concatenate(found)
+    def score(window: tuple[int, int]) -> np.ndarray:
+        return np.concatenate([nats for _, nats in window_nats(decoder, ids, [window], length)])
 
     try:
-        first = [score(start) for start in starts]
+        first = [score(plan[number]) for number in chosen]
         others = np.random.default_rng(0).integers(0, vocab_size, length + 1)
         list(window_nats(decoder, others, [(0, length)], length))
-        again = [score(start) for start in starts]
+        again = [score(plan[number]) for number in chosen]
     except Exception as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return [Check(name="alone", result="failed", words=words)]
-    # Where a window's new predictions lie, its context is that of the score.
-    new = length if not block_size else min(length, reported.stride or length)
-    off = max(
-        abs(
-            float((nats[-new:] - reported.token_nats[start + length - new : start + length]).mean())
-        )
-        for start, nats in zip(starts, first, strict=True)
-        if start % (reported.stride or 1) == 0 or start == targets - length or not block_size
-    )
+    off = 0.0
+    for number, nats in zip(chosen, first, strict=True):
+        start, new = plan[number]
+        expected = reported.token_nats[start + length - new : start + length]
+        off = max(off, abs(float((nats - expected).mean())))
     few = 20 * BOUND[precision]  # of few tokens the mean varies more
     failure = f"a text by itself costs {off:.3g} nats a token more or less" if off > few else None
     remembered = any((a != b).any() for a, b in zip(first, again, strict=True))
-    words = f"{len(starts)} texts of {length} tokens, one row, in text order"
+    words = f"{len(chosen)} texts of {length} tokens, one row, in text order"
     return [
         outcome("alone", failure, words, sampled=True),
         outcome(

@@ -27,7 +27,9 @@ def compare(
     complete: bool = False,
 ) -> int:
     """Print the comparison of these runs, which were found in `paths`, and write every format that
-    has a path. complete: rank no run whose certificate is a sample. Raises UsageError for a path that can't be written."""
+    has a path. complete: rank no run whose certificate is a sample.
+
+    Raises UsageError for a path that can't be written."""
     if complete:
         records = [require_complete(run) for run in records]
     comparison = compare_runs(records)

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from harness.common.files import atomic_write
 from harness.common.rows import strict_json
-from harness.runs import checkpoint
 from harness.runs.damage import DamageError, parse_json
 from harness.runs.summary import Number, Record, Summary
 
@@ -99,10 +98,19 @@ def read(folder: Path) -> Certificate | None:
         raise DamageError(f"{FILE}: {key}: {first['msg']}") from None
 
 
+def scored_digest(checkpoints: Path) -> str | None:
+    """SHA-256 of the newest checkpoint whose weights are scored, by the file beside it: the best
+    one, or the last where none is the best. None if there is no checkpoint."""
+    for kind in ("best", "step"):
+        if found := sorted(checkpoints.glob(f"{kind}-*.pt.sha256")):
+            return found[-1].read_text(errors="replace").partition(" ")[0]
+    return None
+
+
 def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
     """What of the run is not what the certificate is for; None if it fits."""
     bound, corpus, test = found.bound_to, summary.corpus, summary.test
-    weights = checkpoint.scored_digest(folder / "checkpoints")
+    weights = scored_digest(folder / "checkpoints")
     if weights is not None and weights != bound.weights:
         return "other weights"
     tokenizer = folder / "tokenizer" / "sha256.txt"
@@ -110,7 +118,7 @@ def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
         return "another tokenizer"
     if corpus is not None and (corpus.sha256, corpus.split) != (bound.corpus, bound.split):
         return "another text or split"
-    if test is not None and (test.definition or 1) != bound.definition:
+    if test is not None and (summary.definition or 1) != bound.definition:
         return "another definition of the score"
     score = found.score
     if (

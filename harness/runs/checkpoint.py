@@ -24,6 +24,7 @@ import torch
 from harness.common.errors import RunFailure
 from harness.common.files import atomic_write, sha256_of
 from harness.common.values import fits, show
+from harness.runs.restore import require_names, require_ordinary
 
 LOG = logging.getLogger("harness")
 FORMAT = 3
@@ -118,7 +119,7 @@ def load(folder: Path, kind: type[C]) -> C | None:
         except Exception as error:  # torch raises anything for malformed files
             reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
             raise RunFailure(f"{path} can't be read as tensors and values: {reason}") from error
-        return _from_contents(path, kind, state)
+        return _from_contents(path, kind, step, state)
     if steps:
         raise RunFailure(
             f"every {kind.name} checkpoint in {folder} is damaged; nothing can be resumed"
@@ -126,7 +127,7 @@ def load(folder: Path, kind: type[C]) -> C | None:
     return None
 
 
-def _from_contents(path: Path, kind: type[C], contents: object) -> C:
+def _from_contents(path: Path, kind: type[C], step: int, contents: object) -> C:
     if not isinstance(contents, dict):
         raise RunFailure(f"{path} is not a checkpoint: it holds a {type(contents).__name__}")
     if contents.get("format") != FORMAT:
@@ -141,6 +142,12 @@ def _from_contents(path: Path, kind: type[C], contents: object) -> C:
             raise RunFailure(
                 f"{path} is not a checkpoint: {field.name} is missing or not of type {field.type}"
             )
+    if values["step"] != step:
+        raise RunFailure(f"{path} is not a checkpoint of step {step}: it is of {values['step']}")
+    try:
+        require_ordinary(values)
+    except ValueError as error:
+        raise RunFailure(f"{path} is not a checkpoint: {error}") from error
     return kind(**cast(dict[str, Any], values))
 
 
@@ -152,17 +159,19 @@ def restoring(folder: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         reason = textwrap.shorten(str(error), 200)
         raise RunFailure(f"a checkpoint in {folder} does not fit its run: {reason}") from error
 
 
 def from_checkpoint(kind: type[T], saved: dict[str, Any]) -> T:
-    """A dataclass from its fields. Raises TypeError for a field of the wrong type."""
+    """A dataclass from all of its fields. Raises TypeError for one of the wrong type, ValueError
+    for one that is missing or has another name."""
     hints = typing.get_type_hints(kind)
+    require_names(hints, saved, kind.__name__.lower())
     for name, value in saved.items():
-        if name in hints and not fits(value, hints[name]):
-            raise TypeError(f"{kind.__name__}.{name} is {show(value)}")
+        if not fits(value, hints[name]):
+            raise TypeError(f"{kind.__name__.lower()}.{name} is {show(value)}")
     return kind(**saved)
 
 
@@ -170,16 +179,6 @@ def list_steps(folder: Path, kind: type[Checkpoint]) -> list[int]:
     """The steps that have a checkpoint of this kind, newest first."""
     names = (re.fullmatch(rf"{kind.name}-(\d+)\.pt", path.name) for path in folder.glob("*.pt"))
     return sorted((int(name[1]) for name in names if name), reverse=True)
-
-
-def scored_digest(folder: Path) -> str | None:
-    """SHA-256 of the newest checkpoint whose weights are scored, by the file beside it: the best
-    one, or the last where none is the best. None if there is no checkpoint."""
-    for kind in (BestCheckpoint, StepCheckpoint):
-        for step in list_steps(folder, kind)[:1]:
-            line = _digest_path(_path(folder, kind, step)).read_text(errors="replace")
-            return line.partition(" ")[0]
-    return None
 
 
 def is_intact(path: Path) -> bool:

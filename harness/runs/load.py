@@ -19,6 +19,7 @@ from harness.data.dataset import Dataset, prepare
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
+from harness.runs.restore import load_weights
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -68,7 +69,7 @@ def load_run(
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same_settings(saved.settings, settings, folder.config, SCORED)
     with checkpoint.restoring(folder.checkpoints):
-        model.load_state_dict(_evaluated_weights(saved))
+        load_weights(model, _evaluated_weights(saved), "model")
     model.to(compute.device).eval()
     require_kernels(model, compute, settings.names.model)
     return Run(

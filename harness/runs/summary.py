@@ -15,6 +15,7 @@ from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
+DEFINITION = 1  # version of what a score is; increase it when equal weights would get another one
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
@@ -42,7 +43,6 @@ class Scored(Record):
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
-    definition: version of what a score is; None in the first runs, whose version is 1.
     """
 
     nats_per_token: Number | None = None
@@ -52,7 +52,6 @@ class Scored(Record):
     bytes: Number | None = None
     stride: Number | None = None
     unknown: Number | None = None
-    definition: Number | None = None
 
 
 class TrainCost(Record):
@@ -107,7 +106,8 @@ class LostText(Record):
 class Summary(Record):
     """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
     validation or test text. causal: no score depends on later tokens, as far as the certificate
-    says; None before there is one. certificate: its outcome in words."""
+    says; None before there is one. certificate: its outcome in words. definition: of the test
+    score; None in the first runs, whose definition is 1."""
 
     status: Status
     data: str | None = None
@@ -120,6 +120,7 @@ class Summary(Record):
     leaks: bool | None = None
     causal: bool | None = None
     certificate: str | None = None
+    definition: Number | None = None
     vocab_size: Number | None = None
     receptive_field: Number | None = None
     parameters: ParameterCount | None = None

@@ -9,6 +9,7 @@ from harness.common.errors import RunFailure
 from harness.config.identity import without_resumable
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
+from harness.runs.restore import load_weights
 from harness.training.context import RunContext
 from harness.training.guards import require_finite_weights
 from harness.training.progress import Progress
@@ -36,6 +37,8 @@ class Checkpoints:
             with checkpoint.restoring(self._folder):
                 self._trainer.load_state_dict(vars(saved))
                 progress = checkpoint.from_checkpoint(Progress, saved.progress)
+                if progress.step != saved.step:
+                    raise ValueError(f"progress.step is {progress.step}, not {saved.step}")
             self._saved_step = progress.step
         checkpoint.keep_only(self._folder, BestCheckpoint, progress.saved_best)
         return progress
@@ -73,4 +76,4 @@ class Checkpoints:
         if best is None or best.step != progress.best["step"]:
             raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
         with checkpoint.restoring(self._folder):
-            self._trainer.evaluated.load_state_dict(best.model)
+            load_weights(self._trainer.evaluated, best.model, "model")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.common.errors import RunFailure
 from harness.common.rows import Row
+from harness.common.values import show
 
 LOG = logging.getLogger("harness")
 MAX_SKIPS_IN_A_ROW = 20  # fp16's loss scale has by then fallen to 2^-4
@@ -39,6 +40,16 @@ class Guard:
     limit: float = math.inf
     recent: list[float] = field(default_factory=list)
     reported: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for counts and losses that no guard has."""
+        for name in ("skipped", "skipped_in_a_row", "spikes"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise ValueError(f"guard.{name} is {show(getattr(self, name))}")
+        if len(self.recent) > SPIKE_WINDOW or not all(map(math.isfinite, self.recent)):
+            raise ValueError(f"guard.recent are not at most {SPIKE_WINDOW} finite losses")
+        if self.limit < math.inf and len(self.recent) < SPIKE_WINDOW:
+            raise ValueError(f"guard.limit is {show(self.limit)}, of too few recent losses")
 
     def allows_update(self, row: Row, model: nn.Module, skip: bool, scaled: bool) -> bool:
         """Whether to update the weights; called before the update.

@@ -17,7 +17,7 @@ from harness.data.batches import draw_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
-from harness.evaluation.score import DEFINITION, Score, score_split
+from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.referee.certify import after_training
 from harness.runs import samples
@@ -115,7 +115,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         checkpoints.load_best(progress)
         started = perf_counter()
         test = _score(context, evaluated, dataset.test)
-        context.summary.test = Scored.of(test.summary() | {"definition": DEFINITION})
+        context.summary.test = Scored.of(test.summary())
         write_test_blocks(context.folder.path, dataset, test)
         evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
         seconds = (perf_counter() - started) * evaluations
@@ -125,6 +125,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         if certificate is not None:
             context.summary.causal = not certificate.failed
             context.summary.certificate = certificate.words
+            context.summary.definition = certificate.bound_to.definition
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:

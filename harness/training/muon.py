@@ -71,10 +71,6 @@ class Muon(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:
     """A weight's shape as (matrices, rows, columns)."""

@@ -14,7 +14,7 @@ from harness.common.values import describe, fits, show
 from harness.config.build import build_object, check_object
 from harness.config.keys import Node
 from harness.config.settings import Settings
-from harness.training.muon import Muon
+from harness.training.optimizer_state import require_resumable
 from harness.training.parameter_groups import Group, parameter_groups, part_of
 
 # Keys that the optimizer's class does not check, or does not take.
@@ -56,26 +56,13 @@ def check_arguments(settings: Settings) -> None:
 
 
 def check_optimizer(settings: Settings, model: nn.Module) -> None:
-    """Raises UsageError for what `build_optimizer` would refuse; the model may be on meta."""
-    groups = configured_groups(settings, model)
-    _build(settings, [group | {"params": [_small_weight(group)]} for group in groups])
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load each parameter's state from a checkpoint; learning rates, decay and all other options
-    stay as configured. Raises ValueError for a state of another shape than its parameter, which
-    fused kernels do not check."""
-    own, parts = optimizer.state_dict(), [optimizer]
-    current, loaded = [own], [saved]
-    if isinstance(optimizer, Muon):
-        parts, current, loaded = optimizer.parts, own["parts"], saved["parts"]
-    for part, kept, given in zip(parts, current, loaded, strict=True):
-        part.load_state_dict({"state": given["state"], "param_groups": kept["param_groups"]})
-        for parameter, state in part.state.items():
-            for name, value in state.items():
-                shape = () if name == "step" else parameter.shape
-                if isinstance(value, torch.Tensor) and value.shape != shape:
-                    raise ValueError(f"{name} of {tuple(value.shape)} for {tuple(parameter.shape)}")
+    """Raises UsageError for what `build_optimizer` would refuse, and for an optimizer that can't
+    train this model or can't be resumed; the model may be on meta."""
+    groups, target = configured_groups(settings, model), settings.optimizer["_target_"]
+    require_resumable(
+        lambda small: _build(settings, small), groups, _trial_device(settings),
+        f"optimizer._target_={target}",
+    )  # fmt: skip
 
 
 def peak_rates(settings: Settings, model: nn.Module) -> dict[str, float]:
@@ -92,7 +79,7 @@ def state_size(settings: Settings, model: nn.Module) -> int:
     matrix for each group; the model may be on meta."""
     total = 0
     for group in configured_groups(settings, model):
-        small = _small_weight(group)
+        small = _small_weight(group).to(_trial_device(settings)).requires_grad_()
         small.grad = torch.zeros_like(small)
         optimizer = _build(settings, [group | {"params": [small]}])
         optimizer.step()
@@ -104,7 +91,14 @@ def state_size(settings: Settings, model: nn.Module) -> int:
 
 def _small_weight(group: Group) -> torch.Tensor:
     """A 2 × 2 matrix in place of the group's weights."""
-    return torch.zeros((1,) * group["stack"] + (2, 2), requires_grad=True)
+    return torch.zeros((1,) * group["stack"] + (2, 2))
+
+
+def _trial_device(settings: Settings) -> torch.device:
+    """Where an optimizer is tried out. Only what can be captured into a CUDA graph needs a GPU;
+    all others are tried before CUDA is started."""
+    wanted = settings.optimizer.get("capturable") and settings.device != "cpu"
+    return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
 
 
 def configured_groups(settings: Settings, model: nn.Module) -> list[Group]:

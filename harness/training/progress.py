@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.values import fits, show
 from harness.config.settings import Settings
 from harness.evaluation.score import Score
+from harness.runs.summary import Best, Scored
 
 
 @dataclass
@@ -27,9 +29,18 @@ class Progress:
     saved_best: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an incomplete best score."""
-        if self.best is not None and not {"step", "nats", "nats_per_token"} <= self.best.keys():
-            raise ValueError("the best score lacks its step or its nats")
+        """Raises ValueError for counts that no training reaches, and a best score that lacks
+        something."""
+        for name in ("step", "tokens", "bytes", "seconds"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
+        if self.best is not None:
+            hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
+            for name in (*Best.model_fields, *Scored.model_fields):
+                hints.setdefault(name, float | None)
+            for name, hint in hints.items():
+                if name not in self.best or not fits(self.best[name], hint):
+                    raise ValueError(f"progress.best.{name} is missing or of the wrong type")
 
     def count_step(self, targets: NDArray[np.integer], token_bytes: NDArray[np.integer]) -> None:
         """One more step. targets: the ids that had a loss. token_bytes: (V,)."""

@@ -61,8 +61,7 @@ class Recorder:
         )
         if (best := self._progress.best) is not None:
             self._summary.best = Best.of({name: best[name] for name in Best.model_fields})
-            scored = {name: best[name] for name in Scored.model_fields if name in best}
-            self._summary.val = Scored.of(scored)
+            self._summary.val = Scored.of({name: best[name] for name in Scored.model_fields})
 
     def finish(self, guard: Guard) -> None:
         """Record the totals, however the training ended."""

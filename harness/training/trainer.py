@@ -23,13 +23,15 @@ from harness.config.settings import Settings
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import IGNORED
 from harness.runs.checkpoint import from_checkpoint
+from harness.runs.restore import load_weights, restored
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.training.gradients import Gradients
 from harness.training.guards import BufferSnapshot, Guard
 from harness.training.loss import add_gradients
 from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.moving_average import MovingAverage
-from harness.training.optim import build_optimizer, load_optimizer_state, peak_rates
+from harness.training.optim import build_optimizer, peak_rates
+from harness.training.optimizer_state import load_optimizer_state
 from zoo.language_model import LanguageModel
 
 AroundUpdate = Callable[[Row, Tensor], AbstractContextManager[None]]
@@ -166,13 +168,32 @@ class Trainer:
         return state if self._average is None else state | {"average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises what torch raises, TypeError or ValueError, for a state that does not fit."""
-        self.model.load_state_dict(state["model"])
-        load_optimizer_state(self._optimizer, state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        """Load a `state_dict` and its `step` into a trainer that has not trained. Raises TypeError
+        or ValueError, naming the entry, for a state that does not fit."""
         self.guard = from_checkpoint(Guard, state["guard"])
+        if (updates := state["step"] - self.guard.skipped) < 0:
+            raise ValueError(f"guard.skipped is {self.guard.skipped} after {state['step']} steps")
+        load_optimizer_state(self._optimizer, state["optimizer"], updates)
+        load_weights(self.model, state["model"], "model")
+        load_scaler(self._scaler, state["scaler"])
         if self._average is not None:
-            self._average.load_state_dict(state["average"])
+            load_weights(self._average, state["average"], "average")
+
+
+def load_scaler(scaler: torch.amp.GradScaler, saved: object) -> None:
+    """Load the loss scale. Raises ValueError for one that no training could have reached."""
+    own = scaler.state_dict()
+    given = restored(dict(own), saved, "scaler")
+    if not own:
+        return
+    for name, value in given.items():
+        if name not in ("scale", "_growth_tracker") and value != own[name]:
+            raise ValueError(f"scaler.{name} is {value}, not {own[name]}")
+    if not (0 < given["scale"] < math.inf):
+        raise ValueError(f"scaler.scale is {given['scale']}")
+    if not (0 <= given["_growth_tracker"] < given["growth_interval"]):
+        raise ValueError(f"scaler._growth_tracker is {given['_growth_tracker']}")
+    scaler.load_state_dict(given)
 
 
 def _mix(*numbers: int) -> int:

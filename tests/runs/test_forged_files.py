@@ -28,7 +28,7 @@ FORGED: dict[str, tuple[object, str]] = {
     "no tokenizer": ({"tokenizer": None}, "tokenizer is missing or not of type str"),
     "a step in words": ({"step": "five"}, "step is missing or not of type int"),
     "settings in a row": ({"settings": ["seed"]}, "settings is missing or not of type dict"),
-    "no weights": ({"model": {}}, "does not fit its run: Error(s) in loading state_dict"),
+    "no weights": ({"model": {}}, "does not fit its run: model.token_embedding.weight is missing"),
     "weights of no name": ({"model": {5: torch.zeros(1)}}, "model is missing or not of type dict"),
     "other things": ({"model": {"head.weight": "x"}}, "does not fit its run: "),
 }

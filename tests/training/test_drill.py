@@ -30,7 +30,9 @@ def forgetful(chosen: list[str], folder: Path) -> None:
     def forgetting(path: Path, kind: type[Checkpoint]) -> Checkpoint | None:
         state = load(path, kind)
         if isinstance(state, StepCheckpoint):
-            state.optimizer["state"] = {}
+            for kept in state.optimizer["state"].values():
+                for value in kept.values():
+                    value.zero_()
         return state
 
     checkpoint.load = forgetting

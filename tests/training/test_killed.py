@@ -52,9 +52,9 @@ CASES = {
 def test_twenty_kills_change_nothing(tmp_path: Path, case: str) -> None:
     """Every architecture, and among them every optimizer, schedule and precision, whatever keeps
     state, and each mode of batch normalization."""
-    rhythm = ("train.steps=60", "train.seq_len=32", "eval.every=20", "checkpoint.every=3")
+    rhythm = ("train.seq_len=32", "eval.every=20", "checkpoint.every=3")
     chosen = [o for o in overrides(tmp_path, *rhythm) if o not in GPT_SMALL]
-    deaths = drill.train_twice([*chosen, *CASES[case]], tmp_path, kills=20, report=print)
+    deaths = rehearse([*chosen, *CASES[case]], tmp_path, 60, 20, drill.train_or_resume)
     print(f"{case}: {len(deaths)} kills, {sum(death.writing for death in deaths)} while writing")
     assert len(deaths) == 20
     assert drill.differences(tmp_path / "whole", tmp_path / "killed") == []

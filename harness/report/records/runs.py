@@ -13,14 +13,20 @@ from typing import Any
 
 from harness.common.errors import UsageError
 from harness.common.text import printable
-from harness.evaluation.score import DEFINITION
 from harness.runs import blocks, certificate, config, metrics, samples, summary
 from harness.runs.blocks import Blocks
 from harness.runs.certificate import Certificate
 from harness.runs.damage import DamageError
 from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
-from harness.runs.summary import LostText, Scored, Summary, TrainCost, read_summary
+from harness.runs.summary import (
+    DEFINITION,
+    LostText,
+    Scored,
+    Summary,
+    TrainCost,
+    read_summary,
+)
 
 DAMAGED = "damaged"
 UNKNOWN = "?"

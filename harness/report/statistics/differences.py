@@ -21,13 +21,12 @@ MAX_TESTED = 12  # groups; more than 66 pairs would leave Holm's correction litt
 class Pair:
     """Two groups, and how much lower the test bits per byte of `better` are than those of `worse`.
 
-    interval: over the seeds that both have. p: two-sided, after Holm's correction for `family`
-    pairs, all that were tested on this data set. untested: why there is no interval, or None.
+    p: two-sided, after Holm's correction for `family` pairs, all that were tested on this data set.
+    untested: why there is no interval, or None.
     """
 
     better: Group
     worse: Group
-    seeds: tuple[float, ...] = ()
     text_bytes: int = 0
     interval: Interval | None = None
     p: float = 1.0
@@ -40,14 +39,14 @@ class Pair:
         return self.p < 1 - LEVEL
 
     @property
-    def has_one_seed(self) -> bool:
-        """Whether the test covers only the choice of the text, and not the chance in training."""
-        return len(self.seeds) == 1
+    def seeds(self) -> tuple[int, int]:
+        """How many seeds each has."""
+        return len(self.better.counted), len(self.worse.counted)
 
     @property
-    def has_all_seeds(self) -> bool:
-        """Whether every seed of both groups is in the test."""
-        return all(len(group.counted) == len(self.seeds) for group in (self.better, self.worse))
+    def has_one_seed(self) -> bool:
+        """Whether the test covers only the choice of the text, and not the chance in training."""
+        return min(self.seeds) == 1
 
 
 def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
@@ -66,26 +65,22 @@ def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
 
 
 def _test(first: Group, second: Group) -> Pair:
-    runs = [{run.seed: run for run in group.counted} for group in (first, second)]
-    seeds = tuple(sorted(seed for seed in runs[0].keys() & runs[1].keys() if seed is not None))
-    both = [[own[seed] for seed in seeds] for own in runs]
-    untested = _why_untested(both)
+    untested = _why_untested([*first.counted, *second.counted])
     if untested:
         return Pair(first, second, untested=untested)
-    blocks = both[0][0].blocks
+    blocks = first.counted[0].blocks
     assert blocks is not None  # or it would be untested
-    bits = [np.array([bits_per_block(run) for run in own]) for own in both]
-    interval = paired_interval(bits[1] - bits[0], blocks.sizes)
-    if interval.mean < 0:  # the common seeds reverse the ranking
+    first_SK, second_SK = (
+        np.array([bits_per_block(run) for run in own.counted]) for own in (first, second)
+    )
+    interval = paired_interval(first_SK, second_SK, blocks.sizes)
+    if interval.mean < 0:  # blocks sum to the score but for rounding, which can reverse a tie
         first, second = second, first
         interval = Interval(-interval.mean, -interval.high, -interval.low, interval.p)
-    return Pair(first, second, seeds, blocks.bytes, interval)
+    return Pair(first, second, blocks.bytes, interval)
 
 
-def _why_untested(both: Sequence[Sequence[RunRecord]]) -> str | None:
-    runs = [run for own in both for run in own]
-    if not runs:
-        return "no seed in common"
+def _why_untested(runs: Sequence[RunRecord]) -> str | None:
     blocks = [run.blocks for run in runs if run.blocks is not None]
     if len(blocks) < len(runs):
         return f"a run has no {FILE}: it was trained by an older version"
@@ -94,7 +89,7 @@ def _why_untested(both: Sequence[Sequence[RunRecord]]) -> str | None:
     if len(blocks[0].nats) < MIN_BLOCKS:
         return (
             f"a test text of {blocks[0].bytes:,} bytes is too short: "
-            f"{MIN_BLOCKS} blocks of {blocks[0].block_bytes} bytes are the least to resample"
+            f"{MIN_BLOCKS} blocks of {blocks[0].block_bytes} bytes are the least to test"
         )
     return None
 

@@ -1,26 +1,27 @@
-"""A paired test of two models, on the same bytes of text and the same seeds.
+"""The difference of two models on the same bytes of text, and its confidence interval.
 
-Two things vary by chance: the choice of the test text, and training (initialization, batches). The
-confidence interval covers both:
+Two things vary by chance, and the interval covers both:
 
-- The text: neighbouring blocks of text are correlated, so stretches of consecutive blocks are
-  resampled together, wrapping around at the end (circular block bootstrap; Politis & Romano 1992,
-  in "Exploring the Limits of Bootstrap"). A stretch is as long as the square root of the number of
-  blocks. The cube root, best for short-range correlation (Hall, Horowitz & Jing 1995, Biometrika
-  82), is too short for text, whose scores drift over pages. Few stretches underestimate their own
-  variance; as in Student's t, each resampled deviation is divided by a draw of the root of
-  chi-squared over its degrees of freedom.
-- Training: a comparison has two to five seeds. Bootstrapping so few gives intervals that are far
-  too narrow: for three seeds, the variance of the mean is a third too small, and no resample is
-  outside the best and the worst seed. Instead, a draw of Student's t for the mean difference over
-  seeds is added to each resampled text (tests/report/test_paired.py measures both).
+- The text. Losses of neighbouring blocks are correlated over pages. A standard error that takes
+  blocks as independent is far too small, and so is one from resampled stretches of a few blocks.
+  Here the variance of the mean is estimated from the slowest ν cosines of the differences, and
+  Student's t has ν degrees of freedom (Lazarus, Lewis, Stock & Watson 2018, "HAR Inference:
+  Recommendations for Practice", Journal of Business & Economic Statistics 36). If correlation
+  reaches far, even those cosines are not slow enough. So the variance is divided by the share of it
+  that they show of REFERENCE, a process like the losses of real models.
+- Training: initialization and batches. Welch's t (Biometrika 34, 1947) over each model's seeds.
+  Seeds are not paired: the same seed draws the same batches for both models, but that hardly
+  correlates their scores, and relabelling the seeds would change the verdict.
 
-Pairing removes what two models share: how hard a passage is, and which batches a seed draws.
-S seeds, K blocks of text.
+The text is paired: how hard a passage is for both models drops out. What the interval speaks of is
+text like this passage. It says nothing of other plays, authors or languages.
+experiments/2026-11-28-intervals measures how often the intervals hold the truth.
+S seeds, K blocks of text, J cosines.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,13 +33,18 @@ LEVEL = 0.95
 DRAWS = 20_000  # resolves p after Holm's correction for 66 pairs
 MIN_BLOCKS = 32
 SEED = 0
+# Sum of two AR(1) sequences: the correlation of neighbouring blocks of 256 bytes, and the variance.
+REFERENCE = ((0.97, 0.27), (0.23, 0.73))
+REFERENCE_BYTES = 256
+
+Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Interval:
     """A mean difference, its confidence interval, and the two-sided p of no difference.
 
-    With one seed, they cover the choice of the text only.
+    With one seed of a model, they cover the choice of the text only.
     """
 
     mean: float
@@ -47,58 +53,71 @@ class Interval:
     p: float
 
 
-def paired_interval(difference_SK: NDArray[np.floating], sizes_K: NDArray[np.integer]) -> Interval:
-    """The mean difference per byte.
+def paired_interval(first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer]) -> Interval:
+    """How much more the second model pays per byte.
 
-    difference_SK: the loss of one model minus that of the other, by seed and block, in any unit.
-    sizes_K: bytes of each block. The same input gives the same interval.
+    first_SK, second_SK: the loss of each model by seed and block, in any unit. The numbers of seeds
+    may differ. sizes_K: bytes of each block. The same input gives the same interval.
     """
-    seeds = difference_SK.shape[0]
-    per_seed = difference_SK.sum(axis=1) / sizes_K.sum()
-    drawn = resample_text(difference_SK.mean(axis=0), sizes_K)
-    if seeds > 1:
-        error = per_seed.std(ddof=1) / np.sqrt(seeds)
-        drawn = drawn + error * np.random.default_rng(SEED).standard_t(seeds - 1, DRAWS)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    beyond = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
-    p = min(1.0, 2 * (beyond + 1) / (DRAWS + 1))
-    return Interval(float(per_seed.mean()), float(low), float(high), p)
+    difference_K = second_SK.mean(axis=0) - first_SK.mean(axis=0)
+    mean = float(difference_K.sum() / sizes_K.sum())
+    generator = np.random.default_rng(SEED)
+    error, freedom = text_error(difference_K, sizes_K)
+    drawn = error * generator.standard_t(freedom, DRAWS)
+    if min(len(first_SK), len(second_SK)) > 1:
+        error, freedom = training_error(first_SK, second_SK, sizes_K)
+        drawn += error * generator.standard_t(freedom, DRAWS)
+    drawn = np.abs(drawn)
+    half = float(np.quantile(drawn, LEVEL))
+    p = (np.count_nonzero(drawn >= abs(mean)) + 1) / (DRAWS + 1)
+    return Interval(mean, mean - half, mean + half, p)
 
 
-def resample_text(
-    difference_K: NDArray[np.floating], sizes_K: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """(DRAWS,): the mean per byte of each resampled text, with the deviations widened as in
-    Student's t for the number of stretches."""
-    blocks = len(sizes_K)
-    length = stretch_length(blocks)
-    starts = _starts(blocks, length)
-    resampled = _sums(difference_K, length)[starts].sum(axis=1)
-    resampled /= _sums(sizes_K, length)[starts].sum(axis=1)
-    mean = difference_K.sum() / sizes_K.sum()
-    degrees_of_freedom = blocks / length - 1
-    chi_squared = np.random.default_rng([SEED, 1]).chisquare(degrees_of_freedom, DRAWS)
-    widening = np.sqrt((degrees_of_freedom + 1) / chi_squared)
-    drawn: NDArray[np.float64] = mean + (resampled - mean) * widening
-    return drawn
+def text_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, float]:
+    """Standard error of the mean per byte, for the choice of the text; degrees of freedom."""
+    blocks, total = len(sizes_K), sizes_K.sum()
+    deviations_K = difference_K - sizes_K * (difference_K.sum() / total)
+    cosines_JK = _cosines(blocks)
+    variance = float(np.square(cosines_JK @ deviations_K).mean())  # of a sum, per block
+    variance /= share_shown(blocks, int(sizes_K[0]))
+    return math.sqrt(blocks * variance) / float(total), len(cosines_JK)
 
 
-def stretch_length(blocks: int) -> int:
-    """How many consecutive blocks are resampled together."""
-    return max(1, round(blocks**0.5))
+def training_error(
+    first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer]
+) -> tuple[float, float]:
+    """Standard error of the mean per byte, for the chance in training; degrees of freedom."""
+    parts = []
+    for model_SK in (first_SK, second_SK):
+        per_seed = model_SK.sum(axis=1) / sizes_K.sum()
+        parts.append((per_seed.var(ddof=1) / len(per_seed), len(per_seed) - 1))
+    variance = sum(part for part, _ in parts)
+    below = sum(part**2 / freedom for part, freedom in parts)
+    least = min(freedom for _, freedom in parts)
+    return math.sqrt(variance), variance**2 / below if below else least
 
 
-@lru_cache(maxsize=4)
-def _starts(blocks: int, length: int) -> NDArray[np.integer]:
-    """The first block of each resampled stretch: the same for all pairs of a comparison."""
-    generator = np.random.default_rng([SEED, blocks])
-    return generator.integers(0, blocks, (DRAWS, -(-blocks // length)))
+@lru_cache(maxsize=8)
+def _cosines(blocks: int) -> Array:
+    """(J, K): orthonormal, and orthogonal to a constant."""
+    number = max(2, round(0.07 * blocks ** (2 / 3)))
+    at_K = (np.arange(blocks) + 0.5) / blocks
+    return np.sqrt(2 / blocks) * np.cos(np.pi * np.outer(np.arange(1, number + 1), at_K))
 
 
-def _sums(values_K: NDArray[np.number], length: int) -> NDArray[np.float64]:
-    """(K,): sums over the `length` blocks from each block on, wrapping around at the end."""
-    total = np.concatenate(([0.0], np.cumsum(np.concatenate((values_K, values_K[: length - 1])))))
-    return total[length:] - total[:-length]
+@lru_cache(maxsize=8)
+def share_shown(blocks: int, block_bytes: int) -> float:
+    """The expected estimate of the variance of the mean over the true one, for REFERENCE."""
+    lags_K = np.arange(blocks)
+    scale = block_bytes / REFERENCE_BYTES
+    covariance_K = np.zeros(blocks)
+    for phi, variance in REFERENCE:
+        covariance_K += variance * phi ** (scale * lags_K)
+    covariance_K[1:] *= 2  # to either side
+    of_mean = covariance_K @ (1 - lags_K / blocks)
+    cosines_JK = _cosines(blocks)
+    products_JK = [np.correlate(row, row, "full")[blocks - 1 :] for row in cosines_JK]
+    return float(np.mean(products_JK @ covariance_K) / of_mean)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

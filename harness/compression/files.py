@@ -1,0 +1,89 @@
+"""Files compressed and read back, and the result in words."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from harness.common.errors import UsageError
+from harness.common.files import atomic_write
+from harness.compression import codec
+from harness.compute.device import make_deterministic
+from harness.runs.load import Run, load_run
+
+SUFFIX = ".zoo"
+# What the header, whole bytes and tokens one at a time may cost beyond the score.
+ALLOWED_SHARE, ALLOWED_BYTES = 0.001, 64
+
+
+def compress_file(arguments: argparse.Namespace) -> int:
+    """Write FILE.zoo and print its size beside the score of the same text. arguments: of
+    harness.compress."""
+    content, target = _ends(arguments, arguments.file.name + SUFFIX)
+    run = _load(arguments)
+    packed = _write(target, run, codec.compress, content)
+    promised = codec.nats_by_score(run, content) / math.log(2) / 8
+    share = 8 / (len(content) or 1)
+    print(f"{len(content):>12,} bytes of text")
+    print(f"{len(packed):>12,} bytes compressed   {len(packed) * share:.4f} bits per byte")
+    print(f"{promised:>12,.0f} bytes by its score  {promised * share:.4f} bits per byte")
+    print(f"{target} written")
+    if len(packed) > promised * (1 + ALLOWED_SHARE) + ALLOWED_BYTES:
+        print(
+            f"The file is {len(packed) - promised:,.0f} bytes larger than the score says: the "
+            "score can't be had from the past alone. This model looks ahead, or computes other "
+            "numbers one token at a time."
+        )
+        return 1
+    return 0
+
+
+def decompress_file(arguments: argparse.Namespace) -> int:
+    """Write the text again. arguments: of harness.decompress."""
+    name = arguments.file.name
+    content, target = _ends(arguments, name.removesuffix(SUFFIX) if name != SUFFIX else name)
+    _write(target, _load(arguments), codec.decompress, content)
+    print(f"{target} written")
+    return 0
+
+
+def _ends(arguments: argparse.Namespace, name: str) -> tuple[bytes, Path]:
+    """What is read, and the file to write, which must not exist."""
+    try:
+        content = arguments.file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{arguments.file} can't be read: {error.strerror}") from error
+    target = arguments.out or arguments.file.with_name(name)
+    if target.exists():
+        raise UsageError(f"{target} exists already: choose another name with --out")
+    return content, target
+
+
+def _load(arguments: argparse.Namespace) -> Run:
+    run = load_run(arguments.run, arguments.checkpoint, arguments.device, arguments.trust)
+    if run.settings.train.batch_norm == "batch":
+        raise UsageError(
+            f"{arguments.run} was trained with batch_norm=batch, which is not causal: a text can't "
+            "be decoded token by token"
+        )
+    if not run.tokenizer.lossless:
+        raise UsageError(
+            f"tokenizer {run.settings.names.tokenizer} changes the text, so it could not come back"
+        )
+    make_deterministic()
+    return run
+
+
+def _write(
+    target: Path, run: Run, code: Callable[[Run, bytes, codec.OnToken], bytes], content: bytes
+) -> bytes:
+    with tqdm(unit=" tokens", unit_scale=True, disable=None, file=sys.stderr) as bar:
+        result = code(run, content, bar.update)
+    with atomic_write(target) as file:
+        file.write(result)
+    return result
