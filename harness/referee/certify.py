@@ -111,6 +111,8 @@ def scored_again(
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return None, Check(name="sequential", result="failed", words=words)
     at = found.checked
+    if not np.isfinite(found.nats[at]).all():
+        return None, Check(name="sequential", result="failed", words="NaN or infinite logits")
     difference = float((found.nats - reported.token_nats)[at].mean())
     count, bound = int(at.sum()), BOUND[precision]
     whole = score_of(found.nats, split, tokenizer, reported.stride)

@@ -16,6 +16,7 @@ from harness.referee.calls import Call, logits_NV
 from zoo.language_model import LanguageModel
 
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, are spread evenly
+ROUNDS = 256
 ROUTED = 1e-12  # relative; experts add up in an order that depends on the other tokens
 
 
@@ -51,6 +52,13 @@ class Trial:
     def __init__(self, call: Call, vocab_size: int, seed: int = 0, exact: bool = True) -> None:
         self.call, self._vocab_size, self._exact = call, vocab_size, exact
         self._ids_BT = random_ids(call.rows, call.time, vocab_size, seed)
+        for round_ in reversed(range(self._rounds())):
+            # Each id of the vocabulary is before a cut once, and after one.
+            rows_B = torch.arange(call.rows)
+            cuts_B = spread_cuts(call.rows, call.time, round_)
+            number_B = round_ * call.rows + rows_B
+            self._ids_BT[rows_B, cuts_B] = number_B % vocab_size
+            self._ids_BT[rows_B, (cuts_B + 1) % call.time] = (number_B * 7 + 3) % vocab_size
         self._other_BT = other_ids(self._ids_BT, vocab_size, seed)
         self._found_BT = call.fingerprints(self._ids_BT)
         if self._found_BT.shape != self._ids_BT.shape:
@@ -72,7 +80,7 @@ class Trial:
         """`ahead` with a cut in every row, and with others until all have been tried or the time
         is up."""
         begun, rows, time = perf_counter(), self.call.rows, self.call.time
-        for round_ in range(-(-(time - 1) // rows)):
+        for round_ in range(self._rounds()):
             if round_ >= 2 and perf_counter() - begun > seconds:
                 break
             cuts_B = spread_cuts(rows, time, round_)
@@ -81,6 +89,11 @@ class Trial:
             if words := self.ahead(cuts_B):
                 return words
         return None
+
+    def _rounds(self) -> int:
+        """For every position and every id, but at most ROUNDS."""
+        most = max(self.call.time - 1, self._vocab_size)
+        return min(ROUNDS, -(-most // self.call.rows))
 
     def rows(self, round_: int = 0) -> str | None:
         """Half of the rows are replaced: no logits of the others may change."""

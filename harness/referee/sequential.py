@@ -44,10 +44,11 @@ class Rescored:
 def nats_R(logits_RV: Logits, targets_R: Ids) -> Nats:
     """-ln p(target), by a softmax of our own in float64: the model's process is not asked."""
     exact_RV = logits_RV.astype(np.float64)
-    exact_RV -= exact_RV.max(axis=1, keepdims=True)
-    total_R = np.log(np.exp(exact_RV).sum(axis=1))
+    with np.errstate(invalid="ignore"):  # of infinite logits
+        exact_RV -= exact_RV.max(axis=1, keepdims=True)
+        total_R = np.log(np.exp(exact_RV).sum(axis=1))
     found: Nats = total_R - exact_RV[np.arange(len(targets_R)), targets_R]
-    return found
+    return np.where(np.isnan(found), np.inf, found)
 
 
 def rescore(

@@ -42,7 +42,7 @@ from harness.runs.summary import DEFINITION, Summary, read_summary
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
-SECONDS = 5.0  # of further cuts, unless complete
+SECONDS = 5.0  # of further cuts
 DISTANCES = 256  # of the receptive field, unless complete
 UNBOUNDED = 64  # distances that are tried where there is no bound
 ROUNDED = 1e-5  # transformers' norms are in fp32 whatever the weights are
@@ -76,7 +76,8 @@ def verify_run(path: Path, *, complete: bool, device: str, trust: list[str]) -> 
             )  # fmt: skip
             checks += [check, reported_again(summary, reported, run.compute)]
             checks += alone(decoder, dataset.test, reported, run.compute.precision)
-        checks += list(of_calls(run, dataset, complete))
+        targets, vocab_size = len(dataset.test.ids) - 1, run.model.vocab_size
+        checks += list(_trials(run.model, run.settings, run.compute, targets, vocab_size))
     checks += list(of_class(run.settings, run.tokenizer.vocab_size, complete))
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
@@ -101,7 +102,7 @@ def verify_model(settings: Settings, *, complete: bool, device: str) -> Certific
     compute.seed(settings.seed)
     model = settings.build("model", LanguageModel, vocab_size=VOCABULARY)
     fill_zeros(model.initialize(settings.init, settings.zero_residual)).to(compute.device)
-    checks = list(_trials(model, settings, compute, TARGETS, VOCABULARY, complete))
+    checks = list(_trials(model, settings, compute, TARGETS, VOCABULARY))
     ids = random_ids(1, TARGETS, VOCABULARY, 0)[0].numpy()
     split = Split(ids.astype(np.uint8), TARGETS, {})
     stride = resolve_stride(model.block_size, settings.eval.stride) if model.block_size else None
@@ -180,22 +181,8 @@ def alone(decoder: Decoder, split: Split, reported: Score, precision: str) -> li
     ]  # fmt: skip
 
 
-def of_calls(run: Run, dataset: Dataset, complete: bool) -> Iterator[Check]:
-    """The trained weights in the calls of scoring and training."""
-    assert dataset.test is not None
-    targets = len(dataset.test.ids) - 1
-    yield from _trials(
-        run.model, run.settings, run.compute, targets, run.model.vocab_size, complete
-    )
-
-
 def _trials(
-    model: LanguageModel,
-    settings: Settings,
-    compute: Compute,
-    targets: int,
-    vocab_size: int,
-    complete: bool,
+    model: LanguageModel, settings: Settings, compute: Compute, targets: int, vocab_size: int
 ) -> Iterator[Check]:
     if vocab_size < 2:
         yield Check(name="causality", result="not applicable", words="there is one token only")
@@ -203,7 +190,7 @@ def _trials(
     plan, batch_size = settings.train, settings.eval.batch_size
     scoring = scoring_call(model, compute, targets, batch_size)
     trial = Trial(scoring, vocab_size, exact=False)
-    words = trial.looks_ahead(60 * SECONDS if complete else SECONDS)
+    words = trial.looks_ahead(SECONDS)
     yield outcome("causality", words, f"{scoring.what}: bit-equal, whatever comes after")
     rows = next(filter(None, map(trial.rows, range(4))), None)
     if scoring.rows > 1:
