@@ -48,11 +48,13 @@ def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("cheat", CAUGHT_BY, ids=lambda cheat: cheat.__name__)
 def test_a_cheat_is_caught(cheat: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seldom = cheat.__name__ == "OnceInAThousand"
-    if seldom:
+    check = CAUGHT_BY[cheat]
+    if check == "sequential":  # too seldom for a short text
         monkeypatch.setattr(verify, "TARGETS", 3000)
-    failed = certificate(cheat, tmp_path, complete=seldom).failed
-    assert CAUGHT_BY[cheat] in [check.name for check in failed]
+    if check not in ("cached", "block_size", "receptive_field"):
+        monkeypatch.setattr(verify, "of_class", lambda *arguments: ())
+    found = certificate(cheat, tmp_path, complete=check == "sequential")
+    assert check in [failed.name for failed in found.failed]
 
 
 @pytest.mark.parametrize("honest", SMALL, ids=lambda cls: cls.__name__)
