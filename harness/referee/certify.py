@@ -56,7 +56,7 @@ def after_training(
     if split is None or not math.isfinite(test.nats):
         return None
     until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
-    checks = [Check(name="tokenizer", **tokens_cover(dataset, split))]
+    checks = [tokens_cover(dataset, split)]
     if settings.train.batch_norm == "batch":  # it says so, and was not refused before the training
         targets, batch_size = len(split.ids) - 1, settings.eval.batch_size
         call = scoring_call(model, compute, targets, batch_size, batch_statistics=True)
@@ -135,8 +135,7 @@ def scored_again(
     words = f"{where} cost what was reported, within {abs(difference):.1g} nats a token"
     if count < len(at):
         words += f"; a look ahead at 1 of 1,000 tokens escapes with {0.999**count:.1g}"
-    result = "passed" if count == len(at) else "sampled"
-    return scored, Check(name="sequential", result=result, words=words)
+    return scored, outcome("sequential", None, words, sampled=count < len(at))
 
 
 def bound_to(
@@ -153,28 +152,28 @@ def bound_to(
     )
 
 
-def tokens_cover(dataset: Dataset, split: Split) -> dict[str, str]:
+def tokens_cover(dataset: Dataset, split: Split) -> Check:
     """Whether the split's ids, with the characters that they lack, are its text, and every token
-    stands for the bytes that it claims: result and words."""
-    tokenizer = dataset.tokenizer
+    stands for the bytes that it claims."""
+    name, tokenizer = "tokenizer", dataset.tokenizer
     if not tokenizer.lossless:
-        return {"result": "not applicable", "words": "lossy: no bits per byte, and not ranked"}
+        words = "lossy: no bits per byte, and not ranked"
+        return Check(name=name, result="not applicable", words=words)
     if tokenizer.leaks:
-        return {"result": "failed", "words": "learnt from the validation and test text, too"}
+        return outcome(name, "learnt from the validation and test text, too")
     sizes, pieces = tokenizer.token_bytes, tokenizer.pieces
-    wrong = [id_ for id_ in range(len(pieces)) if sizes[id_] != len(pieces[id_])]
-    if wrong:
-        words = f"claims {sizes[wrong[0]]} bytes for id {wrong[0]}, {pieces[wrong[0]]!r:.40}"
-        return {"result": "failed", "words": words}
+    for id_, piece in enumerate(pieces):
+        if sizes[id_] != len(piece):
+            return outcome(name, f"claims {sizes[id_]} bytes for id {id_}, {piece!r:.40}")
     start = _start(dataset, split)
     text = "".join(dataset.text.strings(start, start + split.bytes))
     if split.unknown:
         text = re.sub("[" + re.escape("".join(split.unknown)) + "]", "", text)
     ids = np.asarray(split.ids).tolist()
     back = b"".join([pieces[id_] for id_ in ids])
-    if back != text.encode("utf-8", "surrogateescape"):
-        return {"result": "failed", "words": "declared lossless, and its tokens are not the text"}
-    return {"result": "passed", "words": f"{len(back):,} bytes come back from {len(ids):,} tokens"}
+    is_text = back == text.encode("utf-8", "surrogateescape")
+    failure = None if is_text else "declared lossless, and its tokens are not the text"
+    return outcome(name, failure, f"{len(back):,} bytes come back from {len(ids):,} tokens")
 
 
 def _start(dataset: Dataset, split: Split) -> int:

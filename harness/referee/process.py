@@ -133,7 +133,7 @@ def _learn(
 ) -> None:
     try:
         guard(run)
-        tokenizer: Tokenizer = build_object(node, Tokenizer, "tokenizer", trust)  # type: ignore
+        tokenizer: Tokenizer = build_object(node, Tokenizer, "tokenizer", trust)
         tokenizer.fit(train)
         connection.send((False, tokenizer.digest))
     except Exception as error:

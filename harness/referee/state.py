@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import sys
@@ -69,10 +68,18 @@ def _sizes(value: Any, known: set[int], seen: set[int]) -> Iterator[int]:
             yield from _sizes(inner, known, seen)
 
 
-@functools.cache
+_DIGESTS: dict[type, str] = {}
+
+
 def source_digest(cls: type) -> str:
     """SHA-256 of the modules that the class, its bases and what they use are defined in, as far as
     they lie in the same packages."""
+    if cls not in _DIGESTS:
+        _DIGESTS[cls] = _digest_of_modules(cls)
+    return _DIGESTS[cls]
+
+
+def _digest_of_modules(cls: type) -> str:
     digest = hashlib.sha256()
     for name, module in sorted(_modules(cls).items()):
         try:

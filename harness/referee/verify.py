@@ -270,15 +270,15 @@ def state(model: LanguageModel) -> Check:
 
 def of_tokenizer(run: Run, dataset: Dataset) -> list[Check]:
     """Tokens and text of every split, and what the vocabulary was learnt from."""
-    splits = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    found = {name: tokens_cover(dataset, split) for name, split in splits.items() if split}
-    worst = next((each for each in found.values() if each["result"] != "passed"), found["test"])
-    checks = [Check(name="tokenizer", **worst)]
+    splits = (dataset.train, dataset.val, dataset.test)
+    found = [tokens_cover(dataset, split) for split in splits if split is not None]
+    checks = [next((check for check in found if check.result != "passed"), found[-1])]
     tokenizer = run.tokenizer
     if type(tokenizer).fit is Tokenizer.fit:
-        origin = "a published vocabulary, of unknown origin" if tokenizer.files() else "none"
-        result = "unknown" if tokenizer.files() else "not applicable"
-        return [*checks, Check(name="vocabulary", result=result, words=origin)]
+        if tokenizer.files():
+            words = "a published vocabulary, of unknown origin"
+            return [*checks, Check(name="vocabulary", result="unknown", words=words)]
+        return [*checks, Check(name="vocabulary", result="not applicable", words="none is learnt")]
     if tokenizer.leaks:
         words = "learnt from the validation and test text, too"
         return [*checks, Check(name="vocabulary", result="failed", words=words)]

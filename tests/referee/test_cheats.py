@@ -85,8 +85,8 @@ def test_tokens_are_the_text(cheat: type[tokenizers.Bytes], words: str | None) -
     data = dataset(cheat())
     assert data.test is not None
     found = tokens_cover(data, data.test)
-    assert found["result"] == ("failed" if words else "passed")
-    assert words is None or words in found["words"]
+    assert found.result == ("failed" if words else "passed")
+    assert words is None or words in found.words
 
 
 def test_what_is_learnt_on_test_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
