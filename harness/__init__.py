@@ -1,1 +1,12 @@
 """What all models share: data, training loop, evaluation, runs, comparison."""
+
+import os
+import sys
+
+# `python -m` puts the working folder in front of the import path. It may be a stranger's run, whose
+# `yaml.py` would be imported. A package there that the user trusts is found all the same
+# (harness.config.build). sys.argv[0] is "-m" while Python looks for the command.
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    _home = os.path.dirname(os.path.dirname(__file__))
+    if sys.path[0] == os.getcwd() != _home:
+        del sys.path[0]

@@ -32,7 +32,7 @@ def task(cfg: DictConfig) -> int:
     from harness.runs.resume import resumed_settings
     from harness.training.run import run
 
-    return run(resumed_settings(settings, overrides) if settings.resume else settings)
+    return run(resumed_settings(settings, overrides))
 
 
 def main() -> None:

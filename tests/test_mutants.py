@@ -229,9 +229,9 @@ MUTANTS = {
         PINNED,
     ),
     "the corpus's digest is of train alone": (
-        "harness/data/dataset.py",
-        "digest = text.digest(0, text.size)",
-        "digest = text.digest(0, text.size * 6 // 10)",
+        "harness/data/corpus.py",
+        "return Span(0, self.size, whole.hexdigest()), spans",
+        "return Span(0, self.size, spans[0].sha256), spans",
         PINNED,
     ),
     "blocks of the test score without what is unknown": (

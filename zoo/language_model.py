@@ -7,7 +7,7 @@ D channels of a head, S keys (past and present), P patch, K patches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -64,6 +64,9 @@ class LanguageModel(nn.Module):
     """The last name parts of the linear maps into a residual stream; (): there is none."""
     streams: tuple[str, ...] = ("",)
     """The submodules with a residual stream of their own; "": the whole model."""
+    fit: Callable[[Tensor], None] | None = None
+    """Optional: count a text, (N,) ids, in place of training steps. The counts are buffers, and
+    there are no parameters."""
 
     def forward(
         self, ids_BT: Tensor, cache: Cache | None = None, *, return_features: bool = False
@@ -93,6 +96,11 @@ class LanguageModel(nn.Module):
         if zero_residual:
             zero_residual_maps(self, self.residual)
         return self
+
+    def resize(self, saved: Mapping[str, Tensor]) -> None:
+        """Called before a saved state_dict is loaded into a model that has `fit`: give the buffers
+        whose size the text decides their saved sizes. Raises ValueError for values that no text
+        gives."""
 
     def init_cache(self, batch_size: int) -> Cache:
         """An empty cache."""

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.tool import fail, run_tool
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -35,6 +35,8 @@ class SweepReport(Callback):
             self._sweep = begin_sweep(config)
         except (UsageError, OmegaConfBaseException) as error:
             sys.exit(fail(error, 2))
+        except RunFailure as error:  # a full disk while the corpus is encoded
+            sys.exit(fail(error, 1))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if hasattr(self, "_sweep"):

@@ -1,48 +1,52 @@
 """How every command starts and ends: options, one-line errors, exit codes.
 
-0 finished, 1 failed, 2 usage error, 130 interrupted, 143 stopped by SIGTERM after saving.
+0 finished, 1 failed, 2 usage error; after a signal 128 and its number: 130 Ctrl-C, 143 SIGTERM, 129
+SIGHUP, 138 SIGUSR1. A training has then saved.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import io
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.cli import explain
-from harness.common.errors import RunFailure, UsageError
-from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.cli.streams import finish_output, prepare_streams
+from harness.common.errors import RunFailure, UsageError, is_out_of_memory
+from harness.common.files import DISK_ERRORS
+from harness.common.interrupt import INTERRUPTED, STOPPING, exit_code, handling
+from harness.common.text import visible_line
 from harness.config.settings import require_device
 
 
 def run_tool(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and exit with its code. UsageError and RunFailure end in one line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # "?" for what the terminal lacks
-            stream.reconfigure(errors="replace")
+    """Run `main` and exit with its code. UsageError, RunFailure and a full disk end in one line."""
+    prepare_streams()
     # SystemExit, so that `finally` blocks and context managers clean up.
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    try:
-        code = main()
-        sys.stdout.flush()  # here, where BrokenPipeError is caught
-    except UsageError as error:
-        code = fail(error, 2)
-    except RunFailure as error:
-        code = fail(error, 1)
-    except KeyboardInterrupt:
-        code = fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader is gone (`… | head`): Python must not flush stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with handling(STOPPING, lambda number, frame: sys.exit(exit_code(number))):
+        try:
+            code = main()
+            sys.stdout.flush()  # here, where errors are caught
+        except UsageError as error:
+            code = fail(error, 2)
+        except RunFailure as error:
+            code = fail(error, 1)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            code = fail(f"out of memory ({str(error).partition(chr(10))[0]})", 1)
+        except KeyboardInterrupt:
+            code = fail("interrupted", INTERRUPTED)
+        except BrokenPipeError:  # the reader is gone (`… | head`)
+            code = 0
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            code = fail(f"{error.filename or 'a file'}: {error.strerror}", 1)
+        finish_output()
     sys.exit(code)
 
 
@@ -53,7 +57,7 @@ def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
 
 def fail(error: object, code: int) -> int:
     """Print the error as one line on stderr; returns the exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {visible_line(str(error))}", file=sys.stderr)
     return code
 
 

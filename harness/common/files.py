@@ -1,16 +1,25 @@
-"""Atomic file writes, and file digests."""
+"""Files that are written whole or not at all, and file digests."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from time import time
 
+from harness.common import contained
 from harness.common.errors import RunFailure
+
+# The disk's errors rather than the program's, whatever was written.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+ABANDONED = 24 * 3600.0  # seconds after which a temporary file is nobody's, where locks don't work
 
 
 def sha256_of(path: Path) -> str:
@@ -19,55 +28,121 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_tail(path: Path, size: int) -> bytes:
-    """The whole lines in the last `size` bytes of a file; empty if it can't be read.
-
-    The rest of a line that was cut is left out: it could pose as another line.
-    """
-    try:
-        with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, end - size))
-            content = file.read(end - start)
-    except OSError:
-        return b""
-    return content.partition(b"\n")[2] if start else content
-
-
 @contextmanager
-def atomic_write(target: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
-    """A temporary file that is renamed to `target` if the block succeeds, and removed if it fails.
-    No reader ever sees a partial file.
-
-    Raises RunFailure if the disk is full or read-only.
-    """
-    temporary = None
+def writing(target: Path) -> Iterator[None]:
+    """Inside, `target` is written: an OSError is raised as a RunFailure that names it. One without
+    an errno is not the disk's, and passes."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed and renamed below
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        )
-        yield temporary
-        temporary.flush()
-        os.fsync(temporary.fileno())
-        temporary.close()
-        os.chmod(temporary.name, 0o644)
-        os.replace(temporary.name, target)
-        temporary = None
+        yield
     except OSError as error:
         if error.errno is None:
             raise
         raise RunFailure(f"{target} can't be written: {error.strerror}") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):  # flushing to a full disk
-                temporary.close()
-            Path(temporary.name).unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in this folder. Nobody else may be
-    writing to it."""
-    for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name) and path.is_file():
-            path.unlink()
+@contextmanager
+def atomic_write(target: Path, inside: int = 1) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
+    """A temporary file that is renamed to `target` if the block succeeds, and removed if it fails.
+    No reader ever sees a partial file. After the block the content and its name are on the disk.
+
+    inside: how many of the last parts of the path may be no links (`harness.common.contained`). The
+    temporary file is locked, so that `remove_leftovers` can tell one that is being written from
+    one whose process was killed. Raises RunFailure if the disk is full or read-only.
+    """
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            contained.folder(target.parent, inside - 1) as folder,
+            _locked_temporary(target) as temporary,
+        ):
+            name = Path(temporary.name).name
+            try:
+                yield temporary
+                temporary.flush()
+                os.fsync(temporary.fileno())
+                os.fchmod(temporary.fileno(), 0o644)
+                os.replace(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:  # which is the error to report, not what comes of it
+                with suppress(OSError):
+                    temporary.close()
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+                raise
+            with suppress(OSError):  # a file system that can't
+                os.fsync(folder)  # so that the new name of a file is on the disk
+
+
+def write_atomically(target: Path, content: bytes, inside: int = 1) -> None:
+    """As `atomic_write`, of a content that is at hand."""
+    with atomic_write(target, inside) as file:
+        file.write(content)
+
+
+class AppendedFile:
+    """A file that grows by whole records. What a failed write left of a record is cut off again;
+    what a kill left of one, whoever reads the file must expect.
+
+    Raises RunFailure if the file can't be opened or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            self._file = open(  # noqa: SIM115 - closed by `close`
+                path, "ab", buffering=0, opener=contained.opener
+            )
+
+    def append(self, record: bytes) -> None:
+        """Readers see it from here on."""
+        before = os.fstat(self._file.fileno()).st_size
+        with writing(self.path):
+            try:
+                rest = memoryview(record)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(before)
+                raise
+
+    def status(self) -> os.stat_result:
+        """Of the file that is open, whatever its path leads to by now."""
+        return os.fstat(self._file.fileno())
+
+    def close(self) -> None:
+        """Nothing is left to be written."""
+        self._file.close()
+
+
+def remove_leftovers(folder: Path, inside: int = 0) -> None:
+    """Remove the temporary files that killed processes left in this folder. Those that are being
+    written stay."""
+    with suppress(OSError):  # no such folder, or a link
+        for name in contained.names(folder, inside):
+            if re.fullmatch(r"\..+\.[a-z0-9_]{8}", name):
+                with suppress(OSError):  # gone meanwhile, or not ours
+                    _remove_if_abandoned(folder / name, inside + 1)
+
+
+def _remove_if_abandoned(path: Path, inside: int) -> None:
+    with open(path, "r+b", opener=partial(contained.opener, inside=inside)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:  # a file system without locks
+            if time() - os.fstat(file.fileno()).st_mtime < ABANDONED:
+                return
+        contained.unlink(path, inside)
+
+
+def _locked_temporary(target: Path) -> tempfile._TemporaryFileWrapper[bytes]:
+    while True:
+        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the caller closes it
+            dir=target.parent, prefix=f".{target.name}.", delete=False
+        )
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(temporary, fcntl.LOCK_EX)
+        if os.path.exists(temporary.name):
+            return temporary
+        temporary.close()  # taken for a leftover before it was locked

@@ -55,7 +55,7 @@ def describe(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(choice) for choice in _plain_choices(inner))
     if origin is typing.Literal:
-        return "one of " + ", ".join(map(show, inner))
+        return "one of " * (len(inner) > 1) + ", ".join(map(show, inner))
     if origin in (list, tuple):
         kinds = ["…" if kind is Ellipsis else describe(kind) for kind in inner]
         return f"a list: [{', '.join(kinds if origin is tuple else [*kinds, '…'])}]"

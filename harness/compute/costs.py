@@ -52,7 +52,7 @@ def _count(
         ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         logits_BTV = model.head(model(ids_BT, return_features=True)[:, positions])
-        if backward:
+        if backward and logits_BTV.requires_grad:  # a model that counts has no parameters
             logits_BTV.sum().backward()
     return counter.get_total_flops()
 

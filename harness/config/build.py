@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -50,7 +53,7 @@ def resolve_class(
     trusted = require_trusted_class(target, where, trust)
     module_name, _, class_name = target.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
+        cls = getattr(_import(module_name, trust), class_name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{where}._target_={target} does not exist: {error}") from error
     # A trusted module may import untrusted classes: the class itself must be defined in one.
@@ -63,6 +66,21 @@ def resolve_class(
     ):
         raise UsageError(f"{where}._target_={target} is not a concrete {interface.__name__}")
     return cls
+
+
+def _import(name: str, trust: Iterable[str]) -> types.ModuleType:
+    """The module, which may lie in the working folder if the user trusts its package. Only while it
+    is imported is that folder on the path, and behind all others (harness/__init__.py)."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not _under(error.name or "", tuple(trust)):
+            raise
+    sys.path.append(here := os.getcwd())
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)
 
 
 def require_trusted_class(target: str, where: str, trust: Iterable[str]) -> tuple[str, ...]:

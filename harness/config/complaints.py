@@ -69,6 +69,17 @@ def reject_extreme_numbers(plain: Node) -> None:
             )
 
 
+def reject_unprintable(plain: Node) -> None:
+    """Raises UsageError for a control character in the name of a setting, or in what is sent to a
+    logger."""
+    for path, value in walk(plain):
+        shown = repr(dotted(path))[1:-1]
+        if not all(part.isprintable() for part in path if isinstance(part, str)):
+            raise UsageError(f"{shown}: a setting's name can't hold control characters")
+        if path[:1] == ("logger",) and isinstance(value, str) and not value.isprintable():
+            raise UsageError(f"{shown}={value!r:.80} can't hold control characters")
+
+
 def one_line(error: BaseException) -> str:
     """The message and the key of an error of OmegaConf, which are on separate lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -31,7 +31,7 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
                 before.get(name), after.get(name), f"{key}.{name}" if key else str(name)
             )
         ]
-    return [] if before == after else [f"{key}: {before} → {after}"]
+    return [] if before == after else [f"{key}: {before!s:.80} → {after!s:.80}"]
 
 
 def require_same_settings(

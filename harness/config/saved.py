@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from harness.common import contained
 from harness.common.errors import UsageError
 from harness.config.complaints import one_line
 from harness.config.settings import Settings, read_settings
@@ -26,6 +29,7 @@ MOVED = {
     "harness.loggers.Local": "harness.loggers.local.Local",
     "harness.optim.Muon": "harness.training.muon.Muon",
 }
+MOST_BRACKETS = 1000
 
 
 def load_settings(path: Path) -> Settings:
@@ -34,15 +38,28 @@ def load_settings(path: Path) -> Settings:
     Raises UsageError if the file can't be read or is invalid.
     """
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(path.read_text())):
+        text = contained.read(path).decode()
+        reject_nesting(text)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("YAML aliases are not allowed: a few of them can fill the memory")
         # A run writes resolved values. ${oc.env:…} stays text: it could read a secret.
-        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        plain: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
         return read_settings(with_moved_classes(plain)).replace(trust=[])
     except FileNotFoundError as error:
         raise UsageError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UsageError(f"{path} can't be read: {one_line(error)}") from error
+
+
+def reject_nesting(text: str) -> None:
+    """Raises ValueError for so many brackets that parsing would take minutes: its time grows with
+    the square of the depth."""
+    most = int(MOST_BRACKETS * contained.factor())
+    if text.count("[") + text.count("{") > most:
+        raise ValueError(
+            f"more than {most:,} brackets; if you trust it, multiply all limits: "
+            f"{contained.FACTOR}=10"
+        )
 
 
 def with_moved_classes(plain: Any) -> Any:

@@ -39,6 +39,7 @@ from harness.config.complaints import (
     one_line,
     reject_extreme_numbers,
     reject_missing_values,
+    reject_unprintable,
 )
 from harness.config.keys import Node
 
@@ -47,6 +48,7 @@ CURRENCIES: tuple[str, ...] = get_args(Currency)
 DEFAULT_STEPS = 2000
 Init = Literal["default", "kaiming", "xavier", "gpt2", "truncated_normal"]
 BatchNorm = Literal["moving", "precise", "frozen", "batch"]
+Resume = bool | Literal["auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -200,12 +202,13 @@ class Settings(_Group):
     train: TrainSettings
     eval: EvalSettings
     checkpoint: Annotated[CheckpointSettings, NO_EFFECT]
-    logger: Annotated[dict[str, Node], AfterValidator(_has_local), NEVER_COMPARED]
+    # They send to addresses, and with the user's keys: a folder can't choose them.
+    logger: Annotated[dict[str, Node], AfterValidator(_has_local), NEVER_COMPARED | Role.FROM_USER]
     seed: Annotated[int, Field(ge=0), Role.SAME_CONFIGURATION]
     device: Annotated[str, AfterValidator(_device), NO_EFFECT]
     precision: Precision
     compile: bool
-    resume: Annotated[bool, NEVER_COMPARED]
+    resume: Annotated[Resume, NEVER_COMPARED]
     run_dir: Annotated[str | None, NEVER_COMPARED]
     cache: Annotated[str, NEVER_COMPARED | Role.FROM_USER]
     init: Init = "default"
@@ -260,6 +263,7 @@ def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
     plain.pop("hydra", None)
     plain.pop("experiment", None)  # left over when no experiment is chosen
     reject_extreme_numbers(plain)
+    reject_unprintable(plain)
     secrets.reject(plain)
     try:
         settings = Settings.model_validate(plain)

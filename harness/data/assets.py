@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.files import atomic_write, sha256_of
 from harness.common.paths import REPOSITORY
+from harness.data.addresses import careful_opener, require_confirmed
 
 CONNECT_SECONDS = 8.0  # limit for name look-up, connection and first answer together
 
 
 @dataclass(frozen=True)
 class Assets:
-    """path: the folders to search, in order. cache: receives downloads."""
+    """path: the folders to search, in order. cache: receives downloads. confirmed: for a run from
+    elsewhere, the addresses that the user trusts (`https://HOST`); None: any, the user chose it."""
 
     path: tuple[Path, ...]
     cache: Path
+    confirmed: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, folders: Sequence[str | None], cache: str) -> Assets:
         """From settings. Unset folders are left out; relative ones lie in the repository."""
         path = tuple(REPOSITORY / Path(folder).expanduser() for folder in folders if folder)
         return cls(path, Path(cache).expanduser())
+
+    def of_stranger(self, trust: Sequence[str]) -> Assets:
+        """For a run's folder, which may name any address. trust: what the user trusts."""
+        return replace(self, confirmed=tuple(trust))
 
     @classmethod
     def own(cls) -> Assets:
@@ -75,8 +84,8 @@ class Assets:
     def _download(self, file: str, url: str, sha256: str | None) -> Path:
         target = self._downloads / file
         try:
-            with _connect(url) as response, atomic_write(target) as temporary:
-                for chunk in _chunks(response):
+            with self._connect(url) as response, atomic_write(target) as temporary:
+                for chunk in _chunks(response, self._most):
                     temporary.write(chunk)
                 temporary.flush()
                 found = sha256_of(Path(temporary.name))
@@ -91,14 +100,27 @@ class Assets:
             ) from error
         return target
 
+    @property
+    def _most(self) -> float:
+        """Bytes of a download."""
+        return math.inf if self.confirmed is None else contained.GIB * contained.factor()
 
-def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """The body in chunks. Raises OSError if it is incomplete, without an errno, so that
-    `atomic_write` does not report it as an error of the disk."""
+    def _connect(self, url: str) -> HTTPResponse:
+        if self.confirmed is None:
+            return _in_time(urllib.request.urlopen, url)
+        require_confirmed(url, self.confirmed)
+        return _in_time(careful_opener(self.confirmed).open, url)
+
+
+def _chunks(response: HTTPResponse, most: float) -> Iterator[bytes]:
+    """The body in chunks. Raises OSError if it is incomplete or has more than `most` bytes; without
+    an errno, so that `atomic_write` does not report it as an error of the disk."""
     expected, size = response.length, 0  # a chunked read does not report a short body
     try:
         while chunk := response.read(1 << 20):
             size += len(chunk)
+            if size > most:
+                raise OSError(f"more than {most:,.0f} bytes; $ZOO_LIMITS multiplies all limits")
             yield chunk
     except (OSError, HTTPException) as error:
         raise OSError(f"the download broke off: {error}") from error
@@ -106,13 +128,13 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         raise OSError(f"the download broke off after {size} of {expected} bytes")
 
 
-def _connect(url: str) -> HTTPResponse:
+def _in_time(open_url: Callable[..., HTTPResponse], url: str) -> HTTPResponse:
     """Open a URL. Times out after CONNECT_SECONDS even if the name look-up hangs."""
     answer: queue.Queue[HTTPResponse | Exception] = queue.Queue()
 
     def ask() -> None:
         try:
-            answer.put(urllib.request.urlopen(url, timeout=CONNECT_SECONDS))
+            answer.put(open_url(url, timeout=CONNECT_SECONDS))
         except Exception as error:  # raised in the caller's thread
             answer.put(error)
 

@@ -7,15 +7,26 @@ import functools
 import hashlib
 import itertools
 import math
+import stat
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from harness.common.errors import RunFailure, UsageError
 from harness.data.assets import Assets
 
 BLOCK = 1 << 20  # bytes read at a time
+
+
+class Span(NamedTuple):
+    """Bytes of a text, from start to stop, and their SHA-256 when they were first read."""
+
+    start: int
+    stop: int
+    sha256: str
 
 
 class Text:
@@ -27,11 +38,15 @@ class Text:
         self.size = self._state[0]
 
     def read(self, start: int, stop: int) -> bytes:
+        """Raises RunFailure if the file can't be read any more."""
         if isinstance(self._source, bytes):
             return self._source[start:stop]
-        with self._source.open("rb") as file:
-            file.seek(start)
-            return file.read(stop - start)
+        try:
+            with self._source.open("rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        except OSError as error:
+            raise RunFailure(f"{self._source} can't be read: {error.strerror}") from error
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
         for at in range(start, stop, BLOCK):
@@ -39,15 +54,44 @@ class Text:
 
     def strings(self, start: int, stop: int) -> Iterator[str]:
         """The text in blocks of whole characters. Bytes that are not UTF-8: lone surrogates."""
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        for block in self.blocks(start, stop):
-            yield decoder.decode(block)
-        yield decoder.decode(b"", final=True)
+        return _decode(self.blocks(start, stop))
 
-    def require_unchanged(self) -> None:
-        """Raises RunFailure if the file changed since this object was created."""
-        if self._stat() != self._state:
-            raise RunFailure(f"{self._source!s} changed while it was being read; start again")
+    @contextmanager
+    def unchanged(self, span: Span) -> Iterator[Iterator[str]]:
+        """The span as `strings` of it. Raises RunFailure at the end of the block if what was read
+        in it are not the bytes that the span's digest is of."""
+        digest = hashlib.sha256()
+
+        def blocks() -> Iterator[bytes]:
+            for block in self.blocks(span.start, span.stop):
+                digest.update(block)
+                yield block
+
+        strings = _decode(blocks())
+        try:
+            yield strings
+        except RunFailure:
+            raise
+        except Exception as error:  # of a text that is not the one?
+            self._require_read(strings, digest, span, error)
+            raise
+        self._require_read(strings, digest, span)
+
+    def _require_read(
+        self, strings: Iterator[str], digest: Any, span: Span, error: Exception | None = None
+    ) -> None:
+        for _ in strings:  # what was left unread
+            pass
+        if digest.hexdigest() != span.sha256 or not self._is_as_it_was():
+            raise RunFailure(
+                f"{self._source!s} changed while it was being read; start again"
+            ) from error
+
+    def _is_as_it_was(self) -> bool:
+        try:
+            return self._stat() == self._state
+        except OSError:
+            return False
 
     def _stat(self) -> tuple[int, int]:
         if isinstance(self._source, bytes):
@@ -55,12 +99,23 @@ class Text:
         status = self._source.stat()
         return status.st_size, status.st_mtime_ns
 
-    def digest(self, start: int, stop: int) -> str:
-        """SHA-256 of the bytes from start to stop."""
-        digest = hashlib.sha256()
-        for block in self.blocks(start, stop):
-            digest.update(block)
-        return digest.hexdigest()
+    def spans(self, parts: Iterable[tuple[int, int]]) -> tuple[Span, list[Span]]:
+        """The whole text and its parts, which lie one after the other, in one reading."""
+        whole, spans = hashlib.sha256(), []
+        for start, stop in parts:
+            digest = hashlib.sha256()
+            for block in self.blocks(start, stop):
+                digest.update(block)
+                whole.update(block)
+            spans.append(Span(start, stop, digest.hexdigest()))
+        return Span(0, self.size, whole.hexdigest()), spans
+
+
+def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for block in blocks:
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
 
 
 class Corpus(ABC):
@@ -126,10 +181,14 @@ class TextFile(Corpus):
 
     def read(self, assets: Assets) -> Text:
         try:
+            kind = self.path.stat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise UsageError(f"data.path={self.path} is a pipe or a device, not a file")
             self.path.open("rb").close()
             return Text(self.path)
-        except OSError as error:
-            raise UsageError(f"data.path={self.path} can't be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL character
+            reason = getattr(error, "strerror", error)
+            raise UsageError(f"data.path={self.path} can't be read: {reason}") from error
 
 
 class PythonDocs(Corpus):

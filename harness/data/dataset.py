@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Text, split_points
+from harness.data.corpus import Corpus, Span, Text, split_points
 from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts, fit_tokenizer
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -20,8 +21,9 @@ IDS_PER_COUNT = 1 << 22  # ids counted at a time
 class Dataset:
     """The encoded parts of a corpus and their tokenizer.
 
-    val and test are None if their share is 0. digest: of the whole text. lost: what a lossy
-    tokenizer loses; None if it is lossless. name: as `Corpus.found`.
+    val and test are None if their share is 0. digest: of the whole text. parts: of the text, as
+    many as there are splits. lost: what a lossy tokenizer loses; None if it is lossless. name: as
+    `Corpus.found`.
     """
 
     train: Split
@@ -30,6 +32,7 @@ class Dataset:
     tokenizer: Tokenizer
     digest: str
     text: Text
+    parts: Sequence[Span]
     lost: RoundTripLoss | None = None
     name: str | None = None
 
@@ -76,24 +79,26 @@ def prepare(
         if trained is None:
             tokenizer.fetch(assets)
         text = corpus.read(assets)
-        digest = text.digest(0, text.size)
+        whole, parts = text.spans(split_points(text, corpus.split))
         # Checked before anything is written: a run's folder may name any file.
-        if trained not in (None, digest):
+        if trained not in (None, whole.sha256):
             raise UsageError(
                 "data: the text is not the one this run was trained on "
-                f"(SHA-256 {digest}, the run's {trained})"
+                f"(SHA-256 {whole.sha256}, the run's {trained})"
             )
-        parts = split_points(text, corpus.split)
-        if parts[0][1] == 0:
+        if parts[0].stop == 0:
             raise UsageError(f"the train split is empty: the corpus has {text.size} bytes")
         if trained is None:
-            fit_tokenizer(tokenizer, text, parts[0], assets.cache)
-        splits, lost = encode_parts(text, parts, digest, tokenizer, assets.cache)
+            learnt_from = whole if tokenizer.leaks else parts[0]
+            fit_tokenizer(tokenizer, text, learnt_from, assets.cache)
+        splits, lost = encode_parts(text, whole, parts, tokenizer, assets.cache)
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error
     present = [split if share else None for split, share in zip(splits, corpus.split, strict=True)]
     name = corpus.found
-    return Dataset(splits[0], present[1], present[2], tokenizer, digest, text, lost, name)
+    return Dataset(
+        splits[0], present[1], present[2], tokenizer, whole.sha256, text, parts, lost, name
+    )
 
 
 def require_length(dataset: Dataset, seq_len: int) -> None:

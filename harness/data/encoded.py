@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.errors import RunFailure
-from harness.common.files import atomic_write, sha256_of
-from harness.data.corpus import Text
+from harness.common.files import (
+    atomic_write,
+    remove_leftovers,
+    sha256_of,
+    write_atomically,
+    writing,
+)
+from harness.common.interrupt import ending_at_once
+from harness.data.corpus import Span, Text
 from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, smallest_unsigned
 
 FORMAT = 2  # version of the cache; increase it when the encoding changes
@@ -65,63 +73,69 @@ class RoundTripLoss:
 
 
 def encode_parts(
-    text: Text, parts: list[tuple[int, int]], digest: str, tokenizer: Tokenizer, cache: Path
+    text: Text, whole: Span, parts: list[Span], tokenizer: Tokenizer, cache: Path
 ) -> tuple[list[Split], RoundTripLoss | None]:
     """The parts, each encoded by itself and memory-mapped, and the loss of a lossy tokenizer.
 
-    digest: of the text. Raises TokenizerError for text that the tokenizer can't encode.
+    Raises TokenizerError for text that the tokenizer can't encode, and RunFailure if the text is no
+    longer the one that the spans are of.
     """
-    name = hashlib.sha256(f"{FORMAT} {digest} {parts} {tokenizer.digest}".encode()).hexdigest()
+    for folder in (cache / "assets", *cache.glob("encoded/*"), *cache.glob("learnt/*")):
+        remove_leftovers(folder)
+    cuts = [(part.start, part.stop) for part in parts]
+    name = hashlib.sha256(f"{FORMAT} {whole.sha256} {cuts} {tokenizer.digest}".encode()).hexdigest()
     folder = cache / "encoded" / name
     found = _read(folder)
     if found is None:
-        _write(folder, text, parts, tokenizer)
+        _write(folder, text, whole, parts, tokenizer)
         found = _read(folder)
     if found is None:
         raise RunFailure(f"{folder} differs from what was written: check the disk")
     return found
 
 
-def fit_tokenizer(tokenizer: Tokenizer, text: Text, train: tuple[int, int], cache: Path) -> None:
-    """Fit the tokenizer to the train split (to the whole text if it leaks), or load what an equal
-    tokenizer learnt from the same text."""
-    start, stop = (0, text.size) if tokenizer.leaks else train
+def fit_tokenizer(tokenizer: Tokenizer, text: Text, span: Span, cache: Path) -> None:
+    """Fit the tokenizer to a span of the text, or load what an equal tokenizer learnt from it."""
     if tokenizer.recipe is None:
-        tokenizer.fit(text.strings(start, stop))
+        with text.unchanged(span) as strings, ending_at_once():
+            tokenizer.fit(strings)
         return
     kind = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
-    key = f"{FORMAT} {kind} {tokenizer.recipe} {text.digest(start, stop)}"
+    key = f"{FORMAT} {kind} {tokenizer.recipe} {span.sha256}"
     folder = cache / "learnt" / hashlib.sha256(key.encode()).hexdigest()
     try:
         tokenizer.load(folder)
     except TokenizerError:  # missing or damaged
-        tokenizer.fit(text.strings(start, stop))
-        text.require_unchanged()
-        try:
-            tokenizer.save(folder)
-        except OSError as error:
-            raise RunFailure(f"{folder} can't be written: {error.strerror}") from error
+        with text.unchanged(span) as strings, ending_at_once():
+            tokenizer.fit(strings)
+        with writing(folder):
+            tokenizer.save(folder, write_atomically)
 
 
-def _write(folder: Path, text: Text, parts: list[tuple[int, int]], tokenizer: Tokenizer) -> None:
+def _write(folder: Path, text: Text, whole: Span, parts: list[Span], tokenizer: Tokenizer) -> None:
     described = {}
-    for name, (start, stop) in zip(PARTS, parts, strict=True):
-        with atomic_write(folder / f"{name}.ids") as file:
-            described[name] = _encode(file, text, start, stop, tokenizer)
-    text.require_unchanged()
-    lost = None if tokenizer.lossless else asdict(_measure_loss(text, tokenizer))
+    for name, part in zip(PARTS, parts, strict=True):
+        with (
+            atomic_write(folder / f"{name}.ids") as file,
+            text.unchanged(part) as strings,
+        ):
+            described[name] = _encode(file, strings, part, tokenizer)
+    lost = None
+    if not tokenizer.lossless:
+        with text.unchanged(whole) as strings:
+            lost = asdict(_measure_loss(strings, tokenizer))
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size)).name
     meta = {"type": kind, "parts": described, "lost": lost}
-    with atomic_write(folder / "meta.json") as file:
-        file.write(json.dumps(meta | {"sha256": _digest(meta)}).encode())
+    content = json.dumps(meta | {"sha256": _digest(meta)}).encode()
+    write_atomically(folder / "meta.json", content)
 
 
-def _encode(file: Any, text: Text, start: int, stop: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Write the ids of one part; returns its entry in meta.json."""
+def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Write the ids of one part, whose text is `strings`; returns its entry in meta.json."""
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size))
     token_bytes = tokenizer.token_bytes
-    digest, unknown, at = hashlib.sha256(), Counter[str](), start
-    for piece in tokenizer.rechunk(text.strings(start, stop)):
+    digest, unknown, at = hashlib.sha256(), Counter[str](), part.start
+    for piece in tokenizer.rechunk(strings):
         try:
             ids, lacking = tokenizer.encode_known(piece)
         except NotUnicode as error:
@@ -143,7 +157,7 @@ def _encode(file: Any, text: Text, start: int, stop: int, tokenizer: Tokenizer) 
         file.write(content)
         unknown += lacking
         at += size
-    return {"bytes": stop - start, "unknown": unknown, "sha256": digest.hexdigest()}
+    return {"bytes": part.stop - part.start, "unknown": unknown, "sha256": digest.hexdigest()}
 
 
 def _read(folder: Path) -> tuple[list[Split], RoundTripLoss | None] | None:
@@ -170,9 +184,9 @@ def _digest(meta: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
 
 
-def _measure_loss(text: Text, tokenizer: Tokenizer) -> RoundTripLoss:
+def _measure_loss(strings: Iterable[str], tokenizer: Tokenizer) -> RoundTripLoss:
     characters, changed, examples = 0, 0, dict[str, str]()
-    for piece in text.strings(0, text.size):
+    for piece in strings:
         for line in piece.splitlines(keepends=True):
             back = tokenizer.decode(tokenizer.encode(line))
             changed += (Counter(line) - Counter(back)).total()

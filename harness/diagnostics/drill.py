@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -11,26 +10,26 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from harness.cli.hydra_app import compose
 from harness.cli.tool import run_tool
 from harness.common.errors import RunFailure, UsageError
-from harness.common.rows import strict_json
 from harness.config.settings import CURRENCIES, read_settings
-from harness.runs import checkpoint, metrics
-from harness.runs.checkpoint import StepCheckpoint
+from harness.diagnostics import comparison
+from harness.diagnostics.comparison import Trace, row_differences, run_differences
+from harness.runs import metrics
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
+from harness.training.counting import require_steps
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 # A training of a minute, unless overridden.
@@ -39,8 +38,6 @@ DEFAULTS = (
     "checkpoint.every=10",
 )
 DEFAULT_BUDGET = "train.steps=200"
-SCORES = ("best", "val", "test", "skipped_steps", "loss_spikes")
-MAY_DIFFER = ("progress.seconds", "progress.saved_best")  # keys of a checkpoint
 TIMEOUT = 600.0  # seconds without a new step
 MOMENTS = ("running", "running", "writing", "writing", "starting")  # when to kill, in turn
 PRELOADED = ["torch._dynamo", "torch.optim", "hydra.main", "tqdm.contrib.logging"]
@@ -68,6 +65,7 @@ def drill(settings: list[str], kills: int, seed: int) -> int:
     chosen = read_settings(compose(overrides))
     if chosen.run_dir or chosen.resume:
         raise UsageError("run_dir and resume are the drill's own: it trains in a temporary folder")
+    require_steps(chosen)
     if chosen.train.budget[0] == "seconds":
         raise UsageError("train.seconds never ends twice at the same step: use train.steps")
     folder = Path(tempfile.mkdtemp(prefix="drill-"))
@@ -107,7 +105,7 @@ def train_or_resume(overrides: list[str], folder: Path) -> None:
 
     def train() -> int:
         settings = read_settings(compose(overrides))
-        return run(resumed_settings(settings, overrides) if settings.resume else settings, record)
+        return run(resumed_settings(settings, overrides), record)
 
     run_tool(train)
 
@@ -164,6 +162,7 @@ def _redirected(target: Target, overrides: list[str], folder: Path) -> None:
     with (folder / "output.txt").open("a") as output:
         for descriptor in (1, 2):
             os.dup2(output.fileno(), descriptor)
+    leave_with_parent()
     target(overrides, folder)
 
 
@@ -229,8 +228,8 @@ def last_step(folder: Path) -> int:
 # Their comparison
 
 
-def trace(folder: Path) -> list[dict[str, Any]]:
-    """Each row's step, its numbers as hexadecimal floats, and its batch's checksum.
+def trace(folder: Path) -> Trace:
+    """Each row, with its batch's checksum.
 
     Raises RunFailure if a step was run with two different batches.
     """
@@ -240,73 +239,14 @@ def trace(folder: Path) -> list[dict[str, Any]]:
         if batches.setdefault(int(step), checksum) != checksum:
             raise RunFailure(f"step {step} saw two different batches: CRC {checksum} and another")
     return [
-        {
-            "step": row["step"],
-            **{name: _hex(value) for name, value in row.items() if name not in ("step", "seconds")},
-            **({"batch": batches.get(row["step"])} if "train/loss" in row else {}),
-        }
-        for _, row in metrics.rows(folder / "run" / metrics.FILE)
-        if row is not None
+        row | ({"batch": batches.get(row["step"])} if "train/loss" in row else {})
+        for row in comparison.trace(folder / "run")
     ]
-
-
-def _hex(value: Any) -> str:
-    return float(value).hex() if isinstance(value, int | float) else strict_json(value)
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
     """A line for each difference between two trainings; none if they are equal bit for bit."""
-    one, other = trace(whole), trace(killed)
-    found = [
-        f"step {a['step']}: {name} is {b.get(name)}, not {a.get(name)}"
-        for a, b in zip(one, other, strict=False)
-        for name in {**a, **b}
-        if a.get(name) != b.get(name)
+    batches = [
+        line for line in row_differences(trace(whole), trace(killed)) if ": batch is " in line
     ]
-    if len(one) != len(other):
-        found.append(f"{len(other)} rows, not {len(one)}")
-    one_summary, other_summary = (
-        json.loads((folder / "run" / "summary.json").read_text()) for folder in (whole, killed)
-    )
-    found += [
-        f"summary.json: {name} is {other_summary.get(name)}, not {one_summary.get(name)}"
-        for name in (*SCORES, "status")
-        if one_summary.get(name) != other_summary.get(name)
-    ]
-    samples = [(folder / "run" / "samples.txt").read_bytes() for folder in (whole, killed)]
-    found += [] if samples[0] == samples[1] else ["samples.txt differs"]
-    last, other_last = (
-        checkpoint.load(folder / "run" / "checkpoints", StepCheckpoint)
-        for folder in (whole, killed)
-    )
-    found += [
-        f"the last checkpoint: {key} differs"
-        for key in differing_keys(last and vars(last), other_last and vars(other_last))
-        if not key.startswith(MAY_DIFFER)
-    ]
-    return found
-
-
-def differing_keys(one: Any, other: Any, prefix: str = "") -> list[str]:
-    """The dotted keys at which two nests of tensors and plain values differ."""
-    a, b = dict(_leaves(one, prefix)), dict(_leaves(other, prefix))
-    return [key for key in {**a, **b} if not _same(a.get(key), b.get(key))]
-
-
-def _leaves(node: Any, key: str) -> list[tuple[str, Any]]:
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return [(key, node)]
-    return [
-        leaf for name, inner in node.items() for leaf in _leaves(inner, f"{key}.{name}".lstrip("."))
-    ]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Bit for bit; a NaN equals a NaN."""
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        same = isinstance(one, Tensor) and isinstance(other, Tensor)
-        same = same and (one.dtype, one.shape) == (other.dtype, other.shape)
-        return same and torch.equal(*(x.reshape(-1).view(torch.uint8) for x in (one, other)))
-    return bool(one is other or one == other or (one != one and other != other))
+    return batches + run_differences(whole / "run", killed / "run")

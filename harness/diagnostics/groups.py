@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.training.checks import check_settings
-from harness.training.meta import meta_model
+from harness.training.counting import require_steps
 from harness.training.optim import configured_groups
 from harness.training.parameter_groups import group_by_pattern, unmarked_line
 from harness.training.run import load_dataset
@@ -20,6 +21,7 @@ from harness.training.run import load_dataset
 def print_groups(settings: Settings) -> int:
     """Print the groups and the unmarked parameters on stdout."""
     check_settings(settings)
+    require_steps(settings)
     model = meta_model(settings, load_dataset(settings).tokenizer.vocab_size)
     Console(file=sys.stdout, highlight=False).print(table(settings, model))
     if line := unmarked_line(model):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.probe import checked_compute, probe
-from harness.training.meta import meta_model
 from harness.training.optim import peak_rates
 from harness.training.run import load_dataset
 

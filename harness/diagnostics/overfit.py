@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.probe import checked_compute, probe
-from harness.training.meta import meta_model
 from harness.training.run import load_dataset
 
 LEARNT = 0.1  # nats per token

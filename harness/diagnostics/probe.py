@@ -14,15 +14,18 @@ from harness.compute.precision import require_precision
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.training.checks import check_settings
+from harness.training.counting import require_steps
 from harness.training.guards import NonFiniteError
 from harness.training.trainer import Trainer
 
 
 def checked_compute(settings: Settings) -> Compute:
-    """The device, deterministic as in training. Raises UsageError for settings that can't train."""
+    """The device, deterministic as in training. Raises UsageError for settings that can't train,
+    and for a model that takes no steps."""
     make_deterministic()
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     check_settings(settings)
+    require_steps(settings)
     require_precision(settings, compute)
     return compute
 

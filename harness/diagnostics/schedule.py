@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from harness.common.terminal_plot import draw
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
-from harness.training.meta import meta_model
+from harness.training.counting import require_steps
 from harness.training.optim import configured_groups, peak_rates
 from harness.training.schedules import Schedule
 
 
 def draw_schedule(settings: Settings) -> str:
     """The learning rate over the budget, or with `lr_of` the factor on all rates."""
+    require_steps(settings)
     currency, total = settings.train.budget
     schedule = settings.build("schedule", Schedule, total=total)
     peaks = {"": settings.optimizer["lr"]}

@@ -37,11 +37,12 @@ def require_layers(model: nn.Module, mode: str) -> None:
 def recompute(model: LanguageModel, inputs: Iterable[Tensor], samples: int) -> None:
     """Set every layer's population statistics from at least `samples` positions of `inputs`,
     (B, T) each: the mean E[μ_B] and, by the law of total variance, E[σ_B² + μ_B²] - E[μ_B]². The
-    model runs in evaluation mode and is left in the mode it was in."""
+    model runs in evaluation mode and is left in the mode it was in. If `inputs` raises, the
+    statistics stay as they were."""
     norms = layers(model)
     sums = [tuple(torch.zeros_like(part) for part in _population(norm)) for norm in norms]
     seen = batches = 0
-    with eval_mode(model), _batch_statistics(model, keep=True):
+    with eval_mode(model), _batch_statistics(model, keep=True), _restoring(norms):
         for inputs_BT in inputs:
             model(inputs_BT, return_features=True)
             for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
@@ -54,6 +55,19 @@ def recompute(model: LanguageModel, inputs: Iterable[Tensor], samples: int) -> N
     for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
         norm.running_mean = mean_C / batches
         norm.running_var = square_C / batches - (mean_C / batches) ** 2
+
+
+@contextmanager
+def _restoring(norms: list[_BatchNorm]) -> Iterator[None]:
+    """If the block raises, the population statistics are again what they were."""
+    before = [tuple(part.clone() for part in _population(norm)) for norm in norms]
+    try:
+        yield
+    except BaseException:
+        for norm, parts in zip(norms, before, strict=True):
+            for now, was in zip(_population(norm), parts, strict=True):
+                now.copy_(was)
+        raise
 
 
 @contextmanager

@@ -17,7 +17,10 @@ from harness.runs.summary import DEFINITION
 
 def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
     """Write the blocks of the test score; none for a lossy tokenizer, whose tokens have no known
-    bytes, or for a NaN or infinite score."""
+    bytes, or for a NaN or infinite score.
+
+    Raises RunFailure if the text is no longer the one that was scored.
+    """
     split = dataset.test
     if split is None or not score.lossless or not math.isfinite(score.nats):
         return
@@ -26,8 +29,8 @@ def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
     nats = np.concatenate(([0.0], score.token_nats))
     if split.unknown:
         # Unknown characters have no ids: insert their bytes and nats where they are in the text.
-        pieces = dataset.text.strings(start, dataset.text.size)
-        places = np.array(list(unknown_characters(pieces, split.unknown)))
+        with dataset.text.unchanged(dataset.parts[2]) as pieces:
+            places = np.array(list(unknown_characters(pieces, split.unknown)))
         at, own = places.T
         known_bytes_before = at - np.concatenate(([0], np.cumsum(own)[:-1]))
         index = np.searchsorted(np.cumsum(sizes) - sizes, known_bytes_before)

@@ -60,8 +60,8 @@ def fit_temperature(one_pass: Pass) -> Temperature:
             after = (low * high) ** 0.5
         converged = abs(after - inverse) <= TOLERANCE * inverse
         inverse = after
-    # The best of those tried, 1 included: the loss never rises.
-    best = min(losses, key=lambda tried: losses[tried])
+    # The best of those tried, 1 included: the loss never rises. NaN is never the best.
+    best = min(losses, key=lambda tried: (np.isnan(losses[tried]), losses[tried]))
     inside = 1.01 * MIN_TEMPERATURE < 1 / best < MAX_TEMPERATURE / 1.01
     return Temperature(1 / best, (losses[1.0], losses[best]), len(losses), converged and inside)
 

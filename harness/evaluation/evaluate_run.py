@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
+from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
 from harness.data.dataset import Dataset
 from harness.evaluation.score import resolve_stride, score_split
@@ -78,4 +79,4 @@ def _shown(value: Any) -> str:
     """A value of the table; a pair is before and after temperature scaling."""
     if isinstance(value, tuple):
         return " → ".join(map(_shown, value))
-    return "–" if value is None else str(value)
+    return "–" if value is None else visible_line(str(value))

@@ -11,12 +11,15 @@ from typing import Any
 from harness.config.keys import names_in_group
 from harness.live import trainings
 from harness.live.curves import AXES
+from harness.live.listing import SORTS, STATUS_WORDS, listing
 from harness.live.trainings import Trainings
 from harness.live.watch import LiveRun, LiveRuns
 from harness.report.drawing.style import DASHES
 from harness.runs import process
 
 MOST_CURVES = 256
+MOST_FIELDS = 2 * MOST_CURVES  # of a query
+CURVES_SECONDS = 0.5  # to read on, for one answer
 MOST_POINTS = 500
 MOST_HISTOGRAMS = 32
 GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule", "experiment")
@@ -40,9 +43,10 @@ class Answers:
     def __init__(self, runs: LiveRuns) -> None:
         self.runs = runs
         self._trainings = Trainings(Path.cwd())
+        self._listed: list[str] = []
         self.questions: dict[str, Callable[[Query], Any]] = {
             "/api/setup": self._setup,
-            "/api/runs": lambda query: {"runs": [run.card() for run in self._runs()]},
+            "/api/runs": self._list,
             "/api/run": self._run,
             "/api/curves": self._curves,
             "/api/histograms": self._histograms,
@@ -55,13 +59,8 @@ class Answers:
             "/api/cancel": self._cancel,
         }
 
-    def _runs(self) -> list[LiveRun]:
-        for folder in self._trainings.folders():
-            self.runs.add(folder)
-        return self.runs.all()
-
     def _find(self, name: str) -> LiveRun:
-        found = next((run for run in self._runs() if run.id == name), None)
+        found = self.runs.get(name)
         if found is None:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such run any more")
         return found
@@ -74,23 +73,44 @@ class Answers:
             "folders": [str(folder) for folder in self.runs.folders],
             "dashes": DASHES,
             "axes": AXES,
+            "statuses": STATUS_WORDS,
             "choices": {group: names_in_group(group) for group in GROUPS},
         }
 
+    def _list(self, query: Query) -> Any:
+        """The runs that match, sorted: the first of them, and how many there are. See listing.py;
+        `known`: how many runs were found, `unread` of them not read yet, and `beyond` not to be."""
+        sort = query.get("sort", [None])[0]
+        if sort is not None and sort not in SORTS:
+            raise Refused(HTTPStatus.BAD_REQUEST, f"sort is one of {', '.join(SORTS)}")
+        for folder in self._trainings.folders():
+            self.runs.add(folder)
+        wanted = dict.fromkeys(query.get("run", []))
+        runs = self.runs.look((*wanted, *self._listed))
+        cards = [run.card for run in runs if run.card is not None]
+        words = query.get("words", [""])[0].casefold().split()
+        up = query.get("up", ["0"])[0] == "1"
+        found = listing(cards, words, sort, up, set(wanted))
+        self._listed = [card["id"] for card in found["runs"]]  # these are kept up to date first
+        unread = len(runs) - len(cards)
+        return {**found, "known": len(runs), "unread": unread, "beyond": self.runs.beyond}
+
     def _run(self, query: Query) -> Any:
         run = self._find(query.get("run", [""])[0])
-        run.metrics.read()
+        metrics = self.runs.metrics(run)
+        metrics.read()
         return {
             **run.details(),
-            "names": run.metrics.names(),
-            "snapshot_names": run.metrics.snapshot_names(),
+            "complaint": metrics.complaint(),
+            "names": metrics.names(),
+            "snapshot_names": metrics.snapshot_names(),
         }
 
     def _curves(self, query: Query) -> Any:
         """For each run the requested curves, thinned, and `read`, the share of its file that is
         read. `names`: of every curve that any of these runs has."""
         names, wanted = query.get("name", []), query.get("run", [])
-        if len(names) * len(wanted) > MOST_CURVES:
+        if max(len(names), 1) * len(wanted) > MOST_CURVES:
             raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_CURVES} curves at once")
         axis = query.get("axis", ["missing"])[0]
         if axis not in AXES:
@@ -99,14 +119,13 @@ class Answers:
         end = _number(query, "end", math.inf)
         answer: dict[str, Any] = {}
         every_name: dict[str, None] = {}
-        for run in (run for run in self._runs() if run.id in wanted):
-            read = run.metrics.read()
-            found = {
-                name: run.metrics.points(name, axis, MOST_POINTS, start, end) for name in names
-            }
+        for run in filter(None, map(self.runs.get, dict.fromkeys(wanted))):
+            metrics = self.runs.metrics(run)
+            read = metrics.read(CURVES_SECONDS / len(wanted))
+            found = {name: metrics.points(name, axis, MOST_POINTS, start, end) for name in names}
             curves = {name: points for name, points in found.items() if points}
             answer[run.id] = {"read": read, "curves": curves}
-            every_name |= dict.fromkeys(run.metrics.names())
+            every_name |= dict.fromkeys(metrics.names())
         return {"runs": answer, "names": list(every_name)}
 
     def _histograms(self, query: Query) -> Any:
@@ -114,8 +133,9 @@ class Answers:
         if len(names) > MOST_HISTOGRAMS:
             raise Refused(HTTPStatus.BAD_REQUEST, f"more than {MOST_HISTOGRAMS} at once")
         run = self._find(query.get("run", [""])[0])
-        run.metrics.read()
-        return {name: run.metrics.snapshots(name) for name in names}
+        metrics = self.runs.metrics(run)
+        metrics.read()
+        return {name: metrics.snapshots(name) for name in names}
 
     def _training(self, query: Query) -> Any:
         """The state of a training that this page started: its runs, exit code and error."""

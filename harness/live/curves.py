@@ -17,15 +17,20 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from harness.common import contained
 from harness.common.rows import Histogram, Row
 from harness.runs.damage import is_finite
-from harness.runs.metrics import COSTS, parse_row, whole_lines
+from harness.runs.metrics import COSTS, StepOrder, parse_row, whole_lines
 
 AXES = COSTS
 MOST_BUCKETS = 4096
 MOST_SNAPSHOTS = 24
 MOST_NAMES = 4096
 MOST_BINS = 2048
+# Of a run, whatever its file holds: all curves have fewer buckets where there are many curves.
+ALL_BUCKETS, FEWEST_BUCKETS = 1 << 20, 256
+ALL_NUMBERS = 1 << 21  # of all snapshots
+NUMBER_BYTES = 32  # of a float in a list
 BLOCK = 1 << 20
 DIGITS = 7
 
@@ -44,8 +49,13 @@ class Curve:
         self._low_B = np.zeros(0)
         self._high_B = np.zeros(0)
 
-    def add(self, axes_NA: np.ndarray, values_N: np.ndarray) -> None:
-        """Append the values of further rows. axes_NA: their costs."""
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return self._sums_BC.nbytes + self._low_B.nbytes + self._high_B.nbytes
+
+    def add(self, axes_NA: np.ndarray, values_N: np.ndarray, most: int = MOST_BUCKETS) -> None:
+        """Append the values of further rows. axes_NA: their costs. most: buckets afterwards."""
         bucket_N = (self.count + np.arange(len(values_N))) // self._width
         more = int(bucket_N[-1]) + 1 - len(self._low_B)
         self._sums_BC = np.pad(self._sums_BC, ((0, more), (0, 0)))
@@ -56,7 +66,7 @@ class Curve:
         np.minimum.at(self._low_B, bucket_N, values_N)
         np.maximum.at(self._high_B, bucket_N, values_N)
         self.count += len(values_N)
-        while len(self._low_B) > MOST_BUCKETS:
+        while len(self._low_B) > most:
             self._sums_BC, self._low_B, self._high_B = _merge(
                 self._sums_BC, self._low_B, self._high_B, 2
             )
@@ -145,15 +155,17 @@ class LiveMetrics:
     def _reset(self, inode: tuple[int, int] | None) -> None:
         self._inode = inode
         self._offset = 0
+        self._order = StepOrder()
         self._curves: dict[str, Curve] = {}
         self._snapshots: dict[str, Snapshots] = {}
+        self._sizes: dict[str, int] = {}  # the numbers of a snapshot
 
     def read(self, seconds: float = 0.25) -> float:
         """Reads on for at most about `seconds`; returns the share of the file that is read."""
         with self._lock:
             until = monotonic() + seconds
             try:
-                with self._path.open("rb") as file:
+                with contained.open_binary(self._path, whole=False) as file:
                     status = os.fstat(file.fileno())
                     # A resumed run replaces its file: its rows may differ from those read before.
                     inode = status.st_dev, status.st_ino
@@ -171,7 +183,9 @@ class LiveMetrics:
         """Adds the whole lines of about the next BLOCK bytes; False if there is none yet."""
         rows, size = [], 0
         for line in whole_lines(file):
-            if (row := parse_row(line)) is not None:
+            if (row := parse_row(line)) is None:
+                self._order.damaged += 1
+            elif self._order.accepts(row["step"]):
                 rows.append(row)
             size += len(line)
             if size >= BLOCK:
@@ -200,15 +214,33 @@ class LiveMetrics:
         for name, found in values.items():
             if name in self._curves or len(self._curves) < MOST_NAMES:
                 curve = self._curves.setdefault(name, Curve())
-                curve.add(axes_NA[indices[name]], np.array(found, dtype=float))
+                most = max(FEWEST_BUCKETS, min(MOST_BUCKETS, ALL_BUCKETS // len(self._curves)))
+                curve.add(axes_NA[indices[name]], np.array(found, dtype=float), most)
 
     def _add_snapshot(self, step: int, name: str, value: Histogram | list[Any]) -> None:
         parts = {"values": value} if isinstance(value, list) else vars(value)
         valid = all(map(_are_numbers, parts.values()))
         if valid and isinstance(value, Histogram):
             valid = len(value.edges) == len(value.counts) + 1
-        if valid and (name in self._snapshots or len(self._snapshots) < MOST_NAMES):
+        size = sum(map(len, parts.values())) if valid else 0
+        if valid and name not in self._sizes:
+            reserved = (MOST_SNAPSHOTS + 1) * (sum(self._sizes.values()) + size)
+            if reserved > ALL_NUMBERS:
+                return
+            self._sizes[name] = size
+        if valid and size <= self._sizes[name]:
             self._snapshots.setdefault(name, Snapshots()).add({"step": step, **parts})
+
+    def complaint(self) -> str | None:
+        """What was wrong with the rows that were read; None if nothing was."""
+        with self._lock:
+            return self._order.complaint()
+
+    @property
+    def memory(self) -> int:
+        """Bytes, about."""
+        snapshots = (MOST_SNAPSHOTS + 1) * sum(list(self._sizes.values())) * NUMBER_BYTES
+        return snapshots + sum(curve.memory for curve in list(self._curves.values()))
 
     def names(self) -> list[str]:
         """The metrics that are numbers, but for the axes, in the order in which they came."""

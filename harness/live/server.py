@@ -5,8 +5,9 @@ Every user of the machine, and every website open in the same browser, can reach
 cookie would also be sent to other users' servers, on any port. The page's own files hold nothing of
 any run. The Host header must name this machine (against DNS rebinding).
 
-It is the standard library's server: uvicorn would need no less code, and does not limit how long a
-client may be idle before its first request or take to send its headers.
+It is the standard library's server, with the limits of connections.py: uvicorn would need no less
+code, and does not limit how long a client may be idle before its first request or take to send its
+headers.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import json
 import re
 import secrets
 import socket
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from time import monotonic
+from time import sleep
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from harness.common.errors import UsageError
 from harness.common.rows import strict_json
-from harness.live.answers import MOST_CURVES, Answers, Query, Refused
+from harness.live.answers import MOST_FIELDS, Answers, Query, Refused
+from harness.live.connections import AnswerWriter, Connections, RequestReader, TooLarge
 from harness.live.watch import LiveRuns
 from harness.report.html.pages import style_sheet
 
@@ -38,7 +42,7 @@ PAGE = Path(__file__).parent / "page"
 PORT = 8317
 LATER_PORTS = 20
 MOST_BODY = 1 << 14
-TIMEOUT = 60.0  # seconds
+NO_DESCRIPTOR_PAUSE = 0.05  # seconds
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -77,8 +81,10 @@ class Server(ThreadingHTTPServer):
     """Serves the runs of some folders on 127.0.0.1. Raises OSError if the port is taken."""
 
     daemon_threads = True
+    request_queue_size = 1024  # where a client waits for room
 
     def __init__(self, runs: LiveRuns, port: int) -> None:
+        self.connections = Connections()
         self.answers = Answers(runs)
         self.key = secrets.token_urlsafe(24)
         self._tickets: set[str] = set()
@@ -112,27 +118,27 @@ class Server(ThreadingHTTPServer):
     def is_key(self, key: str) -> bool:
         return hmac.compare_digest(key.encode(errors="replace"), self.key.encode())
 
+    # Connections
 
-class RequestReader(io.RawIOBase):
-    """Reads what a client sends, for at most TIMEOUT seconds. Raises TimeoutError.
-
-    The limit is for the whole request, not for the next byte: an idle or slow client holds a thread
-    no longer than that.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self.until = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(max(0.001, self.until - monotonic()))
+    def get_request(self) -> tuple[socket.socket, Any]:
+        self.connections.make_room()
         try:
-            return self._connection.recv_into(buffer)
-        finally:
-            self._connection.settimeout(TIMEOUT)  # for the answer
+            return super().get_request()
+        except OSError:
+            sleep(NO_DESCRIPTOR_PAUSE)  # the machine has none left: no busy loop until it has
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        super().close_request(request)
+        self.connections.remove(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # the client is gone
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -140,17 +146,28 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # 0.9 has no status
     server_version = "zoo"
     sys_version = ""
 
     def setup(self) -> None:
         super().setup()
-        self._reader = RequestReader(self.connection)
+        self._reader = RequestReader(self.connection, self.server.connections)
         self.rfile = io.BufferedReader(self._reader)
+        self.wfile = AnswerWriter(self.connection, self.server.connections)
 
     def handle_one_request(self) -> None:
-        self._reader.until = monotonic() + TIMEOUT
-        super().handle_one_request()
+        self._reader.begin()
+        try:
+            super().handle_one_request()
+        except TooLarge:  # a request line without an end
+            self.requestline, self.command = "", ""
+            self.request_version = self.default_request_version
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+
+    def finish(self) -> None:
+        super().finish()
+        self._reader.linger()
 
     def do_GET(self) -> None:
         self._respond(self._get)
@@ -164,7 +181,15 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """No log: a URL may hold the key, and a page sends a request every second."""
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the standard library refuses: a request that is none."""
+        self.close_connection = True
+        self._send_json({"error": message or HTTPStatus(code).phrase}, HTTPStatus(code))
+
     def _respond(self, answer: Callable[[str, Query], None]) -> None:
+        has_body = "Transfer-Encoding" in self.headers or "Content-Length" in self.headers
+        if has_body and self.command != "POST":
+            self.close_connection = True  # unread, it would pose as the next request
         try:
             self._require_own_name()
             answer(*self._address())
@@ -172,15 +197,28 @@ class Handler(BaseHTTPRequestHandler):
             # The rest of the request was not read: the connection can't be used again.
             self.close_connection = True
             self._send_json({"error": str(refused)}, refused.status)
+        except TooLarge:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         except UsageError as error:
             self._send_json({"error": str(error)}, HTTPStatus.CONFLICT)
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):
-            self.close_connection = True  # the page was closed
+
+    def _work(self, answer: Callable[[], Any]) -> Any:
+        """The answer. A bug fails this request alone."""
+        self.server.connections.waits_for(self.connection, False)
+        try:
+            return answer()
+        except (Refused, UsageError):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            raise Refused(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "a bug: the page's terminal says where"
+            ) from error
 
     def _address(self) -> tuple[str, Query]:
         try:
             address = urlsplit(self.path)
-            return address.path, parse_qs(address.query, max_num_fields=2 * MOST_CURVES)
+            return address.path, parse_qs(address.query, max_num_fields=MOST_FIELDS)
         except ValueError as error:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, f"an address that means nothing: {error}"
@@ -218,7 +256,8 @@ class Handler(BaseHTTPRequestHandler):
         self._require_key()
         if path not in self.server.answers.questions:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
-        self._send_json(self.server.answers.questions[path](query))
+        self._send_json(self._work(lambda: self.server.answers.questions[path](query)))
+        self.server.connections.welcome(self.connection, True)
 
     def _post(self, path: str, query: Query) -> None:
         self._require_own_origin()
@@ -229,7 +268,7 @@ class Handler(BaseHTTPRequestHandler):
         self._require_key()
         stated = self.headers.get("Content-Length", "")
         length = int(stated) if re.fullmatch("[0-9]{1,9}", stated) else 0
-        if not 0 < length <= MOST_BODY:
+        if not 0 < length <= MOST_BODY or "Transfer-Encoding" in self.headers:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request of no sensible length")
         try:
             asked = json.loads(self.rfile.read(length))
@@ -239,7 +278,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.BAD_REQUEST, "an order is a JSON object of texts")
         if path not in self.server.answers.orders:
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing to do there")
-        self._send_json(self.server.answers.orders[path](asked))
+        self._send_json(self._work(lambda: self.server.answers.orders[path](asked)))
 
     def _admitted(self) -> str:
         """The key, in exchange for the key or a ticket."""

@@ -21,14 +21,18 @@ from harness.common.errors import UsageError
 COMMAND = (sys.executable, "-m", "harness.train")
 # The parts of a process's output that are read: its run folders come first, its error last.
 HEAD_BYTES, TAIL_BYTES = 1 << 18, 1 << 12
+MOST_AT_ONCE, MOST_ENDED = 64, 256  # trainings; of the ended ones the last are remembered
 RUN_FOLDER = re.compile(r"^run folder: (.+)$", re.MULTILINE)
 
 
 class Training:
-    """One process, which outlives the server. Its output goes to an unnamed temporary file."""
+    """One process, which outlives the server. Its output goes to an unnamed temporary file, which
+    is closed when the process has ended and what was printed has been read."""
 
     def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
         self._cwd = cwd
+        self._folders: list[Path] = []
+        self._error: str | None = None
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             [*COMMAND, *arguments],
@@ -39,21 +43,33 @@ class Training:
             start_new_session=True,  # Ctrl-C in the server's terminal is not meant for it
         )
 
-    def folders(self) -> list[Path]:
-        """The folders of the runs that it has started so far."""
-        return [self._cwd / found for found in RUN_FOLDER.findall(self._read(0, HEAD_BYTES))]
+    def look(self) -> None:
+        """Read what it has printed; at its end for the last time."""
+        if self._printed.closed:
+            return
+        code = self._process.poll()
+        found = RUN_FOLDER.findall(self._read(0, HEAD_BYTES))
+        self._folders = [self._cwd / each for each in found]
+        if code is not None:
+            self._error = self._last_words(code) if code else None
+            self._printed.close()
 
-    def exit_code(self) -> int | None:
-        return self._process.poll()
+    def state(self) -> dict[str, Any]:
+        """The folders of its runs so far, its exit code, and in one line why it failed."""
+        self.look()
+        ended = self._printed.closed
+        code = self._process.returncode if ended else None
+        return {"folders": list(self._folders), "exit_code": code, "error": self._error}
 
-    def error(self) -> str | None:
-        """Why it failed, in one line; None while it has not."""
-        if not self.exit_code():
-            return None
+    @property
+    def has_ended(self) -> bool:
+        return self._printed.closed
+
+    def _last_words(self, code: int) -> str:
         size = os.fstat(self._printed.fileno()).st_size
         lines = self._read(max(0, size - TAIL_BYTES), TAIL_BYTES).strip().splitlines()
         said = [line for line in lines if line.startswith("error: ")] or lines
-        return said[-1].removeprefix("error: ") if said else f"exit code {self.exit_code()}"
+        return said[-1].removeprefix("error: ") if said else f"exit code {code}"
 
     def stop(self) -> None:
         """Send SIGTERM: it saves and exits. Popen never signals a process that has ended."""
@@ -65,7 +81,8 @@ class Training:
 
 
 class Trainings:
-    """The trainings that this server started. Thread-safe."""
+    """The trainings that this server started: those that run, and the last that have ended.
+    Thread-safe."""
 
     def __init__(self, cwd: Path) -> None:
         self._cwd = cwd
@@ -81,6 +98,13 @@ class Trainings:
             if argument.startswith("-") and argument not in ("-m", "--multirun"):
                 raise UsageError(f"{argument}: only settings, KEY=VALUE, and -m for a sweep")
         with self._lock:
+            for training in self._all.values():
+                training.look()
+            ended = [number for number, each in self._all.items() if each.has_ended]
+            if len(self._all) - len(ended) >= MOST_AT_ONCE:
+                raise UsageError(f"{MOST_AT_ONCE} trainings run already; stop one, or wait for one")
+            for number in ended[:-MOST_ENDED]:
+                del self._all[number]
             number = next(self._numbers)
             try:
                 self._all[number] = Training(arguments, self._cwd)
@@ -92,15 +116,12 @@ class Trainings:
         """Its run folders, exit code and error; None if there is no such training."""
         with self._lock:
             training = self._all.get(number)
-            if training is None:
-                return None
-            code = training.exit_code()
-            return {"folders": training.folders(), "exit_code": code, "error": training.error()}
+            return None if training is None else training.state()
 
     def folders(self) -> list[Path]:
         """The folders of all runs started so far."""
         with self._lock:
-            return [folder for training in self._all.values() for folder in training.folders()]
+            return [folder for each in self._all.values() for folder in each.state()["folders"]]
 
     def stop(self, number: float) -> bool:
         """False if there is no such training."""

@@ -6,28 +6,52 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-from harness.common.files import read_tail
+from harness.common import contained
 from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import LiveMetrics
-from harness.report.records.runs import RunRecord, read_run, run_folders
+from harness.report.records.runs import DAMAGED, RunRecord, read_run
 from harness.runs import certificate, config, metrics, process, samples, summary
 from harness.runs.damage import DamageError, is_finite
 
 RESCAN_SECONDS = 2.0
+WALK_REST = 10  # times as long as a walk through the folders took, it rests
+READ_SECONDS = 0.2  # of an answer goes into what was not read yet,
+REREAD_SECONDS = 0.05  # and into what may have changed
+MOST_RUNS = 20_000
+MOST_READ, CURVES_MEMORY = 256, 1 << 28  # runs whose curves are in memory, and its bytes
+MOST_TEXT = 300  # characters of a name or an error in the list
+FILES = (summary.FILE, config.FILE, certificate.FILE, metrics.FILE)
+LEAST = 32  # folders looked at in any case
+
+
+class _Share:
+    """Seconds to spend; in them at least LEAST things are done, however slow the machine is."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = monotonic() + seconds
+        self._done = 0
+
+    def is_spent(self) -> bool:
+        """Asked before each thing."""
+        self._done += 1
+        return self._done > LEAST and monotonic() > self._until
+
+
 SILENT_SECONDS = 600.0
 MOST_SAMPLES = 40
 SAMPLE_CHARACTERS = 4000
 SAMPLES_BYTES = 1 << 17
 LOG_BYTES = 1 << 14
-CONFIG_BYTES = 1 << 17
 
-FILES = (summary.FILE, config.FILE, certificate.FILE)
 Card = dict[str, Any]
 
 
@@ -36,25 +60,51 @@ class LiveRun:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.id = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-        self.metrics = LiveMetrics(folder / metrics.FILE)
-        self._read: tuple[Any, RunRecord] | None = None
+        self.id = _id(folder)
+        self.card: Card | None = None  # None: not read yet
+        self._stamp: Any = None
+        self._record: RunRecord  # but for what takes much memory and no card needs
+        self._budget: tuple[str, float | None]
 
-    @property
-    def record(self) -> RunRecord:
-        """Its summary and configuration, read again when they have changed."""
-        now = [_stamp(self.folder / name) for name in FILES]
-        if self._read is None or self._read[0] != now:
-            self._read = now, read_run(self.folder, with_metrics=False)
-        return self._read[1]
+    def look(self) -> None:
+        """Make the card again if the run has changed. Whatever the folder holds, there is one."""
+        stamp = [_stamp(self.folder / name) for name in FILES]
+        if self.card is not None and stamp == self._stamp:
+            if self._record.status != "running":
+                return
+        elif self.card is None or stamp[:-1] != self._stamp[:-1]:  # else only more rows
+            self._read()
+        self._stamp = stamp
+        try:
+            self.card = self._make_card()
+        except Exception as error:
+            self._set_unreadable(error)
+            self.card = self._make_card()
 
-    def card(self) -> Card:
+    def _read(self) -> None:
+        try:
+            # Most of the time goes into a configuration, which only an unfinished run's card needs.
+            finished = summary.status_of(self.folder) == "finished"
+            record = read_run(self.folder, with_metrics=False, with_config=not finished)
+            self._budget = _budget(record.config)
+            self._record = replace(
+                record, config={}, sample=None, blocks=None, versions={}, git={}, machine={}
+            )
+        except Exception as error:
+            self._set_unreadable(error)
+
+    def _set_unreadable(self, error: Exception) -> None:
+        """No folder, however odd, takes the list down."""
+        why = f"can't be read ({type(error).__name__}: {error})"
+        self._budget, self._record = ("steps", None), RunRecord(self.folder, DAMAGED, why)
+
+    def _make_card(self) -> Card:
         """What the list shows of it; no field is ever missing, unknown ones are None."""
-        record, rows = self.record, self.folder / metrics.FILE
+        record, rows = self._record, self.folder / metrics.FILE
         last = metrics.last_row(rows) if record.status == "running" else None
         row = {name: value for name, value in (last or {}).items() if is_finite(value)}
         status, alive = self._status()
-        currency, total = _budget(record.config)
+        currency, total = self._budget
         spent = row.get(
             "step" if currency == "steps" else currency, getattr(record.train, currency)
         )
@@ -68,10 +118,10 @@ class LiveRun:
             "id": self.id,
             "folder": _shown(self.folder),
             "status": status,
-            "error": record.error,
-            "model": record.model,
-            "tokenizer": record.tokenizer,
-            "data": record.data,
+            "error": _short(record.error),
+            "model": _short(record.model),
+            "tokenizer": _short(record.tokenizer),
+            "data": _short(record.data),
             "seed": record.seed,
             "lossless": record.lossless,
             "share": 1.0 if status == "finished" else share,
@@ -90,14 +140,15 @@ class LiveRun:
             "peak_memory_bytes": record.train.peak_memory_bytes,
             "begun": _changed(self.folder / config.FILE),
             "changed": max(_changed(rows), _changed(self.folder / summary.FILE)),
-            "in_sweep": (self.folder.parent / "multirun.yaml").exists(),
+            "in_sweep": os.path.exists(self.folder.parent / "multirun.yaml"),
             "can_stop": alive is True,
-            "can_resume": status in ("stopped", "lost") and (self.folder / config.FILE).exists(),
+            "can_resume": status in ("stopped", "lost")
+            and os.path.exists(self.folder / config.FILE),
         }
 
     def _certificate(self) -> str | None:
         """Whether its test score may be ranked, in words; None before there is one."""
-        record = self.record
+        record = self._record
         if record.test is None:
             return None
         if record.uncertified is not None:
@@ -106,7 +157,7 @@ class LiveRun:
 
     def _status(self) -> tuple[str, bool | None]:
         """What the summary says, unless the run died before it could say so; whether it lives."""
-        status = self.record.status
+        status = self._record.status
         if status != "running":
             return status, False
         alive = process.is_alive(self.folder)
@@ -116,12 +167,14 @@ class LiveRun:
 
     def details(self) -> dict[str, Any]:
         """What its own page shows beside the card and the curves."""
-        record = self.record
+        record = read_run(self.folder, with_metrics=False)
         return {
             "config": _config(self.folder / config.FILE),
             "flat_config": record.config,
             "samples": _samples(self.folder / samples.FILE),
-            "log": read_tail(self.folder / "train.log", LOG_BYTES).decode(errors="replace"),
+            "log": contained.read_tail(self.folder / "train.log", LOG_BYTES).decode(
+                errors="replace"
+            ),
             "versions": record.versions,
             "git": record.git,
             "machine": record.machine,
@@ -130,31 +183,131 @@ class LiveRun:
 
 
 class LiveRuns:
-    """The runs at any depth below some folders. Thread-safe."""
+    """The runs at any depth below some folders: the first MOST_RUNS of them. Thread-safe.
+
+    beyond: how many more there are.
+    """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.folders = [folder.absolute() for folder in folders]
+        self.beyond = 0
         self._runs: dict[str, LiveRun] = {}
-        self._scanned: float | None = None
+        self._metrics: OrderedDict[str, LiveMetrics] = OrderedDict()
+        self._walk: Iterator[Path | None] = iter(())
+        self._found: set[str] = set()
+        self._beyond = 0
+        self._walking, self._walked = False, 0.0  # seconds that this walk has taken
+        self._next_walk = 0.0
+        self._unread: list[tuple[float, LiveRun]] = []
+        self._turn: deque[LiveRun] = deque()
         self._lock = threading.Lock()
 
     def add(self, folder: Path) -> LiveRun:
         """Also follow this run."""
         with self._lock:
-            if folder not in self.folders:
-                self.folders.append(folder)
-            run = LiveRun(folder.resolve())
-            return self._runs.setdefault(run.id, run)
+            if folder in self.folders:  # it is found, or gone by now
+                run = LiveRun(folder.resolve())
+                return self._runs.get(run.id, run)
+            self.folders.append(folder)
+            run = self._add(folder.resolve())
+            self._found.add(run.id)  # the walk under way does not come there
+            return run
 
-    def all(self) -> list[LiveRun]:
-        """Every run; looks for new and removed folders every few seconds."""
+    def get(self, name: str) -> LiveRun | None:
+        """The run of this id."""
+        return self._runs.get(name)
+
+    def metrics(self, run: LiveRun) -> LiveMetrics:
+        """Its curves. Those of the runs that were asked for last are kept in memory."""
         with self._lock:
-            if self._scanned is None or monotonic() - self._scanned > RESCAN_SECONDS:
-                found = (run for folder in self.folders for run in run_folders(folder))
-                fresh = [LiveRun(folder.resolve()) for folder in found]
-                self._runs = {run.id: self._runs.get(run.id, run) for run in fresh}
-                self._scanned = monotonic()
+            found = self._metrics.setdefault(run.id, LiveMetrics(run.folder / metrics.FILE))
+            self._metrics.move_to_end(run.id)
+            used = sum(each.memory for each in self._metrics.values())
+            while len(self._metrics) > 1 and (
+                used > CURVES_MEMORY or len(self._metrics) > MOST_READ
+            ):
+                used -= self._metrics.popitem(last=False)[1].memory
+            return found
+
+    def look(self, first: Iterable[str] = ()) -> list[LiveRun]:
+        """Looks for a part of a second at what is new or has changed, the runs `first` before all
+        others, and goes on at the next call. Returns every run found; those without a card are yet
+        to be read."""
+        with self._lock:
+            self._go_on_walking(_Share(REREAD_SECONDS))
+            share, looked = _Share(REREAD_SECONDS), set()
+            for run in filter(None, map(self._runs.get, first)):
+                if share.is_spent():
+                    break
+                run.look()
+                looked.add(run.id)
+            share = _Share(READ_SECONDS)
+            while self._unread and not share.is_spent():
+                _, run = self._unread.pop()
+                run.look()
+                looked.add(run.id)
+                self._turn.append(run)
+            share = _Share(REREAD_SECONDS)
+            for _ in range(len(self._turn)):
+                if share.is_spent():
+                    break
+                run = self._turn.popleft()
+                if self._runs.get(run.id) is run:
+                    self._turn.append(run)
+                    if run.id not in looked:
+                        run.look()
             return list(self._runs.values())
+
+    def _add(self, folder: Path) -> LiveRun:
+        run = self._runs.get(_id(folder))
+        if run is None:
+            run = self._runs[_id(folder)] = LiveRun(folder)
+            self._unread.append((_changed(folder), run))
+        return run
+
+    def _go_on_walking(self, share: _Share) -> None:
+        """Looks for new and removed folders, for a small part of the time."""
+        begun = monotonic()
+        if not self._walking:
+            if begun < self._next_walk:
+                return
+            self._walk, self._found, self._beyond = _walk(list(self.folders)), set(), 0
+            self._walking, self._walked = True, 0.0
+        for folder in self._walk:
+            if folder is not None:
+                if len(self._runs) < MOST_RUNS or _id(folder) in self._runs:
+                    self._found.add(self._add(folder).id)
+                else:
+                    self._beyond += 1
+            if share.is_spent():
+                break
+        else:
+            self._walking = False
+            self._runs = {name: run for name, run in self._runs.items() if name in self._found}
+            self.beyond = self._beyond
+        self._walked += monotonic() - begun
+        self._next_walk = monotonic() + max(RESCAN_SECONDS, WALK_REST * self._walked)
+        left = [each for each in self._unread if each[1].id in self._runs]
+        self._unread = sorted(left, key=itemgetter(0))  # the newest is read first: from the end
+
+
+def _walk(folders: Sequence[Path]) -> Iterator[Path | None]:
+    """Every folder that holds a run; None for each that does not."""
+    for top in folders:
+        for folder, subfolders, files in os.walk(top.resolve()):
+            # A run without a summary must be listed, too.
+            found = summary.FILE in files or metrics.FILE in files
+            if found:
+                subfolders.clear()
+            yield Path(folder) if found else None
+
+
+def _id(folder: Path) -> str:
+    return hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
 
 
 def _budget(settings: Mapping[str, str]) -> tuple[str, float | None]:
@@ -176,8 +329,7 @@ def _samples(path: Path) -> list[dict[str, Any]]:
 def _config(path: Path) -> Any:
     """Its settings as JSON values; its text where no run would have written it."""
     try:
-        with path.open("rb") as file:
-            text = file.read(CONFIG_BYTES).decode(errors="replace")
+        text = contained.read_text(path)
     except OSError:
         return ""
     try:
@@ -207,5 +359,5 @@ def _shown(folder: Path) -> str:
     """Relative to the working directory where it lies below it."""
     try:
         return str(folder.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # it lies elsewhere, or the working directory is gone
         return str(folder)

@@ -17,11 +17,15 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Event, Lock, Thread, Timer, current_thread
 from typing import Any
 
+from harness.common import contained
+from harness.common.files import write_atomically
+from harness.common.interrupt import STOPPING
 from harness.config.build import build_object
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
@@ -32,6 +36,7 @@ from harness.runs import metrics
 POLL = 0.5
 # Libraries are imported one after the other: circular imports fail in two threads at a time.
 IMPORTING = Lock()
+OPENER = partial(contained.opener, inside=2)
 TRAINING = os.dup(1)  # what libraries print goes where stderr does
 
 
@@ -39,7 +44,7 @@ def main() -> int:
     run, step, limit, *trust = sys.argv[1:]
     os.dup2(2, 1)
     # A signal to the whole group is meant for the training, which then tells us.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *STOPPING):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(10)  # where cores are short, the training goes first
@@ -49,6 +54,8 @@ def main() -> int:
     folder = Path(run)
     settings = load_settings(folder / "config.yaml")
     (folder / "loggers").mkdir(exist_ok=True)
+    for name in ("loggers", "wandb", "tensorboard"):
+        contained.names(folder / name)  # raises for a link, through which they would write
     end = _End()
     threads = [
         Thread(
@@ -57,7 +64,7 @@ def main() -> int:
         for name in settings.logger
         if name != "local"
     ]
-    with (folder / "loggers" / "lock").open("w") as lock:
+    with open(folder / "loggers" / "lock", "ab", opener=OPENER) as lock:
         # The loggers of a training that was killed may still be storing its rows.
         with suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -106,27 +113,28 @@ def _feed(
     run gets all of them."""
     place = folder / "loggers" / f"{name}.step"
     step = min(step, _read_step(place)) if logger.appends else 0
-    place.write_text(f"{step}\n")
+    write_atomically(place, b"%d\n" % step, inside=2)
     logger.open(folder, settings, step)
     _tell(name, "ready")
-    with (folder / metrics.FILE).open("rb") as file:
+    with contained.open_binary(folder / metrics.FILE) as file:
         reached, ended = step, False
         while not ended:
             ended = end.came.wait(POLL)  # asked first: what was written before the end is read
             for line in metrics.whole_lines(file):
                 row = metrics.parse_row(line)
                 if row is not None and row["step"] >= step:
-                    logger.log(row)
+                    # What another wrote may have names that no page can show.
+                    logger.log({name: row[name] for name in row if name.isprintable()})
                     reached = row["step"] + 1
     logger.close(end.summary)
     # Not before: rows that a library has taken it may still hold, and lose when it is killed.
-    place.write_text(f"{reached}\n")
+    write_atomically(place, b"%d\n" % reached, inside=2)
 
 
 def _read_step(place: Path) -> int:
     """Before which step the logger has all rows for good."""
     try:
-        return int(place.read_text())
+        return int(contained.read(place, inside=2))
     except (OSError, ValueError):
         return 0
 

@@ -54,7 +54,7 @@ class Followers(Logger):
             # What libraries print. Not a pipe: they may print when the training has left.
             self._output = TemporaryFile()  # noqa: SIM115 - read when the process has died
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.loggers.follow", *arguments],
+                [sys.executable, "-P", "-m", "harness.loggers.follow", *arguments],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, text=True,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 start_new_session=True,  # a Ctrl-C is the training's, which then tells the loggers

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.common import contained
+from harness.common.files import write_atomically
 from harness.common.rows import Histogram, Row
 from harness.common.text import printable
 from harness.config.settings import Settings
@@ -166,9 +169,10 @@ def _init(about: dict[str, Any], mode: Literal["online", "offline"]) -> wandb.Ru
 
 def _run_id(place: Path) -> str:
     """What a resumed training needs to go on with its run."""
-    if not place.exists():
-        place.write_text(secrets.token_hex(4))
-    return place.read_text().strip()
+    with suppress(FileNotFoundError):
+        return contained.read_text(place, inside=2).strip()[:64]
+    write_atomically(place, (new := secrets.token_hex(4)).encode(), inside=2)
+    return new
 
 
 def _media(value: Any) -> Any:

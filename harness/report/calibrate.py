@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.common.files import atomic_write
+from harness.common.files import write_atomically
 from harness.common.rows import strict_json
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
@@ -57,6 +57,5 @@ def calibrate(run: Run, dataset: Dataset, name: str, options: dict[str, Any]) ->
         ("calibration.json", strict_json(content, indent=1)),
         ("calibration.html", page(info, calibration, bands, worst)),
     ):
-        with atomic_write(run.folder.path / file_name) as file:
-            file.write(text.encode("utf-8", "replace"))
+        write_atomically(run.folder.path / file_name, text.encode(errors="replace"))
     return summary | {"page": str(run.folder.path / "calibration.html")}

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
+from harness.common.files import write_atomically
 from harness.report.drawing.plots import write_plots
 from harness.report.html.document import write_report
 from harness.report.records.runs import RunRecord, require_complete
@@ -26,14 +27,14 @@ def compare(
     runs_csv: Path | None,
     complete: bool = False,
 ) -> int:
-    """Print the comparison of these runs, which were found in `paths`, and write every format that
-    has a path. complete: rank no run whose certificate is a sample.
+    """Write the comparison of these runs, which were found in `paths`, in every format that has a
+    path, and print it. complete: rank no run whose certificate is a sample.
 
     Raises UsageError for a path that can't be written."""
     if complete:
         records = [require_complete(run) for run in records]
     comparison = compare_runs(records)
-    print_comparison(comparison, sys.stdout)
+    written = []
     try:
         for path, write in (
             (markdown, lambda: export.markdown(comparison)),
@@ -41,13 +42,17 @@ def compare(
             (runs_csv, lambda: export.csv_runs(records)),
         ):
             if path is not None:
-                path.write_text(write(), encoding="utf-8", errors="replace")
-                print(f"{path} written")
+                write_atomically(path, write().encode(errors="replace"))
+                written.append(f"{path} written")
         if out is not None:
             write_report(comparison, out, paths)
-            print(f"{out} written")
+            written.append(f"{out} written")
         if plots is not None:
-            print(f"{plots}: {len(write_plots(comparison, plots))} files written")
-    except OSError as error:
-        raise UsageError(f"{error.filename}: can't be written ({error.strerror})") from None
+            written.append(f"{plots}: {len(write_plots(comparison, plots))} files written")
+    except RunFailure as error:
+        raise UsageError(str(error)) from None
+    # Last: whoever reads it may not read to the end (`… | head`).
+    print_comparison(comparison, sys.stdout)
+    for line in written:
+        print(line)
     return 0

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.files import atomic_write
+from harness.common import contained
+from harness.common.files import write_atomically
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "test_nats.json"
@@ -59,8 +60,7 @@ class Blocks:
 
     def write(self, folder: Path) -> None:
         """Raises RunFailure if it can't be written."""
-        with atomic_write(folder / FILE) as file:
-            file.write(json.dumps(asdict(self)).encode())
+        write_atomically(folder / FILE, json.dumps(asdict(self)).encode())
 
 
 def block_size(text_bytes: int) -> int:
@@ -94,7 +94,7 @@ def read(folder: Path) -> Blocks | None:
     """None if there are none: the tokenizer is lossy, or the run is older than this file. Raises
     DamageError and OSError."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+        text = contained.read_text(folder / FILE)
     except FileNotFoundError:
         return None
     document = parse_json(text, FILE)

@@ -13,14 +13,16 @@ import os
 import re
 import textwrap
 import typing
+import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any, ClassVar, TypeVar, cast
+from typing import IO, Any, BinaryIO, ClassVar, TypeVar, cast
 
 import torch
 
+from harness.common import contained
 from harness.common.errors import RunFailure
 from harness.common.files import atomic_write, sha256_of
 from harness.common.values import fits, show
@@ -74,7 +76,7 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
     """
     kind = type(state)
     path = _path(folder, kind, state.step)
-    with atomic_write(path) as file:
+    with atomic_write(path, inside=2) as file:
         hashing = _HashingFile(file)
         values = {name: value for name, value in vars(state).items() if value is not None}
         contents = {"format": FORMAT, "kind": kind.name, **values}
@@ -86,9 +88,8 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
         if sha256_of(Path(file.name)) != digest:
             raise RunFailure(f"{path} does not read back as it was written: check the disk")
         # The digest first: a file without its digest is not a checkpoint.
-        with atomic_write(_digest_path(path)) as digest_file:
+        with atomic_write(_digest_path(path), inside=2) as digest_file:
             digest_file.write(_digest_line(path, digest))
-    _flush_folder(folder)
     keep_only(folder, kind, [state.step, *keep])
     return path
 
@@ -98,8 +99,8 @@ def keep_only(folder: Path, kind: type[Checkpoint], steps: Collection[int | None
     another way, and they must not pass for its newest."""
     for other in list_steps(folder, kind):
         if other not in steps:
-            _path(folder, kind, other).unlink()
-            _digest_path(_path(folder, kind, other)).unlink(missing_ok=True)
+            contained.unlink(_path(folder, kind, other), inside=2)
+            contained.unlink(_digest_path(_path(folder, kind, other)), inside=2)
 
 
 def load(folder: Path, kind: type[C]) -> C | None:
@@ -115,7 +116,9 @@ def load(folder: Path, kind: type[C]) -> C | None:
             LOG.warning(f"{path} is damaged (its SHA-256 is wrong); skipping it")
             continue
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with contained.open_binary(path, inside=2) as file:
+                _require_uncompressed(file)
+                state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for malformed files
             reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
             raise RunFailure(f"{path} can't be read as tensors and values: {reason}") from error
@@ -177,16 +180,33 @@ def from_checkpoint(kind: type[T], saved: dict[str, Any]) -> T:
 
 def list_steps(folder: Path, kind: type[Checkpoint]) -> list[int]:
     """The steps that have a checkpoint of this kind, newest first."""
-    names = (re.fullmatch(rf"{kind.name}-(\d+)\.pt", path.name) for path in folder.glob("*.pt"))
-    return sorted((int(name[1]) for name in names if name), reverse=True)
+    pattern = rf"{kind.name}-(\d{{8,15}})\.pt"
+    try:
+        found = [re.fullmatch(pattern, name) for name in contained.names(folder)]
+    except OSError as error:
+        raise RunFailure(f"{folder} can't be read: {error.strerror}") from error
+    return sorted((int(name[1]) for name in found if name), reverse=True)
 
 
 def is_intact(path: Path) -> bool:
     """Whether the file matches the digest beside it."""
     try:
-        return _digest_path(path).read_bytes() == _digest_line(path, sha256_of(path))
+        with contained.open_binary(path, inside=2) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return contained.read(_digest_path(path), inside=2) == _digest_line(path, digest)
+    except contained.UnsafeFile as error:
+        raise RunFailure(f"{error}, and no checkpoint of {path.parent}") from error
     except OSError:
         return False
+
+
+def _require_uncompressed(file: BinaryIO) -> None:
+    """Raises ValueError for a compressed file: a small one could fill any memory. torch compresses
+    none."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
+    file.seek(0)
 
 
 class _HashingFile:
@@ -217,15 +237,6 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _flush_folder(folder: Path) -> None:
-    """So that the new file's name is on the disk before an old file is removed."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest_line(path: Path, digest: str) -> bytes:

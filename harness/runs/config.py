@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from harness.common import contained
+from harness.config.saved import reject_nesting
 from harness.config.settings import Role, keys_with_role
 from harness.runs.damage import DamageError
 
@@ -30,6 +32,7 @@ class _NoAliases(yaml.SafeLoader):
 def parse_yaml(text: str) -> Any:
     """The configuration as plain values. Raises DamageError."""
     try:
+        reject_nesting(text)
         return yaml.load(text, _NoAliases)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise DamageError(f"{FILE} is not plain YAML") from None
@@ -38,7 +41,7 @@ def parse_yaml(text: str) -> Any:
 def read_flat(folder: Path) -> dict[str, str]:
     """The settings that tell configurations apart: dotted keys, values as text. Raises DamageError
     and OSError."""
-    config = parse_yaml((folder / FILE).read_text(encoding="utf-8", errors="replace"))
+    config = parse_yaml(contained.read_text(folder / FILE))
     if not isinstance(config, dict):
         raise DamageError(f"{FILE} is not a mapping")
     return {

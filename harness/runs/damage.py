@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any
 
@@ -14,12 +15,18 @@ class DamageError(Exception):
 def parse_json(text: str, where: str) -> dict[str, Any]:
     """A JSON object, without NaN and infinities. Raises DamageError for anything else."""
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise DamageError(f"{where} is not strict JSON") from None
     if not isinstance(value, dict):
         raise DamageError(f"{where} is not a JSON object")
     return value
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        refuse_constant(text)  # 1e999
+    return number
 
 
 def refuse_constant(constant: str) -> None:

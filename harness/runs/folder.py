@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import platform
 import shutil
@@ -12,30 +11,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers
 from harness.common.paths import REPOSITORY
-from harness.runs import config, samples
+from harness.common.text import visible
+from harness.runs import config, lock, process, samples
+from harness.runs.lock import Lock
 
 
 class _IndentedFormatter(logging.Formatter):
-    """Indents the lines of a record after its first, so that none of them can pose as a record."""
+    """Indents the lines of a record after its first, so that none of them can pose as a record, and
+    shows control characters as �."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n    ".join(super().format(record).splitlines())
+        return "\n    ".join(map(visible, super().format(record).splitlines()))
 
 
 class _LogFile(logging.FileHandler):
     """No traceback for each line that a full disk loses: the run fails with one clear line."""
 
+    def _open(self) -> TextIOWrapper:
+        return open(
+            self.baseFilename, "a", encoding=self.encoding, errors=self.errors,
+            opener=contained.opener,
+        )  # fmt: skip
+
     def handleError(self, record: logging.LogRecord) -> None:
         pass
+
+
+BEFORE_CONFIG = (process.FILE, "train.log")
+# What numpy raises for a header, which is a piece of Python.
+_OF_A_HEADER = (SyntaxError, TokenError)
 
 
 class RunFolder:
@@ -43,20 +59,53 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / config.FILE
-        self.checkpoints = path / "checkpoints"
-        self.tokenizer = path / "tokenizer"
-        self.counts = path / "train_counts.npy"
-        self.samples = path / samples.FILE
-        self.log = path / "train.log"
+        self._lock: Lock | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.path / config.FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def counts(self) -> Path:
+        return self.path / "train_counts.npy"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / samples.FILE
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
         """Raises UsageError if the folder holds no run."""
         folder = cls(path)
-        if not folder.config.is_file():
-            raise UsageError(f"{path} is not a run's folder: it has no {folder.config.name}")
+        try:
+            contained.open_binary(folder.config).close()
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            raise UsageError(
+                f"{path} is not a run's folder: it has no {folder.config.name}"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{folder.config} can't be read: {error.strerror}") from error
         return folder
+
+    def is_unused(self) -> bool:
+        """Whether it is absent, or holds at most what a run leaves that is killed before it has a
+        configuration."""
+        if not self.path.is_dir():
+            return not self.path.exists()
+        files = (path for path in self.path.rglob("[!.]*") if not path.is_dir())
+        return all(path.name in BEFORE_CONFIG for path in files)
 
     def create(self, config: str) -> None:
         """Raises UsageError if the path exists already: nothing is ever overwritten."""
@@ -85,17 +134,24 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Inside, no other process trains in this folder. Removes the temporary files of killed
-        processes. Raises UsageError if another process holds the lock."""
-        with self.log.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
-            except BlockingIOError:
-                raise UsageError(f"{self.path} is in use: another process trains there") from None
-            except OSError:  # a file system without locks
-                pass
-            for folder in (self.path, self.checkpoints, self.tokenizer):
-                remove_leftovers(folder)
+        processes. Raises FolderInUse if another process holds the lock."""
+        with lock.hold(self.path) as self._lock:
+            remove_leftovers(self.path)
+            for folder in (self.checkpoints, self.tokenizer):
+                remove_leftovers(folder, inside=1)
             yield
+
+    def require_own(self) -> None:
+        """Before each write. Raises FolderLost if the locked folder was moved, removed or
+        replaced."""
+        if self._lock is not None:
+            self._lock.require()
+
+    def follow(self) -> bool:
+        """Find the locked folder again, wherever it was moved to; False if it is gone."""
+        place = self.path if self._lock is None else self._lock.follow()
+        self.path = place or self.path
+        return place is not None
 
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:
@@ -131,15 +187,21 @@ class RunFolder:
 
     def read_counts(self, vocab_size: int) -> NDArray[np.integer] | None:
         """None if the run has none. Raises UsageError if they do not fit its tokenizer."""
+        unlike = UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
         try:
-            counts = np.load(self.counts, allow_pickle=False)
+            file = BytesIO(contained.read(self.counts))
+            # The shape first: numpy allocates what the header says.
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise unlike
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            if shape != (vocab_size,) or kind.kind not in "iu":
+                raise unlike
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, RecursionError, MemoryError, *_OF_A_HEADER) as error:
             raise UsageError(f"{self.counts} can't be read: {error}") from error
-        if getattr(counts, "shape", None) != (vocab_size,) or counts.dtype.kind not in "iu":
-            raise UsageError(f"{self.counts} does not hold a count for each of {vocab_size} ids")
-        return counts
 
 
 @cache

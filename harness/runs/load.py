@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.common import contained
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
+from harness.compute.meta import meta_model
 from harness.compute.precision import require_kernels
 from harness.config import identity
 from harness.config.keys import Node
@@ -19,7 +22,7 @@ from harness.data.dataset import Dataset, prepare
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
-from harness.runs.restore import load_weights
+from harness.runs.restore import load_weights, require_weights
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -47,7 +50,8 @@ class Run:
         has changed."""
         corpus = self.settings.build("data", Corpus)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
-        return prepare(corpus, self.tokenizer, Assets.own(), trained=self.corpus_digest)
+        assets = Assets.own().of_stranger(self.settings.trust)
+        return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
 
 
 def load_run(
@@ -66,10 +70,16 @@ def load_run(
     if saved is None:
         raise UsageError(f"{path} has no checkpoint yet")
     tokenizer = load_tokenizer(settings, folder, saved.tokenizer)
-    model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
+    settings.check("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same_settings(saved.settings, settings, folder.config, SCORED)
+    # Without memory first: it is as large as its weights, or memory is not asked for.
+    shapes = meta_model(settings, tokenizer.vocab_size)
+    weights = _evaluated_weights(saved)
     with checkpoint.restoring(folder.checkpoints):
-        load_weights(model, _evaluated_weights(saved), "model")
+        require_weights(shapes, weights, "model")
+    model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
+    with checkpoint.restoring(folder.checkpoints):
+        load_weights(model, weights, "model")
     model.to(compute.device).eval()
     require_kernels(model, compute, settings.names.model)
     return Run(
@@ -90,7 +100,7 @@ def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokeni
     """The run's own tokenizer. Raises UsageError if it is not the one its checkpoint belongs to."""
     tokenizer = settings.build("tokenizer", Tokenizer)
     try:
-        tokenizer.load(folder.tokenizer)
+        tokenizer.load(folder.tokenizer, partial(contained.read, inside=2))
     except TokenizerError as error:
         raise UsageError(str(error)) from error
     if tokenizer.digest != digest:

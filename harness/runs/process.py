@@ -1,4 +1,5 @@
-"""process.json: the process that trains a run, so that the run can be watched and stopped.
+"""process.json: the process that trains a run, so that the run can be watched and stopped. It is
+written by the lock of the folder (`harness.runs.lock`).
 
 A process is identified by its id, its start time, and the system that gave the id: ids are used
 again, and the same id in another container or on another machine is another process. Without /proc
@@ -10,39 +11,43 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from harness.common import contained
 from harness.common.errors import UsageError
-from harness.common.files import atomic_write
 
 FILE = "process.json"
+MOST_BYTES = 4096
 
 
-@contextmanager
-def process_file(folder: Path) -> Iterator[None]:
-    """While the block runs, the run's folder names this process as the one that trains it."""
-    path = folder / FILE
-    own = {"pid": os.getpid(), "began": _start_time(os.getpid()), "system": _system()}
-    with atomic_write(path) as file:
-        file.write(json.dumps(own).encode())
-    try:
-        yield
-    finally:
-        # Another process may have resumed the run by now. A file left behind proves nothing.
-        if _read(folder) == own:
-            with suppress(OSError):
-                path.unlink()
+def own(inode: int) -> dict[str, Any]:
+    """This process, as the file with that inode names it."""
+    pid = os.getpid()
+    return {"pid": pid, "began": _start_time(pid), "system": _system(), "inode": inode}
+
+
+def described(found: dict[str, Any] | None) -> str:
+    """A process in words."""
+    words = [str((found or {}).get(name, "?"))[:80] for name in ("pid", "host", "since")]
+    pid, host, since = ("".join(c if c.isprintable() else "?" for c in word) for word in words)
+    return f"process {pid} on {host}, since {since}"
+
+
+def is_of_this_system(found: dict[str, Any]) -> bool:
+    """Whether its id can be looked up here."""
+    return bool(found.get("began")) and found.get("system") == _system() is not None
+
+
+def lives(found: dict[str, Any]) -> bool:
+    """Of a process of this system."""
+    return _start_time(found["pid"]) == found["began"]
 
 
 def is_alive(folder: Path) -> bool | None:
     """Whether the process that trains the run is alive; None if that can't be known here."""
-    found = _read(folder)
-    if found is None or not found.get("began") or found.get("system") != _system():
-        return None
-    return _start_time(found["pid"]) == found["began"]
+    found = read(folder)
+    return lives(found) if found is not None and is_of_this_system(found) else None
 
 
 def stop(folder: Path) -> None:
@@ -51,7 +56,7 @@ def stop(folder: Path) -> None:
     Raises UsageError if no living process is known to train the run.
     """
     unknown = UsageError(f"{folder}: no process of this machine is known to train it")
-    found = _read(folder)
+    found = read(folder)
     if found is None or not is_alive(folder):
         raise unknown
     try:
@@ -69,12 +74,16 @@ def stop(folder: Path) -> None:
         os.close(pidfd)
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> dict[str, Any] | None:
+    """The process that the folder names; None if the file is missing or damaged, or a copy."""
     try:
-        found = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError):
+        with contained.open_binary(folder / FILE) as file:
+            found, inode = json.loads(file.read(MOST_BYTES)), os.fstat(file.fileno()).st_ino
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("pid"), int) else None
+    if not isinstance(found, dict) or not isinstance(found.get("pid"), int):
+        return None
+    return found if found.get("inode", inode) == inode else None
 
 
 def _start_time(pid: int) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.common.values import show
+from zoo.language_model import LanguageModel
 
 MAX_DEPTH = 16  # of nests; a checkpoint of ours has less than ten
 MAX_ENTRIES = 2_000_000
@@ -65,15 +66,22 @@ def restored(own: Any, saved: object, name: str) -> Any:
 def load_weights(model: nn.Module, saved: object, name: str) -> None:
     """Load a module's state_dict. Raises ValueError, naming the entry, where the two are not alike,
     and for a NaN or infinite parameter, which no run saves."""
-    own = model.state_dict()
-    given = require_names(own, saved, name)
-    for key, value in own.items():
-        if isinstance(value, Tensor):
-            require_alike(value, given[key], f"{name}.{key}")
-    model.load_state_dict(given)
+    model.load_state_dict(require_weights(model, saved, name))
     for key, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"{name}.{key} has NaN or infinite values")
+
+
+def require_weights(model: nn.Module, saved: object, name: str) -> dict[str, Any]:
+    """`saved`, the state_dict of a module like this one. Raises ValueError."""
+    given = require_names(model.state_dict(), saved, name)
+    if isinstance(model, LanguageModel) and model.fit is not None:
+        model.resize({key: require_tensor(given[key], f"{name}.{key}") for key in given})
+    own = model.state_dict()
+    for key, value in own.items():
+        if isinstance(value, Tensor):
+            require_alike(value, given[key], f"{name}.{key}")
+    return given
 
 
 def require_names(own: dict[Any, Any], saved: object, name: str) -> dict[Any, Any]:
@@ -89,10 +97,16 @@ def require_names(own: dict[Any, Any], saved: object, name: str) -> dict[Any, An
     return saved
 
 
-def require_alike(own: Tensor, saved: object, name: str) -> Tensor:
-    """`saved`, a tensor of the shape and dtype of `own`. Raises ValueError."""
+def require_tensor(saved: object, name: str) -> Tensor:
+    """`saved`, if it is a tensor. Raises ValueError."""
     if not isinstance(saved, Tensor):
         raise ValueError(f"{name} is {show(saved)}, not a tensor")
+    return saved
+
+
+def require_alike(own: Tensor, saved: object, name: str) -> Tensor:
+    """`saved`, a tensor of the shape and dtype of `own`. Raises ValueError."""
+    saved = require_tensor(saved, name)
     if (saved.dtype, saved.shape) != (own.dtype, own.shape):
         raise ValueError(f"{name} is {_describe(saved)}; the run has {_describe(own)}")
     return saved

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
+from harness.common.files import write_atomically
+from harness.common.values import show
 from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role, read_settings
@@ -15,22 +19,53 @@ from harness.data.dataset import Dataset
 from harness.runs.checkpoint import Checkpoint
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
-from harness.runs.summary import read_summary
+from harness.runs.load import load_tokenizer
+from harness.runs.summary import Summary, read_summary
+from zoo_tokenizers import Tokenizer
 
 _ABSENT = object()
+# What a field of summary.json is called in words, where its name alone does not say.
+CHANGED = {"commit": "code", "dirty": "uncommitted changes", "name": "processor"}
+
+
+def run_to_resume(settings: Settings) -> RunFolder | None:
+    """The folder of the run to go on with; None if the run is to begin.
+
+    Raises UsageError if resume=true finds no run, and if what resume=auto finds is neither a run
+    nor what is left of one that was killed before it had a configuration.
+    """
+    if not settings.resume:
+        return None
+    if not settings.run_dir:
+        raise UsageError(
+            f"resume={show(settings.resume)} needs run_dir=…: the folder of the run to go on with"
+        )
+    folder = RunFolder(Path(settings.run_dir))
+    if settings.resume is True or folder.config.is_file():
+        return RunFolder.existing(folder.path)
+    if not folder.is_unused():
+        raise UsageError(f"{folder.path} holds other files and no run: choose another run_dir")
+    return None
 
 
 def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
-    """The settings saved in `asked.run_dir`, changed by the command line: by its overrides, or by
-    all of `asked` if one of them is a recipe. The paths of the cache and of downloads are always
-    the user's: the folder may be a stranger's.
+    """The settings of the run to go on with, changed by the command line: by its overrides, or by
+    all of `asked` if one of them is a recipe. `asked` itself if there is none to go on with. The
+    loggers and the paths of the cache and of downloads are always the user's: the folder may be a
+    stranger's.
 
     Raises UsageError naming every field that may not differ from the run's.
     """
-    if not asked.run_dir:
-        raise UsageError("resume=true needs run_dir=…: the folder of the run to go on with")
-    folder = RunFolder.existing(Path(asked.run_dir))
+    folder = run_to_resume(asked)
+    if folder is None:
+        return asked
     saved = load_settings(folder.config)
+    if left_out := sorted(saved.logger.keys() - asked.logger.keys()):
+        print(
+            f"logger {', '.join(left_out)}: not used, only the run's folder names it; to go on "
+            f"with it: logger=[{','.join(left_out)}]",
+            file=sys.stderr,
+        )
     saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
@@ -46,23 +81,27 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
             f"{folder.path} can't be resumed with other settings: {'; '.join(differing)}"
         )
     settings = read_settings(after)
-    return settings.replace(resume=True, run_dir=asked.run_dir)
+    return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
 
 
 def is_finished(folder: RunFolder, settings: Settings) -> bool:
-    """Whether the run has spent its budget, and the settings ask for no more."""
+    """Whether the run has spent its budget, lacks no part of its results, and the settings ask for
+    no more."""
     try:
         summary = read_summary(folder.path)
     except (OSError, DamageError):
         return False
-    if summary.status != "finished":
+    if summary.status != "finished" or summary.missing:
         return False
+    if summary.parameters is not None and summary.parameters.state is not None:
+        return True  # it counts: one pass, whatever the budget
     currency, total = settings.train.budget
     spent = getattr(summary.train, currency, None)
     # Early stopping ends below the budget: a larger one, or other patience, then asks for more.
     before = load_settings(folder.config).train
     same = (before.budget, before.patience) == (settings.train.budget, settings.train.patience)
-    return same or (spent is not None and spent >= total)
+    stopped_early = same and before.patience is not None
+    return stopped_early or (spent is not None and spent >= total)
 
 
 def require_same_origin(
@@ -82,6 +121,51 @@ def require_same_origin(
                 f"(SHA-256 {before} → {now})"
             )
     require_same_settings(saved.settings, settings, folder.config)
+
+
+def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer) -> str | None:
+    """Write the tokenizer again if the folder's is damaged; returns a line that says so.
+
+    tokenizer: the one of the run's checkpoint.
+    """
+    try:
+        load_tokenizer(settings, folder, tokenizer.digest)
+    except UsageError as error:
+        shutil.rmtree(folder.tokenizer, ignore_errors=True)
+        tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
+        return f"{error}; it was written again"
+    return None
+
+
+def changes_since(folder: RunFolder, now: Summary) -> str | None:
+    """A line that says why a resumed run can't equal an uninterrupted one bit for bit; None if it
+    can. now: what goes on with it."""
+    try:
+        before = read_summary(folder.path)
+    except (OSError, DamageError) as error:
+        return f"whether code, libraries and machine are those of before is not known ({error})"
+    one_process = {"processes": 1}  # where the machine names no number
+    changed = [
+        f"{what} {_short(old[name])} → {_short(new[name])}"
+        for old, new in (
+            (before.git or {}, now.git or {}),
+            (before.versions or {}, now.versions or {}),
+            (one_process | (before.machine or {}), one_process | (now.machine or {})),
+        )
+        for name in new
+        if name in old and old[name] != new[name]
+        for what in [CHANGED.get(name, name)]
+    ]
+    if not changed:
+        return None
+    return (
+        f"resumed with other {', '.join(changed)}: it need not equal an uninterrupted run bit for "
+        "bit"
+    )
+
+
+def _short(value: Any) -> str:
+    return show(value)[:40]
 
 
 def _get(node: Any, key: str) -> Any:

@@ -11,12 +11,12 @@ backslashes and then "=", is escaped by one more backslash: no text can pose as 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.common import contained
 from harness.common.errors import RunFailure
-from harness.common.files import atomic_write, read_tail
+from harness.common.files import AppendedFile, atomic_write
 
 FILE = "samples.txt"
 # Not `$` and `\s`: a line ends with a line feed and nothing else.
@@ -37,30 +37,38 @@ class Sample(NamedTuple):
 
 def append(path: Path, sample: Sample) -> None:
     """Add a block. Raises RunFailure if the file can't be written."""
+    file = AppendedFile(path)
     try:
-        with path.open("ab") as file:
-            file.write(_block(sample))
-    except OSError as error:
-        raise RunFailure(f"{path} can't be written: {error.strerror}") from error
+        file.append(_block(sample))
+    finally:
+        file.close()
 
 
-def read(path: Path, last_bytes: int = sys.maxsize) -> list[Sample]:
-    """All blocks, or those that are whole in the last bytes of the file; none if there is no file.
+def read(path: Path, last_bytes: int = contained.LIMITS[FILE]) -> list[Sample]:
+    """The blocks that are whole in the last bytes of the file; none if it can't be read.
     A heading that a kill tore is left out."""
-    text = read_tail(path, last_bytes).decode("utf-8", "surrogateescape")
+    return _parse(contained.read_tail(path, last_bytes))
+
+
+def keep_before(path: Path, step: int) -> None:
+    """Drop the blocks that a resumed run writes again. Raises RunFailure if that can't be done."""
+    try:
+        found = _parse(contained.read(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunFailure(f"{path} can't be read: {error.strerror}") from error
+    with atomic_write(path) as file:
+        file.write(b"".join(_block(sample) for sample in found if sample.step < step))
+
+
+def _parse(content: bytes) -> list[Sample]:
+    text = content.decode("utf-8", "surrogateescape")
     _, *parts = _HEADING.split(_TORN_HEADING.sub("", text))
     return [
         Sample(int(step), _ESCAPED.sub("", escaped.removesuffix(_END)))
         for step, escaped in zip(parts[::2], parts[1::2], strict=True)
     ]
-
-
-def keep_before(path: Path, step: int) -> None:
-    """Drop the blocks that a resumed run writes again."""
-    if path.exists():
-        kept = [_block(sample) for sample in read(path) if sample.step < step]
-        with atomic_write(path) as file:
-            file.write(b"".join(kept))
 
 
 def _block(sample: Sample) -> bytes:

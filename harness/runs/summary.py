@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from harness.common.files import atomic_write
+from harness.common import contained
+from harness.common.files import write_atomically
 from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
 DEFINITION = 1  # version of what a score is; increase it when equal weights would get another one
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -75,11 +79,21 @@ class Best(Record):
 
 
 class ParameterCount(Record):
-    """Shared parameters are counted once."""
+    """Shared parameters are counted once. state: how many numbers a model keeps that counts the
+    train split in one pass, in place of taking steps; None for all others."""
 
     total: Number | None = None
     trainable: Number | None = None
     embedding: Number | None = None
+    state: Number | None = None
+
+
+class Compressed(Record):
+    """The test text by a compressor that knows the train text. window: how far back it looks, in
+    bytes."""
+
+    bits_per_byte: Number
+    window: Number
 
 
 class CorpusIdentity(Record):
@@ -104,10 +118,12 @@ class LostText(Record):
 
 
 class Summary(Record):
-    """Fields that were not set are not written. leaks: the tokenizer may have been learnt from the
+    """Fields that were not set are not written. missing: parts of the results that a finished or
+    failed run lacks, each with the reason. leaks: the tokenizer may have been learnt from the
     validation or test text. causal: no score depends on later tokens, as far as the certificate
     says; None before there is one. certificate: its outcome in words. definition: of the test
-    score; None in the first runs, whose definition is 1."""
+    score; None in the first runs, whose definition is 1. compressors: of the text, in the run of a
+    model that counts."""
 
     status: Status
     data: str | None = None
@@ -129,26 +145,37 @@ class Summary(Record):
     val: Scored | None = None
     test: Scored | None = None
     best: Best | None = None
+    compressors: dict[str, Compressed] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None
     skipped_steps: Number | None = None
     loss_spikes: Number | None = None
     error: str | None = None
+    missing: dict[str, str] | None = None
 
     def plain(self) -> dict[str, Any]:
         """The fields that were set, as plain values."""
         return self.model_dump(exclude_unset=True)
 
     def write(self, folder: Path) -> None:
-        """Raises RunFailure if it can't be written."""
-        with atomic_write(folder / FILE) as file:
-            file.write((strict_json(self.plain(), indent=2) + "\n").encode())
+        """Raises RunFailure if it can't be written.
+
+        While the run is under way it keeps some room on the disk, so that how it ended can be
+        written on one that is full by then.
+        """
+        reserve = folder / RESERVE
+        if self.status != "running":
+            with suppress(OSError):
+                reserve.unlink(missing_ok=True)
+        elif not reserve.exists():
+            write_atomically(reserve, os.urandom(RESERVED))  # which no file system compresses
+        write_atomically(folder / FILE, f"{strict_json(self.plain(), indent=2)}\n".encode())
 
 
 def read_summary(folder: Path) -> Summary:
     """Raises DamageError for what no run writes, and OSError if there is no file."""
-    plain = parse_json((folder / FILE).read_text(encoding="utf-8", errors="replace"), FILE)
+    plain = parse_json(contained.read_text(folder / FILE), FILE)
     if plain.get("status") not in STATUSES:
         raise DamageError(f"{FILE} has no known status ({plain.get('status')!r:.40})")
     try:

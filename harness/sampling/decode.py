@@ -6,13 +6,14 @@ B batch (samples or beams), T time, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from harness.common.errors import RunFailure
 from harness.common.text import printable
 from harness.compute.device import Compute
 from harness.compute.modes import eval_mode
@@ -141,20 +142,31 @@ def generate(
 
 
 def sample_text(
-    model: LanguageModel, dataset: Dataset, settings: Settings, compute: Compute
+    model: LanguageModel,
+    dataset: Dataset,
+    settings: Settings,
+    compute: Compute,
+    check: Callable[[], None] = lambda: None,
 ) -> str:
-    """`eval.sample_tokens` tokens after the prompt, or after train's first token without one."""
+    """`eval.sample_tokens` tokens after the prompt, or after train's first token without one.
+
+    check: called before each token; may raise to stop.
+    """
     ids = dataset.tokenizer.encode(settings.eval.prompt or "")
     if not len(ids):  # no prompt, or a lossy tokenizer encodes it as nothing
         ids = dataset.train.ids[:1]
     prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
     tokens = settings.eval.sample_tokens
-    ids_BT = generate(model, prompt_BT, tokens, SamplingParams(), settings.seed)
-    return printable(dataset.tokenizer.decode(ids_BT[0].tolist()))
+    text = prompt_BT[0].tolist()
+    for next_B1 in stream(model, prompt_BT, tokens, SamplingParams(), settings.seed):
+        check()
+        text.append(next_B1.item())
+    return printable(dataset.tokenizer.decode(text))
 
 
 class Window:
-    """A model, its cache, and the next token's logits, `logits_BV`."""
+    """A model, its cache, and the next token's logits, `logits_BV`. Raises RunFailure if they are
+    NaN or infinite."""
 
     def __init__(self, model: LanguageModel, ids_BT: Tensor) -> None:
         self._model = model
@@ -166,7 +178,7 @@ class Window:
         if block_size is not None and self._cache.pos >= block_size:
             self._cache, self.logits_BV = self._begin(ids_BT, max(1, block_size // 2))
         else:
-            self.logits_BV = self._model(ids_BT[:, -1:], self._cache)[:, -1]
+            self.logits_BV = _finite(self._model(ids_BT[:, -1:], self._cache)[:, -1])
 
     def select(self, rows_B: list[int]) -> None:
         """Keep these rows of the batch."""
@@ -176,4 +188,11 @@ class Window:
         """A new cache filled with the last ids, and the logits after them."""
         ids_BT = ids_BT if last is None else ids_BT[:, -last:]
         cache = self._model.init_cache(len(ids_BT))
-        return cache, self._model(ids_BT, cache)[:, -1]
+        return cache, _finite(self._model(ids_BT, cache)[:, -1])
+
+
+def _finite(logits_BV: Tensor) -> Tensor:
+    """The logits. Raises RunFailure if no next token can be drawn from them."""
+    if not logits_BV.amax(-1).isfinite().all():  # -inf, for an id that can't occur, is in order
+        raise RunFailure("the model's logits are NaN or infinite: no text can be sampled")
+    return logits_BV

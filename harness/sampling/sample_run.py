@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
+from harness.common.text import visible
 from harness.runs.load import Run, load_run
 from harness.sampling.beams import beam_search
 from harness.sampling.decode import SamplingParams, stream
@@ -41,7 +42,7 @@ def sample_run(arguments: argparse.Namespace) -> int:
         texts = _beam_search(run, prompt, allowed_V, arguments)
     else:
         texts = _draw(run, prompt, allowed_V, arguments, params)
-    print(SEPARATOR.join(texts))
+    print(_shown(SEPARATOR.join(texts)))
     return 0
 
 
@@ -56,18 +57,23 @@ def _draw(
     is_single = arguments.num_samples == 1
     rows = [Transcript(run.tokenizer, prompt, arguments.stop) for _ in range(arguments.num_samples)]
     if is_single:
-        print(rows[0].text, end="", flush=True)
+        print(_shown(rows[0].text), end="", flush=True)
     prompt_BT = torch.tensor([prompt] * len(rows), device=run.compute.device)
     seed = arguments.seed or 0
     for next_B1 in stream(run.model, prompt_BT, arguments.tokens, params, seed, allowed_V):
         for row, (id_,) in zip(rows, next_B1.tolist(), strict=True):
             new = "" if row.ended else row.add([id_])
             if is_single:
-                print(new, end="", flush=True)
+                print(_shown(new), end="", flush=True)
         if all(row.ended for row in rows):
             break
     rests = ["" if row.ended else row.flush() for row in rows]
     return rests if is_single else [row.text for row in rows]
+
+
+def _shown(text: str) -> str:
+    """The text as it is for a file or a pipe; without control characters for a terminal."""
+    return visible(text) if sys.stdout.isatty() else text
 
 
 def _beam_search(

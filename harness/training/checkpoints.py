@@ -11,7 +11,7 @@ from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.restore import load_weights
 from harness.training.context import RunContext
-from harness.training.guards import require_finite_weights
+from harness.training.counting import Counter
 from harness.training.progress import Progress
 from harness.training.trainer import Trainer
 
@@ -19,8 +19,8 @@ from harness.training.trainer import Trainer
 class Checkpoints:
     """The newest and the best checkpoints of a training, written by rank 0."""
 
-    def __init__(self, context: RunContext, trainer: Trainer) -> None:
-        self._folder, self._trainer = context.folder.checkpoints, trainer
+    def __init__(self, context: RunContext, trainer: Trainer | Counter) -> None:
+        self._folder, self._trainer = context.folder, trainer
         self._write = context.processes.is_main
         self._origin: dict[str, Any] = {
             "tokenizer": context.dataset.tokenizer.digest,
@@ -34,21 +34,22 @@ class Checkpoints:
         are run again. Raises RunFailure if it does not fit."""
         progress = Progress()
         if saved is not None:
-            with checkpoint.restoring(self._folder):
+            with checkpoint.restoring(self._folder.checkpoints):
                 self._trainer.load_state_dict(vars(saved))
                 progress = checkpoint.from_checkpoint(Progress, saved.progress)
                 if progress.step != saved.step:
                     raise ValueError(f"progress.step is {progress.step}, not {saved.step}")
             self._saved_step = progress.step
-        checkpoint.keep_only(self._folder, BestCheckpoint, progress.saved_best)
+        checkpoint.keep_only(self._folder.checkpoints, BestCheckpoint, progress.saved_best)
         return progress
 
     def save(self, progress: Progress) -> None:
         """Save all that it takes to resume. Raises NonFiniteError and saves nothing if a weight is
-        NaN or infinite."""
+        NaN or infinite, and FolderLost."""
         if self._saved_step == progress.step or not self._write:
             return
-        require_finite_weights(self._trainer.model, progress.step)
+        self._folder.require_own()
+        self._trainer.require_finite_weights(progress.step)
         if progress.best is not None:
             progress.saved_best = [*progress.saved_best[-1:], progress.best["step"]]
         state = StepCheckpoint(
@@ -57,23 +58,24 @@ class Checkpoints:
             **self._trainer.state_dict(),
             **self._origin,
         )
-        checkpoint.save(self._folder, state, keep=[self._saved_step])
-        checkpoint.keep_only(self._folder, BestCheckpoint, progress.saved_best)
+        checkpoint.save(self._folder.checkpoints, state, keep=[self._saved_step])
+        checkpoint.keep_only(self._folder.checkpoints, BestCheckpoint, progress.saved_best)
         self._saved_step = progress.step
 
     def save_best(self, progress: Progress) -> None:
-        """Save the evaluated weights alone."""
+        """Save the evaluated weights alone. Raises FolderLost."""
         if self._write:
+            self._folder.require_own()
             weights = self._trainer.evaluated.state_dict()
             state = BestCheckpoint(step=progress.step, model=weights, **self._origin)
-            checkpoint.save(self._folder, state, keep=progress.saved_best)
+            checkpoint.save(self._folder.checkpoints, state, keep=progress.saved_best)
 
     def load_best(self, progress: Progress) -> None:
         """Load the best weights into the evaluated model. Raises RunFailure if they are gone."""
         if progress.best is None:
             return
-        best = checkpoint.load(self._folder, BestCheckpoint)
+        best = checkpoint.load(self._folder.checkpoints, BestCheckpoint)
         if best is None or best.step != progress.best["step"]:
             raise RunFailure(f"the best checkpoint, of step {progress.best['step']}, is gone")
-        with checkpoint.restoring(self._folder):
+        with checkpoint.restoring(self._folder.checkpoints):
             load_weights(self._trainer.evaluated, best.model, "model")

@@ -6,11 +6,13 @@ import torch
 
 from harness.common.errors import UsageError
 from harness.compute.costs import NoInitialization, step_flops
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
 from harness.evaluation.score import resolve_stride
 from harness.loggers.build import build_logger
+from harness.training.counting import require_countable
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.training.max_norm import max_norm_weights
 from harness.training.optim import check_arguments, check_optimizer
@@ -40,6 +42,9 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
+    if model.fit is not None:
+        require_countable(settings, processes)
+        return
     if settings.train.budget[0] == "flops" and not step_flops(lambda: model, 1):
         raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
     if settings.train.patience is not None and not settings.data["split"][1]:
@@ -57,12 +62,8 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
 
 def _initialized_meta_model(settings: Settings) -> LanguageModel:
     try:
+        model = meta_model(settings)
         with torch.device("meta"), NoInitialization():
-            model = settings.build("model", LanguageModel, vocab_size=256)
             return model.initialize(settings.init, settings.zero_residual)
-    except RuntimeError as error:
-        if "overflow" not in str(error):
-            raise
-        raise UsageError(f"model: too large for any memory ({error})") from error
     except ValueError as error:
         raise UsageError(str(error)) from error

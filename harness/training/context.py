@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor
@@ -29,7 +30,8 @@ def ignore(*arguments: Any) -> None:
 @dataclass(frozen=True)
 class RunContext:
     """summary: filled in as the training goes. report: called with each line for the log; on_row:
-    with each row. processes: those that train this model together."""
+    with each row. processes: those that train this model together. clock: seconds; two readings
+    tell what a step took."""
 
     settings: Settings
     dataset: Dataset
@@ -39,6 +41,7 @@ class RunContext:
     loggers: Sequence[Logger] = ()
     interrupt: Interrupt = field(default_factory=Interrupt)
     processes: ProcessGroup = SINGLE_PROCESS
+    clock: Callable[[], float] = perf_counter
     report: Callable[[str], None] = ignore
     on_row: Callable[[Row], None] = ignore
     on_batch: OnBatch = ignore

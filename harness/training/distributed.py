@@ -8,24 +8,28 @@ equals that of one process, up to rounding. Rank 0 writes the run's folder.
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
 from harness.common.errors import RunFailure, UsageError
-from harness.common.interrupt import Interrupt
+from harness.common.interrupt import Interrupt, exit_code
 from harness.config.settings import Settings
+from harness.training import launcher
+from harness.training.parent import leave_with_parent
 
 T = TypeVar("T")
 # For a process that hangs. One that dies closes its connection, which is noticed at once.
 TIMEOUT = timedelta(minutes=10)
+LOOK, GRACE = 1.0, 5.0  # seconds: between looks at signals; from a signal on, for the others
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,15 @@ class ProcessGroup:
 
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0
+    address: tuple[str, int] = ("", 0)
+    _abandoned: list[distributed.Work] = field(default_factory=list, compare=False)
 
     @classmethod
     def from_environment(cls) -> ProcessGroup:
-        """As torch's launcher set it; one process without a launcher."""
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        """As torch's launcher set it; one process without a launcher. Raises UsageError if the
+        launcher's variables contradict each other."""
+        return cls(**launcher.read_environment(os.environ))
 
     @property
     def is_main(self) -> bool:
@@ -53,18 +61,33 @@ class ProcessGroup:
             )
 
     @contextmanager
-    def connect(self, device: torch.device) -> Iterator[str | None]:
+    def connect(
+        self, device: torch.device, identity: Callable[[], dict[str, Any]]
+    ) -> Iterator[str | None]:
         """Inside, the processes can communicate. Yields a temporary run folder for all ranks but 0,
-        which get None. Raises RunFailure if they can't connect."""
+        which get None.
+
+        identity: of this process, where there are others (`launcher.identity`). Raises UsageError
+        if they differ, RunFailure if they can't connect.
+        """
         if self.world_size == 1:
             yield None
             return
+        leave_with_parent()
         backend = "gloo"
         if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+            if self.local_rank >= torch.cuda.device_count():
+                raise UsageError(
+                    f"LOCAL_RANK={self.local_rank}: this machine has only "
+                    f"{torch.cuda.device_count()} GPUs"
+                )
+            torch.cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
+        store = launcher.meet(self.rank, self.world_size, self.address, identity())
         try:
-            distributed.init_process_group(backend, timeout=TIMEOUT)
+            distributed.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.world_size, timeout=TIMEOUT
+            )
         except (RuntimeError, ValueError) as error:
             raise RunFailure(
                 f"the {self.world_size} processes can't reach each other: {error}"
@@ -73,7 +96,8 @@ class ProcessGroup:
             with tempfile.TemporaryDirectory() as folder:
                 yield None if self.is_main else f"{folder}/run"
         finally:
-            distributed.destroy_process_group()
+            if not self._abandoned:  # else it would wait for the others
+                distributed.destroy_process_group()
 
     def shard(self, micro_batches: Sequence[T]) -> Sequence[T]:
         """This process's share of the micro-batches."""
@@ -89,25 +113,62 @@ class ProcessGroup:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def synchronize(self, interrupt: Interrupt, seconds: float) -> float:
-        """Agree on whether to stop and on the time: a signal to one process stops all at the same
-        step. Returns the largest of their `seconds`."""
+    def agree(self, interrupt: Interrupt) -> int | None:
+        """The signal that counts: one that any process received stops all at the same place. Where
+        the others don't come, this process's own signal counts after a few seconds."""
+        if self.world_size == 1:
+            return interrupt.received
+        largest = torch.tensor([interrupt.received or 0])
+        work = _exchange(largest, distributed.ReduceOp.MAX)
+        told = 0
+        while not _is_done(work, LOOK):
+            told += interrupt.received is not None
+            if told * LOOK >= GRACE:
+                self._abandoned.append(work)
+                # Else the end of the process would wait for the others.
+                atexit.register(os._exit, exit_code(interrupt.received or 0))
+                return interrupt.received
+        return int(largest[0]) or None
+
+    def smallest(self, seconds: float) -> float:
+        """The least that a step took in any process: the others waited, for rank 0 to save or for
+        one that was stopped."""
         if self.world_size == 1:
             return seconds
-        largest = torch.tensor([interrupt.received or 0, seconds], dtype=torch.float64)
-        _all_reduce(largest, distributed.ReduceOp.MAX)
-        interrupt.agreed = int(largest[0]) or None
-        return float(largest[1])
+        least = torch.tensor([seconds], dtype=torch.float64)
+        _all_reduce(least, distributed.ReduceOp.MIN)
+        return float(least[0])
 
 
 def _all_reduce(tensor: torch.Tensor, operation: object) -> None:
     try:
         distributed.all_reduce(tensor, operation)
     except RuntimeError as error:
-        raise RunFailure(
-            "another process of this training is gone; go on from the last checkpoint by "
-            f"resume=true ({str(error).splitlines()[0]})"
-        ) from error
+        raise _gone(error) from error
+
+
+def _exchange(tensor: torch.Tensor, operation: object) -> distributed.Work:
+    try:
+        return distributed.all_reduce(tensor, operation, async_op=True)
+    except RuntimeError as error:
+        raise _gone(error) from error
+
+
+def _is_done(work: distributed.Work, seconds: float) -> bool:
+    """Whether an exchange is done within so many seconds. Signals are looked at after them."""
+    try:
+        return bool(work.wait(timedelta(seconds=seconds)))
+    except RuntimeError as error:
+        if work.is_completed():
+            raise _gone(error) from error
+        return False
+
+
+def _gone(error: Exception) -> RunFailure:
+    return RunFailure(
+        "another process of this training is gone; go on from the last checkpoint by "
+        f"resume=true ({str(error).splitlines()[0]})"
+    )
 
 
 SINGLE_PROCESS = ProcessGroup()

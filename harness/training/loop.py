@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from time import perf_counter
 
 from torch import Tensor
 
 from harness.common.interrupt import Stopped
+from harness.compute.meta import meta_model
 from harness.data.batches import draw_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
+from harness.evaluation.compressors import compress_test
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.referee.certify import after_training
 from harness.runs import samples
+from harness.runs.blocks import FILE as BLOCKS_FILE
+from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
 from harness.runs.summary import Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
+from harness.training.counting import Counter
+from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
@@ -37,7 +44,7 @@ from zoo.language_model import LanguageModel
 def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     """Train until the budget is spent, then score the test split. saved: the checkpoint to resume.
 
-    Raises Stopped after a signal, its work saved, and NonFiniteError.
+    Raises Stopped after a signal and FolderLost, its work saved, and NonFiniteError.
     """
     settings, dataset, report = context.settings, context.dataset, context.report
     compute, interrupt, processes = context.compute, context.interrupt, context.processes
@@ -45,7 +52,13 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     currency, total = plan.budget
     rows = plan.batch_size * plan.accumulate
     schedule = settings.build("schedule", Schedule, total=total)
-    trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
+    trainer: Trainer | Counter
+    if meta_model(settings).fit is not None:  # one pass over train in place of steps
+        trainer = Counter(settings, tokenizer.vocab_size, compute)
+        currency, total = "steps", 1
+        report("the model counts: one pass over train, whatever the budget, batches and rates")
+    else:
+        trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
     if line := unmarked_line(trainer.model):
@@ -56,17 +69,22 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         report(f"going on from step {progress.step}")
     samples.keep_before(context.folder.samples, progress.step)
     recorder = Recorder(context, trainer.model, progress)
+    if saved is not None:
+        recorder.write_summary(recorder.start_row())  # what was reached, until the next evaluation
 
+    between_steps = True
     try:
         while True:
-            progress.seconds = processes.synchronize(interrupt, progress.seconds)
             interrupt.check()
+            progress.seconds = processes.smallest(progress.seconds)
             step, row = progress.step, recorder.start_row()
             spent = row["step" if currency == "steps" else currency]
             finished = spent >= total
             evaluating = step % settings.eval.every == 0 or finished
-            if evaluating and plan.batch_norm == "precise":  # before saving what will be scored
-                batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+            if evaluating:
+                trainer.require_finite_weights(step)
+                if plan.batch_norm == "precise":  # before saving what will be scored
+                    batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
             if step and step % settings.checkpoint.every == 0:
                 checkpoints.save(progress)
             if evaluating:
@@ -81,44 +99,69 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         report("train.patience: no better score for too long, the training ends")
                 for line in (evaluation_line(row, spent / total), *observer.new_findings()):
                     report(line)
-                if settings.eval.sample_tokens:
-                    text = sample_text(evaluated, dataset, settings, compute)
-                    samples.append(context.folder.samples, Sample(step, text))
-                recorder.update_summary(row)
-                context.summary.write(context.folder.path)
+                recorder.write_summary(row)
             if finished:
                 checkpoints.save(progress)
                 recorder.log(row)
+            if evaluating and settings.eval.sample_tokens:
+                with part_of_results(context.summary, f"sample of step {step}"):
+                    text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
+                    recorder.add_sample(Sample(step, text))
+            if finished:
                 break
 
-            started = perf_counter()
-            if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
-                if not progress.frozen:
-                    trainer.recompute_batch_norm(_extra_inputs(context))
-                    progress.frozen = True
-                batch_norm.freeze(trainer.model)
-            batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
-            context.on_batch(step, batch)
-            targets = trainer.step(batch, schedule(spent), row, observer.update)
-            if step == 0:
-                report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
+            started = context.clock()
+            between_steps = False
+            if isinstance(trainer, Counter):
+                targets = trainer.fit(dataset.train.ids)
+            else:
+                if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                    if not progress.frozen:
+                        trainer.recompute_batch_norm(_extra_inputs(context))
+                        progress.frozen = True
+                    batch_norm.freeze(trainer.model)
+                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                context.on_batch(step, batch)
+                targets = trainer.step(batch, schedule(spent), row, observer.update)
+                if step == 0:
+                    report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, tokenizer.token_bytes)
+            between_steps = True
             recorder.log(row)
-            progress.seconds += perf_counter() - started
+            progress.seconds += context.clock() - started
     except Stopped:
+        context.folder.follow()
         checkpoints.save(progress)
+        raise
+    except Exception:
+        # Whatever failed, what was trained is kept, wherever its folder was moved to.
+        if between_steps and context.folder.follow():
+            with suppress(Exception):
+                checkpoints.save(progress)
         raise
     finally:
         recorder.finish(trainer.guard)
 
-    if dataset.test is not None and processes.is_main:
+    interrupt.decide_alone()
+    if dataset.test is None or not processes.is_main:
+        return
+    if dataset.val is not None and progress.best is None:
+        why = "no validation score was finite, so no weights were chosen to score it with"
+        record_missing(context.summary, "test", why)
+        return
+    with part_of_results(context.summary, "test", needed=True):
         checkpoints.load_best(progress)
         started = perf_counter()
         test = _score(context, evaluated, dataset.test)
         context.summary.test = Scored.of(test.summary())
+    context.folder.require_own()
+    with part_of_results(context.summary, BLOCKS_FILE):
         write_test_blocks(context.folder.path, dataset, test)
-        evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
-        seconds = (perf_counter() - started) * evaluations
+        if isinstance(trainer, Counter):  # it is the floor, and so are they
+            context.summary.compressors = compress_test(dataset)
+    evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
+    seconds = (perf_counter() - started) * evaluations
+    with part_of_results(context.summary, CERTIFICATE_FILE):
         certificate = after_training(
             settings, dataset, compute, context.folder, evaluated, test, seconds
         )
@@ -141,5 +184,6 @@ def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
+        context.interrupt.check()
         inputs_BT, _ = draw_batch(ids, seed, step, plan.batch_size * plan.accumulate, plan.seq_len)
         yield inputs_BT.to(context.compute.device)

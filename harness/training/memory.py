@@ -8,8 +8,8 @@ import torch
 from harness.common.errors import UsageError
 from harness.compute.costs import parameters
 from harness.compute.memory import total_memory
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
-from harness.training.meta import meta_model
 from harness.training.optim import state_size
 
 

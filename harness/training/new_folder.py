@@ -14,12 +14,15 @@ from harness.config.settings import Settings
 from harness.runs.folder import RunFolder
 
 
-def require_free(path: Path) -> None:
-    """Raises UsageError if the folder exists or can't be made."""
+def require_free(settings: Settings) -> None:
+    """Raises UsageError if run_dir exists, but for resume=auto, and if it can't be made."""
+    path = Path(settings.run_dir or "")
     try:
-        if path.exists():
+        if path.exists() and not settings.resume:
             raise RunFolder(path).already_exists()
-        base = next(parent for parent in path.absolute().parents if parent.exists())
+        base = next(
+            parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists()
+        )
     except OSError as error:
         raise UsageError(f"run_dir={show(path)}: {error.strerror}") from error
     if not (base.is_dir() and os.access(base, os.W_OK)):
@@ -27,10 +30,12 @@ def require_free(path: Path) -> None:
 
 
 def create_run_folder(settings: Settings) -> RunFolder:
-    """run_dir, or else the first free name of this second."""
+    """run_dir, or else the first free name of this second. What is there for resume=auto has no
+    configuration yet."""
     if settings.run_dir:
         folder = RunFolder(Path(settings.run_dir))
-        folder.create(settings.dump())
+        if not (settings.resume and folder.path.exists()):
+            folder.create(settings.dump())
         return folder
     now, names = datetime.now(), settings.names
     day = Path("runs") / f"{now:%Y-%m-%d}"

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import RunFailure, UsageError, is_out_of_memory
+from harness.common.interrupt import Stopped
 from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.runs.folder import RunFolder, git, versions
-from harness.runs.summary import CorpusIdentity, LostText, Status, Summary
+from harness.runs.lock import FolderLost
+from harness.runs.summary import CorpusIdentity, LostText, Summary
+from harness.training.distributed import ProcessGroup
+from harness.training.guards import NonFiniteError
 
 LOG = logging.getLogger("harness")
 SET_LATER = (
@@ -19,9 +25,11 @@ SET_LATER = (
 )
 
 
-def first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Summary:
+def first_summary(
+    settings: Settings, dataset: Dataset, compute: Compute, processes: ProcessGroup
+) -> Summary:
     """All that is known before the first step."""
-    tokenizer = dataset.tokenizer
+    tokenizer, count = dataset.tokenizer, processes.world_size
     return Summary(
         status="running",
         **settings.names.model_dump(),
@@ -32,27 +40,57 @@ def first_summary(settings: Settings, dataset: Dataset, compute: Compute) -> Sum
         leaks=tokenizer.leaks,
         vocab_size=tokenizer.vocab_size,
         **dict.fromkeys(SET_LATER),
-        machine=compute.describe(),
+        machine=compute.describe() | ({"processes": count} if count > 1 else {}),
         versions=versions(),
         git=git(),
     )
 
 
-def record_failure(summary: Summary, status: Status, error: Exception) -> int:
-    """Put the error into the summary and the log, a bug with its traceback; returns the exit
-    code."""
-    is_bug = not isinstance(error, (RunFailure, UsageError))
-    summary.status = status
-    summary.error = f"{type(error).__name__}: {error}" if is_bug else str(error)
-    LOG.error(f"error: {summary.error}", exc_info=error if is_bug else None)
-    return 1
+def record_failure(summary: Summary, error: Exception) -> None:
+    """Put the status and the error into the summary."""
+    summary.status = "non_finite" if isinstance(error, NonFiniteError) else "failed"
+    summary.error = _one_line(error)
+
+
+def log_failure(error: Exception) -> None:
+    """A bug with its traceback."""
+    LOG.error(f"error: {_one_line(error)}", exc_info=error if _is_bug(error) else None)
+
+
+def record_missing(summary: Summary, part: str, why: str) -> None:
+    """Name a part of the results that the run will lack, in the summary and the log."""
+    summary.missing = {**(summary.missing or {}), part: why}
+    LOG.warning(f"missing: {part} ({why})")
+
+
+@contextmanager
+def part_of_results(summary: Summary, part: str, *, needed: bool = False) -> Iterator[None]:
+    """A stage whose failure costs nothing but this part of the results: it is recorded as missing.
+    needed: the run fails, too. A signal, and the loss of the folder, are passed on."""
+    try:
+        yield
+    except (Stopped, FolderLost):
+        raise
+    except Exception as error:
+        record_missing(summary, part, _one_line(error))
+        if needed:
+            raise
+        if _is_bug(error):
+            LOG.debug("where it failed:", exc_info=error)
+
+
+def _is_bug(error: Exception) -> bool:
+    return not isinstance(error, (RunFailure, UsageError))
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if _is_bug(error) else str(error)
 
 
 def explain_out_of_memory(error: Exception, settings: Settings) -> Exception:
     """A RunFailure that says what to lower, if memory ran out; else the error itself."""
     text = str(error) or type(error).__name__
-    known = ("out of memory", "can't allocate memory")
-    if not isinstance(error, MemoryError) and not any(words in text.lower() for words in known):
+    if not is_out_of_memory(error):
         return error
     return RunFailure(
         f"out of memory ({text.splitlines()[0]}); lower train.batch_size="

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks
-        something."""
+        something. A NaN or infinite one, of a checkpoint of an earlier version, is none."""
         for name in ("step", "tokens", "bytes", "seconds"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
@@ -41,6 +42,8 @@ class Progress:
             for name, hint in hints.items():
                 if name not in self.best or not fits(self.best[name], hint):
                     raise ValueError(f"progress.best.{name} is missing or of the wrong type")
+            if not math.isfinite(self.best["nats"]):
+                self.best = None
 
     def count_step(self, targets: NDArray[np.integer], token_bytes: NDArray[np.integer]) -> None:
         """One more step. targets: the ids that had a loss. token_bytes: (V,)."""
@@ -49,8 +52,10 @@ class Progress:
         self.bytes += int(token_bytes[targets].sum())
 
     def update_best(self, score: Score) -> bool:
-        """Whether the score of this step is the best so far."""
-        is_best = self.best is None or score.nats < self.best["nats"]
+        """Whether the score of this step is the best so far. NaN and infinity never are."""
+        is_best = math.isfinite(score.nats) and (
+            self.best is None or score.nats < self.best["nats"]
+        )
         if is_best:
             self.best = {"step": self.step, "nats": score.nats, **score.summary()}
         return is_best
@@ -58,6 +63,7 @@ class Progress:
     def out_of_patience(self, settings: Settings) -> bool:
         """Whether train.patience evaluations in a row brought no better score."""
         patience = settings.train.patience
-        if patience is None or self.best is None:
+        if patience is None:
             return False
-        return bool(self.step - self.best["step"] >= patience * settings.eval.every)
+        best = 0 if self.best is None else self.best["step"]
+        return bool(self.step - best >= patience * settings.eval.every)

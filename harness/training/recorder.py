@@ -7,6 +7,8 @@ import math
 from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops
 from harness.compute.memory import PeakMemory
+from harness.runs import samples
+from harness.runs.samples import Sample
 from harness.runs.summary import Best, ParameterCount, Scored, TrainCost
 from harness.training.context import RunContext
 from harness.training.guards import Guard
@@ -19,7 +21,7 @@ class Recorder:
 
     def __init__(self, context: RunContext, model: LanguageModel, progress: Progress) -> None:
         settings, plan = context.settings, context.settings.train
-        self._context, self._progress = context, progress
+        self._context, self._model, self._progress = context, model, progress
         self._summary = summary = context.summary
         rows = plan.batch_size * plan.accumulate
         self._flops_per_step = rows * step_flops(
@@ -47,11 +49,26 @@ class Recorder:
         }
 
     def log(self, row: Row) -> None:
-        for logger in self._context.loggers:
-            logger.log(row)
+        """Raises FolderLost."""
+        try:
+            for logger in self._context.loggers:
+                logger.log(row)
+        finally:  # that the folder was moved says more than that its file is gone
+            self._context.folder.require_own()
         self._context.on_row(row)
 
-    def update_summary(self, row: Row) -> None:
+    def add_sample(self, sample: Sample) -> None:
+        """Raises FolderLost."""
+        self._context.folder.require_own()
+        samples.append(self._context.folder.samples, sample)
+
+    def write_summary(self, row: Row) -> None:
+        """Raises FolderLost."""
+        self._update_summary(row)
+        self._context.folder.require_own()
+        self._summary.write(self._context.folder.path)
+
+    def _update_summary(self, row: Row) -> None:
         """Record what the training took so far, and its best score."""
         self._summary.train = TrainCost(
             steps=row["step"],
@@ -65,7 +82,9 @@ class Recorder:
 
     def finish(self, guard: Guard) -> None:
         """Record the totals, however the training ended."""
-        self.update_summary(self.start_row())
+        self._update_summary(self.start_row())
+        if self._model.fit is not None and self._summary.parameters is not None:
+            self._summary.parameters.state = sum(b.numel() for b in self._model.buffers())
         self._summary.skipped_steps = guard.skipped
         self._summary.loss_spikes = guard.spikes
 

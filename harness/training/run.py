@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import nullcontext
-from pathlib import Path
+from functools import partial
 
-from harness.common.errors import UsageError
-from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped
+from harness.common.clock import Clock
+from harness.common.errors import RunFailure, UsageError
+from harness.common.files import write_atomically
+from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
@@ -18,20 +19,27 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
-from harness.runs import checkpoint, process
+from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.folder import RunFolder
-from harness.runs.resume import is_finished, require_same_origin
+from harness.runs.resume import (
+    changes_since,
+    is_finished,
+    repair_tokenizer,
+    require_same_origin,
+    run_to_resume,
+)
+from harness.training import launcher
 from harness.training.checks import check_settings
 from harness.training.context import OnBatch, RunContext, ignore
 from harness.training.distributed import ProcessGroup
-from harness.training.guards import NonFiniteError
 from harness.training.loop import train
 from harness.training.memory import require_memory
 from harness.training.new_folder import create_run_folder, require_free
 from harness.training.outcome import (
     explain_out_of_memory,
     first_summary,
+    log_failure,
     record_failure,
     result_line,
 )
@@ -50,48 +58,52 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     require_trusted(settings)
     processes = ProcessGroup.from_environment()
     processes.check(settings)
-    if settings.resume:
-        existing = RunFolder.existing(Path(settings.run_dir or ""))
-        if is_finished(existing, settings):
-            print(f"{existing.path} is finished already: nothing to do", file=sys.stderr)
-            return 0
-    elif settings.run_dir and processes.is_main:
-        require_free(Path(settings.run_dir))
+    existing = run_to_resume(settings)
+    if existing is not None and is_finished(existing, settings):
+        print(f"{existing.path} is finished already: nothing to do", file=sys.stderr)
+        return 0
+    if existing is None and settings.run_dir and processes.is_main:
+        require_free(settings)
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, processes)
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, of_stranger=existing is not None)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # takes a second: errors in the settings were reported before it
-    with processes.connect(compute.device) as temporary:
+    own = partial(launcher.identity, settings, dataset)
+    with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
         require_honest(settings, dataset, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
             settings = settings.replace(run_dir=temporary, logger=local)
-        resumes_here = settings.resume and temporary is None
-        folder = existing if resumes_here else create_run_folder(settings)
+        folder = existing if temporary is None else None
+        folder = folder or create_run_folder(settings)
         with folder.lock():
-            saved = None
-            if settings.resume:
-                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
-                require_same_origin(saved, dataset, settings, folder)
+            if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
-            if saved is None:
-                dataset.tokenizer.save(folder.tokenizer)
-                folder.write_counts(dataset.counts())
+            saved = None
+            if existing is not None:
+                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
+                require_same_origin(saved, dataset, settings, existing)
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
 
 
-def load_dataset(settings: Settings) -> Dataset:
-    """The encoded corpus. Raises UsageError if it can't be read or is too short to train on."""
+def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
+    """The encoded corpus. of_stranger: the configuration is that of a folder.
+
+    Raises UsageError if it can't be read or is too short to train on.
+    """
     corpus = settings.build("data", Corpus)
     tokenizer = settings.build("tokenizer", Tokenizer)
-    dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
+    assets = Assets.of(settings.assets, settings.cache)
+    if of_stranger:
+        assets = assets.of_stranger(settings.trust)
+    dataset = prepare(corpus, tokenizer, assets)
     require_length(dataset, settings.train.seq_len)
     try:
         tokenizer.encode(settings.eval.prompt or "")
@@ -110,29 +122,31 @@ def _train(
     on_batch: OnBatch,
 ) -> int:
     """The loop; the summary is written however it ends. Returns the exit code."""
-    summary = first_summary(settings, dataset, compute)
-    interrupt = Interrupt(distributed=processes.world_size > 1)
+    summary = first_summary(settings, dataset, compute, processes)
+    interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
+    code, failure = 1, None
     with (
         folder.logging(quiet=not processes.is_main),
         interrupt.handling_signals(),
-        process.process_file(folder.path) if processes.is_main else nullcontext(),
+        clock.running(),
         progress_bar(settings) if processes.is_main else nullcontext(ignore) as on_row,
     ):
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
-        summary.write(folder.path)
         context = RunContext(
-            settings, dataset, compute, folder, summary, loggers, interrupt, processes,
+            settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
             LOG.info, on_row, on_batch,
         )  # fmt: skip
         try:
+            _write_beginning(context, saved)
             train(context, saved)
+            folder.require_own()
             summary.status, code = "finished", 0
         except Stopped as stop:
             summary.status = "stopped"
-            code = TERMINATED if stop.signum == signal.SIGTERM else INTERRUPTED
+            code = exit_code(stop.signum)
             LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
         except KeyboardInterrupt:
             summary.status, code = "stopped", INTERRUPTED
@@ -140,16 +154,57 @@ def _train(
                 "interrupted at once, nothing saved; go on from the last checkpoint: "
                 f"run_dir={folder.path} resume=true"
             )
-        except NonFiniteError as error:
-            code = record_failure(summary, "non_finite", error)
         except Exception as error:
-            code = record_failure(summary, "failed", explain_out_of_memory(error, settings))
+            failure = explain_out_of_memory(error, settings)
+            record_failure(summary, failure)
         finally:
-            try:
-                summary.write(folder.path)
-            finally:
-                for logger in loggers:
-                    logger.close(summary.plain())
+            code = _write_end(context, code, failure)
     if code == 0 and processes.is_main:
         print(result_line(summary, folder))
+    return code
+
+
+def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
+    """The status before the configuration: a finished run that is extended is not finished any
+    more, whatever is written next."""
+    settings, folder, tokenizer = context.settings, context.folder, context.dataset.tokenizer
+    if saved is not None and context.processes.is_main:
+        for line in (
+            changes_since(folder, context.summary),
+            repair_tokenizer(settings, folder, tokenizer),
+        ):
+            if line:
+                LOG.warning(line)
+    context.summary.write(folder.path)
+    if settings.resume:
+        folder.write_config(settings.dump())
+    if saved is None:
+        tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
+    folder.write_counts(context.dataset.counts())
+
+
+def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
+    """The summary, unless the folder is gone; to the screen and the log what is missing, and last
+    the error; the summary to the loggers. Returns the exit code."""
+    folder, summary = context.folder, context.summary
+    try:
+        if folder.follow():
+            summary.write(folder.path)
+        else:
+            code = code or 1
+    except RunFailure as failure:
+        LOG.warning(f"how it ended is not recorded: {failure}")
+        error, code = error or failure, code or 1
+    if summary.status == "failed" and summary.missing:
+        LOG.warning(
+            f"all but {', '.join(summary.missing)} is saved; to do the rest: "
+            f"run_dir={folder.path} resume=true"
+        )
+    if error is not None:
+        log_failure(error)
+    for logger in context.loggers:
+        try:
+            logger.close(summary.plain())
+        except Exception as broken:
+            LOG.warning(f"{type(logger).__name__}: {type(broken).__name__}: {broken}")
     return code

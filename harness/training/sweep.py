@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.common.values import show
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
@@ -40,13 +40,20 @@ class Sweep:
     any_failed: bool = False
 
     def report(self) -> int:
-        """Print the table, write report.html; returns the exit code."""
+        """Print the table, write report.html; returns the exit code. Raises RunFailure."""
         if not any(self.folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
             return int(self.any_failed)
-        comparison = compare_runs(find_runs([self.folder]))
-        print_comparison(comparison, sys.stdout)
-        write_report(comparison, self.folder / "report.html", [self.folder])
+        try:
+            comparison = compare_runs(find_runs([self.folder]))
+            # First: whoever reads the table may not read to its end (`… | head`).
+            write_report(comparison, self.folder / "report.html", [self.folder])
+        except Exception as error:
+            raise RunFailure(
+                f"the report failed ({type(error).__name__}: {error}), and no run with it: try "
+                f"python -m harness.compare {self.folder} --out {self.folder}/report.html"
+            ) from error
         print(f"{self.folder}/report.html written", file=sys.stderr)
+        print_comparison(comparison, sys.stdout)
         # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
         return int(count_finished(self.folder, self.jobs) < len(self.jobs))
 
@@ -60,7 +67,8 @@ def begin_sweep(master: DictConfig) -> Sweep:
     # Hydra writes what the jobs share into multirun.yaml; overrides and jobs are checked elsewhere.
     plain: Any = OmegaConf.to_container(master, resolve=False)
     secrets.reject({key: value for key, value in plain.items() if key != "hydra"})
-    _require_usable(folder, master.get("resume") is True)
+    named = any(line.startswith("hydra.sweep.dir=") for line in master.hydra.overrides.hydra)
+    _require_usable(folder, master.get("resume"), named)
     sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
     made = _make_folder(folder)
     if finished := count_finished(folder, sweep.jobs):
@@ -79,14 +87,19 @@ def _sweep_dir(config: DictConfig) -> Path:
     return Path(folder)
 
 
-def _require_usable(folder: Path, resume: bool) -> None:
-    """Raises UsageError unless the folder is free or, with resume, holds a sweep."""
+def _require_usable(folder: Path, resume: object, named: bool) -> None:
+    """Raises UsageError unless the folder is free (resume=false), holds a sweep (true), or one of
+    both (auto). named: on the command line."""
     try:
         is_sweep, is_taken = (folder / "multirun.yaml").exists(), folder.exists()
         is_taken = is_taken and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
         raise UsageError(f"hydra.sweep.dir={folder}: {error.strerror}") from error
-    if resume and not is_sweep:
+    if resume == "auto" and not named:
+        raise UsageError("resume=auto needs hydra.sweep.dir=…: the folder of the sweep")
+    if resume == "auto" and is_taken and not is_sweep:
+        raise UsageError(f"hydra.sweep.dir={folder} holds other files and no sweep")
+    if resume is True and not is_sweep:
         raise UsageError(
             "resume=true needs hydra.sweep.dir=…: the folder of the sweep to go on with "
             f"({folder} is none)"
@@ -117,7 +130,7 @@ def _checked_jobs(configs: list[DictConfig]) -> list[Settings | UsageError]:
     first_error: UsageError | None = None
     for settings in valid:
         try:
-            if not settings.resume:
+            if settings.resume is not True:
                 load_dataset(settings)
             return jobs
         except UsageError as error:

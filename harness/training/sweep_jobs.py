@@ -12,13 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from harness.common.errors import UsageError
-from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.common.interrupt import STOPPED
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
-from harness.runs.summary import Summary, status_of
-from harness.training.outcome import record_failure
+from harness.runs.lock import FolderInUse
+from harness.runs.summary import FILE, Summary, status_of
+from harness.training.outcome import log_failure, record_failure
+from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 LOG = logging.getLogger("harness")
@@ -31,7 +33,7 @@ def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
     same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
     if same:
         return next((path for path in same if status_of(path) == "finished"), same[0])
-    return sweep / f"{name}-{wanted[:6]}" if own.exists() else own
+    return own if RunFolder(own).is_unused() else sweep / f"{name}-{wanted[:6]}"
 
 
 def count_finished(sweep: Path, jobs: Iterable[Settings | UsageError]) -> int:
@@ -47,6 +49,7 @@ def _runs(sweep: Path) -> list[Path]:
 def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
     """Run a job in its own folder of the sweep; returns the exit code. A failure does not stop the
     other jobs."""
+    leave_with_parent()
     print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
         settings = read_settings(cfg)
@@ -58,13 +61,15 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
-        resume = settings.resume and (path / "config.yaml").exists()
-        settings = settings.replace(run_dir=str(path), resume=resume)
-        code = run(settings)
+        resume = "auto" if settings.resume else False
+        code = run(settings.replace(run_dir=str(path), resume=resume))
+    except FolderInUse as error:  # the files there are another process's
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
-    if code in (TERMINATED, INTERRUPTED):  # the signal was meant for the whole sweep
+    if code in STOPPED:  # the signal was meant for the whole sweep
         print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
         sys.exit(code)
     return code
@@ -87,9 +92,10 @@ def _record_failed_job(path: Path, config: str, names: dict[str, Any], error: Ex
     if is_new:
         folder.create(config)
     with folder.logging():
-        record_failure(summary, "failed", error)
+        record_failure(summary, error)
+        log_failure(error)
         if isinstance(error, UsageError):
             LOG.debug("where the job failed:", exc_info=error)
-    if is_new:
+    if not (folder.path / FILE).exists():
         summary.write(folder.path)
     return 1

@@ -26,7 +26,7 @@ from harness.runs.checkpoint import from_checkpoint
 from harness.runs.restore import load_weights, restored
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
 from harness.training.gradients import Gradients
-from harness.training.guards import BufferSnapshot, Guard
+from harness.training.guards import BufferSnapshot, Guard, require_finite_weights
 from harness.training.loss import add_gradients
 from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.moving_average import MovingAverage
@@ -139,6 +139,7 @@ class Trainer:
                     weight,
                     plan.label_smoothing,
                 )
+            self._check()  # before the gradients are exchanged: then all processes are there
         return loss
 
     def _update(self, lr_factor: float) -> None:
@@ -149,6 +150,12 @@ class Trainer:
             apply_max_norm(self._bounded, self._plan.max_norm)
         if self._average is not None:
             self._average.update_parameters(self.model)
+
+    def require_finite_weights(self, step: int) -> None:
+        """Before the weights are saved or used. Raises NonFiniteError if one is NaN or infinite."""
+        require_finite_weights(self.model, step)
+        if self.evaluated is not self.model:
+            require_finite_weights(self.evaluated, step)
 
     def recompute_batch_norm(self, inputs: Iterable[Tensor]) -> None:
         """Set the batch normalization statistics of the model, and of its moving average, from

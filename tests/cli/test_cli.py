@@ -93,7 +93,7 @@ BAD = {
     "model.block_size=8": "train.seq_len=64 exceeds the model's block_size=8",
     "eval.stride=65": "eval.stride=65 must lie between 1 and block_size=64",
     "compile=yes": "compile=yes should be true or false",
-    "resume=maybe": "resume=maybe should be true or false",
+    "resume=maybe": "resume=maybe should be true or false or auto",
     "run_dir=5": "run_dir=5 should be text or null; as text: 'run_dir=\"5\"'",
     "device=gpu": "device=gpu is not one of auto, cpu, cuda, mps. Did you mean cpu?",
     "device=cuda:x": "device=cuda:x should be cuda or cuda:0, cuda:1, …",

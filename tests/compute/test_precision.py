@@ -23,7 +23,7 @@ from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.training import loss
 from tests.small_runs import GPT_SMALL, rows, summary, trace, train
-from tests.zoo_models import NAMES, fresh, node, random_ids
+from tests.zoo_models import TRAINED, fresh, node, random_ids
 from zoo.language_model import LanguageModel
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def refused(name: str, precision: str) -> bool:
 def what_is_refused() -> dict[str, Any]:
     """Every model in every precision: it trains, is scored and decodes, or it is refused."""
     found = []
-    for name in NAMES:
+    for name in TRAINED:
         for precision in ("fp32", "bf16", "fp16"):
             if refused(name, precision):
                 found.append([name, precision])
@@ -132,7 +132,7 @@ def trained(name: str) -> LanguageModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_exact_evaluation_is_the_same_in_every_precision(name: str) -> None:
     model, ids = trained(name), random_ids(1, 80)[0].numpy()
     exact = metrics.token_nats(model, ids, Compute(CPU, "fp32")).mean()
@@ -172,7 +172,7 @@ def test_fp16_trains_like_fp32(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_architecture_learns_in_fp16(name: str) -> None:
     """A first step may overflow; then the scale is lowered until none does."""
     if refused(name, "fp16"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,11 +197,7 @@ def test_a_saved_configuration_can_name_no_foreign_class(
     group: str, command: Callable[..., Ended], foreign: Path, finished_run: Path, tmp_path: Path
 ) -> None:
     """Neither by `_target_` nor by saying that it is to be trusted."""
-    run = tmp_path / "run"
-    run.mkdir()
-    for path in finished_run.iterdir():
-        if path.name != "config.yaml":
-            (run / path.name).symlink_to(path)
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     saved = yaml.safe_load((finished_run / "config.yaml").read_text())
     node = saved["logger"]["local"] if group == "logger" else saved[group]
     node["_target_"] = f"{FOREIGN}.Mine"
@@ -220,7 +217,7 @@ def test_a_saved_configuration_can_name_no_foreign_class(
                 in {
                     "evaluate": ("data", "tokenizer", "model"),
                     "sample": ("tokenizer", "model"),
-                    "train": (*GROUPS, "logger"),
+                    "train": GROUPS,  # a folder's loggers are not used
                 }[command_line[0]]
             )
             assert (ended.code, "lies outside the trusted packages" in ended.err) == (

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
+import os
+import signal
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.cli.tool import run_tool
 from harness.common.errors import UsageError
+from harness.common.files import atomic_write
 from harness.data.assets import Assets
 from harness.data.corpus import TextFile
 from harness.data.dataset import prepare
@@ -135,6 +141,41 @@ def test_two_processes_may_fill_the_cache_at_once(tmp_path: Path) -> None:
         worker.join()
     for folder in folders:
         assert not [path for path in cached_files(folder) if path.name.startswith(".")]
+
+
+def test_what_killed_encodings_left_is_removed_and_what_others_encode_is_not(
+    tmp_path: Path,
+) -> None:
+    """Of any corpus and tokenizer, by the next training, be its own text encoded already."""
+    content = b"to be or not to be" * 9
+    dataset_of(tmp_path, content, Bytes())
+    for folder in ("assets", "learnt/0", "encoded/1"):
+        (tmp_path / "cache" / folder).mkdir(parents=True)
+        (tmp_path / "cache" / folder / ".train.ids.abcd0123").write_bytes(b"killed")
+    with atomic_write(tmp_path / "cache/encoded/1/val.ids"):
+        dataset_of(tmp_path, content, Bytes())
+        (alive,) = (tmp_path / "cache").rglob(".*")
+    assert alive.name.startswith(".val.ids.")
+    assert (tmp_path / "cache/encoded/1/val.ids").exists()
+
+
+def test_a_signal_ends_what_learns_in_a_library(tmp_path: Path) -> None:
+    """Which holds Python's lock for minutes, so that no handler of Python runs."""
+    read, write = os.pipe()
+
+    class Slow(Bytes):
+        def fit(self, train: Iterable[str]) -> None:
+            os.write(write, b".")
+            while True:
+                ctypes.PyDLL(None).sleep(600)
+
+    child = os.fork()
+    if not child:
+        run_tool(lambda: dataset_of(tmp_path, b"to be or not to be" * 9, Slow()) and 0)
+    assert os.read(read, 1) == b"."
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert not cached_files(tmp_path)
 
 
 def test_no_half_file_is_left_when_the_text_can_not_be_encoded(tmp_path: Path) -> None:

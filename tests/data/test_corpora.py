@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from harness.common.errors import RunFailure, UsageError
 from harness.data import corpus as corpus_module
 from harness.data.assets import Assets
-from harness.data.corpus import Download, PythonDocs, TextFile
+from harness.data.corpus import Download, PythonDocs, Text, TextFile
 from harness.data.dataset import prepare
 from tests.data.datasets import SHARES, dataset_of, parts_of
 from zoo_tokenizers.bytes import Bytes
@@ -64,6 +65,60 @@ def test_a_file_that_changes_under_the_reader_is_not_cached(tmp_path: Path, chan
     with pytest.raises(RunFailure, match="text changed while it was being read"):
         dataset_of(tmp_path, b"abc" * 100, Meddler())
     assert not list((tmp_path / "cache").rglob("meta.json"))
+
+
+def put_in_its_place(path: Path, content: bytes) -> None:
+    """Another file of the same name, and of the same size and time."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    path.rename(path.with_name("before"))
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("stage", ["fit", "encode_known", "decode"])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_file_that_is_replaced_by_one_of_its_size_and_time_poisons_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, back: bool
+) -> None:
+    """Before the vocabulary is learnt, before a part is encoded, before the loss is measured; also
+    if the right one is back by the end."""
+    right, wrong = b"to be or not to be " * 50, b"TO BE OR NOT TO BE " * 50
+    lossy = stage == "decode"
+    path, read, reads = tmp_path / "text", Text.read, []
+
+    def reading(self: Text, start: int, stop: int) -> bytes:
+        if stop - start > 1:  # not where a character starts
+            reads.append(start)
+        # Read for the digests: three parts; then to learn from one; then to encode them.
+        first = {"fit": 4, "encode_known": 5, "decode": 8}[stage]
+        if len(reads) == first:
+            put_in_its_place(path, wrong)
+        try:
+            return read(self, start, stop)
+        finally:
+            if back and len(reads) == first:
+                put_in_its_place(path, right)
+
+    class Lossy(Characters):
+        lossless = not lossy
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "read", reading)
+        with pytest.raises(RunFailure, match="text changed while it was being read"):
+            dataset_of(tmp_path, right, Lossy())
+    assert not list((tmp_path / "cache").rglob("meta.json"))
+    assert bool(list((tmp_path / "cache").rglob("characters.txt"))) == (stage != "fit")
+    again = dataset_of(tmp_path, right, Lossy())
+    assert again.tokenizer.decode(again.train.ids) in right.decode()
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"text")
+    text = TextFile(str(tmp_path / "text"), SHARES).read(Assets((), tmp_path))
+    (tmp_path / "text").unlink()
+    with pytest.raises(RunFailure, match="text can't be read: No such file"):
+        text.read(0, 4)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -102,9 +102,14 @@ def test_blocks_give_the_same_text(content: bytes, block: int) -> None:
         pieces = list(Text(content).strings(0, len(content)))
         assert "".join(pieces) == content.decode("utf-8", "surrogateescape")
         half = len(content) // 2
-        assert (
-            Text(content).digest(half, len(content)) == hashlib.sha256(content[half:]).hexdigest()
-        )
+        whole, parts = Text(content).spans([(0, half), (half, len(content))])
+        for span, piece in (
+            (whole, content),
+            (parts[0], content[:half]),
+            (parts[1], content[half:]),
+        ):
+            assert content[span.start : span.stop] == piece
+            assert span.sha256 == hashlib.sha256(piece).hexdigest()
 
 
 @given(st.text(max_size=300).map(str.encode), st.integers(1, 9))

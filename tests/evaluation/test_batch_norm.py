@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from harness.common.errors import UsageError
+from harness.common.interrupt import Stopped
 from harness.evaluation import batch_norm
 from harness.evaluation.score import token_nats
 from tests.small_runs import losses, rows, summary, trace, train
@@ -48,6 +51,21 @@ def test_precise_statistics_are_those_of_the_population() -> None:
     assert all(torch.equal(p, before[name]) for name, p in found.named_parameters())
     assert found.training
     assert norm.momentum == 0.1
+
+
+def test_statistics_that_were_not_finished_are_what_they_were() -> None:
+    """A signal comes while they are computed: what is saved then is of the step before."""
+    found = model()
+    before = copy.deepcopy(found.state_dict())
+
+    def batches() -> Iterator[torch.Tensor]:
+        yield torch.randint(11, (4, 6))
+        raise Stopped(15)
+
+    with pytest.raises(Stopped):
+        batch_norm.recompute(found, batches(), samples=50)
+    after = found.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_precise_statistics_stop_when_they_have_seen_enough() -> None:

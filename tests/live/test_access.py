@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.live import server, trainings
+from harness.live import connections, trainings
 from harness.live.answers import MOST_CURVES
 from tests.live.live_server import Client
 
@@ -180,7 +180,14 @@ def test_a_client_that_is_slow_or_silent_is_hung_up_on(
         return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(server, "TIMEOUT", 0.3)
+        patch.setattr(connections, "IDLE_SECONDS", 0.3)
         assert hangs_up(b"", b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(connections, "REQUEST_SECONDS", 0.3)
         assert hangs_up(b"GET / HTTP/1.1\r\n", b"x")
         assert hangs_up(b"POST /api/key HTTP/1.1\r\nHost: ", b"x")
+        order = (
+            f"POST /api/stop HTTP/1.1\r\nHost: {client.host}\r\nOrigin: http://{client.host}\r\n"
+        )
+        order += f"X-Zoo-Key: {client.server.key}\r\nContent-Length: 9000\r\n\r\n"
+        assert hangs_up(order.encode(), b"x")

@@ -174,6 +174,28 @@ def test_histograms_and_lists_are_told_from_numbers(tmp_path: Path) -> None:
     assert metrics.names() == []
 
 
+def test_a_run_of_any_content_takes_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many names of long curves, and of large histograms."""
+    monkeypatch.setattr(curves, "ALL_BUCKETS", 1 << 13)
+    monkeypatch.setattr(curves, "ALL_NUMBERS", 30_000)
+    histogram = {"counts": [1] * 100, "edges": [*range(101)]}
+    losses = {f"loss/{k}": 1.0 for k in range(16)}
+    histograms = {f"h/{k}": histogram for k in range(16)}
+    metrics = read(make_run(tmp_path, [
+        row(step, **losses) | (histograms if step % 50 == 0 else {}) for step in range(2000)
+    ]))  # fmt: skip
+    buckets = [len(curve._low_B) for curve in metrics._curves.values()]
+    assert len(buckets) == 16 + len(curves.AXES)
+    assert max(buckets) <= 512
+    assert all(values(metrics, f"loss/{k}") for k in range(16))
+    assert metrics.snapshot_names() == [f"h/{k}" for k in range(5)]
+    kept = [len(metrics.snapshots(name)) for name in metrics.snapshot_names()]
+    assert sum(kept) * 201 <= 30_000
+    assert metrics.memory < 2e6
+
+
 def test_a_run_of_300_000_steps_is_read_bit_by_bit_and_answered_shortly(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "long")
     line = (
@@ -198,6 +220,7 @@ def test_a_run_of_300_000_steps_is_read_bit_by_bit_and_answered_shortly(tmp_path
         assert len(loss["x"]) <= MOST_POINTS
         assert loss["x"][0] < 1000
         assert loss["x"][-1] > 299_000
-        metrics = next(each for each in client.server.answers.runs.all()).metrics
+        runs = client.server.answers.runs
+        metrics = runs.metrics(runs.look()[0])
         kept = sum(each._sums_BC.nbytes for each in metrics._curves.values())
         assert kept < 8 * 7 * 8 * curves.MOST_BUCKETS

@@ -210,3 +210,23 @@ def test_the_key_leaves_the_address_and_is_kept_for_this_origin(
         browser.open(without)
         browser.wait("!!document.querySelector('.run')")
         browser.open("about:blank")
+
+
+def test_of_many_runs_some_are_listed_and_all_can_be_found(
+    tmp_path: Path, visit: Callable[..., Browser]
+) -> None:
+    for number in range(210):
+        make_run(tmp_path / f"{number:03}", model="mlp" if number == 7 else "gpt", seed=number)
+    page = visit()
+    page.wait("document.querySelectorAll('.runs tbody tr').length === 200")
+    page.wait("document.querySelector('.listbar small').textContent === '200 of 210'")
+    rest = "The first 200 of 210 are listed; filter or sort to see others."
+    page.wait(f"document.querySelector('.rest').textContent === {json.dumps(rest)}")
+    assert texts(page, "#summary") == ["0 training · 210 finished"]
+    type_into(page, "input[type=search]", "mlp")
+    page.wait("document.querySelectorAll('.runs tbody tr').length === 1")
+    assert texts(page, ".run a") == ["mlp · char · s7"]
+    assert texts(page, ".listbar small") == ["1 of 210"]
+    assert page.run("document.querySelector('.rest').hidden")
+    click(page, ".run a")  # a run that the whole list would not have shown
+    page.wait("document.querySelector('h1').textContent === 'mlp · char · s7'")

@@ -61,6 +61,7 @@ def test_a_run_that_died_or_fell_silent_is_not_said_to_train(
 
 def test_runs_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "RESCAN_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "WALK_REST", 0)
     make_run(tmp_path / "a")
     with serving(tmp_path, tmp_path / "not there yet") as client:
         assert set(client.runs()) == {"a"}

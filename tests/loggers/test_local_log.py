@@ -30,7 +30,7 @@ def test_a_local_log_that_can_not_be_written_fails_at_once(tmp_path: Path) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (tmp_path / "b" / Local.FILE).mkdir(parents=True)
-    with pytest.raises(RunFailure, match=r"metrics.jsonl can't be written: Is a directory"):
+    with pytest.raises(RunFailure, match=r"metrics.jsonl can't be written: a folder"):
         Local().open(tmp_path / "b", settings(tmp_path / "a"), 0)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.common.text import markdown
 from harness.report.records.runs import find_runs, read_run
 from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.ranking import Comparison, compare_runs
@@ -191,7 +192,7 @@ def test_the_words_are_printed_and_written(tmp_path: Path, command: Callable[...
     printed = command("compare", tmp_path / "runs", "--markdown", tmp_path / "t.md")
     (pair,) = compared(tmp_path / "runs").pairs
     assert sentence(pair) in printed.out.splitlines()
-    assert f"- {sentence(pair)}" in (tmp_path / "t.md").read_text().splitlines()
+    assert f"- {markdown(sentence(pair))}" in (tmp_path / "t.md").read_text().splitlines()
 
 
 def test_a_pair_without_an_interval_is_never_settled(tmp_path: Path) -> None:

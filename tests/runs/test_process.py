@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.common.errors import UsageError
-from harness.runs import process
+from harness.runs import lock, process
 from tests.waiting import GUARD
 
 pytestmark = pytest.mark.skipif(
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(
 SIGNS = """
 import signal, sys
 from pathlib import Path
-from harness.runs import process
+from harness.runs import lock, process
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-with process.process_file(Path(sys.argv[1])):
+with lock.hold(Path(sys.argv[1])):
     print("signed", flush=True)
     signal.pause()
 """
@@ -110,7 +110,7 @@ def test_a_damaged_sign_proves_nothing(content: str, tmp_path: Path) -> None:
 
 
 def test_the_sign_of_another_is_left_alone(tmp_path: Path) -> None:
-    with process.process_file(tmp_path):
+    with lock.hold(tmp_path):
         assert process.is_alive(tmp_path) is True
         forge(tmp_path, began="1")
     assert (tmp_path / process.FILE).exists()

@@ -164,6 +164,28 @@ def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
     processes[1].communicate()
 
 
+@pytest.mark.long
+def test_a_signal_does_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
+    plan = ("train.accumulate=2", "train.steps=100000", "eval.every=100000")
+    processes = start(tmp_path / "two", 2, *plan)
+    wait_until(
+        lambda: len(micro_batches_there(tmp_path / "two")) > 5,
+        alive=lambda: all(process.poll() is None for process in processes),
+    )
+    processes[1].send_signal(signal.SIGSTOP)
+    processes[0].send_signal(signal.SIGTERM)
+    _, err = processes[0].communicate(timeout=GUARD)
+    assert processes[0].returncode == 143, err
+    summary = json.loads((tmp_path / "two/run/summary.json").read_text())
+    assert summary["status"] == "stopped"
+    step = summary["train"]["steps"]
+    assert (tmp_path / f"two/run/checkpoints/step-{step:08d}.pt").exists()
+    processes[1].send_signal(signal.SIGCONT)
+    _, err = processes[1].communicate(timeout=GUARD)
+    assert processes[1].returncode == 1
+    assert "another process of this training is gone" in err
+
+
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
@@ -183,7 +205,9 @@ def test_what_can_not_be_shared_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    launched = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=complaint):
         training.train(tmp_path / "a", *overrides)
     assert not (tmp_path / "a/run").exists()

@@ -72,6 +72,7 @@ def test_a_disk_that_runs_full(tmp_path: Path, small_disk: Path) -> None:
     life.join(GUARD)  # its rows fill what the checkpoints leave
     assert life.exitcode == 1
     require_failure(folder, "can't be written: No space left on device")
+    assert summary(folder)["status"] == "failed"
 
 
 def make_read_only(path: Path) -> list[str]:

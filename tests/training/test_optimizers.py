@@ -19,7 +19,7 @@ from harness.training.optim import build_optimizer
 from harness.training.parameter_groups import parameter_groups
 from tests.small_runs import GPT_SMALL, rows, trace, train
 from tests.training.small_gpt import small_gpt
-from tests.zoo_models import NAMES, fresh, node
+from tests.zoo_models import TRAINED, fresh, node
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
@@ -29,7 +29,7 @@ def with_decay(optimizer: str) -> Settings:
     return read_settings(compose([f"optimizer={optimizer}", "optimizer.weight_decay=0.25"]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -> None:
     """Told from the kinds of modules alone: maps, kernels and recurrent weights are decayed,
     embeddings and what is tied to them are not, vectors never; and one step moves them all."""

@@ -15,7 +15,7 @@ from harness.training.max_norm import apply_max_norm, max_norm_weights
 from tests.small_runs import GPT_SMALL, summary, train
 from tests.training.small_gpt import small_gpt
 from tests.zoo.laws import CPU
-from tests.zoo_models import NAMES, fresh, node
+from tests.zoo_models import TRAINED, fresh, node
 from zoo.gpt import GPT
 from zoo.roles import Role
 
@@ -59,7 +59,7 @@ def test_max_norm_of_nothing_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a/run").exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_max_norm_knows_the_units(name: str) -> None:
     """transformers' Conv1D keeps (in, out): its columns are the units."""
     model = fresh(node(name))

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.common.interrupt import INTERRUPTED, TERMINATED
+from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped, exit_code
 from harness.diagnostics import drill
+from harness.evaluation import batch_norm, score
+from harness.sampling import decode
 from harness.training import loop, trainer
 from tests.small_runs import GPT_SMALL, summary, trace, train
 from tests.training.processes import BATCH_NORM, held, overrides, steps_saved
@@ -61,6 +63,64 @@ def test_a_signal_does_not_wait_for_the_rest_of_a_long_step(
     assert steps_saved(tmp_path / "cut")[0] == 5
     assert train(tmp_path / "cut", *chosen, "resume=true") == 0
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
+
+
+STAGES = {
+    "evaluating": (score, "score_nats", signal.SIGHUP, ()),
+    "sampling": (decode.Window, "extend", signal.SIGUSR1, ("eval.sample_tokens=9",)),
+    "recomputing statistics": (
+        batch_norm, "_biased", signal.SIGTERM, (*BATCH_NORM, "train.batch_norm=precise")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_signal_stops_every_long_stage_after_its_next_little_part(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the second evaluation; and the training goes on as if nothing had been."""
+    where, name, number, more = STAGES[stage]
+    chosen = (*more, "eval.batch_size=4")
+    part, calls, told_at = getattr(where, name), [0], [0]
+
+    def doing(*arguments, **named):  # noqa: ANN002, ANN003, ANN202
+        calls[0] += 1
+        if calls[0] == told_at[0]:
+            os.kill(os.getpid(), number)
+        return part(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, doing)
+        train(tmp_path / "whole", *chosen)
+        a_third, calls[0] = calls[0] // 3, 0  # of three evaluations, and of the test split's
+        told_at[0] = a_third + 2
+        assert train(tmp_path / "cut", *chosen) == exit_code(number)
+    assert a_third > 3
+    # One more at most, but for the layers of one model: their parts come together.
+    assert calls[0] <= told_at[0] + 3
+    assert summary(tmp_path / "cut")["status"] == "stopped"
+    assert train(tmp_path / "cut", *chosen, "resume=true") == 0
+    assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored() -> None:
+    """As SIGHUP under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interrupt = Interrupt()
+        with interrupt.handling_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            interrupt.check()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            with pytest.raises(Stopped, match="stopped by SIGUSR1"):
+                interrupt.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_exit_codes_are_those_that_shells_say() -> None:
+    named = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+    assert list(map(exit_code, named)) == [129, 130, 138, 143]
 
 
 def test_a_second_ctrl_c_ends_it_at_once(

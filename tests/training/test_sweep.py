@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.cli.hydra_app import compose
+from harness.common.errors import RunFailure
 from harness.config.saved import load_settings
 from harness.training import new_folder, sweep
 from tests.training.sweeps import Command, folders, status, trace, without_model
@@ -186,3 +187,15 @@ def test_a_report_that_fails_fails_the_sweep(
     ended = command("train", "-m", *small, "train.steps=1", f"hydra.sweep.dir={tmp_path / 's'}")
     assert ended.code == 1
     assert "ZeroDivisionError: in the report" in ended.err
+
+
+def test_a_disk_that_is_full_before_the_first_job_ends_the_sweep(
+    command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_dataset(*arguments: Any) -> None:
+        raise RunFailure("train.ids can't be written: No space left on device")
+
+    monkeypatch.setattr(sweep, "load_dataset", load_dataset)
+    ended = command("train", "-m", *small, "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert ended.code == 1
+    assert ended.err == "error: train.ids can't be written: No space left on device\n"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.common.errors import UsageError
 from harness.config.settings import Init
 from tests.small_runs import GPT_SMALL, rows, train
-from tests.zoo_models import NAMES, fresh, node, random_ids
+from tests.zoo_models import TRAINED, fresh, node, random_ids
 from zoo.initialization import SCHEMES, initialize, residual_maps
 from zoo.language_model import LanguageModel
 
@@ -147,7 +147,7 @@ def test_names_in_configuration_are_the_schemes() -> None:
     assert ("default", *SCHEMES) == get_args(Init)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_scheme_on_every_architecture(name: str) -> None:
     model = fresh(node(name))
     for scheme in SCHEMES:
@@ -164,7 +164,7 @@ def test_every_scheme_on_every_architecture(name: str) -> None:
         assert model(random_ids(2, time)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_zero_residual_on_every_architecture(name: str) -> None:
     model = fresh(node(name))
     assert len(residual_maps(model, model.residual)) == MAPS.get(name, 0)

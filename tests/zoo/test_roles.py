@@ -13,7 +13,7 @@ from torch import nn
 from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.training.parameter_groups import group_by_pattern, parameter_groups, unmarked_line
-from tests.zoo_models import NAMES, node
+from tests.zoo_models import TRAINED, node
 from zoo import roles as zoo_roles
 from zoo.language_model import LanguageModel
 from zoo.roles import LINEAR, Role, roles
@@ -138,10 +138,10 @@ def require_groups(model: nn.Module, expected: list[str]) -> None:
 
 
 def test_every_model_is_listed() -> None:
-    assert DECAYED.keys() == set(NAMES)
+    assert DECAYED.keys() == set(TRAINED)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_what_is_decayed_and_what_is_muon_s(name: str) -> None:
     """And nothing in the zoo is unmarked."""
     model = without_data(node(name))

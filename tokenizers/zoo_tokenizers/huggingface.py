@@ -27,17 +27,35 @@ from zoo_tokenizers.text import (
     last_word_start,
     require_unicode,
 )
-from zoo_tokenizers.tokenizer import AssetFinder, Ids, Tokenizer, TokenizerError, smallest_unsigned
+from zoo_tokenizers.tokenizer import (
+    AssetFinder,
+    Ids,
+    Tokenizer,
+    TokenizerError,
+    require_vocabulary,
+    smallest_unsigned,
+)
 
 _FILE = "tokenizer.json"
 _CONVERT = """
 import sys
 from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], local_files_only=True)
+tokenizer = AutoTokenizer.from_pretrained(
+    sys.argv[1], local_files_only=True, trust_remote_code=False
+)
 if not tokenizer.is_fast:
     sys.exit("it has no fast version")
 sys.stdout.buffer.write(tokenizer.backend_tokenizer.to_str().encode())
 """
+
+
+def _require_ids(description: Any) -> None:
+    """Raises TokenizerError for ids so large that the library would ask for all memory to hold what
+    lies between them."""
+    vocabulary = description["model"]["vocab"]  # a list has no ids
+    if isinstance(vocabulary, dict):
+        require_vocabulary(vocabulary.values())
+    require_vocabulary([0, *(token["id"] for token in description.get("added_tokens") or ())])
 
 
 class _FromJson(Tokenizer):
@@ -54,7 +72,10 @@ class _FromJson(Tokenizer):
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         try:
+            _require_ids(json.loads(files[_FILE]))
             tokenizer = tokenizers.Tokenizer.from_str(files[_FILE].decode())
+        except TokenizerError:
+            raise
         except Exception as error:  # the library raises plain Exception
             raise TokenizerError(f"it is not a {_FILE}: {error!r}") from error
         self._set(tokenizer)
@@ -71,7 +92,7 @@ class _FromJson(Tokenizer):
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         added = {token["content"] for token in description["added_tokens"]}
         prefix = description["model"].get("continuing_subword_prefix") or ""
-        size = max(vocabulary.values()) + 1
+        size = require_vocabulary(vocabulary.values())
         pieces = [b"<|%d|>" % id_ for id_ in range(size)]  # for gaps in the vocabulary
         for token, id_ in vocabulary.items():
             if self.lossless and token not in added and _BYTES.keys() >= set(token):
@@ -204,12 +225,13 @@ class BytePairs(_FromJson):
 def _convert(folder: Path) -> bytes:
     """tokenizer.json, made by AutoTokenizer from the other files of a folder.
 
-    In another process, because transformers uses the network even for local folders unless
-    HF_HUB_OFFLINE is set before its import, and here that would affect all users of the Hub.
+    Its code is never run: trust_remote_code is False, and standard input says nothing. In another
+    process, because transformers uses the network even for local folders unless HF_HUB_OFFLINE is
+    set before its import, and here that would affect all users of the Hub.
     """
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", _CONVERT, str(folder)]
-    done = subprocess.run(command, capture_output=True, env=environment)
+    command = [sys.executable, "-P", "-c", _CONVERT, str(folder.absolute())]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit code {done.returncode}"

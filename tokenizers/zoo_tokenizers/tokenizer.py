@@ -7,9 +7,10 @@ that a string can hold any file.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _DIGEST_FILE = "sha256.txt"
+MAX_FILES = 8
+MAX_VOCABULARY = 1 << 22
+"""The most ids, counted before anything is allocated for them. The largest published vocabularies
+have a quarter of a million."""
 
 Ids = NDArray[np.unsignedinteger]
 
@@ -146,25 +151,31 @@ class Tokenizer(ABC):
     def restore(self, files: Mapping[str, bytes]) -> None:  # noqa: B027 - as for fit
         """Restore the vocabulary from the result of `files`."""
 
-    def save(self, folder: Path) -> None:
-        """Write the files, and their digest last."""
+    def save(self, folder: Path, write: Callable[[Path, bytes], object] = Path.write_bytes) -> None:
+        """Write the files, and their digest last, each by `write`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files().items():
-            (folder / name).write_bytes(content)
-        (folder / _DIGEST_FILE).write_text(self.digest + "\n")
+            write(folder / name, content)
+        write(folder / _DIGEST_FILE, f"{self.digest}\n".encode())
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote. Raises TokenizerError if it is incomplete or changed."""
+    def load(self, folder: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> None:
+        """Read what `save` wrote. read: opens a file. Raises TokenizerError if it is incomplete or
+        changed, or can't be used."""
         try:
             files = {
-                path.name: path.read_bytes()
-                for path in folder.iterdir()
-                if path.name != _DIGEST_FILE
+                path.name: read(path)
+                for path in itertools.islice(folder.iterdir(), MAX_FILES)
+                if not path.name.startswith(".")
             }
-            expected = (folder / _DIGEST_FILE).read_text().strip()
+            expected = files.pop(_DIGEST_FILE).decode().strip()
             self.restore(files)
-        except (OSError, KeyError, ValueError) as error:
-            raise TokenizerError(f"{folder} has no complete tokenizer: {error!r}") from error
+        except Exception as error:  # libraries raise anything for malformed files
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise TokenizerError(f"{folder} has no complete tokenizer ({reason})") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of a library written in Rust
+                raise
+            raise TokenizerError(f"{folder} has no complete tokenizer ({error})") from None
         if self.digest != expected:
             raise TokenizerError(
                 f"the tokenizer in {folder} was changed: "
@@ -179,6 +190,20 @@ class Tokenizer(ABC):
             digest.update(f"\0{name}\0{len(content)}\0".encode())
             digest.update(content)
         return digest.hexdigest()
+
+
+def require_vocabulary(ids: Iterable[int]) -> int:
+    """The size of a vocabulary that has these ids, and perhaps others below the largest. Raises
+    TokenizerError if there are none, if one is negative, or if it is too large."""
+    smallest, largest = 0, -1
+    for id_ in ids:
+        smallest, largest = min(smallest, id_), max(largest, id_)
+    if smallest < 0 or not 0 <= largest < MAX_VOCABULARY:
+        raise TokenizerError(
+            f"a vocabulary with ids from {smallest} to {largest} can't be used: they must lie "
+            f"between 0 and {MAX_VOCABULARY - 1} (MAX_VOCABULARY in zoo_tokenizers/tokenizer.py)"
+        )
+    return largest + 1
 
 
 def smallest_unsigned(vocab_size: int) -> DTypeLike:

@@ -21,6 +21,9 @@ export function tick(value) {
   return `${Number((value / 1000 ** power).toPrecision(6))} ${PREFIXES[power]}`;
 }
 
+// 12,345
+export const whole = (number) => number.toLocaleString("en");
+
 export const score = (value) => (value == null ? "–" : value.toFixed(3));
 
 // A value of a curve, exact enough to compare neighbours.
@@ -70,16 +73,12 @@ export function metric(name) {
 
 export const isPerToken = (name) => /loss|nats_per_token|perplexity/.test(name);
 
-export const STATUS = {
-  running: ["●", "training"],
-  finished: ["✓", "finished"],
-  stopped: ["■", "stopped"],
-  failed: ["✕", "failed"],
-  non_finite: ["✕", "no longer a number"],
-  damaged: ["✕", "damaged"],
-  lost: ["✕", "ended without a word"],
-  silent: ["?", "silent"],
+const GLYPHS = {
+  running: "●", finished: "✓", stopped: "■", failed: "✕", non_finite: "✕", damaged: "✕", lost: "✕", silent: "?",
 };
+let words = {};
+export const useStatuses = (found) => { words = found; };
+export const status = (name) => [GLYPHS[name] ?? "?", words[name] ?? name];
 
 export const title = (run) =>
   `${run.model} · ${run.tokenizer}${run.seed == null ? "" : ` · s${run.seed}`}`;

@@ -3,17 +3,23 @@
 import { admit, get } from "./api.js";
 import { useDashes } from "./chart.js";
 import { say } from "./dom.js";
-import { AXES } from "./format.js";
+import { AXES, useStatuses, whole } from "./format.js";
 import { Overview } from "./overview.js";
 import { RunPage } from "./run.js";
 import { Starter } from "./starter.js";
 
 const LIVELY = 1000, CALM = 3000, UNSEEN = 10000; // milliseconds between questions
 
+const MOST_ASKED = 200; // runs that were chosen by their ids
+
 const find = (id) => document.getElementById(id);
 
 const app = {
-  runs: [],
+  runs: [], // those that are listed, drawn or looked at, of however many there are
+  found: { known: 0, matching: 0, unread: 0, beyond: 0, listed: [], followed: [], counts: {} },
+  list: { words: "", sort: null, up: false }, // what is listed
+  asked: new Set(),
+  turn: 0,
   setup: null,
   look: readLook(),
   cache: new Map(),
@@ -35,11 +41,19 @@ const app = {
   },
 
   async refresh() {
-    this.runs = (await get("runs")).runs;
-    const count = (status) => this.runs.filter((run) => run.status === status).length;
-    const others = this.runs.length - count("running") - count("finished");
+    const { words, sort, up } = this.list;
+    const run = [this.view?.id, ...(this.look.chosen ?? [])].filter(Boolean).slice(0, MOST_ASKED);
+    const turn = this.turn += 1;
+    const found = await get("runs", { run, ...(words && { words }), ...(sort && { sort, up: up ? 1 : 0 }) });
+    if (turn !== this.turn) return; // something else was asked for meanwhile
+    this.asked = new Set(run);
+    this.runs = found.runs;
+    this.found = found;
+    const count = (status) => found.counts[status] ?? 0;
+    const others = found.known - found.unread - count("running") - count("finished");
     say(find("summary"), [
-      `${count("running")} training`, `${count("finished")} finished`, others ? `${others} other` : "",
+      `${whole(count("running"))} training`, `${whole(count("finished"))} finished`, others ? `${whole(others)} other` : "",
+      found.unread ? `reading ${whole(found.unread)} more` : "",
     ].filter(Boolean).join(" · "));
     document.title = count("running") ? `(${count("running")}) The zoo` : "The zoo";
     this.view?.update();
@@ -70,6 +84,7 @@ function route() {
   find("view").replaceChildren(app.view.node);
   scrollTo(0, 0);
   app.view.update();
+  if (run && !app.runs.some((each) => each.id === run)) app.refresh().catch(complain);
 }
 
 function complain(error) {
@@ -85,7 +100,7 @@ async function ask() {
   } catch (error) {
     complain(error);
   }
-  const lively = app.runs.some((run) => run.status === "running");
+  const lively = app.found.counts.running || app.found.unread;
   setTimeout(ask, document.hidden ? UNSEEN : lively ? LIVELY : CALM);
 }
 
@@ -99,6 +114,7 @@ async function begin() {
     return;
   }
   useDashes(app.setup.dashes);
+  useStatuses(app.setup.statuses);
   const starter = new Starter(app);
   document.body.append(starter.node);
   find("start").addEventListener("click", () => starter.open());

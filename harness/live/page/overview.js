@@ -3,22 +3,21 @@
 import { get } from "./api.js";
 import { Chart, MOST_LINES, swatch } from "./chart.js";
 import { choice, h, say, select, toggle } from "./dom.js";
-import { age, AXES, duration, human, isPerToken, labels, metric, score, STATUS, title } from "./format.js";
+import { age, AXES, duration, human, isPerToken, labels, metric, score, status, title, whole } from "./format.js";
 
-const FOLLOWED = 6; // as many runs are drawn where none was chosen: those that train, the newest
+const MOST_COMPARED = 100;
 const SMOOTH = [["0", "no smoothing"], ["0.02", "mean of 2 %"], ["0.05", "mean of 5 %"], ["0.15", "mean of 15 %"]];
-const ORDER = { running: 0, silent: 1 };
-
+// The server sorts and filters: it knows all runs, the page only those that are listed.
 const COLUMNS = [
-  { name: "run", text: true, key: (run) => title(run) },
-  { name: "status", text: true, key: (run) => `${ORDER[run.status] ?? 2}${run.status}` },
-  { name: "val", unit: "bits/byte", key: (run) => run.val },
-  { name: "test", unit: "bits/byte", key: (run) => run.test },
-  { name: "steps", wide: true, key: (run) => run.step },
-  { name: "parameters", wide: true, key: (run) => run.parameters },
-  { name: "training", unit: "time", wide: true, key: (run) => run.seconds },
-  { name: "speed", unit: "tokens/s", wide: true, key: (run) => run.tokens_per_second },
-  { name: "begun", wide: true, key: (run) => run.begun },
+  { name: "run", text: true },
+  { name: "status", text: true },
+  { name: "val", unit: "bits/byte" },
+  { name: "test", unit: "bits/byte" },
+  { name: "steps", wide: true },
+  { name: "parameters", wide: true },
+  { name: "training", unit: "time", wide: true },
+  { name: "speed", unit: "tokens/s", wide: true },
+  { name: "begun", wide: true },
 ];
 
 export class Overview {
@@ -26,8 +25,6 @@ export class Overview {
     this.app = app;
     this.rows = new Map();
     this.styles = new Map();
-    this.sort = { column: null, up: true };
-    this.words = "";
     this.stamp = "";
     this.keys = [];
     const look = app.look;
@@ -47,9 +44,11 @@ export class Overview {
       select("smoothing", SMOOTH, String(look.smooth), (smooth) => this.#set({ smooth: Number(smooth) })),
       this.unzoom);
     this.filter = h("input", {
-      type: "search", placeholder: "Filter: gpt char finished", "aria-label": "filter the runs",
-      oninput: () => { this.words = this.filter.value; this.update(); },
+      type: "search", placeholder: "Filter: gpt char finished", "aria-label": "filter the runs", value: app.list.words,
+      oninput: () => this.#list({ words: this.filter.value }),
     });
+    this.count = h("small");
+    this.rest = h("p", { class: "caption rest", hidden: true });
     this.chosen = h("p", { class: "chosen" });
     this.heads = COLUMNS.map((column) => h("th", { scope: "col", class: classes(column) },
       h("button", { type: "button", onclick: () => this.#order(column) }, column.name,
@@ -59,10 +58,11 @@ export class Overview {
     this.empty = h("section", { class: "nothing", hidden: true });
     this.full = h("div", {},
       controls, h("div", { class: "pictures" }, this.charts.map((each) => each.node)),
-      h("div", { class: "listbar" }, h("h2", {}, "Runs"), this.chosen, this.filter),
+      h("div", { class: "listbar" }, h("h2", {}, "Runs", this.count), this.chosen, this.filter),
       h("div", { class: "scroll" }, h("table", { class: "runs" },
         h("thead", {}, h("tr", {}, h("th", { class: "pick" }, h("span", { class: "unseen" }, "compare")), this.heads)), this.body)),
-      this.differences);
+      this.rest, this.differences);
+    this.#mark();
     this.node = h("div", {}, this.empty, this.full);
   }
 
@@ -74,20 +74,31 @@ export class Overview {
     this.update();
   }
 
+  // What changes which runs are listed.
+  #list(change) {
+    Object.assign(this.app.list, change);
+    this.app.refresh().catch(() => {}); // asked again soon, and said then
+  }
+
   #order(column) {
-    this.sort = { column, up: this.sort.column === column ? !this.sort.up : column.text === true };
+    const { sort, up } = this.app.list;
+    this.#list({ sort: column.name, up: sort === column.name ? !up : column.text === true });
+    this.#mark();
+  }
+
+  #mark() {
+    const { sort, up } = this.app.list;
     for (const [k, head] of this.heads.entries()) {
-      if (COLUMNS[k] === column) head.setAttribute("aria-sort", this.sort.up ? "ascending" : "descending");
+      if (COLUMNS[k].name === sort) head.setAttribute("aria-sort", up ? "ascending" : "descending");
       else head.removeAttribute("aria-sort");
     }
-    this.update();
   }
 
   update() {
-    const runs = this.app.runs;
-    this.full.hidden = runs.length === 0;
-    this.empty.hidden = runs.length > 0;
-    if (!runs.length) return this.#welcome();
+    const { runs, found } = this.app;
+    this.full.hidden = found.known === 0;
+    this.empty.hidden = found.known > 0;
+    if (!found.known) return this.#welcome();
     this.picked = this.#pick(runs);
     this.#style(this.picked);
     this.#table(runs);
@@ -105,9 +116,8 @@ export class Overview {
   // The runs that were chosen; where none was, those that train and the newest.
   #pick(runs) {
     const { chosen } = this.app.look;
-    if (chosen) return runs.filter((run) => chosen.has(run.id));
-    const newest = [...runs].sort((a, b) => (ORDER[a.status] ?? 2) - (ORDER[b.status] ?? 2) || b.begun - a.begun);
-    return newest.slice(0, Math.max(FOLLOWED, runs.filter((run) => run.status === "running").length));
+    const followed = new Set(this.app.found.followed);
+    return runs.filter((run) => (chosen ?? followed).has(run.id));
   }
 
   // A run keeps its colour as long as it is drawn, whoever joins it.
@@ -129,21 +139,11 @@ export class Overview {
   }
 
   #table(runs) {
-    const words = this.words.toLowerCase().split(/\s+/).filter(Boolean);
-    const shown = runs.filter((run) => {
-      const text = `${title(run)} ${run.data} ${STATUS[run.status]?.[1]} ${run.status} ${run.folder}`.toLowerCase();
-      return words.every((word) => text.includes(word));
-    });
-    const { column, up } = this.sort;
-    const usual = (a, b) => (ORDER[a.status] ?? 2) - (ORDER[b.status] ?? 2) || b.begun - a.begun;
-    shown.sort(column ? (a, b) => {
-      const [x, y] = [column.key(a), column.key(b)];
-      if (x == null || y == null) return (x == null) - (y == null);
-      return (column.text ? String(x).localeCompare(String(y)) : x - y) * (up ? 1 : -1) || usual(a, b);
-    } : usual);
+    const byId = new Map(runs.map((run) => [run.id, run]));
+    const shown = this.app.found.listed.map((id) => byId.get(id));
     const several = new Set(runs.map((run) => run.data)).size > 1;
     const rows = shown.map((run) => this.#row(run, several));
-    for (const id of [...this.rows.keys()]) if (!runs.some((run) => run.id === id)) this.rows.delete(id);
+    for (const id of [...this.rows.keys()]) if (!byId.has(id)) this.rows.delete(id);
     if (rows.length !== this.body.rows.length || rows.some((row, k) => row !== this.body.rows[k])) {
       this.body.replaceChildren(...rows);
     }
@@ -152,14 +152,32 @@ export class Overview {
 
   #say(shown) {
     const { chosen } = this.app.look;
+    const { words } = this.app.list;
+    this.#sayRest(shown.length);
     const count = this.picked.length;
-    const text = chosen ? `${count} compared` : `following the newest ${count}`;
-    if (this.chosen.dataset.said === `${text}${shown.length}${this.words}`) return;
-    this.chosen.dataset.said = `${text}${shown.length}${this.words}`;
+    const text = chosen ? `${whole(count)} compared` : `following the newest ${count}`;
+    const stamp = JSON.stringify([text, shown.map((run) => run.id), words]);
+    if (this.chosen.dataset.said === stamp) return;
+    this.chosen.dataset.said = stamp;
+    const few = shown.slice(0, MOST_COMPARED);
+    const these = few.length < shown.length ? `compare the first ${few.length}` : words ? `compare these ${few.length}` : "compare all";
     const link = (name, set) => h("button", { type: "button", class: "link", onclick: () => this.#set({ chosen: set }) }, name);
     this.chosen.replaceChildren(text,
-      link(this.words ? `compare these ${shown.length}` : "compare all", new Set(shown.map((run) => run.id))),
+      link(these, new Set(few.map((run) => run.id))),
       chosen ? link("follow the newest", null) : "", count ? link("none", new Set()) : "");
+  }
+
+  // How many runs there are beside those in the table.
+  #sayRest(shown) {
+    const { known, matching, unread, beyond } = this.app.found;
+    const part = matching < known - unread || shown < matching;
+    say(this.count, part ? `${whole(shown)} of ${whole(known)}` : whole(known));
+    say(this.rest, [
+      shown < matching ? `The first ${whole(shown)} of ${whole(matching)} are listed; filter or sort to see others.` : "",
+      unread ? `${whole(unread)} are not read yet.` : "",
+      beyond ? `${whole(beyond)} more were found than the page follows: start it with the folders that matter.` : "",
+    ].filter(Boolean).join(" "));
+    this.rest.hidden = !this.rest.textContent;
   }
 
   #row(run, several) {
@@ -293,7 +311,7 @@ const perToken = (value) => (value == null ? "–" : `${value.toFixed(3)} nats/t
 const quote = (path) => (/^[\w./+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 export function badge(element, run) {
-  const [glyph, words] = STATUS[run.status] ?? ["?", run.status];
+  const [glyph, words] = status(run.status);
   element.className = `badge ${run.status}`;
   element.title = run.error ?? "";
   if (element.dataset.said === run.status) return;

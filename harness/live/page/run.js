@@ -58,7 +58,7 @@ export class RunPage {
 
   async update() {
     const run = this.app.runs.find((each) => each.id === this.id);
-    if (!run) return say(this.heading, "There is no such run any more");
+    if (!run) return say(this.heading, this.app.asked.has(this.id) ? "There is no such run any more" : "");
     this.run = run;
     this.#head(run);
     const { axis, zoom, logX, logY, smooth } = this.app.look;
@@ -83,7 +83,7 @@ export class RunPage {
     this.bar.hidden = run.share == null || run.status === "finished";
     if (run.share != null) this.bar.value = run.share;
     say(this.progress, progress(run));
-    const wrong = this.refusal ?? run.error;
+    const wrong = this.refusal ?? run.error ?? this.complaint; // of its rows
     this.error.hidden = !wrong;
     say(this.error, wrong ?? "");
     this.#offer(run);
@@ -155,6 +155,7 @@ export class RunPage {
   }
 
   #say(details) {
+    this.complaint = details.complaint;
     this.samples.show(details.samples);
     const text = JSON.stringify([details.config, details.versions]);
     if (text !== this.shown) {

@@ -56,7 +56,8 @@ SCATTER_COSTS = (
 
 @dataclass(frozen=True)
 class Series:
-    """A group's curve: x, mean over seeds, lowest and highest seed."""
+    """A group's curve: x, mean over seeds, lowest and highest seed. level: drawn as a level line at
+    its last value, as a floor is."""
 
     label: str
     style: int
@@ -64,6 +65,7 @@ class Series:
     y: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    level: bool = False
 
 
 def drawable(groups: Sequence[Group]) -> list[tuple[int, Group]]:
@@ -80,7 +82,8 @@ def validation_series(
         points = _over_seeds(group, axis.key, key)
         if points:
             thinned = points[:: math.ceil(len(points) / MAX_POINTS)]
-            series.append(as_series(group.label, style, thinned[:-1] + points[-1:]))
+            kept = thinned[:-1] + points[-1:]
+            series.append(as_series(group.label, style, kept, group.is_floor))
     return series
 
 
@@ -121,10 +124,12 @@ def training_series(styled: Sequence[tuple[int, Group]]) -> list[Series]:
     return series
 
 
-def as_series(label: str, style: int, points: Sequence[Sequence[float]]) -> Series:
+def as_series(
+    label: str, style: int, points: Sequence[Sequence[float]], level: bool = False
+) -> Series:
     """From (x, mean, lowest, highest)."""
     x, y, low, high = zip(*points, strict=True)
-    return Series(label, style, x, y, low, high)
+    return Series(label, style, x, y, low, high, level)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

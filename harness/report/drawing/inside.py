@@ -10,13 +10,18 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.common.errors import RunFailure, UsageError
+from harness.common import contained
+from harness.common.errors import UsageError
+from harness.common.files import atomic_write
 from harness.common.rows import Row
+from harness.common.text import visible_line
 from harness.report.drawing.parts import style_axes
 from harness.report.drawing.svg import ON_WHITE
 from harness.runs import metrics
-from harness.runs.damage import DamageError
+from harness.runs.damage import DamageError, is_finite
 
+POSITIONS = re.compile(r"[0-9]{1,12}(-[0-9]{1,12})?")
+MOST_VALUES = 1 << 22
 Rows = list[Row]
 Point = tuple[float, float]
 PREFIXES = ("activations/", "updates/", "dead/", "val/loss_by_position/")
@@ -31,20 +36,20 @@ def write_figure(folders: Sequence[Path], out: Path) -> None:
     Raises UsageError for a run that was not observed, RunFailure if the file can't be written.
     """
     figure = draw([folder.absolute().name for folder in folders], [read(path) for path in folders])
-    try:
-        figure.savefig(out, dpi=110)
-    except OSError as error:
-        raise RunFailure(f"--out {out} can't be written: {error.strerror}") from error
+    with atomic_write(out) as file:
+        figure.savefig(file, format=out.suffix[1:], dpi=110)
 
 
 def read(folder: Path) -> Rows:
     """The observed rows of a run. Raises UsageError if there are none."""
+    path, rows, values = folder / metrics.FILE, [], 0
     try:
-        rows = [
-            row
-            for row in metrics.intact_rows(folder / metrics.FILE)
-            if any(name.startswith(PREFIXES) for name in row)
-        ]
+        for row in metrics.intact_rows(path):
+            if any(name.startswith(PREFIXES) for name in row):
+                rows.append(row)
+                values += len(row)
+            if values > MOST_VALUES * contained.factor():
+                raise contained.too_large(path, f"more than {MOST_VALUES:,} values")
     except OSError as error:
         raise UsageError(f"{folder} is not a run's folder: {error}") from error
     except DamageError as error:
@@ -60,7 +65,7 @@ def series(rows: Rows, prefix: str, *suffixes: str) -> dict[str, list[Point]]:
     for row in rows:
         for name, value in row.items():
             suffix = next((each for each in suffixes if name.endswith(each)), None)
-            if name.startswith(prefix) and suffix is not None and isinstance(value, (int, float)):
+            if name.startswith(prefix) and suffix is not None and is_finite(value):
                 between = name[len(prefix) : len(name) - len(suffix)]
                 found.setdefault(between, []).append((row["step"], value))
     return found
@@ -90,7 +95,9 @@ def draw(names: Sequence[str], runs: Sequence[Rows]) -> Figure:
                 axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
         line[0].set_ylabel(title, fontsize=FONT, color=ON_WHITE.ink)
     for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(name, fontsize=FONT + 2, color=ON_WHITE.ink, loc="left")
+        axes.set_title(
+            visible_line(name), fontsize=FONT + 2, color=ON_WHITE.ink, loc="left", parse_math=False
+        )
     return figure
 
 
@@ -156,7 +163,7 @@ def _attention(axes: Axes, rows: Rows) -> str:
 
 def _positions(axes: Axes, rows: Rows) -> str:
     losses = series(rows, "val/loss_by_position/", "")
-    last = {name: points[-1][1] for name, points in losses.items()}
+    last = {name: points[-1][1] for name, points in losses.items() if POSITIONS.fullmatch(name)}
     if last:
         firsts = [1 + int(name.partition("-")[0]) for name in last]
         axes.plot(firsts, list(last.values()), color=ON_WHITE.series[0], marker="o", ms=3.5, lw=1.4)

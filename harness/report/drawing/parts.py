@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
+from harness.common.text import visible
 from harness.report.drawing.curves import Series
 from harness.report.drawing.style import DASHES, MARKERS
 from harness.report.drawing.svg import PLACEHOLDERS, Palette, config_link
-from harness.report.text.format import PREFIXES, visible
+from harness.report.text.format import PREFIXES
 
 FONT = 9.0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.common.files import atomic_write, write_atomically
 from harness.report.drawing import parts
 from harness.report.drawing.curves import (
     CURVE_AXES,
@@ -36,11 +37,10 @@ def curves_figure(
     series: Sequence[Series], axis: Axis, y_title: str, palette: Palette, size: tuple[float, float]
 ) -> Figure:
     """Mean lines with a band over seeds, lowest to highest. In a WIDE figure they have labels."""
-    free = [line for line in series if axis.log and max(line.x) <= 0]
+    free = [line for line in series if line.level or (axis.log and max(line.x) <= 0)]
     costly = [line for line in series if line not in free]
-    names = {
-        line.style: parts.shorten(line.label) + " (no cost)" * (line in free) for line in series
-    }
+    why = {line.style: " (floor)" if line.level else " (no cost)" for line in free}
+    names = {line.style: parts.shorten(line.label) + why.get(line.style, "") for line in series}
     direct = size == WIDE
     figure, axes = parts.new_axes(
         palette, size, right=parts.label_width(names.values()) if direct else 0.15
@@ -94,7 +94,9 @@ class Point:
 
 
 def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], list[Point]]:
-    """All groups whose score and cost are known; and those of them on the Pareto front."""
+    """All groups whose score and cost are known; and those of them on the Pareto front. A cost of
+    zero is one that nobody counted, such as the FLOPs of look-ups: it neither is on the front nor
+    keeps others off it."""
     points = []
     for style, group in drawable(groups):
         scores = [own for run in group.counted if (own := ranking_score(run)) is not None]
@@ -102,8 +104,9 @@ def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], li
         if score is not None and spent is not None:
             ends = min(scores), max(scores)
             points.append(Point(group.label, style, spent.mean, score.mean, *ends))
+    known = [point for point in points if point.cost > 0]
     return points, [
-        points[index] for index in pareto_front([(point.cost, point.score) for point in points])
+        known[index] for index in pareto_front([(point.cost, point.score) for point in known])
     ]
 
 
@@ -142,6 +145,8 @@ def _draw_front(
     axes: Axes, front: Sequence[tuple[float, float]], palette: Palette
 ) -> list[tuple[float, float]]:
     """Draw the front as a staircase that ends at the edges of the axes. Returns its corners."""
+    if not front:
+        return []
     (_, top), (_, edge) = axes.get_ylim(), axes.get_xlim()
     corners = [(front[0][0], top)]
     for x, y in front:
@@ -174,15 +179,15 @@ def _set_y_limits(
 def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
     """Write every figure of the ranked runs as PNG and SVG on white; returns the files.
 
-    Raises OSError if the folder can't be written.
+    Raises RunFailure if the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in _file_figures(comparison):
         svg = folder / f"{name}.svg"
-        svg.write_text(draw_svg(figure), encoding="utf-8")
+        write_atomically(svg, draw_svg(figure).encode())
         png = folder / f"{name}.png"
-        figure.savefig(png, dpi=160, metadata={"Software": None})
+        with atomic_write(png) as file:
+            figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
         written += [svg, png]
     return written
 

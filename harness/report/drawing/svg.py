@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 
+from harness.common.text import visible
 from harness.report.drawing.style import LIGHT_SERIES
-from harness.report.text.format import visible
 
 CONFIG = "config:"
 

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.common.files import write_atomically
+from harness.common.text import visible_line
 from harness.report.drawing.curves import MAX_DRAWN
 from harness.report.html import figures
 from harness.report.html.pages import render
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.report.statistics import differences, paired
+from harness.report.statistics import differences, floor, paired
 from harness.report.statistics.ranking import Comparison
 from harness.report.text import columns, export, format, pairs, verdict
 
@@ -26,12 +28,11 @@ SECTIONS = (
 
 def write_report(comparison: Comparison, path: Path, sources: Sequence[Path]) -> None:
     """Write the comparison as one self-contained HTML file. sources: the paths to name in the
-    command that writes it again. Raises OSError if the file can't be written."""
+    command that writes it again. Raises RunFailure if the file can't be written."""
     command = shlex.join(
         ["python", "-m", "harness.compare", *map(str, sources), "--out", str(path)]
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(comparison, command), encoding="utf-8")
+    write_atomically(path, _page(comparison, command).encode())
 
 
 def _page(comparison: Comparison, command: str) -> str:
@@ -46,9 +47,10 @@ def _page(comparison: Comparison, command: str) -> str:
         "facts": _facts(comparison),
         "level": f"{paired.LEVEL:.0%}",
         "max_drawn": MAX_DRAWN,
+        "line": visible_line,
         # Modules whose functions the templates call.
         "columns": columns, "differences": differences, "export": export, "figures": figures,
-        "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
+        "floor": floor, "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
     }  # fmt: skip
     sections = {name: render(f"report/{name}.html.j2", **values) for name in SECTIONS}
     shown = {name: content for name, content in sections.items() if content.strip()}

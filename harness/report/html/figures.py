@@ -46,6 +46,7 @@ def curves(comparison: Comparison) -> Content | None:
         ],
         "legend": _legend(panels[0][1]),
         "free": any(max(line.x) <= 0 for axis, series in panels if axis.log for line in series),
+        "floor": any(line.level for _, series in panels for line in series),
     }
 
 
@@ -105,7 +106,7 @@ def _scatter(groups: Sequence[Group], cost: Cost) -> Content | None:
         )
         for point in points
     }
-    on_front = ", ".join(point.label for point in front)
+    on_front = ", ".join(point.label for point in front) or "none"
     drawings = _drawings(
         lambda size: plots.scatter_figure(groups, cost, svg.PLACEHOLDERS, size),
         f"test-{cost.name}",

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.common.text import visible
 from harness.report.drawing import style
-from harness.report.text.format import visible
 
 
 def render(template: str, **values: Any) -> str:

@@ -66,6 +66,11 @@ class Group:
     counted: tuple[RunRecord, ...]
 
     @property
+    def is_floor(self) -> bool:
+        """Whether its model was counted in one pass over train, not trained."""
+        return any(run.state is not None for run in self.runs)
+
+    @property
     def attempts(self) -> int:
         """The number of different seeds, counted or not."""
         return len({run.seed for run in self.runs})
@@ -141,7 +146,7 @@ def why_uncounted(run: RunRecord) -> str | None:
         return "leaks: its tokenizer was learnt from the validation and test text, too"
     score = ranking_score(run) if run.lossless else lossy_score(run)
     if score is None:
-        return "finished without a test score"
+        return run.error or "finished without a test score"
     if run.uncertified is not None:
         unit = "bits per byte" if run.lossless else "nats per token"
         return f"not certified, {score:.3f} {unit}: {run.uncertified}"

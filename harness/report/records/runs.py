@@ -4,6 +4,7 @@ Reading never fails on a folder's content: a killed or damaged run becomes a rec
 and the comparison lists it.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
 from harness.runs.summary import (
     DEFINITION,
+    Compressed,
     LostText,
     Scored,
     Summary,
@@ -28,19 +30,22 @@ from harness.runs.summary import (
     read_summary,
 )
 
+LOG = logging.getLogger("harness")
 DAMAGED = "damaged"
 UNKNOWN = "?"
+SAMPLES_BYTES = 1 << 20  # from the end, for the last sample
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
-    status: of the summary, or DAMAGED. error: the run's own error, or what is damaged. corpus:
-    SHA-256 of the text. uncertified: why the certificate does not let the score be ranked; None if
-    it does. complete: every token was scored again. config: flat (dotted keys, values as text).
-    blocks: they sum to the test score; None for older runs and lossy tokenizers. sample: the last
-    one.
+    status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
+    damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
+    ranked; None if it does. complete: every token was scored again. config: flat (dotted keys,
+    values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
+    sample: the last one. state: how many numbers a model keeps that was counted in one pass over
+    train; None for one that was trained.
     """
 
     folder: Path
@@ -58,6 +63,8 @@ class RunRecord:
     uncertified: str | None = None
     complete: bool = False
     parameters: float | None = None
+    state: float | None = None
+    compressors: Mapping[str, Compressed] = field(default_factory=dict)
     flops_per_token: float | None = None
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
@@ -72,7 +79,8 @@ class RunRecord:
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
-    """Every run below the given folders, each once, ordered by folder.
+    """Every run below the given folders, each once, ordered by folder. Says which of them have rows
+    that are repeated, missing or out of order.
 
     Raises UsageError for a path that does not exist or holds no run.
     """
@@ -88,7 +96,11 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
             )
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
-    return [read_run(folders[resolved]) for resolved in sorted(folders)]
+    runs = [read_run(folders[resolved]) for resolved in sorted(folders)]
+    for run in runs:
+        if run.metrics.complaint:
+            LOG.warning(f"{run.folder}: {run.metrics.complaint}")
+    return runs
 
 
 def run_folders(path: Path) -> Iterable[Path]:
@@ -100,10 +112,11 @@ def run_folders(path: Path) -> Iterable[Path]:
             subfolders.clear()
 
 
-def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
+def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = True) -> RunRecord:
     """Read one run folder. Damaged content ends up in `status` and `error`.
 
-    with_metrics: also metrics.jsonl, which may be large.
+    with_metrics: also metrics.jsonl, which may be large. with_config: also config.yaml, which takes
+    longer to parse than all the rest.
     """
     damage: list[str] = []
 
@@ -129,8 +142,10 @@ def read_run(folder: Path, *, with_metrics: bool = True) -> RunRecord:
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
-        error=found.error if found else None,
-        config=read_or({}, lambda: config.read_flat(folder)) if expected(config.FILE) else {},
+        error=_error(found) if found else None,
+        config=read_or({}, lambda: config.read_flat(folder))
+        if with_config and expected(config.FILE)
+        else {},
         metrics=read_or(Metrics(), lambda: metrics.read(folder / metrics.FILE))
         if with_metrics and expected(metrics.FILE)
         else Metrics(),
@@ -151,6 +166,12 @@ def require_complete(run: RunRecord) -> RunRecord:
     return replace(run, uncertified=f"its certificate is a sample; {anew}")
 
 
+def _error(found: Summary) -> str | None:
+    """The run's error, or what it lacks."""
+    missing = "; ".join(f"{part} ({why})" for part, why in (found.missing or {}).items())
+    return found.error or (f"missing: {missing}" if missing else None)
+
+
 def _fields(found: Summary) -> dict[str, Any]:
     corpus = found.corpus.sha256 if found.corpus else None
     parameters = found.parameters
@@ -165,6 +186,8 @@ def _fields(found: Summary) -> dict[str, Any]:
         "leaks": found.leaks is True,
         "causal": found.causal is not False,
         "parameters": parameters.total if parameters else None,
+        "state": parameters.state if parameters else None,
+        "compressors": {printable(k): v for k, v in (found.compressors or {}).items()},
         "flops_per_token": found.flops_per_token,
         "train": found.train or TrainCost(),
         "val": found.val,
@@ -195,7 +218,7 @@ def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _last_sample(folder: Path) -> Sample | None:
-    found = samples.read(folder / samples.FILE)
+    found = samples.read(folder / samples.FILE, SAMPLES_BYTES)
     return Sample(found[-1].step, printable(found[-1].text)) if found else None
 
 

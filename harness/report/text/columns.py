@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 from harness.report.records.groups import Group, Reader, Spread, lossy_score, ranking_score, reader
 from harness.report.records.runs import RunRecord
+from harness.report.statistics.floor import Reference
 from harness.report.text.format import human, score, seconds
 
+REFERENCES_NOTE = (
+    "Compressors: bits of the test text given train, compress(train + test) − compress(train); in "
+    "brackets how far back they look."
+)
 LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
 MEANS_NOTE = (
     "Mean ± sample standard deviation over seeds; costs are means. "
@@ -40,9 +45,9 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
         Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted))),
         _number("test", unit, f"test.{key}", score),
         _number("val", unit, f"val.{key}", score),
-        _number("parameters", "", "parameters"),
+        Column("parameters", "", _size),
         _number("FLOPs", "per token", "flops_per_token"),
-        _number("training", "tokens", "train.tokens"),
+        Column("training", "tokens", _tokens),
         _number("training", "FLOPs", "train.flops"),
         _number("training", "s", "train.seconds", lambda spread: seconds(spread.mean)),
         _number("speed", "tokens/s", "train.tokens_per_second"),
@@ -72,6 +77,28 @@ def _number(
         return (write(spread), spread.mean) if spread else ("–", "")
 
     return Column(header, unit, cell)
+
+
+def _size(group: Group) -> tuple[str, float | str]:
+    """Parameters; of a model that was counted its counts."""
+    if group.is_floor and (spread := group.spread(reader("state"))):
+        return f"{human(spread.mean)} counts", spread.mean
+    return _number("parameters", "", "parameters").read(group)
+
+
+def _tokens(group: Group) -> tuple[str, float | str]:
+    text, key = _number("training", "tokens", "train.tokens").read(group)
+    return "one pass" if group.is_floor else text, key
+
+
+def reference_cells(reference: Reference, shown: Sequence[Column]) -> list[str]:
+    """The cells of a compressor: its name, its data and its test score."""
+    known = {
+        "model": f"{reference.label} ({human(reference.window)}B)",
+        "data": reference.data,
+        "test": f"{reference.score:.3f}",
+    }
+    return [known.get(column.header, "–") for column in shown]
 
 
 def rank(groups: Sequence[Group], index: int) -> int:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from harness.common import text
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import adjacent_pairs
+from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, columns, rank
+from harness.report.text.columns import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    REFERENCES_NOTE,
+    columns,
+    rank,
+    reference_cells,
+)
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import headlines, notes
+from harness.report.text.verdict import floor_lines, headlines, notes
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
@@ -22,6 +32,7 @@ GROUP_NUMBERS = {
     "val bits per byte": "val.bits_per_byte",
     "val nats per token": "val.nats_per_token",
     "parameters": "parameters",
+    "counts": "state",
     "FLOPs per token": "flops_per_token",
     **COSTS,
 }
@@ -38,7 +49,10 @@ RUN_NUMBERS = {
 
 def markdown(comparison: Comparison) -> str:
     """Headlines, caveats, tables and pairs as GitHub Markdown."""
-    parts = [*map(str, headlines(comparison)), *(f"**{note}**" for note in notes(comparison))]
+    parts = [
+        *(text.markdown(str(line)) for line in headlines(comparison)),
+        *(f"**{text.markdown(note)}**" for note in notes(comparison)),
+    ]
     for groups, lossy in ((comparison.ranked, False), (comparison.lossy, True)):
         if not groups:
             continue
@@ -46,14 +60,22 @@ def markdown(comparison: Comparison) -> str:
         lines = [
             [f"{column.header} {column.unit}".strip() for column in shown],
             ["---" if column.is_text else "---:" for column in shown],
-            *([column.read(group)[0] for column in shown] for group in groups),
+            *([text.markdown(column.read(group)[0]) for column in shown] for group in groups),
+            *(
+                [text.markdown(cell) for cell in reference_cells(each, shown)]
+                for each in ([] if lossy else references(groups))
+            ),
         ]
         if lossy:
             parts.append(f"Not ranked ({LOSSY_NOTE}):")
-        parts.append("\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines))
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append(MEANS_NOTE)
+    if references(comparison.ranked):
+        parts.append(REFERENCES_NOTE)
+    if comparison.ranked:
+        parts += [text.markdown(line) for line in floor_lines(comparison)]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
-    parts.append("\n".join(f"- {sentence(pair)}" for pair in pairs))
+    parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -70,7 +92,12 @@ def csv_table(comparison: Comparison) -> str:
             yield from (spread.mean, spread.std) if spread else (None, None)
 
     ranked = [line(group, rank(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
-    return _csv([heads, *ranked, *(line(group, "") for group in comparison.lossy)])
+    others = [line(group, "") for group in comparison.lossy]
+    others += [
+        ["", each.label, "", "", each.data, "", each.score, *[None] * (len(heads) - 7)]
+        for each in references(comparison.ranked)
+    ]
+    return _csv([heads, *ranked, *others])
 
 
 def csv_runs(records: Sequence[RunRecord]) -> str:
@@ -85,9 +112,9 @@ def csv_runs(records: Sequence[RunRecord]) -> str:
 
 def _csv(lines: Iterable[Iterable[object]]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
+    writer = csv.writer(out, lineterminator="\n")
+    for line in lines:
+        # Numbers may begin with a minus sign; names may not.
+        cells = (text.csv_cell(str(x)) if isinstance(x, str | Path) else x for x in line)
+        writer.writerow(cells)
     return out.getvalue()
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

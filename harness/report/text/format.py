@@ -49,17 +49,3 @@ def signed(value: float) -> str:
 def p_value(p: float) -> str:
     """A p-value: 0.03; < 0.001 for all that the number of draws can't resolve."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def visible(text: str) -> str:
-    """The text with non-printable characters, except line breaks and tabs, replaced by
-    \N{REPLACEMENT CHARACTER}: they could move a terminal's cursor, or be invalid HTML."""
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
-
-
-def one_line(text: str) -> str:
-    """The printable text on one line."""
-    return visible(" ".join(text.split()))

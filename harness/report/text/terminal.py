@@ -10,13 +10,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.common.text import visible_line
 from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
+from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.columns import LOSSY_NOTE, MEANS_NOTE, Column, columns, rank, run_name
-from harness.report.text.format import one_line
+from harness.report.text.columns import (
+    LOSSY_NOTE,
+    MEANS_NOTE,
+    REFERENCES_NOTE,
+    Column,
+    columns,
+    rank,
+    reference_cells,
+    run_name,
+)
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import best_by_tokenizer, headlines, lossy_examples, notes
+from harness.report.text.verdict import (
+    best_by_tokenizer,
+    floor_lines,
+    headlines,
+    lossy_examples,
+    notes,
+)
 
 # The least width of output to a file or a pipe.
 PLAIN_WIDTH = 160
@@ -36,21 +52,25 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
     # In a file or a pipe each sentence stays on one line, so that grep finds it.
     whole = not console.is_terminal
     for line in map(str, headlines(comparison)):
-        console.print(line, style="bold", soft_wrap=whole)
+        console.print(visible_line(line), style="bold", soft_wrap=whole)
     for line in notes(comparison):
-        console.print(f"! {line}", style="yellow", soft_wrap=whole)
+        console.print(f"! {visible_line(line)}", style="yellow", soft_wrap=whole)
     if comparison.ranked:
         _print_groups(console, comparison.ranked, lossy=False)
         console.print(MEANS_NOTE, style="dim")
+        if references(comparison.ranked):
+            console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
+        for line in floor_lines(comparison):
+            console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
-            console.print(best, soft_wrap=whole)
+            console.print(visible_line(best), soft_wrap=whole)
         for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
-            console.print(sentence(pair), soft_wrap=whole)
+            console.print(visible_line(sentence(pair)), soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
         for line in lossy_examples(comparison):
-            console.print(line, style="dim", soft_wrap=whole)
+            console.print(visible_line(line), style="dim", soft_wrap=whole)
     if comparison.uncounted:
         console.print("\nNot counted", style="bold")
         console.print(_uncounted_table(comparison))
@@ -88,8 +108,11 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
             overflow="fold",
         )
     for index, group in enumerate(groups):
-        cells = [Text(column.read(group)[0]) for column in shown]
+        cells = [Text(visible_line(column.read(group)[0])) for column in shown]
         table.add_row(*([] if lossy else [str(rank(groups, index))]), *cells)
+    for reference in [] if lossy else references(groups):
+        cells = [Text(visible_line(cell)) for cell in reference_cells(reference, shown)]
+        table.add_row("–", *cells)
     return table
 
 
@@ -99,8 +122,8 @@ def _uncounted_table(comparison: Comparison) -> Table:
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
     for run, reason in comparison.uncounted:
-        name = one_line(run_name(run, comparison.records))
-        table.add_row(Text(name), Text(run.status), Text(one_line(reason)))
+        name = visible_line(run_name(run, comparison.records))
+        table.add_row(Text(name), Text(visible_line(run.status)), Text(visible_line(reason)))
     return table
 
 

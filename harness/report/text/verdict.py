@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from harness.common.text import visible_line
 from harness.report.records.groups import Group, Reader, ranking_score, reader
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.differences import Pair, adjacent_pairs
+from harness.report.statistics.floor import Floor, find_floor
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.format import amount, human, one_line, score
+from harness.report.text.format import amount, human, score
 from harness.report.text.pairs import headline_evidence
 
 NOT_GIVEN = ("None", "null", "–", "")
@@ -33,7 +35,50 @@ def headlines(comparison: Comparison) -> list[Headline]:
     return [_headline(groups, comparison.pairs) for groups in comparison.by_data().values()]
 
 
-def _headline(groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
+def trained_or_all(groups: Sequence[Group]) -> Sequence[Group]:
+    """Without those that were counted, unless there are no others: what speaks of training is about
+    the trained."""
+    return [group for group in groups if not group.is_floor] or groups
+
+
+def floor_lines(comparison: Comparison) -> list[str]:
+    """For each data set: the floor, and which models cross it after how many training tokens."""
+    return [_floor_line(data, groups) for data, groups in comparison.by_data().items()]
+
+
+def _floor_line(data: str, groups: Sequence[Group]) -> str:
+    floor = find_floor(groups)
+    if floor is None:
+        return (
+            f"No floor on {data}: none of its models was counted. A run of model=ngram on the same "
+            "text gives one, in seconds."
+        )
+    own = floor.group.spread(ranking_score)
+    assert own is not None  # a ranked group has this number
+    level = "" if floor.level is None else f", {floor.level:.3f} on validation"
+    line = (
+        f"The floor on {data} is {floor.group.label}, counted in one pass over train: "
+        f"{score(own)} test bits per byte{level}."
+    )
+    said = [
+        f"{group.label} {_crossing(crossings)}"
+        for group in groups
+        if not group.is_floor and (crossings := floor.crossings(group)) is not None
+    ]
+    return f"{line} By validation, {'; '.join(said)}." if said else line
+
+
+def _crossing(crossings: Sequence[float | None]) -> str:
+    after = sorted(tokens for tokens in crossings if tokens is not None)
+    if not after:
+        return "has not crossed it"
+    span = " to ".join(dict.fromkeys(human(tokens) for tokens in (after[0], after[-1])))
+    seeds = f" with {len(after)} of {len(crossings)} seeds" * (len(after) < len(crossings))
+    return f"crosses the floor after {span} tokens{seeds}"
+
+
+def _headline(all_groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
+    groups = trained_or_all(all_groups)
     best = groups[0]
     own = best.spread(ranking_score)
     assert own is not None  # a ranked group has this number
@@ -41,16 +86,26 @@ def _headline(groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
     words = (
         f"{best.label} reaches {score(own)} test bits per byte on {best.data} ({own.n} {plural})"
     )
+    above = _above_floor(best, find_floor(all_groups))
     if len(groups) == 1:
-        return Headline(f"{words}, the only configuration with a score.", _budget(groups))
+        only = "the only trained one" if len(all_groups) > 1 else "the only configuration"
+        return Headline(f"{words}, {only} with a score.{above}", _budget(groups))
     second = groups[1].spread(ranking_score)
     assert second is not None
     gap = second.mean - own.mean
     share = f" ({gap / second.mean:.1%})" if second.mean else ""  # 0 for a text of one character
-    words += f", {gap:.3f}{share} below {groups[1].label}, the next best."
+    words += f", {gap:.3f}{share} below {groups[1].label}, the next best.{above}"
     tested = [pair for pair in adjacent_pairs(pairs, groups[:2]) if pair.interval is not None]
     evidence = headline_evidence(tested[0]) if tested else _untested_evidence(*groups[:2])
     return Headline(words, f"{evidence} {_budget(groups)}")
+
+
+def _above_floor(best: Group, floor: Floor | None) -> str:
+    """A sentence if the best trained model has a higher test score than the floor."""
+    own, counted = best.spread(ranking_score), floor and floor.group.spread(ranking_score)
+    if floor is None or own is None or not counted or own.mean <= counted.mean:
+        return ""
+    return f" That is above the floor: {floor.group.label}, counted, has {score(counted)}."
 
 
 def _untested_evidence(best: Group, second: Group) -> str:
@@ -102,7 +157,7 @@ def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
 def best_by_tokenizer(comparison: Comparison) -> str | None:
     """The best model with each tokenizer; None if there is only one tokenizer."""
     best: dict[str, Group] = {}
-    for group in comparison.ranked:
+    for group in trained_or_all(comparison.ranked):
         best.setdefault(group.tokenizer, group)
     if len(best) < 2:
         return None
@@ -120,7 +175,7 @@ def lossy_examples(comparison: Comparison) -> list[str]:
             before, after = (lost.examples or [["", ""]])[0]
             lines.append(
                 f"{name} changes {lost.changed / lost.characters:.1%} of the characters: "
-                f"{one_line(str(before))!r} comes back as {one_line(str(after))!r}."
+                f"{visible_line(str(before))!r} comes back as {visible_line(str(after))!r}."
             )
     return lines
 
@@ -154,8 +209,9 @@ def notes(comparison: Comparison) -> list[str]:
 
 def _differences(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.counted]
-    _, unequal = _currencies(groups)
-    budgets = {_stated_budget(run) for run in runs}
+    trained = trained_or_all(groups)  # a floor has one pass over train, whatever the budget
+    _, unequal = _currencies(trained)
+    budgets = {_stated_budget(run) for group in trained for run in group.counted}
     if None in budgets or len(budgets) > 1:
         # FLOPs and seconds are what a comparison measures, unless they are the budget.
         differing = [line for line in unequal if not line.startswith(("FLOPs", "seconds"))]

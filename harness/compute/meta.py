@@ -1,0 +1,75 @@
+"""A model without weights, to ask what its configuration means, and how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules import module as registration
+
+from harness.common import contained
+from harness.common.errors import UsageError
+from harness.compute.costs import NoInitialization
+from harness.compute.memory import total_memory
+from harness.config.settings import Settings
+from zoo.language_model import LanguageModel
+
+MOST_MODULES = 1 << 16
+
+
+def meta_model(settings: Settings, vocab_size: int = 256) -> LanguageModel:
+    """The configured model on the meta device: shapes without memory.
+
+    Raises UsageError, before it is complete, for a model that would not fit into the memory.
+    """
+    try:
+        with torch.device("meta"), NoInitialization(), _counting(settings.names.model):
+            return settings.build("model", LanguageModel, vocab_size=vocab_size)
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise UsageError(f"model: too large for any memory ({error})") from error
+
+
+@contextmanager
+def _counting(name: str) -> Iterator[None]:
+    """Adds up the weights and the modules that are made inside."""
+    available = total_memory(torch.device("cpu"))
+    modules, most = 0, int(MOST_MODULES * contained.factor())
+    tensors: dict[int, Tensor] = {}  # shared ones count once
+    size = 0
+
+    def count_tensor(module: Any, name_in_module: str, tensor: Tensor | None) -> None:
+        nonlocal size
+        if tensor is None or id(tensor) in tensors:
+            return
+        tensors[id(tensor)] = tensor
+        size += tensor.numel() * tensor.element_size()
+        if size > available:
+            raise UsageError(
+                f"model={name} has weights of more than {available / 1e9:.1f} GB, all the memory "
+                "that there is; choose a smaller model"
+            )
+
+    def count_module(module: Any, name_in_module: str, child: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > most:
+            raise UsageError(
+                f"model={name} has more than {most:,} modules; if you trust it, multiply all "
+                f"limits: {contained.FACTOR}=10"
+            )
+
+    hooks = (
+        registration.register_module_parameter_registration_hook(count_tensor),
+        registration.register_module_buffer_registration_hook(count_tensor),
+        registration.register_module_module_registration_hook(count_module),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

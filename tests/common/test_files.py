@@ -1,0 +1,135 @@
+"""Files are written whole or not at all, and the first error is the one that is reported."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.common import files
+from harness.common.errors import RunFailure
+from harness.common.files import AppendedFile, atomic_write, remove_leftovers
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """As a full disk: no file may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("size", range(0, 24, 3))
+def test_an_appended_file_ends_with_a_whole_record(tmp_path: Path, size: int) -> None:
+    file = AppendedFile(tmp_path / "log")
+
+    def append(count: int) -> None:
+        for number in range(count):
+            file.append(f"record {number}\n".encode())
+
+    with no_file_above(size), pytest.raises(RunFailure, match="log can't be written: File too lar"):
+        append(9)
+    content = (tmp_path / "log").read_bytes()
+    assert content == b"".join(b"record %d\n" % number for number in range(size // 9))
+    file.append(b"room again\n")
+    file.close()
+    assert (tmp_path / "log").read_bytes() == content + b"room again\n"
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    with no_file_above(10):
+        with (
+            pytest.raises(RunFailure, match="file can't be written: File too large"),
+            atomic_write(target) as file,
+        ):
+            file.write(b"new" * 9)
+        with pytest.raises(ZeroDivisionError), atomic_write(target) as file:
+            assert file.write(b"new" * 9) / 0  # the write fails when the file is closed
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def _forked(work: Callable[[], None]) -> int:
+    """The id of a process that does it, and then waits to be killed."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os.write(write, b".")
+            signal.pause()
+        finally:
+            os._exit(1)
+    assert os.read(read, 1) == b"."
+    os.close(read), os.close(write)
+    return child
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
+    def half() -> None:
+        vars(files)["_held"] = context = atomic_write(tmp_path / "train.ids")
+        context.__enter__().write(b"half")
+
+    child = _forked(half)
+    (left,) = names(tmp_path)
+    (tmp_path / ".hidden").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", left]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden"]
+
+
+def test_without_locks_only_what_is_old_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*arguments: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for name, age in ((".a.0000abcd", 0.0), (".b.0000abcd", 2 * files.ABANDONED)):
+        (tmp_path / name).touch()
+        began = (tmp_path / name).stat().st_mtime - age
+        os.utime(tmp_path / name, (began, began))
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".a.0000abcd"]
+    with atomic_write(tmp_path / "c") as file:
+        file.write(b"c")
+    assert (tmp_path / "c").read_bytes() == b"c"
+
+
+def test_a_file_that_is_taken_for_a_leftover_before_its_lock_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = fcntl.flock, []
+
+    def late(file, how: int) -> None:  # noqa: ANN001
+        if not taken:
+            taken.append(file.name)
+            os.unlink(file.name)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with atomic_write(tmp_path / "a") as file:
+        file.write(b"a")
+    assert taken
+    assert (tmp_path / "a").read_bytes() == b"a"
+    assert names(tmp_path) == ["a"]
