@@ -30,7 +30,8 @@ $(TOOLS): $(READY)
 # Train the zoo side by side under one budget, print the table, write report.html.
 compare: $(READY)
 	$(PY) -m harness.train experiment=compare hydra.sweep.dir=$(SWEEP)
-	@cp $(SWEEP)/report.html report.html
+	-$(PY) -m harness.verify $(SWEEP) --complete
+	$(PY) -m harness.compare $(SWEEP) --complete --out report.html
 	@echo "report.html written: open it in a browser"
 
 # A page on this machine: runs as they train, side by side; trainings started and stopped.

@@ -32,6 +32,9 @@ def main() -> int:
         ("runs-csv", "FILE", "one line per run, also those left out of the table"),
     ):
         parser.add_argument(f"--{name}", type=Path, metavar=where, help=f"write {what}")
+    parser.add_argument(
+        "--complete", action="store_true", help="rank only what was scored again token by token"
+    )
     options = parser.parse_args()
 
     from harness.report.records.runs import find_runs

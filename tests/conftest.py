@@ -29,6 +29,7 @@ from harness import (
     new,
     prepare,
     sample,
+    verify,
 )
 from harness import train as training_command
 from harness.cli.hydra_app import compose
@@ -55,6 +56,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "compress": compress.main,
     "decompress": decompress.main,
     "compare": compare.main,
+    "verify": verify.main,
     "inside": inside.main,
     "new": new.main,
     "dashboard": dashboard.main,

@@ -16,6 +16,7 @@ from harness.common.paths import CONF
 from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.config.settings import read_settings
+from harness.referee.weights import randomize as unit_gain
 from zoo.language_model import LanguageModel
 
 VOCAB = 23
@@ -74,20 +75,10 @@ def weightless(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageM
 
 
 def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
-    """Weights of unit gain everywhere, so that no path is too faint, or zero, to be seen. A model
-    that counts has read what `random_ids` gives the laws."""
+    """Weights of unit gain. A model that counts has read what `random_ids` gives the laws."""
     if model.fit is not None:
         model.fit(random_ids(1, 4000)[0])
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-            parameter.copy_(noise / fan_in**0.5 + (1.0 if parameter.dim() == 1 else 0.0))
-        for name, buffer in model.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
-    return model
+    return unit_gain(model, seed)
 
 
 def widened(model_node: dict[str, Any], name: str) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from harness.data.dataset import Dataset
 from harness.evaluation.score import Score
 from harness.runs.blocks import Blocks, block_size, per_block
+from harness.runs.summary import DEFINITION
 
 
 def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
@@ -41,6 +42,7 @@ def write_test_blocks(folder: Path, dataset: Dataset, score: Score) -> None:
         split.bytes,
         block_size(split.bytes),
         tuple(np.round(per_block(nats, sizes), 6).tolist()),
+        DEFINITION,
     )
     blocks.write(folder)
 

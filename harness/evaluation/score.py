@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from harness.compute.device import Compute
 from harness.compute.modes import eval_mode
@@ -133,20 +135,29 @@ def token_nats(
 
     def one_pass(ids: NDArray[np.integer]) -> NDArray[np.floating]:
         if model.block_size is None or stride is None:
-            pieces = _stream(model, ids, compute, on_batch, measure)
+            pieces = stream(model, ids, compute, on_batch, measure)
         else:
             if patch_size is not None:
                 ids = _pad(ids, model.block_size, stride)
             pieces = _slide(model, ids, compute, stride, batch_size, on_batch, measure)
         return np.concatenate(list(pieces))
 
+    with scoring(model, compute, batch_statistics):
+        return one_pass(ids) if patch_size is None else _two_passes(one_pass, ids, patch_size)
+
+
+@contextmanager
+def scoring(
+    model: LanguageModel, compute: Compute, batch_statistics: bool = False
+) -> Iterator[None]:
+    """Inside, the model computes as in a score: evaluation mode, no gradients, its precision."""
     with (
         eval_mode(model),
         torch.inference_mode(),
         compute.autocast(),
         batch_norm.batch_statistics(model, batch_statistics),
     ):
-        return one_pass(ids) if patch_size is None else _two_passes(one_pass, ids, patch_size)
+        yield
 
 
 def resolve_stride(block_size: int, stride: int | None, patch_size: int | None = None) -> int:
@@ -215,19 +226,26 @@ def _slide(
         index = np.array([start for start, _ in batch])[:, None] + np.arange(length + 1)
         window = torch.from_numpy(ids[index].astype(np.int64)).to(compute.device)
         most = max(new for _, new in batch)  # the rest is context and needs no logits
-        features_BTC = model(window[:, :-1], return_features=True)[:, -most:]
-        found_BT = score_nats(model, features_BTC, window[:, -most:], measure)
+        found_BT = score_windows(model, window, most, measure)
         for row, (_, new) in zip(found_BT.cpu().numpy(), batch, strict=True):
             yield row[most - new :].copy()  # a view would keep the whole batch
         on_batch(sum(new for _, new in batch))
 
 
-def _stream(
+def score_windows(
+    model: LanguageModel, window_BT: Tensor, most: int, measure: Measure = nats_N
+) -> Tensor:
+    """The last `most` predictions of each window of block_size tokens and a target."""
+    features_BTC = model(window_BT[:, :-1], return_features=True)[:, -most:]
+    return score_nats(model, features_BTC, window_BT[:, -most:], measure)
+
+
+def stream(
     model: LanguageModel,
     ids: NDArray[np.integer],
     compute: Compute,
-    on_batch: Callable[[int], None],
-    measure: Measure,
+    on_batch: Callable[[int], None] = lambda tokens: None,
+    measure: Measure = nats_N,
 ) -> Iterator[NDArray[np.floating]]:
     """An unbounded model: one pass over the whole split, with a cache."""
     cache = model.init_cache(1)

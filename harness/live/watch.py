@@ -19,7 +19,7 @@ from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import LiveMetrics
 from harness.report.records.runs import DAMAGED, RunRecord, read_run
-from harness.runs import config, metrics, process, samples, summary
+from harness.runs import certificate, config, metrics, process, samples, summary
 from harness.runs.damage import DamageError, is_finite
 
 RESCAN_SECONDS = 2.0
@@ -29,7 +29,7 @@ REREAD_SECONDS = 0.05  # and into what may have changed
 MOST_RUNS = 20_000
 MOST_READ, CURVES_MEMORY = 256, 1 << 28  # runs whose curves are in memory, and its bytes
 MOST_TEXT = 300  # characters of a name or an error in the list
-FILES = (summary.FILE, config.FILE, metrics.FILE)
+FILES = (summary.FILE, config.FILE, certificate.FILE, metrics.FILE)
 LEAST = 32  # folders looked at in any case
 
 
@@ -72,7 +72,7 @@ class LiveRun:
         if self.card is not None and stamp == self._stamp:
             if self._record.status != "running":
                 return
-        elif self.card is None or stamp[:2] != self._stamp[:2]:  # else only more rows
+        elif self.card is None or stamp[:-1] != self._stamp[:-1]:  # else only more rows
             self._read()
         self._stamp = stamp
         try:
@@ -133,6 +133,7 @@ class LiveRun:
             "val_nats": val and val.nats_per_token,
             "test": test and test.bits_per_byte,
             "test_nats": test and test.nats_per_token,
+            "certificate": self._certificate(),
             "parameters": record.parameters,
             "flops_per_token": record.flops_per_token,
             "tokens_per_second": speed,
@@ -144,6 +145,15 @@ class LiveRun:
             "can_resume": status in ("stopped", "lost")
             and os.path.exists(self.folder / config.FILE),
         }
+
+    def _certificate(self) -> str | None:
+        """Whether its test score may be ranked, in words; None before there is one."""
+        record = self._record
+        if record.test is None:
+            return None
+        if record.uncertified is not None:
+            return f"not certified: {record.uncertified}"
+        return f"certified, {'every token' if record.complete else 'a sample'} scored again"
 
     def _status(self) -> tuple[str, bool | None]:
         """What the summary says, unless the run died before it could say so; whether it lives."""

@@ -10,7 +10,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically
 from harness.report.drawing.plots import write_plots
 from harness.report.html.document import write_report
-from harness.report.records.runs import RunRecord
+from harness.report.records.runs import RunRecord, require_complete
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text import export
 from harness.report.text.terminal import print_comparison
@@ -25,9 +25,14 @@ def compare(
     markdown: Path | None,
     csv: Path | None,
     runs_csv: Path | None,
+    complete: bool = False,
 ) -> int:
     """Write the comparison of these runs, which were found in `paths`, in every format that has a
-    path, and print it. Raises UsageError for a path that can't be written."""
+    path, and print it. complete: rank no run whose certificate is a sample.
+
+    Raises UsageError for a path that can't be written."""
+    if complete:
+        records = [require_complete(run) for run in records]
     comparison = compare_runs(records)
     written = []
     try:

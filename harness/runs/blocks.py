@@ -24,7 +24,7 @@ class Blocks:
     """The nats of a model for each block of `block_bytes` bytes of a text.
 
     corpus: SHA-256 of the whole text. The blocks cover `bytes` bytes of it from `start` on; the
-    last one may be shorter. The first token is context and costs nothing.
+    last one may be shorter. The first token is context and costs nothing. definition: of the score.
     """
 
     corpus: str
@@ -32,12 +32,13 @@ class Blocks:
     bytes: int
     block_bytes: int
     nats: tuple[float, ...]
+    definition: int = 1
 
     def __post_init__(self) -> None:
         """Raises ValueError for blocks that no run writes."""
-        counts = (self.start, self.bytes, self.block_bytes)
+        counts = (self.start, self.bytes, self.block_bytes, self.definition)
         if not all(type(count) is int and 0 <= count < 2**62 for count in counts):
-            raise ValueError("start, bytes or block_bytes is not a count")
+            raise ValueError("start, bytes, block_bytes or definition is not a count")
         if not all(map(is_finite, self.nats)):
             raise ValueError("nats are not all finite numbers")
         if not isinstance(self.corpus, str):

@@ -19,6 +19,7 @@ from harness.runs.damage import DamageError, is_finite, parse_json
 FILE = "summary.json"
 RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
+DEFINITION = 1  # version of what a score is; increase it when equal weights would get another one
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
@@ -31,7 +32,7 @@ def _finite(value: float) -> float:
 Number = Annotated[int | float, AfterValidator(_finite)]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     # Fields of newer versions are ignored; older versions lack some of these.
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -41,7 +42,7 @@ class _Record(BaseModel):
         return cls.model_construct(**values)
 
 
-class Scored(_Record):
+class Scored(Record):
     """The loss of the best weights over a whole split.
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
@@ -57,7 +58,7 @@ class Scored(_Record):
     unknown: Number | None = None
 
 
-class TrainCost(_Record):
+class TrainCost(Record):
     """The cost of training, totals over the run."""
 
     steps: Number | None = None
@@ -69,7 +70,7 @@ class TrainCost(_Record):
     peak_memory_bytes: Number | None = None
 
 
-class Best(_Record):
+class Best(Record):
     """The evaluation with the lowest validation loss."""
 
     step: Number | None = None
@@ -77,7 +78,7 @@ class Best(_Record):
     bits_per_byte: Number | None = None
 
 
-class ParameterCount(_Record):
+class ParameterCount(Record):
     """Shared parameters are counted once. state: how many numbers a model keeps that counts the
     train split in one pass, in place of taking steps; None for all others."""
 
@@ -87,7 +88,7 @@ class ParameterCount(_Record):
     state: Number | None = None
 
 
-class Compressed(_Record):
+class Compressed(Record):
     """The test text by a compressor that knows the train text. window: how far back it looks, in
     bytes."""
 
@@ -95,7 +96,7 @@ class Compressed(_Record):
     window: Number
 
 
-class CorpusIdentity(_Record):
+class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test."""
 
     sha256: str | None = None
@@ -108,7 +109,7 @@ def _pair(texts: list[str]) -> list[str]:
     return texts
 
 
-class LostText(_Record):
+class LostText(Record):
     """What a lossy tokenizer changes: `changed` of `characters`; examples as (before, after)."""
 
     characters: Number
@@ -116,11 +117,13 @@ class LostText(_Record):
     examples: list[Annotated[list[str], AfterValidator(_pair)]] = []
 
 
-class Summary(_Record):
+class Summary(Record):
     """Fields that were not set are not written. missing: parts of the results that a finished or
     failed run lacks, each with the reason. leaks: the tokenizer may have been learnt from the
-    validation or test text. causal: no score depends on later tokens. compressors: of the text, in
-    the run of a model that counts."""
+    validation or test text. causal: no score depends on later tokens, as far as the certificate
+    says; None before there is one. certificate: its outcome in words. definition: of the test
+    score; None in the first runs, whose definition is 1. compressors: of the text, in the run of a
+    model that counts."""
 
     status: Status
     data: str | None = None
@@ -132,6 +135,8 @@ class Summary(_Record):
     lost: LostText | None = None
     leaks: bool | None = None
     causal: bool | None = None
+    certificate: str | None = None
+    definition: Number | None = None
     vocab_size: Number | None = None
     receptive_field: Number | None = None
     parameters: ParameterCount | None = None

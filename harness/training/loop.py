@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
+from time import perf_counter
 
 from torch import Tensor
 
@@ -21,8 +22,10 @@ from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.compressors import compress_test
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
+from harness.referee.certify import after_training
 from harness.runs import samples
 from harness.runs.blocks import FILE as BLOCKS_FILE
+from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
 from harness.runs.summary import Scored
@@ -148,6 +151,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         return
     with part_of_results(context.summary, "test", needed=True):
         checkpoints.load_best(progress)
+        started = perf_counter()
         test = _score(context, evaluated, dataset.test)
         context.summary.test = Scored.of(test.summary())
     context.folder.require_own()
@@ -155,6 +159,16 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         write_test_blocks(context.folder.path, dataset, test)
         if isinstance(trainer, Counter):  # it is the floor, and so are they
             context.summary.compressors = compress_test(dataset)
+    evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
+    seconds = (perf_counter() - started) * evaluations
+    with part_of_results(context.summary, CERTIFICATE_FILE):
+        certificate = after_training(
+            settings, dataset, compute, context.folder, evaluated, test, seconds
+        )
+        if certificate is not None:
+            context.summary.causal = not certificate.failed
+            context.summary.certificate = certificate.words
+            context.summary.definition = certificate.bound_to.definition
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:

@@ -19,7 +19,10 @@ from harness.training.distributed import ProcessGroup
 from harness.training.guards import NonFiniteError
 
 LOG = logging.getLogger("harness")
-SET_LATER = ("receptive_field", "parameters", "flops_per_token", "train", "val", "test", "best")
+SET_LATER = (
+    *("causal", "certificate", "receptive_field", "parameters", "flops_per_token"),
+    *("train", "val", "test", "best"),
+)
 
 
 def first_summary(
@@ -35,7 +38,6 @@ def first_summary(
         lossless=tokenizer.lossless,
         lost=LostText(**asdict(dataset.lost)) if dataset.lost else None,
         leaks=tokenizer.leaks,
-        causal=settings.train.batch_norm != "batch",
         vocab_size=tokenizer.vocab_size,
         **dict.fromkeys(SET_LATER),
         machine=compute.describe() | ({"processes": count} if count > 1 else {}),

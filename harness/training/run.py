@@ -18,6 +18,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
+from harness.referee.before_training import require_honest
 from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.folder import RunFolder
@@ -76,6 +77,7 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     own = partial(launcher.identity, settings, dataset)
     with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
+        require_honest(settings, dataset, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
             settings = settings.replace(run_dir=temporary, logger=local)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.report.records.groups import ranking_score
-from harness.report.records.runs import find_runs
+from harness.report.records.runs import find_runs, require_complete
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.format import score
 from harness.report.text.verdict import headlines, notes
@@ -87,6 +88,32 @@ def test_leaking_and_non_causal_runs_are_not_ranked(tmp_path: Path) -> None:
     comparison = compare_runs(find_runs([tmp_path]))
     assert [group.model for group in comparison.ranked] == ["gpt"]
     assert [reason.split(":")[0] for _, reason in comparison.uncounted] == ["leaks", "not causal"]
+
+
+def test_what_is_not_certified_is_apart_with_the_reason(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(tmp_path / "b", "peek", test=0.003, certified="failed")
+    write_run(tmp_path / "c", "old", test=1.0, certified="")
+    strange = write_run(tmp_path / "d", "strange", test=0.5, corpus={"sha256": "aa"})
+    summary = strange / "summary.json"
+    summary.write_text(summary.read_text().replace('"aa"', '"bb"'))
+    comparison = compare_runs(find_runs([tmp_path]))
+    assert [group.model for group in comparison.ranked] == ["gpt"]
+    listed = printed(tmp_path).split("Not counted")[1]
+    for reason in (
+        "not certified, 0.003 bits per byte: failed sequential: as fixed by hand",
+        "not certified, 1.000 bits per byte: no certificate; python -m harness.verify",
+        "not certified, 0.500 bits per byte: its certificate is for another text or split",
+    ):
+        assert reason in listed
+
+
+def test_a_sample_is_not_enough_where_all_is_asked_for(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    (record,) = find_runs([tmp_path])
+    assert not compare_runs([require_complete(record)]).ranked
+    complete = replace(record, complete=True)
+    assert compare_runs([require_complete(complete)]).ranked
 
 
 def test_different_texts_under_one_name_are_ranked_apart(tmp_path: Path) -> None:

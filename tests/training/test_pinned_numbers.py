@@ -254,6 +254,8 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "lost": None,
         "leaks": False,
         "causal": True,
+        "certificate": lambda words: words.startswith("passed"),
+        "definition": 1,
         "vocab_size": V,
         "receptive_field": T,
         "parameters.total": total,

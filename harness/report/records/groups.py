@@ -144,10 +144,14 @@ def why_uncounted(run: RunRecord) -> str | None:
         return run.error or f"{state.get(run.status, 'no error recorded')}, {reached}"
     if run.leaks:
         return "leaks: its tokenizer was learnt from the validation and test text, too"
+    score = ranking_score(run) if run.lossless else lossy_score(run)
+    if score is None:
+        return run.error or "finished without a test score"
+    if run.uncertified is not None:
+        unit = "bits per byte" if run.lossless else "nats per token"
+        return f"not certified, {score:.3f} {unit}: {run.uncertified}"
     if not run.causal:
         return "not causal: evaluated with the statistics of the batch at hand"
-    if (ranking_score(run) if run.lossless else lossy_score(run)) is None:
-        return run.error or "finished without a test score"
     return None
 
 

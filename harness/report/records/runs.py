@@ -14,12 +14,21 @@ from typing import Any
 
 from harness.common.errors import UsageError
 from harness.common.text import printable
-from harness.runs import blocks, config, metrics, samples, summary
+from harness.runs import blocks, certificate, config, metrics, samples, summary
 from harness.runs.blocks import Blocks
+from harness.runs.certificate import Certificate
 from harness.runs.damage import DamageError
 from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
-from harness.runs.summary import Compressed, LostText, Scored, Summary, TrainCost, read_summary
+from harness.runs.summary import (
+    DEFINITION,
+    Compressed,
+    LostText,
+    Scored,
+    Summary,
+    TrainCost,
+    read_summary,
+)
 
 LOG = logging.getLogger("harness")
 DAMAGED = "damaged"
@@ -32,10 +41,11 @@ class RunRecord:
     """One run folder as read. Unknown numbers are None, unknown names UNKNOWN.
 
     status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
-    damaged. corpus: SHA-256 of the text. config: flat (dotted keys, values as text). blocks: they
-    sum to the test score; None for older runs and lossy tokenizers. sample: the last one. state:
-    how many numbers a model keeps that was counted in one pass over train; None for one that was
-    trained.
+    damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
+    ranked; None if it does. complete: every token was scored again. config: flat (dotted keys,
+    values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
+    sample: the last one. state: how many numbers a model keeps that was counted in one pass over
+    train; None for one that was trained.
     """
 
     folder: Path
@@ -50,6 +60,8 @@ class RunRecord:
     lost: LostText | None = None
     leaks: bool = False
     causal: bool = True
+    uncertified: str | None = None
+    complete: bool = False
     parameters: float | None = None
     state: float | None = None
     compressors: Mapping[str, Compressed] = field(default_factory=dict)
@@ -126,6 +138,7 @@ def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = Tru
         # An unfinished run may have been killed before it wrote the file.
         return finished or (folder / name).exists()
 
+    certified = read_or(None, lambda: certificate.read(folder))
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
@@ -137,10 +150,20 @@ def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = Tru
         if with_metrics and expected(metrics.FILE)
         else Metrics(),
         blocks=read_or(None, lambda: _test_blocks(folder, found and found.test)),
+        uncertified=read_or(None, lambda: _why_uncertified(certified, folder, found)),
+        complete=certified is not None and certified.complete,
         sample=_last_sample(folder),
         **(read_or({}, lambda: _fields(found)) if found else {}),
     )
     return replace(record, status=DAMAGED, error="; ".join(damage)) if damage else record
+
+
+def require_complete(run: RunRecord) -> RunRecord:
+    """The run, uncertified if its certificate is a sample."""
+    if run.complete or run.uncertified is not None:
+        return run
+    anew = f"python -m harness.verify {run.folder} --complete scores every token again"
+    return replace(run, uncertified=f"its certificate is a sample; {anew}")
 
 
 def _error(found: Summary) -> str | None:
@@ -173,6 +196,21 @@ def _fields(found: Summary) -> dict[str, Any]:
         "git": _texts(found.git),
         "machine": _texts(found.machine),
     }
+
+
+def _why_uncertified(
+    found: Certificate | None, folder: Path, summary: Summary | None
+) -> str | None:
+    if summary is None:
+        return None  # which is damage enough
+    anew = f"python -m harness.verify {folder} makes one"
+    if found is None:
+        return f"no certificate; {anew}"
+    if unfit := certificate.why_unfit(found, folder, summary):
+        return f"its certificate is for {unfit}; {anew}"
+    if found.bound_to.definition != DEFINITION:
+        return f"scored by definition {found.bound_to.definition}, not {DEFINITION}: evaluate anew"
+    return found.words if found.failed else None
 
 
 def _texts(values: Mapping[str, Any] | None) -> dict[str, str]:

@@ -1,0 +1,55 @@
+"""Certificates as they are asked for: made, printed, and counted."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+from harness.common.errors import RunFailure, UsageError
+from harness.config.settings import Settings
+from harness.referee.verify import verify_model, verify_run
+from harness.runs.certificate import Certificate
+from harness.runs.summary import FILE
+
+MARKS = {"passed": "✓", "sampled": "✓", "failed": "✗", "not applicable": "–", "unknown": "?"}
+
+
+def of_model(settings: Settings, *, complete: bool, device: str) -> int:
+    """Print the certificate of a model without a run; returns the exit code."""
+    certificate = verify_model(settings, complete=complete, device=device)
+    print(settings.model["_target_"])
+    print(table(certificate))
+    return int(bool(certificate.failed))
+
+
+def of_runs(path: Path, *, complete: bool, device: str, trust: list[str]) -> int:
+    """Make and print the certificate of every finished run in a folder; returns the exit code."""
+    folders = [path] if (path / FILE).exists() else sorted(p.parent for p in path.rglob(FILE))
+    if not folders:
+        raise UsageError(f"{path}: no run here (no {FILE} at any depth)")
+    code = 0
+    for folder in folders:
+        try:
+            certificate = verify_run(folder, complete=complete, device=device, trust=trust)
+        except (UsageError, RunFailure) as error:
+            if len(folders) == 1:
+                raise
+            print(f"{folder}: {error}", file=sys.stderr)
+            code = 1
+            continue
+        print(folder)
+        print(table(certificate))
+        code |= bool(certificate.failed)
+    return int(code)
+
+
+def table(certificate: Certificate) -> str:
+    """A line for each check, and the outcome."""
+    width = max(len(check.name) for check in certificate.checks)
+    lines = []
+    for check in certificate.checks:
+        label = {"passed": "", "failed": "FAILED "}.get(check.result, f"({check.result}) ")
+        words = textwrap.shorten(label + check.words, 400)
+        lines.append(f"  {MARKS[check.result]} {check.name:{width}}  {words}")
+    return "\n".join([*lines, f"  {certificate.words}"])

@@ -1,0 +1,183 @@
+"""The parts of a certificate: what is checked, and what it is bound to."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+
+from harness.compute.costs import parameters
+from harness.compute.device import Compute
+from harness.config.settings import Settings
+from harness.data.dataset import Dataset
+from harness.data.encoded import Split
+from harness.evaluation.score import Score, score_of
+from harness.referee.calls import scoring_call
+from harness.referee.decoder import Decoder, LocalDecoder
+from harness.referee.perturbation import Trial
+from harness.referee.sequential import BOUND, rescore
+from harness.referee.state import buffer_values, model_digest
+from harness.runs.certificate import (
+    Binding,
+    Certificate,
+    Check,
+    SequentialScore,
+    scored_digest,
+)
+from harness.runs.folder import RunFolder
+from harness.runs.summary import DEFINITION
+from zoo.language_model import LanguageModel
+from zoo_tokenizers import Tokenizer
+
+LOG = logging.getLogger("harness")
+LEAST_SECONDS = 5.0
+SHARE = 0.1  # of the time of all evaluations
+
+
+def after_training(
+    settings: Settings,
+    dataset: Dataset,
+    compute: Compute,
+    folder: RunFolder,
+    model: LanguageModel,
+    test: Score,
+    evaluated_seconds: float,
+) -> Certificate | None:
+    """Score a sample of the test split again, one token at a time, and write the certificate. None
+    for a score that is NaN or infinite. Changes neither the model nor torch's generators.
+
+    evaluated_seconds: that all evaluations took; the sample takes a tenth of it, or five seconds.
+    """
+    split = dataset.test
+    if split is None or not math.isfinite(test.nats):
+        return None
+    until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
+    checks = [tokens_cover(dataset, split)]
+    if settings.train.batch_norm == "batch":  # it says so, and was not refused before the training
+        targets, batch_size = len(split.ids) - 1, settings.eval.batch_size
+        call = scoring_call(model, compute, targets, batch_size, batch_statistics=True)
+        checks.append(outcome("causality", Trial(call, model.vocab_size).looks_ahead(0)))
+        scored = None
+    else:
+        words = "before the training, with fresh weights, at the shapes of training and scoring"
+        checks.append(Check(name="causality", result="sampled", words=words))
+        scored, check = scored_again(
+            LocalDecoder(model, compute), split, dataset.tokenizer, test, compute.precision,
+            complete=False, seed=settings.seed, in_time=lambda: perf_counter() < until,
+        )  # fmt: skip
+        checks.append(check)
+    certificate = Certificate(
+        made_by="training",
+        complete=False,
+        bound_to=bound_to(settings, dataset, folder, model),
+        checks=checks,
+        score=scored,
+        parameters=parameters(model)["total"],
+        state=buffer_values(model),
+    )
+    certificate.write(folder.path)
+    if certificate.failed:
+        LOG.warning(f"not certified, so it will not be ranked: {certificate.words}")
+    return certificate
+
+
+def outcome(name: str, failure: str | None, passed: str = "", sampled: bool = False) -> Check:
+    """A check that failed with these words, or else passed."""
+    if failure is not None:
+        return Check(name=name, result="failed", words=failure)
+    return Check(name=name, result="sampled" if sampled else "passed", words=passed)
+
+
+def scored_again(
+    decoder: Decoder,
+    split: Split,
+    tokenizer: Tokenizer,
+    reported: Score,
+    precision: str,
+    *,
+    complete: bool,
+    seed: int = 0,
+    in_time: Callable[[], bool] = lambda: True,
+) -> tuple[SequentialScore | None, Check]:
+    """The sequential score of a split beside the reported one, and whether they agree."""
+    ids = np.asarray(split.ids)
+    try:
+        found = rescore(decoder, ids, reported.stride, complete, seed, in_time)
+    except Exception as error:  # of the model's code
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return None, Check(name="sequential", result="failed", words=words)
+    at = found.checked
+    if not np.isfinite(found.nats[at]).all():
+        return None, Check(name="sequential", result="failed", words="NaN or infinite logits")
+    difference = float((found.nats - reported.token_nats)[at].mean())
+    count, bound = int(at.sum()), BOUND[precision]
+    whole = score_of(found.nats, split, tokenizer, reported.stride)
+    scored = SequentialScore(
+        tokens=count,
+        predictions=len(at),
+        nats_per_token=whole.nats_per_token if at.all() else float(found.nats[at].mean()),
+        bits_per_byte=whole.bits_per_byte if at.all() else None,
+        difference=difference,
+        bound=bound,
+    )
+    where = f"{count:,} of {len(at):,} tokens ({found.how})"
+    if not abs(difference) <= bound:
+        return scored, Check(
+            name="sequential",
+            result="failed",
+            words=f"fed one token at a time, {where} cost {difference:+.3g} nats a token more than "
+            f"was reported; rounding explains {bound:g}",
+        )
+    words = f"{where} cost what was reported, within {abs(difference):.1g} nats a token"
+    if count < len(at):
+        words += f"; a look ahead at 1 of 1,000 tokens escapes with {0.999**count:.1g}"
+    return scored, outcome("sequential", None, words, sampled=count < len(at))
+
+
+def bound_to(
+    settings: Settings, dataset: Dataset, folder: RunFolder, model: LanguageModel
+) -> Binding:
+    """What the certificate of a run is for."""
+    return Binding(
+        definition=DEFINITION,
+        weights=scored_digest(folder.checkpoints),
+        source=model_digest(model),
+        tokenizer=dataset.tokenizer.digest,
+        corpus=dataset.digest,
+        split=settings.data["split"],
+    )
+
+
+def tokens_cover(dataset: Dataset, split: Split) -> Check:
+    """Whether the split's ids, with the characters that they lack, are its text, and every token
+    stands for the bytes that it claims."""
+    name, tokenizer = "tokenizer", dataset.tokenizer
+    if not tokenizer.lossless:
+        words = "lossy: no bits per byte, and not ranked"
+        return Check(name=name, result="not applicable", words=words)
+    if tokenizer.leaks:
+        return outcome(name, "learnt from the validation and test text, too")
+    sizes, pieces = tokenizer.token_bytes, tokenizer.pieces
+    for id_, piece in enumerate(pieces):
+        if sizes[id_] != len(piece):
+            return outcome(name, f"claims {sizes[id_]} bytes for id {id_}, {piece!r:.40}")
+    start = _start(dataset, split)
+    text = "".join(dataset.text.strings(start, start + split.bytes))
+    if split.unknown:
+        text = re.sub("[" + re.escape("".join(split.unknown)) + "]", "", text)
+    ids = np.asarray(split.ids).tolist()
+    back = b"".join([pieces[id_] for id_ in ids])
+    is_text = back == text.encode("utf-8", "surrogateescape")
+    failure = None if is_text else "declared lossless, and its tokens are not the text"
+    return outcome(name, failure, f"{len(back):,} bytes come back from {len(ids):,} tokens")
+
+
+def _start(dataset: Dataset, split: Split) -> int:
+    """Where the split begins in the text."""
+    if split is dataset.test:
+        return dataset.text.size - split.bytes
+    return dataset.train.bytes if split is dataset.val else 0

@@ -1,0 +1,189 @@
+"""A split scored again one token at a time, by a model that has not been given what comes later.
+
+Windows lie as the score's definition places them, many side by side; a stream is cut into the
+score's chunks, side by side, each from the cache that the score carried there.
+R rows, N predictions of a split, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.evaluation.score import STREAM_CHUNK, windows
+from harness.referee.decoder import Decoder, Ids, Logits
+
+CACHE_BYTES = 2**28  # of all rows side by side
+LOGITS = 2**24
+MOST_ROWS = 1024
+SAMPLED = 2048  # predictions that a sample checks, about
+PLACES = 16  # of a sample in a stream
+
+# By how much the mean may differ from that of the score's own calls, in nats per token: at least
+# five times the most that an honest model of the zoo did (experiments/2026-11-28-referee).
+BOUND = {"fp32": 2e-6, "bf16": 2e-3, "fp16": 5e-4}
+
+Nats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """nats: of each prediction, (N,); NaN for those that were not checked. how: in words."""
+
+    nats: Nats
+    how: str
+
+    @property
+    def checked(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.nats)
+
+
+def nats_R(logits_RV: Logits, targets_R: Ids) -> Nats:
+    """-ln p(target), by a softmax of our own in float64: the model's process is not asked."""
+    exact_RV = logits_RV.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of infinite logits
+        exact_RV -= exact_RV.max(axis=1, keepdims=True)
+        total_R = np.log(np.exp(exact_RV).sum(axis=1))
+    found: Nats = total_R - exact_RV[np.arange(len(targets_R)), targets_R]
+    return np.where(np.isnan(found), np.inf, found)
+
+
+def rescore(
+    decoder: Decoder,
+    ids: Ids,
+    stride: int | None,
+    complete: bool,
+    seed: int = 0,
+    in_time: Callable[[], bool] = lambda: True,
+) -> Rescored:
+    """The nats of each prediction, or of a seeded sample. in_time: whether a sample may go on."""
+    block_size, vocab_size, cache_bytes = decoder.describe()
+    rows = min(MOST_ROWS, CACHE_BYTES // max(1, cache_bytes), LOGITS // vocab_size)
+    found = np.full(len(ids) - 1, np.nan)
+    if block_size is not None:
+        assert stride is not None
+        plan = windows(len(ids) - 1, min(block_size, len(ids) - 1), stride)
+        how = _windows(decoder, ids, plan, max(1, rows), complete, seed, found, in_time)
+    else:
+        how = _chunks(decoder, ids, max(1, rows), complete, seed, found, in_time)
+    return Rescored(found, how)
+
+
+def _windows(
+    decoder: Decoder,
+    ids: Ids,
+    plan: list[tuple[int, int]],
+    rows: int,
+    complete: bool,
+    seed: int,
+    found: Nats,
+    in_time: Callable[[], bool],
+) -> str:
+    length = plan[0][1]
+    chosen = list(range(len(plan)))
+    if not complete:
+        count = min(len(plan), max(8, SAMPLED // max(1, plan[-1][1], plan[0][1] // 2)))
+        generator = np.random.default_rng(seed)
+        chosen = sorted(generator.choice(len(plan), count, replace=False).tolist())
+    for first in range(0, len(chosen), rows):
+        if first and not complete and not in_time():
+            break
+        batch = [plan[number] for number in chosen[first : first + rows]]
+        for places, nats in window_nats(decoder, ids, batch, length):
+            found[places] = nats
+    return f"{len(chosen)} of {len(plan)} windows side by side"
+
+
+def window_nats(
+    decoder: Decoder, ids: Ids, batch: list[tuple[int, int]], length: int
+) -> Iterator[tuple[Ids, Nats]]:
+    """The predictions of these windows, one at a time: their places in the split, and nats."""
+    starts_R = np.array([start for start, _ in batch])
+    context_R = np.array([length - new for _, new in batch])
+    decoder.start(len(batch))
+    for step in range(length):
+        wanted = np.flatnonzero(step >= context_R)
+        logits_RV = decoder.feed(ids[starts_R + step], wanted)
+        places_R = starts_R[wanted] + step
+        if len(wanted):
+            yield places_R, nats_R(logits_RV, ids[places_R + 1])
+
+
+def _chunks(
+    decoder: Decoder,
+    ids: Ids,
+    rows: int,
+    complete: bool,
+    seed: int,
+    found: Nats,
+    in_time: Callable[[], bool],
+) -> str:
+    """A stream, from the caches at the start of each of the score's chunks, or in a sample from
+    those at a few places."""
+    targets = len(ids) - 1
+    begins, steps = list(range(0, targets, STREAM_CHUNK)), STREAM_CHUNK
+    if not complete:
+        # Caches that are rings can be stacked only where their beginnings coincide.
+        apart = 128 if targets > 2**13 else 32
+        steps = max(8, min(apart, targets // 64))
+        count = min(PLACES, targets // 96)
+        generator = np.random.default_rng(seed)
+        places = generator.integers(0, max(1, (targets - steps) // apart), count) * apart
+        begins = sorted({0, *places.tolist()})
+    decoder.start(1)
+    reached = 0
+    kept: list[int] = []  # where
+    for begin in begins:
+        if len(kept) > 1 and not complete and not in_time():
+            break
+        while reached < begin:
+            stop = min(begin, (reached // STREAM_CHUNK + 1) * STREAM_CHUNK)
+            decoder.carry(ids[reached:stop])
+            reached = stop
+        decoder.keep()
+        kept.append(begin)
+    # The first has an empty cache, which may be of another shape: alone, and in text order.
+    groups = [[0]] + [
+        list(range(first, min(first + rows, len(kept)))) for first in range(1, len(kept), rows)
+    ]
+    singly = 0
+    for group in groups:
+        stacked = len(group) > 1 and _stacks(decoder, ids, kept, group)
+        parts = [group] if stacked or len(group) == 1 else [[number] for number in group]
+        for part in parts:
+            if not stacked and singly and not complete and not in_time():
+                break
+            singly += not stacked
+            decoder.resume(part)
+            _feed_rows(decoder, ids, [kept[number] for number in part], steps, found)
+    return f"{len(kept)} stretches of {steps} tokens, {len(kept) - singly} of them side by side"
+
+
+def _stacks(decoder: Decoder, ids: Ids, kept: list[int], group: list[int]) -> bool:
+    """Whether the first and last of these caches go on side by side as they do singly."""
+    places = np.array([kept[number] for number in group])
+    if not decoder.resume(group):
+        return False
+    steps = 3
+    together = [decoder.feed(ids[places + step], np.arange(len(group))) for step in range(steps)]
+    for row in (0, len(group) - 1):
+        decoder.resume([group[row]])
+        for step in range(steps):
+            alone = decoder.feed(ids[places[row : row + 1] + step], np.zeros(1, np.int64))[0]
+            off = np.abs(alone - together[step][row]).max()
+            if not off <= 0.02 * np.abs(alone).max():
+                return False
+    return True
+
+
+def _feed_rows(decoder: Decoder, ids: Ids, begins: list[int], steps: int, found: Nats) -> None:
+    """Each row from its place on, up to `steps` tokens or the end of the text."""
+    targets, begins_R = len(ids) - 1, np.array(begins)
+    for step in range(min(steps, targets - int(begins_R.min()))):
+        places_R = np.minimum(begins_R + step, targets - 1)
+        wanted = np.flatnonzero(begins_R + step < targets)
+        logits_RV = decoder.feed(ids[places_R], wanted)
+        found[places_R[wanted]] = nats_R(logits_RV, ids[places_R[wanted] + 1])

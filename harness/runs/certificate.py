@@ -1,0 +1,134 @@
+"""certificate.json: whether a run's score could have been had by looking ahead, check by check."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from harness.common.files import atomic_write
+from harness.common.rows import strict_json
+from harness.runs.damage import DamageError, parse_json
+from harness.runs.summary import Number, Record, Summary
+
+FILE = "certificate.json"
+Result = Literal["passed", "sampled", "failed", "not applicable", "unknown"]
+
+
+class Check(Record):
+    """One check. sampled: it held where it was tried, which was not everywhere; words: what was
+    tried, or what failed."""
+
+    name: str
+    result: Result
+    words: str = ""
+
+
+class SequentialScore(Record):
+    """The test split scored again one token at a time: `tokens` of its `predictions`.
+
+    bits_per_byte: None if sampled or lossy. difference: nats per token above the score's own calls;
+    bound: the largest that rounding explains.
+    """
+
+    tokens: int
+    predictions: int
+    nats_per_token: Number
+    bits_per_byte: Number | None
+    difference: Number
+    bound: Number
+
+
+class Binding(Record):
+    """What a certificate is for. definition: version of what a score is. Digests are SHA-256;
+    weights: of the checkpoint's file; source: of the model's class and the modules that it uses.
+    split: the shares of train, validation and test."""
+
+    definition: int
+    weights: str | None = None
+    source: str | None = None
+    tokenizer: str | None = None
+    corpus: str | None = None
+    split: list[Number] | None = None
+
+
+class Certificate(Record):
+    """made_by: training has sampled, in its own process; verify has used a fresh one. complete:
+    every token was scored again. state: numbers that the model keeps beside its parameters."""
+
+    made_by: Literal["training", "verify"]
+    complete: bool
+    bound_to: Binding
+    checks: list[Check]
+    score: SequentialScore | None = None
+    parameters: int | None = None
+    state: int | None = None
+
+    @property
+    def failed(self) -> list[Check]:
+        return [check for check in self.checks if check.result == "failed"]
+
+    @property
+    def words(self) -> str:
+        """The outcome in one line."""
+        if self.failed:
+            first = self.failed[0]
+            return f"failed {first.name}: {first.words}"
+        return "passed, every token scored again" if self.complete else "passed, sampled"
+
+    def write(self, folder: Path) -> None:
+        """Raises RunFailure if it can't be written."""
+        with atomic_write(folder / FILE) as file:
+            file.write((strict_json(self.model_dump(), indent=2) + "\n").encode())
+
+
+def read(folder: Path) -> Certificate | None:
+    """None if there is none. Raises DamageError and OSError."""
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    try:
+        return Certificate.model_validate(parse_json(text, FILE))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DamageError(f"{FILE}: {key}: {first['msg']}") from None
+
+
+def scored_digest(checkpoints: Path) -> str | None:
+    """SHA-256 of the newest checkpoint whose weights are scored, by the file beside it: the best
+    one, or the last where none is the best. None if there is no checkpoint."""
+    for kind in ("best", "step"):
+        if found := sorted(checkpoints.glob(f"{kind}-*.pt.sha256")):
+            return found[-1].read_text(errors="replace").partition(" ")[0]
+    return None
+
+
+def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
+    """What of the run is not what the certificate is for; None if it fits."""
+    bound, corpus, test = found.bound_to, summary.corpus, summary.test
+    weights = scored_digest(folder / "checkpoints")
+    if weights is not None and weights != bound.weights:
+        return "other weights"
+    tokenizer = folder / "tokenizer" / "sha256.txt"
+    if tokenizer.exists() and tokenizer.read_text(errors="replace").strip() != bound.tokenizer:
+        return "another tokenizer"
+    if corpus is not None and (corpus.sha256, corpus.split) != (bound.corpus, bound.split):
+        return "another text or split"
+    if test is not None and (summary.definition or 1) != bound.definition:
+        return "another definition of the score"
+    score = found.score
+    if (
+        found.complete
+        and test is not None
+        and score is not None
+        and test.nats_per_token is not None
+    ):
+        reported = score.nats_per_token - score.difference
+        return (
+            None if math.isclose(reported, test.nats_per_token, rel_tol=1e-5) else "another score"
+        )
+    return None

@@ -1,0 +1,133 @@
+"""From a training to the comparison: what is certified, by whom, and for what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.evaluation.score import resolve_stride, token_nats
+from harness.referee import sequential
+from harness.referee.decoder import LocalDecoder
+from harness.referee.sequential import rescore
+from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import compare_runs
+from harness.runs import certificate
+from harness.runs.load import load_run
+from harness.runs.summary import read_summary
+from harness.training import run as training
+from tests.conftest import Ended
+from tests.referee.cheats.models import LongTexts
+from tests.small_runs import train
+
+TINY = ("model.n_layer=1", "model.n_embd=8", "eval.sample_tokens=0")
+PEEK = (
+    "model=gru", "model.n_hidden=8", *TINY, "trust=[tests]", "optimizer.lr=3e-2",
+    f"model._target_={LongTexts.__module__}.LongTexts", "train.steps=60",
+)  # fmt: skip
+
+
+@pytest.fixture
+def peek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of a model that looks ahead, which nobody tried before its training."""
+    monkeypatch.setattr(training, "require_honest", lambda *arguments: None)
+    assert train(tmp_path / "peek", *PEEK) == 0
+    return tmp_path / "peek" / "run"
+
+
+def test_a_peek_that_was_trained_is_apart_in_words(
+    peek: Path, tmp_path: Path, command: Callable[..., Ended]
+) -> None:
+    """By the sample at its end, and by a certificate made later."""
+    summary = json.loads((peek / "summary.json").read_text())
+    assert summary["causal"] is False
+    assert summary["certificate"].startswith("failed sequential: fed one token at a time")
+    (entry,) = compare_runs(find_runs([tmp_path / "peek"])).uncounted
+    assert "not certified" in entry[1]
+    assert "failed sequential" in entry[1]
+    ended = command("verify", peek, "--trust", "tests")
+    assert ended.code == 1
+    found = certificate.read(peek)
+    assert found is not None
+    assert found.made_by == "verify"
+    assert {"sequential", "causality"} <= {check.name for check in found.failed}
+    assert "FAILED" in ended.out
+
+
+def test_a_finished_run_has_a_certificate_that_binds_it(finished_run: Path) -> None:
+    found = certificate.read(finished_run)
+    assert found is not None
+    assert found.failed == []
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert summary["causal"] is True
+    assert found.bound_to.weights == certificate.scored_digest(finished_run / "checkpoints")
+    assert found.bound_to.corpus == summary["corpus"]["sha256"]
+    assert found.score is not None
+    assert abs(found.score.difference) <= found.score.bound
+
+
+@pytest.mark.parametrize("chunk", [4096, 128])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model=gpt", "model.n_head=2"),
+        ("model=gru", "model.n_hidden=8"),
+        ("model=mlp", "model.n_hidden=8"),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_the_sequential_score_is_the_score(
+    overrides: tuple[str, ...], chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every prediction once, whether the score's chunks lie side by side or there is only one."""
+    monkeypatch.setattr("harness.evaluation.score.STREAM_CHUNK", chunk)
+    monkeypatch.setattr(sequential, "STREAM_CHUNK", chunk)
+    assert train(tmp_path / "run", *overrides, *TINY) == 0
+    run = load_run(tmp_path / "run" / "run", "best", "cpu", [])
+    test = run.dataset().test
+    assert test is not None
+    ids = np.asarray(test.ids)
+    stride = resolve_stride(run.model.block_size, None) if run.model.block_size else None
+    expected = token_nats(run.model, ids, run.compute, stride)
+    decoder = LocalDecoder(run.model, run.compute)
+    found = rescore(decoder, ids, stride, complete=True)
+    np.testing.assert_allclose(found.nats, expected, atol=1e-5)
+    if stride is None and chunk == 128:
+        assert "5 of them side by side" in found.how
+    some = rescore(decoder, ids, stride, complete=False)
+    np.testing.assert_allclose(some.nats[some.checked], expected[some.checked], atol=1e-5)
+    assert some.checked.any()
+
+
+def test_nothing_changes_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without the referee: the same rows."""
+    overrides = ("model=gpt", "model.n_head=2", "model.dropout=0.1", *TINY)
+    assert train(tmp_path / "a", *overrides) == 0
+    monkeypatch.setattr(training, "require_honest", lambda *arguments: None)
+    monkeypatch.setattr("harness.training.loop.after_training", lambda *arguments: None)
+    assert train(tmp_path / "b", *overrides) == 0
+
+    def trace(name: str) -> list[dict[str, object]]:
+        lines = (tmp_path / name / "run" / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+    assert trace("a") == trace("b")
+
+
+def test_another_checkpoint_is_not_certified(finished_run: Path) -> None:
+    found = certificate.read(finished_run)
+    assert found is not None
+    summary = read_summary(finished_run)
+    assert certificate.why_unfit(found, finished_run, summary) is None
+    bound = found.bound_to.model_copy(update={"weights": "0" * 64})
+    other = found.model_copy(update={"bound_to": bound})
+    assert certificate.why_unfit(other, finished_run, summary) == "other weights"
+    newer = found.bound_to.model_copy(update={"definition": 2})
+    other = found.model_copy(update={"bound_to": newer})
+    assert certificate.why_unfit(other, finished_run, summary) == (
+        "another definition of the score"
+    )
