@@ -20,6 +20,7 @@ from harness.runs.checkpoint import Checkpoint
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
 from harness.runs.load import load_tokenizer
+from harness.runs.summary import FILE as SUMMARY
 from harness.runs.summary import Summary, read_summary
 from zoo_tokenizers import Tokenizer
 
@@ -83,6 +84,11 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         )
     settings = read_settings(after)
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
+
+
+def has_begun(folder: RunFolder) -> bool:
+    """Whether a training has written its summary there, which it does before its first step."""
+    return (folder.path / SUMMARY).exists()
 
 
 def is_finished(folder: RunFolder, settings: Settings) -> bool:

@@ -20,10 +20,11 @@ from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
 from harness.runs import checkpoint
-from harness.runs.checkpoint import StepCheckpoint
+from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.resume import (
     changes_since,
+    has_begun,
     is_finished,
     repair_tokenizer,
     require_same_origin,
@@ -56,12 +57,20 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     made.
     """
     require_trusted(settings)
+    code = None
+    while code is None:
+        code = _attempt(settings, on_batch)
+    return code
+
+
+def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
+    """None if another training began in the folder while the data were read: decide again."""
+    asked = settings
     processes = ProcessGroup.from_environment()
     processes.check(settings)
     existing = run_to_resume(settings)
     if existing is not None and is_finished(existing, settings):
-        print(f"{existing.path} is finished already: nothing to do", file=sys.stderr)
-        return 0
+        return _nothing_to_do(existing)
     if existing is None and settings.run_dir and processes.is_main:
         require_free(settings)
 
@@ -80,10 +89,17 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
         require_honest(settings, dataset, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
-            settings = settings.replace(run_dir=temporary, logger=local)
+            settings = settings.replace(run_dir=temporary, checkpoint_dir=None, logger=local)
         folder = existing if temporary is None else None
         folder = folder or create_run_folder(settings)
         with folder.lock():
+            # Another training may have had the folder since this one looked.
+            if existing is None and has_begun(folder):
+                return None
+            if existing is None:
+                checkpoint.require_none(folder.checkpoints, StepCheckpoint, BestCheckpoint)
+            elif is_finished(existing, asked):
+                return _nothing_to_do(existing)
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
             saved = None
@@ -91,6 +107,11 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
                 saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
                 require_same_origin(saved, dataset, settings, existing)
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
+
+
+def _nothing_to_do(folder: RunFolder) -> int:
+    print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
+    return 0
 
 
 def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
