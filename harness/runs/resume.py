@@ -92,13 +92,13 @@ def has_begun(folder: RunFolder) -> bool:
 
 
 def is_finished(folder: RunFolder, settings: Settings) -> bool:
-    """Whether the run has spent its budget, lacks no part of its results, and the settings ask for
-    no more."""
+    """Whether the run has spent its budget, lacks no part of its results that a resume would make,
+    and the settings ask for no more."""
     try:
         summary = read_summary(folder.path)
     except (OSError, DamageError):
         return False
-    if summary.status != "finished" or summary.missing:
+    if summary.status != "finished" or summary.to_be_made():
         return False
     if summary.parameters is not None and summary.parameters.state is not None:
         return True  # it counts: one pass, whatever the budget

@@ -40,6 +40,7 @@ from harness.training.new_folder import create_run_folder, require_free
 from harness.training.outcome import (
     explain_out_of_memory,
     first_summary,
+    keep_missing,
     log_failure,
     record_failure,
     result_line,
@@ -196,6 +197,7 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
         ):
             if line:
                 LOG.warning(line)
+        keep_missing(context.summary, folder)
     context.summary.write(folder.path)
     if settings.resume:
         folder.write_config(settings.dump())
@@ -205,8 +207,8 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
 
 
 def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
-    """The summary, unless the folder is gone; to the screen and the log what is missing, and last
-    the error; the summary to the loggers. Returns the exit code."""
+    """The summary, unless the folder is gone; to the screen and the log what is missing; the
+    summary to the loggers; and last, whatever came of that, the error. Returns the exit code."""
     folder, summary = context.folder, context.summary
     try:
         if folder.follow():
@@ -216,16 +218,16 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
     except RunFailure as failure:
         LOG.warning(f"how it ended is not recorded: {failure}")
         error, code = error or failure, code or 1
-    if summary.status == "failed" and summary.missing:
+    if summary.status == "failed" and (parts := summary.to_be_made()):
         LOG.warning(
-            f"all but {', '.join(summary.missing)} is saved; to do the rest: "
+            f"all but {', '.join(parts)} is saved; to do the rest: "
             f"run_dir={folder.path} resume=true"
         )
-    if error is not None:
-        log_failure(error)
     for logger in context.loggers:
         try:
             logger.close(summary.plain())
         except Exception as broken:
             LOG.warning(f"{type(logger).__name__}: {type(broken).__name__}: {broken}")
+    if error is not None:
+        log_failure(error)
     return code
