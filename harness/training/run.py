@@ -84,7 +84,7 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
     )
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # takes a second: errors in the settings were reported before it
-    own = partial(launcher.identity, settings, dataset)
+    own = partial(launcher.identity, settings, dataset, compute.device)
     with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
         require_honest(settings, dataset, compute)
@@ -95,18 +95,26 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
         folder = folder or create_run_folder(settings)
         with folder.lock():
             # Another training may have had the folder since this one looked.
-            if existing is None and has_begun(folder):
+            begun = existing is None and has_begun(folder)
+            finished = existing is not None and is_finished(existing, asked)
+            start = {"start": "finished" if finished else "begun meanwhile" if begun else "step 0"}
+            saved = None
+            if existing is not None and not finished:
+                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
+                if saved is not None:
+                    digest = checkpoint.digest_of(existing.checkpoints, saved)
+                    start = {"start": f"step {saved.step}", "checkpoint": digest}
+            processes.require_equal(start)
+            if begun:
                 return None
             if existing is None:
                 checkpoint.require_none(folder.checkpoints, StepCheckpoint, BestCheckpoint)
-            elif is_finished(existing, asked):
+            elif finished:
                 return _nothing_to_do(existing)
+            else:
+                require_same_origin(saved, dataset, settings, existing)
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
-            saved = None
-            if existing is not None:
-                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
-                require_same_origin(saved, dataset, settings, existing)
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
 
 
