@@ -40,7 +40,7 @@ from tests.report.comparing import write_sweep
 from tests.small_runs import GPT_SMALL, TEXT, train
 from tests.waiting import GUARD
 
-# A shell that starts the suite in the background has Ctrl-C ignored, in the processes of tests, too.
+# A shell that starts the suite in the background has Ctrl-C ignored, by what tests start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # By itself Hypothesis fails an example that takes longer than 200 ms.
