@@ -12,8 +12,8 @@ from harness.runs.certificate import Certificate
 from tests.referee.blind import CHEATS, HONEST, outside
 from tests.small_runs import settings
 
-# Not caught without a run. The first waits for 200 calls, two need a text to read or to train on, and
-# Alibi repeats what it remembers of a shared prefix.
+# Not caught without a run: the first waits for 200 calls, two need a text to read or to train on,
+# and Alibi repeats what it remembers of a shared prefix.
 ESCAPES = {"LaterCalls", "ReadsTheCorpus", "TrainsOnTest", "Alibi"}
 
 
