@@ -103,6 +103,22 @@ def keep_only(folder: Path, kind: type[Checkpoint], steps: Collection[int | None
             contained.unlink(_digest_path(_path(folder, kind, other)), inside=2)
 
 
+def digest_of(folder: Path, state: Checkpoint) -> str:
+    """The SHA-256 that lies beside a checkpoint."""
+    path = _digest_path(_path(folder, type(state), state.step))
+    return contained.read(path, inside=2).decode().partition(" ")[0]
+
+
+def require_none(folder: Path, *kinds: type[Checkpoint]) -> None:
+    """Before a training begins at step 0. Raises RunFailure if there is a checkpoint."""
+    for kind in kinds:
+        if steps := list_steps(folder, kind):
+            raise RunFailure(
+                f"{folder} holds a {kind.name} checkpoint, of step {steps[0]}, and the run was to "
+                "begin: nothing is overwritten; choose another run_dir"
+            )
+
+
 def load(folder: Path, kind: type[C]) -> C | None:
     """The newest intact checkpoint of a kind, or None if there are no checkpoints of it.
 

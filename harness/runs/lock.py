@@ -64,7 +64,7 @@ class Lock:
         if self._is_at(self._folder):
             return self._folder
         try:
-            found = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+            found = _path_of(self._descriptor)
         except OSError:
             return None
         return found.parent if found.name == process.FILE and self._is_at(found.parent) else None
@@ -134,13 +134,14 @@ def _lock(path: Path, descriptor: int) -> None:
     """Raises FolderInUse, the file closed, if another process has it."""
     holder = process.read(path.parent)
     here = holder is not None and process.is_of_this_system(holder)
+    gone = holder is None or process.is_gone(holder)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lives = holder is not None and not here and _beats(path)
+        lives = not gone and not here and _beats(path)
     except BlockingIOError:
         lives = True
     except OSError:  # a file system without locks
-        lives = holder is not None and (process.lives(holder) if here else _beats(path))
+        lives = not gone and (process.lives(holder) if holder and here else _beats(path))
     if lives:
         os.close(descriptor)
         raise FolderInUse(
@@ -172,6 +173,15 @@ def _touched(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def _path_of(descriptor: int) -> Path:
+    """Where an open file is now. Raises OSError where the system can't tell."""
+    if sys.platform == "darwin":
+        return Path(
+            os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+        )
+    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:

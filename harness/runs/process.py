@@ -3,7 +3,7 @@ written by the lock of the folder (`harness.runs.lock`).
 
 A process is identified by its id, its start time, and the system that gave the id: ids are used
 again, and the same id in another container or on another machine is another process. Without /proc
-there are no start times, and no process is ever known to train a run.
+there are no start times, and no process is ever known to train a run; one may be known to be dead.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ def described(found: dict[str, Any] | None) -> str:
 def is_of_this_system(found: dict[str, Any]) -> bool:
     """Whether its id can be looked up here."""
     return bool(found.get("began")) and found.get("system") == _system() is not None
+
+
+def is_gone(found: dict[str, Any]) -> bool:
+    """Without /proc: whether a process of a machine of this name is surely dead. An id that is in
+    use may be another process's by now."""
+    if _system() or found.get("system") or found.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(found["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
 
 
 def lives(found: dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from harness.runs.checkpoint import Checkpoint
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
 from harness.runs.load import load_tokenizer
+from harness.runs.summary import FILE as SUMMARY
 from harness.runs.summary import Summary, read_summary
 from zoo_tokenizers import Tokenizer
 
@@ -85,14 +86,19 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
 
 
+def has_begun(folder: RunFolder) -> bool:
+    """Whether a training has written its summary there, which it does before its first step."""
+    return (folder.path / SUMMARY).exists()
+
+
 def is_finished(folder: RunFolder, settings: Settings) -> bool:
-    """Whether the run has spent its budget, lacks no part of its results, and the settings ask for
-    no more."""
+    """Whether the run has spent its budget, lacks no part of its results that a resume would make,
+    and the settings ask for no more."""
     try:
         summary = read_summary(folder.path)
     except (OSError, DamageError):
         return False
-    if summary.status != "finished" or summary.missing:
+    if summary.status != "finished" or summary.to_be_made():
         return False
     if summary.parameters is not None and summary.parameters.state is not None:
         return True  # it counts: one pass, whatever the budget

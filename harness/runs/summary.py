@@ -17,6 +17,7 @@ from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+SAMPLE = "sample of step"  # with the step: a part of the results, under `missing`
 RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
 DEFINITION = 1  # version of what a score is; increase it when equal weights would get another one
@@ -157,6 +158,17 @@ class Summary(Record):
     def plain(self) -> dict[str, Any]:
         """The fields that were set, as plain values."""
         return self.model_dump(exclude_unset=True)
+
+    def to_be_made(self) -> list[str]:
+        """Of what is missing, what a resume makes. The weights of an earlier step's sample are
+        gone, and a run that finished without a test score had no finite validation score."""
+        last = f"{SAMPLE} {self.train.steps if self.train else None}"
+        return [
+            part
+            for part in self.missing or {}
+            if not (part.startswith(SAMPLE) and part != last)
+            and not (part == "test" and self.status == "finished")
+        ]
 
     def write(self, folder: Path) -> None:
         """Raises RunFailure if it can't be written.

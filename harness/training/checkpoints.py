@@ -31,8 +31,11 @@ class Checkpoints:
 
     def resume(self, saved: StepCheckpoint | None) -> Progress:
         """Load a checkpoint into the trainer, if there is one, and remove later ones: their steps
-        are run again. Raises RunFailure if it does not fit."""
+        are run again. Raises RunFailure if it does not fit, and if there is none to load but some
+        that would be lost."""
         progress = Progress()
+        if saved is None:  # a run that ended before its first one may have a best one
+            checkpoint.require_none(self._folder.checkpoints, StepCheckpoint)
         if saved is not None:
             with checkpoint.restoring(self._folder.checkpoints):
                 self._trainer.load_state_dict(vars(saved))

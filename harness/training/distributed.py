@@ -99,6 +99,18 @@ class ProcessGroup:
             if not self._abandoned:  # else it would wait for the others
                 distributed.destroy_process_group()
 
+    def require_equal(self, own: dict[str, Any]) -> None:
+        """Raises UsageError, in all processes, if what they give is not the same."""
+        if self.world_size == 1:
+            return
+        every: list[dict[str, Any]] = [{}] * self.world_size
+        try:
+            distributed.all_gather_object(every, own)
+        except RuntimeError as error:
+            raise _gone(error) from error
+        if line := launcher.difference(every):
+            raise UsageError(line)
+
     def shard(self, micro_batches: Sequence[T]) -> Sequence[T]:
         """This process's share of the micro-batches."""
         return micro_batches[self.rank :: self.world_size]

@@ -66,13 +66,14 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return {"rank": rank, "world_size": size, "local_rank": local, "address": address}
 
 
-def identity(settings: Settings, dataset: Dataset) -> dict[str, Any]:
+def identity(settings: Settings, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """What must be equal in all processes, lest they train something that none describes."""
     return {
         "code": _code(),
         **{f"version of {name}": number for name, number in versions().items()},
         "corpus": dataset.digest,
         "tokenizer": dataset.tokenizer.digest,
+        "kind of device": device.type,
         "number of threads": torch.get_num_threads(),
         **{
             key: value

@@ -28,7 +28,7 @@ from harness.runs.blocks import FILE as BLOCKS_FILE
 from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
-from harness.runs.summary import Scored
+from harness.runs.summary import SAMPLE, Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
@@ -104,7 +104,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 checkpoints.save(progress)
                 recorder.log(row)
             if evaluating and settings.eval.sample_tokens:
-                with part_of_results(context.summary, f"sample of step {step}"):
+                with part_of_results(context.summary, f"{SAMPLE} {step}"):
                     text = sample_text(evaluated, dataset, settings, compute, interrupt.check)
                     recorder.add_sample(Sample(step, text))
             if finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 from harness.common.errors import RunFailure, UsageError, is_out_of_memory
@@ -12,9 +12,10 @@ from harness.common.interrupt import Stopped
 from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
+from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder, git, versions
 from harness.runs.lock import FolderLost
-from harness.runs.summary import CorpusIdentity, LostText, Summary
+from harness.runs.summary import CorpusIdentity, LostText, Summary, read_summary
 from harness.training.distributed import ProcessGroup
 from harness.training.guards import NonFiniteError
 
@@ -63,10 +64,18 @@ def record_missing(summary: Summary, part: str, why: str) -> None:
     LOG.warning(f"missing: {part} ({why})")
 
 
+def keep_missing(summary: Summary, folder: RunFolder) -> None:
+    """Of a run that is resumed: what it lacked before, it lacks until that is made."""
+    with suppress(OSError, DamageError):
+        if found := read_summary(folder.path).missing:
+            summary.missing = found
+
+
 @contextmanager
 def part_of_results(summary: Summary, part: str, *, needed: bool = False) -> Iterator[None]:
-    """A stage whose failure costs nothing but this part of the results: it is recorded as missing.
-    needed: the run fails, too. A signal, and the loss of the folder, are passed on."""
+    """A stage whose failure costs nothing but this part of the results: it is recorded as missing,
+    until a resume makes it. needed: the run fails, too. A signal, and the loss of the folder, are
+    passed on."""
     try:
         yield
     except (Stopped, FolderLost):
@@ -77,6 +86,15 @@ def part_of_results(summary: Summary, part: str, *, needed: bool = False) -> Ite
             raise
         if _is_bug(error):
             LOG.debug("where it failed:", exc_info=error)
+    else:
+        _record_made(summary, part)
+
+
+def _record_made(summary: Summary, part: str) -> None:
+    left = {name: why for name, why in (summary.missing or {}).items() if name != part}
+    summary.missing = left or None
+    if not left:
+        summary.model_fields_set.discard("missing")  # then it is not written
 
 
 def _is_bug(error: Exception) -> bool:

@@ -20,10 +20,11 @@ from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
 from harness.runs import checkpoint
-from harness.runs.checkpoint import StepCheckpoint
+from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.resume import (
     changes_since,
+    has_begun,
     is_finished,
     repair_tokenizer,
     require_same_origin,
@@ -39,6 +40,7 @@ from harness.training.new_folder import create_run_folder, require_free
 from harness.training.outcome import (
     explain_out_of_memory,
     first_summary,
+    keep_missing,
     log_failure,
     record_failure,
     result_line,
@@ -56,12 +58,20 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     made.
     """
     require_trusted(settings)
+    code = None
+    while code is None:
+        code = _attempt(settings, on_batch)
+    return code
+
+
+def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
+    """None if another training began in the folder while the data were read: decide again."""
+    asked = settings
     processes = ProcessGroup.from_environment()
     processes.check(settings)
     existing = run_to_resume(settings)
     if existing is not None and is_finished(existing, settings):
-        print(f"{existing.path} is finished already: nothing to do", file=sys.stderr)
-        return 0
+        return _nothing_to_do(existing)
     if existing is None and settings.run_dir and processes.is_main:
         require_free(settings)
 
@@ -74,23 +84,43 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     )
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
     make_deterministic()  # takes a second: errors in the settings were reported before it
-    own = partial(launcher.identity, settings, dataset)
+    own = partial(launcher.identity, settings, dataset, compute.device)
     with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
         require_honest(settings, dataset, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
-            settings = settings.replace(run_dir=temporary, logger=local)
+            settings = settings.replace(run_dir=temporary, checkpoint_dir=None, logger=local)
         folder = existing if temporary is None else None
         folder = folder or create_run_folder(settings)
         with folder.lock():
+            # Another training may have had the folder since this one looked.
+            begun = existing is None and has_begun(folder)
+            finished = existing is not None and is_finished(existing, asked)
+            start = {"start": "finished" if finished else "begun meanwhile" if begun else "step 0"}
+            saved = None
+            if existing is not None and not finished:
+                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
+                if saved is not None:
+                    digest = checkpoint.digest_of(existing.checkpoints, saved)
+                    start = {"start": f"step {saved.step}", "checkpoint": digest}
+            processes.require_equal(start)
+            if begun:
+                return None
+            if existing is None:
+                checkpoint.require_none(folder.checkpoints, StepCheckpoint, BestCheckpoint)
+            elif finished:
+                return _nothing_to_do(existing)
+            else:
+                require_same_origin(saved, dataset, settings, existing)
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
-            saved = None
-            if existing is not None:
-                saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
-                require_same_origin(saved, dataset, settings, existing)
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
+
+
+def _nothing_to_do(folder: RunFolder) -> int:
+    print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
+    return 0
 
 
 def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
@@ -175,6 +205,7 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
         ):
             if line:
                 LOG.warning(line)
+        keep_missing(context.summary, folder)
     context.summary.write(folder.path)
     if settings.resume:
         folder.write_config(settings.dump())
@@ -184,8 +215,8 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
 
 
 def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
-    """The summary, unless the folder is gone; to the screen and the log what is missing, and last
-    the error; the summary to the loggers. Returns the exit code."""
+    """The summary, unless the folder is gone; to the screen and the log what is missing; the
+    summary to the loggers; and last, whatever came of that, the error. Returns the exit code."""
     folder, summary = context.folder, context.summary
     try:
         if folder.follow():
@@ -195,16 +226,16 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
     except RunFailure as failure:
         LOG.warning(f"how it ended is not recorded: {failure}")
         error, code = error or failure, code or 1
-    if summary.status == "failed" and summary.missing:
+    if summary.status == "failed" and (parts := summary.to_be_made()):
         LOG.warning(
-            f"all but {', '.join(summary.missing)} is saved; to do the rest: "
+            f"all but {', '.join(parts)} is saved; to do the rest: "
             f"run_dir={folder.path} resume=true"
         )
-    if error is not None:
-        log_failure(error)
     for logger in context.loggers:
         try:
             logger.close(summary.plain())
         except Exception as broken:
             LOG.warning(f"{type(logger).__name__}: {type(broken).__name__}: {broken}")
+    if error is not None:
+        log_failure(error)
     return code

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,31 @@ def test_one_of_another_machine_is_watched(
     monkeypatch.setattr(lock.time, "monotonic", lambda: clock[0])
     assert taken(tmp_path) is not beats
     assert lock.BEAT < lock.WATCH / 3
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_without_proc_a_dead_one_of_this_machine_is_not_watched(
+    flock: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A living one is: its id may be another process's by now."""
+    if not flock:
+        no_flock(monkeypatch)
+    dead = os.fork()
+    if dead == 0:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    monkeypatch.setattr(process, "_system", lambda: None)
+    monkeypatch.setattr(process, "_start_time", lambda pid: None)
+    watched: list[Path] = []
+    monkeypatch.setattr(lock, "_beats", lambda path: watched.append(path) or True)
+    here = socket.gethostname()
+    signed(tmp_path, pid=dead, host=here)
+    assert taken(tmp_path)
+    assert not watched
+    for pid, host in ((os.getpid(), here), (dead, "far"), (10**30, here)):
+        signed(tmp_path, pid=pid, host=host)
+        assert not taken(tmp_path)
+    assert len(watched) == 3
 
 
 def test_the_holder_shows_that_it_lives(tmp_path: Path) -> None:

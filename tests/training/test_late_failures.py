@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.common.errors import RunFailure
 from harness.evaluation.score import Score
 from harness.loggers.local import Local
 from harness.runs.summary import Best, Scored
@@ -84,6 +85,29 @@ def test_a_sample_that_fails_costs_itself(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "a/run/samples.txt").read_text().count("=== step") == 2
 
 
+def test_what_can_not_be_made_any_more_stays_missing_and_keeps_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights of an earlier step are gone; the last ones are there."""
+    auto = (*CHOSEN, "resume=auto")
+    lost = {"sample of step 4": "ValueError: no such id"}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "sample_text", failing(2, ValueError("no such id"), loop.sample_text))
+        patch.setattr(loop, "score_split", failing(4, VANISHED, loop.score_split))
+        assert train(tmp_path / "a", *auto) == 1
+    assert summary(tmp_path / "a")["missing"].keys() == {"test", *lost}
+    assert "all but test is saved" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "sample_text", failing(1, ValueError("no such id"), loop.sample_text))
+        assert train(tmp_path / "a", *auto) == 0
+    assert summary(tmp_path / "a")["missing"].keys() == {"sample of step 8", *lost}
+    assert train(tmp_path / "a", *auto) == 0
+    assert summary(tmp_path / "a")["missing"] == lost
+    capsys.readouterr()
+    assert train(tmp_path / "a", *auto) == 0
+    assert "is finished already" in capsys.readouterr().err
+
+
 def test_an_evaluation_that_fails_costs_no_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +127,15 @@ def test_a_logger_that_can_not_close_costs_nothing(
     assert train(tmp_path / "a", *CHOSEN) == 0
     assert summary(tmp_path / "a")["status"] == "finished"
     assert "Local: ValueError: oh" in caplog.text
+
+
+def test_the_error_is_the_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Local, "close", failing(1, ValueError("oh"), Local.close))
+    monkeypatch.setattr(loop, "score_split", failing(1, RunFailure("why"), loop.score_split))
+    assert train(tmp_path / "a", *CHOSEN) == 1
+    assert capsys.readouterr().err.splitlines()[-2:] == ["Local: ValueError: oh", "error: why"]
 
 
 def test_a_report_that_fails_costs_nothing(
@@ -164,6 +197,8 @@ def test_without_a_finite_score_the_test_split_is_not_read(
     ) * 3
     assert found["missing"].keys() == {"test"}
     assert caplog.text.count("missing: test (no validation score was finite") == 1
+    assert train(tmp_path / "a", *CHOSEN, "resume=true") == 0
+    assert len(calls) == 3  # nothing more can be made
 
 
 def test_patience_counts_scores_that_are_not_finite(

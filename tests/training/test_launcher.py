@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.common.errors import RunFailure, UsageError
 from harness.training import launcher
@@ -129,9 +130,9 @@ def test_what_may_not_differ_is_in_the_identity(tmp_path: Path) -> None:
     """Of every setting but those of a machine."""
     from harness.training.run import load_dataset
 
-    def of(*overrides: str) -> dict[str, Any]:
+    def of(*overrides: str, device: str = "cpu") -> dict[str, Any]:
         settings = training.settings(tmp_path / "a", *overrides)
-        return launcher.identity(settings, load_dataset(settings))
+        return launcher.identity(settings, load_dataset(settings), torch.device(device))
 
     own = of()
     assert launcher.difference([own, of("device=cpu", f"run_dir={tmp_path}/b")]) is None
@@ -143,6 +144,8 @@ def test_what_may_not_differ_is_in_the_identity(tmp_path: Path) -> None:
         line = launcher.difference([own, own, of(change)])
         assert line is not None
         assert f" {name} (" in line
+    line = launcher.difference([own, of(device="cuda:1")])
+    assert "kind of device (cpu in RANK 0, cuda in 1)" in str(line)
     (tmp_path / "corpus.txt").write_text(training.TEXT[1:])
     assert "corpus (" in (launcher.difference([own, of()]) or "")
     assert {"code", "corpus", "tokenizer", "number of threads", "version of torch"} < own.keys()
