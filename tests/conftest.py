@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -38,6 +39,9 @@ from harness.live import __main__ as live
 from tests.report.comparing import write_sweep
 from tests.small_runs import GPT_SMALL, TEXT, train
 from tests.waiting import GUARD
+
+# A shell that starts the suite in the background has Ctrl-C ignored, by what tests start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # By itself Hypothesis fails an example that takes longer than 200 ms.
 hypothesis.settings.register_profile(

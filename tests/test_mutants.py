@@ -24,7 +24,11 @@ PROGRESS, RECORDER = "harness/training/progress.py", "harness/training/recorder.
 SCORE, SAMPLES = "harness/evaluation/score.py", "harness/runs/samples.py"
 AVERAGE = "harness/training/moving_average.py"
 RECOMPUTE = """\
-            if evaluating and plan.batch_norm == "precise":  # before saving what will be scored
+                if plan.batch_norm == "precise":  # before saving what will be scored
+                    batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+"""
+RECOMPUTE_LATER = """\
+            if evaluating and plan.batch_norm == "precise":
                 batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
 """
 SAVE = """\
@@ -182,8 +186,8 @@ MUTANTS = {
     ),
     "evaluation counts as training time": (
         LOOP,
-        "            started = perf_counter()\n",
-        "            started = perf_counter() if not step else started\n",
+        "            started = context.clock()\n",
+        "            started = context.clock() if not step else started\n",
         PINNED,
     ),
     "FLOPs of the step to come": (
@@ -255,7 +259,7 @@ MUTANTS = {
     "statistics are recomputed after the weights are saved": (
         LOOP,
         RECOMPUTE + SAVE,
-        SAVE + RECOMPUTE,
+        SAVE + RECOMPUTE_LATER,
         f'{OWN} -k "precise and resumed"',
     ),
     "a heading in a text is a heading": (
@@ -265,7 +269,7 @@ MUTANTS = {
         RECORDS,
     ),
     "a cut line may be a heading": (
-        "harness/common/files.py",
+        "harness/common/contained.py",
         "if start else content",
         "if False else content",
         RECORDS,

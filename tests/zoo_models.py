@@ -76,7 +76,7 @@ def weightless(model_node: dict[str, Any], vocab_size: int = VOCAB) -> LanguageM
 
 def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
     """Weights of unit gain. A model that counts has read what `random_ids` gives the laws."""
-    if model.fit is not None:
+    if getattr(model, "fit", None) is not None:  # others' modules have none
         model.fit(random_ids(1, 4000)[0])
     return unit_gain(model, seed)
 

@@ -58,6 +58,8 @@ class Clock:
         while True:
             came = poll.poll(1000 * LOOK)
             alive, looked = max(looked, self._asked), perf_counter()
+            if not came and looked - alive > 1.2 * LOOK:  # the signal may still be on its way
+                came = poll.poll(1000 * LOOK)
             if came:
                 if not (numbers := os.read(descriptor, 64)):
                     return

@@ -26,7 +26,7 @@ def meta_model(settings: Settings, vocab_size: int = 256) -> LanguageModel:
     Raises UsageError, before it is complete, for a model that would not fit into the memory.
     """
     try:
-        with torch.device("meta"), NoInitialization(), _counting(settings.names.model):
+        with torch.device("meta"), NoInitialization(), _counting(settings):
             return settings.build("model", LanguageModel, vocab_size=vocab_size)
     except RuntimeError as error:
         if "overflow" not in str(error):
@@ -35,8 +35,9 @@ def meta_model(settings: Settings, vocab_size: int = 256) -> LanguageModel:
 
 
 @contextmanager
-def _counting(name: str) -> Iterator[None]:
+def _counting(settings: Settings) -> Iterator[None]:
     """Adds up the weights and the modules that are made inside."""
+    name = settings.names.model
     available = total_memory(torch.device("cpu"))
     modules, most = 0, int(MOST_MODULES * contained.factor())
     tensors: dict[int, Tensor] = {}  # shared ones count once
@@ -51,7 +52,8 @@ def _counting(name: str) -> Iterator[None]:
         if size > available:
             raise UsageError(
                 f"model={name} has weights of more than {available / 1e9:.1f} GB, all the memory "
-                "that there is; choose a smaller model"
+                "that there is; choose a smaller model, or one for a shorter "
+                f"train.seq_len={settings.train.seq_len}"
             )
 
     def count_module(module: Any, name_in_module: str, child: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from harness.common.errors import UsageError
+from harness.common.files import write_atomically
 from harness.common.paths import REPOSITORY
 from harness.common.values import show
 
@@ -32,9 +33,7 @@ def start_model(name: str, folder: Path) -> str:
     if not in_repository and find_spec(name) is not None:
         raise UsageError(f"{name} is the name of a package that is installed: choose another name")
     for path, text in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        with open(folder / path, "x", encoding="utf-8") as file:
-            file.write(text)
+        write_atomically(folder / path, text.encode())
     if in_repository:
         train, test = f"model={name}", f"tests/zoo/test_laws.py -k {name}"
     else:

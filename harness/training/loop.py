@@ -159,6 +159,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         write_test_blocks(context.folder.path, dataset, test)
         if isinstance(trainer, Counter):  # it is the floor, and so are they
             context.summary.compressors = compress_test(dataset)
+    context.folder.require_own()
     evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
     seconds = (perf_counter() - started) * evaluations
     with part_of_results(context.summary, CERTIFICATE_FILE):

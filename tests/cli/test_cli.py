@@ -89,7 +89,7 @@ BAD = {
     "schedule.warmup=abc": "schedule.warmup=abc should be a number",
     "schedule.warmup=3000": "warmup=3000 must lie between 0 and ",
     "model.n_head=3": "n_embd=128 is not a multiple of n_head=3",
-    "model.n_embd=100000000000000": "model: too large for any memory",
+    "model.n_embd=100000000000000": "model=gpt has weights of more than",
     "model.block_size=8": "train.seq_len=64 exceeds the model's block_size=8",
     "eval.stride=65": "eval.stride=65 must lie between 1 and block_size=64",
     "compile=yes": "compile=yes should be true or false",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -193,10 +194,7 @@ def test_a_saved_configuration_reads_no_environment(
     """Or else a run's folder from elsewhere would put our variables into samples and logs."""
     monkeypatch.setenv("A_PLAIN_VARIABLE", SECRET)
     run = tmp_path / "run"
-    run.mkdir()
-    for path in finished_run.iterdir():
-        if path.name != "config.yaml":
-            (run / path.name).symlink_to(path)
+    shutil.copytree(finished_run, run)
     saved = yaml.safe_load((finished_run / "config.yaml").read_text())
     saved["eval"]["prompt"] = "${oc.env:A_PLAIN_VARIABLE}"
     (run / "config.yaml").write_text(yaml.safe_dump(saved))

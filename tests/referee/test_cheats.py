@@ -70,7 +70,7 @@ def dataset(tokenizer: tokenizers.Bytes) -> Dataset:
     text = "To be, or not to be: that is the Question.\n" * 9
     ids = tokenizer.encode(text)
     part = Split(ids, len(text), {})
-    return Dataset(part, part, part, tokenizer, "", Text(text.encode() * 3))
+    return Dataset(part, part, part, tokenizer, "", Text(text.encode() * 3), ())
 
 
 @pytest.mark.parametrize(

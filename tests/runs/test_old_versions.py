@@ -72,7 +72,9 @@ def test_they_are_compared(old: Path, command: Callable[..., Ended]) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_the_live_page_shows_them(model: str, old: Path) -> None:
     run = LiveRun(old / model)
-    card = run.card()
+    run.look()
+    card = run.card
+    assert card is not None
     assert (card["status"], card["model"], card["step"]) == ("finished", model, 8)
     assert [sample["step"] for sample in run.details()["samples"]] == [0, 4, 8]
 

@@ -274,7 +274,7 @@ def test_a_run_without_counts(command: Command, finished_bigram: Path, tmp_path:
     np.save(counts, np.ones(255, dtype=np.int64))
     refused(command("sample", copied), "does not hold a count for each of 256 ids")
     np.save(counts, np.array([{"any": "object"}] * 256), allow_pickle=True)
-    refused(command("sample", copied), "can't be read: Object arrays cannot be loaded")
+    refused(command("sample", copied), "does not hold a count for each of 256 ids")
 
 
 # As it goes

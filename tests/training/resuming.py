@@ -11,7 +11,7 @@ import torch
 from harness.cli.hydra_app import compose
 from harness.compute.device import Compute
 from harness.config.settings import Settings, read_settings
-from harness.diagnostics.drill import differing_keys
+from harness.diagnostics.comparison import differing_keys
 from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.training.schedules import Schedule

@@ -11,7 +11,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.config.keys import names_in_group
 from harness.config.settings import Settings
-from harness.diagnostics.drill import differing_keys
+from harness.diagnostics.comparison import differing_keys
 from harness.training.checks import check_settings
 from tests.training.resuming import STEPS, Training, differing, resume, save, small
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.common.errors import RunFailure
-from harness.diagnostics.drill import differing_keys
+from harness.diagnostics.comparison import differing_keys
 from tests.runs.tampering import sign
 from tests.training.resuming import Training, resume, save, small
 

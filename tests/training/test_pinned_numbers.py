@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.common.clock import Clock
 from harness.common.paths import REPOSITORY
 from harness.compute.memory import PeakMemory
 from harness.training import loop, trainer
@@ -99,7 +100,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(loop, "draw_batch", drawing)
         patch.setattr(trainer, "add_gradients", adding)
         patch.setattr(loop, "score_split", scoring)
-        patch.setattr(loop, "perf_counter", ticking)
+        patch.setattr(Clock, "__call__", lambda clock: ticking())
         patch.setattr(PeakMemory, "read", reading)
         assert train(folder / "a", *SETTINGS) == 0
     (folder / "peak-memory").write_text(str(readings[-1]))

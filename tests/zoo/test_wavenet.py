@@ -28,7 +28,7 @@ NARROW = [
 NOTES = ["model.gate=linear", "model.skips=mean", "model.output=one_layer"]
 OPTIONS = [
     ["model.n_embd=3", "model.dilations=[1,3,2,1,5]"],
-    ["model.kernel_sizes=[3,1,2]", "model.dilations=[2,4,7]", "model.n_stack=1"],
+    ["model.kernel_sizes=[3,1,2]", "model.dilations=[1,4,3]", "model.n_stack=1"],
     ["model.initial_conv=null", "model.norm=layer_norm", "model.n_stack=1"],
     ["model.initial_conv=4", "model.norm=batch_norm", "model.skips=mean", "model.n_stack=1"],
     ["model.initial_conv=1", "model.norm=rms_norm", "model.gate=linear", "model.n_stack=1"],

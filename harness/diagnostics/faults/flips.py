@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.diagnostics.faults.life import Life, forked, live, run_command
-from harness.diagnostics.faults.moments import WHOLE, Clock, Moment
+from harness.diagnostics.faults.moments import WHOLE, CallCounter, Moment
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
 from harness.diagnostics.faults.tries import Attempt, Options, Result
 
@@ -41,7 +41,7 @@ class Victims:
         counted = scenarios(folder, options.settings, ("fresh", "extended"))
         fresh, extended = counted
         moment = Moment(WHOLE, "files", counted[fresh][WHOLE, "files"] * 3 // 4)
-        live(fresh.command(folder / "killed"), Clock(moment).start)
+        live(fresh.command(folder / "killed"), CallCounter(moment).start)
         shutil.copytree(fresh.whole / "run", folder / "read" / "run")
         return cls(fresh, extended, folder / "killed", read_run(folder / "read"))
 

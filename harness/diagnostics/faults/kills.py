@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from harness.diagnostics.faults.life import live
-from harness.diagnostics.faults.moments import PHASES, WHOLE, Clock, Moment
+from harness.diagnostics.faults.moments import PHASES, WHOLE, CallCounter, Moment
 from harness.diagnostics.faults.scenarios import Scenario, scenarios, verdict
 from harness.diagnostics.faults.tries import Attempt, Options, Result
 
@@ -44,7 +44,7 @@ def killed(scenario: Scenario, folder: Path, moments: list[Moment]) -> Result:
     scenario.prepare(folder)
     lives = []
     for moment in moments:
-        lives.append(live(scenario.command(folder), Clock(moment).start))
+        lives.append(live(scenario.command(folder), CallCounter(moment).start))
         if not lives[-1].killed:
             break
     kills = sum(life.killed for life in lives)

@@ -45,7 +45,7 @@ class Moment(NamedTuple):
         return f"{self.phase}, {what} {self.number}{', half written' if self.torn else ''}"
 
 
-class Clock:
+class CallCounter:
     """Counts the moments of this process, and kills it at one. For a fork.
 
     counts: how many of each unit each phase has had. moment: None for a rehearsal.

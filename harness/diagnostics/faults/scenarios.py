@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.common.errors import RunFailure
 from harness.diagnostics import comparison
 from harness.diagnostics.faults.life import Life, live
-from harness.diagnostics.faults.moments import Clock, Unit
+from harness.diagnostics.faults.moments import CallCounter, Unit
 from harness.diagnostics.faults.tries import Result
 
 TEXT = "".join(
@@ -64,7 +64,7 @@ class Scenario:
     def rehearse(self) -> Counter[tuple[str, Unit]]:
         """Run the command uninterrupted; returns its moments. Raises RunFailure if it fails."""
         self.prepare(self.whole)
-        clock = Clock()
+        clock = CallCounter()
 
         def after() -> None:
             counts = [[*key, count] for key, count in clock.counts.items()]

@@ -19,6 +19,8 @@ from tests.referee.blind.outside import restore_losses
 from tests.referee.blind.text import ALPHABET, IDS, TEXT
 from zoo.language_model import LanguageModel
 
+pytestmark = pytest.mark.long  # they hardly change
+
 TRAIN, HELD_OUT = np.array(IDS[: len(IDS) // 3]), np.array(IDS[len(IDS) // 3 :])
 FEW_STEPS = 25
 
