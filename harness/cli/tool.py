@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from harness.cli import explain
 from harness.cli.streams import finish_output, prepare_streams
+from harness.common.contained import UnsafeFile
 from harness.common.errors import RunFailure, UsageError, is_out_of_memory
 from harness.common.files import DISK_ERRORS
 from harness.common.interrupt import INTERRUPTED, STOPPING, exit_code, handling
@@ -23,7 +24,8 @@ from harness.config.settings import require_device
 
 
 def run_tool(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and exit with its code. UsageError, RunFailure and a full disk end in one line."""
+    """Run `main` and exit with its code. UsageError, RunFailure, a full disk and a
+    file that is no regular one end in one line."""
     prepare_streams()
     # SystemExit, so that `finally` blocks and context managers clean up.
     with handling(STOPPING, lambda number, frame: sys.exit(exit_code(number))):
@@ -43,7 +45,7 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
         except BrokenPipeError:  # the reader is gone (`… | head`)
             code = 0
         except OSError as error:
-            if error.errno not in DISK_ERRORS:
+            if error.errno not in DISK_ERRORS and not isinstance(error, UnsafeFile):
                 raise
             code = fail(f"{error.filename or 'a file'}: {error.strerror}", 1)
         finish_output()

@@ -26,6 +26,7 @@ from harness.common import contained
 from harness.common.errors import RunFailure
 from harness.common.files import atomic_write, sha256_of
 from harness.common.values import fits, show
+from harness.compute.memory import total_memory
 from harness.runs.restore import require_names, require_ordinary
 
 LOG = logging.getLogger("harness")
@@ -133,7 +134,7 @@ def load(folder: Path, kind: type[C]) -> C | None:
             continue
         try:
             with contained.open_binary(path, inside=2) as file:
-                _require_uncompressed(file)
+                _require_bounded(file)
                 state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises anything for malformed files
             reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
@@ -216,12 +217,21 @@ def is_intact(path: Path) -> bool:
         return False
 
 
-def _require_uncompressed(file: BinaryIO) -> None:
-    """Raises ValueError for a compressed file: a small one could fill any memory. torch compresses
-    none."""
+def _require_bounded(file: BinaryIO) -> None:
+    """Raises ValueError for a file that holds more than its size says: a compressed one, or one
+    whose entries share bytes. torch writes neither. Also for one that no memory here can hold."""
     with zipfile.ZipFile(file) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it is compressed")
+        entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("it is compressed")
+    starts = [entry.header_offset for entry in entries]
+    sizes = [max(entry.file_size, entry.compress_size) for entry in entries]
+    end = file.seek(0, os.SEEK_END)
+    for start, size, following in zip(starts, sizes, [*starts[1:], end], strict=True):
+        if start + zipfile.sizeFileHeader + size > following:
+            raise ValueError("its entries overlap")
+    if sum(sizes) > (memory := total_memory(torch.device("cpu"))):
+        raise ValueError(f"it holds {sum(sizes):,} bytes, and the memory here is {memory:,}")
     file.seek(0)
 
 

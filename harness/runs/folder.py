@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import atomic_write, remove_leftovers
+from harness.common.files import atomic_write, remove_leftovers, writing
 from harness.common.paths import REPOSITORY
 from harness.common.text import visible
 from harness.common.values import show
@@ -186,10 +186,11 @@ class RunFolder:
     @contextmanager
     def logging(self, quiet: bool = False) -> Iterator[None]:
         """Log harness, zoo and Python's warnings to stderr (quiet: errors only) and to train.log,
-        which also has debug messages."""
+        which also has debug messages. Raises RunFailure if train.log can't be written."""
         screen = logging.StreamHandler()
         screen.setLevel(logging.ERROR if quiet else logging.INFO)
-        file = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
+        with writing(self.log):
+            file = _LogFile(self.log, encoding="utf-8", errors="backslashreplace")
         screen.setFormatter(_IndentedFormatter("%(message)s"))
         file.setFormatter(_IndentedFormatter("%(asctime)s %(levelname)s %(message)s"))
         loggers = [logging.getLogger(name) for name in ("harness", "zoo", "py.warnings")]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.tool import run_tool
+from harness.common.contained import UnsafeFile
 from harness.common.errors import RunFailure, UsageError
 from tests.waiting import GUARD
 
@@ -36,6 +37,8 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert ends(lambda: 1, capsys) == (1, "")
     assert ends(raises(UsageError("so")), capsys) == (2, "error: so\n")
     assert ends(raises(RunFailure("so")), capsys) == (1, "error: so\n")
+    unsafe = UnsafeFile(Path("run/train.log"), "a pipe")
+    assert ends(raises(unsafe), capsys) == (1, "error: run/train.log: a pipe\n")
     assert ends(raises(KeyboardInterrupt()), capsys) == (130, "error: interrupted\n")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.config.saved import load_settings
 from harness.loggers.local import Local
+from harness.runs import checkpoint
 from harness.runs.summary import read_summary, status_of
 from tests.runs.tampering import TOOLS, Command, sign
 from tests.small_runs import settings
@@ -155,3 +158,38 @@ def test_depth_is_no_way_to_a_traceback(copied: Path, tmp_path: Path) -> None:
     local.open(copied, settings(tmp_path), len(lines))
     local.close({})
     assert path.read_text().splitlines(keepends=True) == [*lines[:2], *lines[3:]]
+
+
+def central_entry(name: bytes, size: int, offset: int) -> bytes:
+    """A stored file in a ZIP's directory (APPNOTE 4.3.12)."""
+    fields = (20, 20, 0, 0, 0, 0, 0, size, size, len(name), 0, 0, 0, 0, 0, offset)
+    return b"PK\1\2" + struct.pack("<6H3L5H2L", *fields) + name
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([(1000, 0), (1000, 0)], "overlap"),
+        ([(1000, 0), (900, 100)], "overlap"),
+        ([(1000, 0), (1000, 1500)], "overlap"),
+    ],
+)
+def test_no_byte_of_a_checkpoint_counts_twice(
+    entries: list[tuple[int, int]], words: str, tmp_path: Path
+) -> None:
+    """200 entries that point at one record of 4 MiB would take 800 MiB."""
+    body = bytes(1100)
+    directory = b"".join(central_entry(b"%d" % n, *entry) for n, entry in enumerate(entries))
+    counts = (0, 0, len(entries), len(entries), len(directory), len(body), 0)
+    end = b"PK\5\6" + struct.pack("<4H2LH", *counts)
+    with pytest.raises(ValueError, match=words):
+        checkpoint._require_bounded(BytesIO(body + directory + end))
+
+
+def test_a_checkpoint_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = BytesIO()
+    torch.save({"a": torch.zeros(100), "b": [torch.ones(3)]}, file)
+    checkpoint._require_bounded(file)
+    monkeypatch.setattr(checkpoint, "total_memory", lambda device: 300)
+    with pytest.raises(ValueError, match="the memory here is 300"):
+        checkpoint._require_bounded(file)

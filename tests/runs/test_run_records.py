@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import example, given
 
+from harness.common.errors import RunFailure
 from harness.common.rows import strict_json
 from harness.live.watch import LOG_BYTES, LiveRun
 from harness.loggers.local import Local
@@ -189,3 +191,21 @@ def test_a_setting_is_one_value_whatever_it_says(tmp_path: Path, text: str) -> N
     chosen = settings(tmp_path / "a")
     chosen = chosen.replace(eval=chosen.eval.replace(prompt=text))
     assert yaml.safe_load(chosen.dump())["eval"]["prompt"] == text
+
+
+@pytest.mark.parametrize("kind", ["a link", "a hard link", "a pipe", "a folder"])
+def test_a_log_that_is_no_file_of_its_own_is_refused_in_words(kind: str, tmp_path: Path) -> None:
+    folder, other = RunFolder(tmp_path), tmp_path / "other"
+    other.touch()
+    match kind:
+        case "a link":
+            folder.log.symlink_to(other)
+        case "a hard link":
+            folder.log.hardlink_to(other)
+        case "a pipe":
+            os.mkfifo(folder.log)
+        case _:
+            folder.log.mkdir()
+    with pytest.raises(RunFailure, match=f"train.log can't be written: {kind}"), folder.logging():
+        pass
+    assert other.read_bytes() == b""
