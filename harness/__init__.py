@@ -8,5 +8,8 @@ import sys
 # (harness.config.build). sys.argv[0] is "-m" while Python looks for the command.
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     _home = os.path.dirname(os.path.dirname(__file__))
-    if sys.path[0] == os.getcwd() != _home:
-        del sys.path[0]
+    try:
+        if sys.path[0] == os.getcwd() != _home:
+            del sys.path[0]
+    except OSError:  # the working folder was removed: nothing can be imported from it
+        pass

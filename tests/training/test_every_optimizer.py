@@ -1,4 +1,4 @@
-"""Every optimizer that can be named goes on from a checkpoint bit for bit, or is refused."""
+"""Every optimizer of torch and of conf goes on from a checkpoint bit for bit, or is refused."""
 
 from __future__ import annotations
 
