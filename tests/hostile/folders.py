@@ -314,7 +314,9 @@ def make(name: str, run: Path, folder: Path, outside: Path) -> None:
     outside.mkdir()
     (outside / PRIVATE).write_text("private\n" * 100)
     shutil.copytree(run, folder)
-    (folder / "process.json").write_text(json.dumps({"pid": 1, "began": "1", "system": "x"}))
+    (folder / "process.json").write_text(
+        json.dumps({"pid": 1, "began": "1", "system": "x", "inode": 1})
+    )
     if name in SPECIAL:
         SPECIAL[name](folder, outside)
     else:
