@@ -70,6 +70,12 @@ def test_a_band_spans_the_seeds_at_the_steps_that_all_have() -> None:
     assert (line.low, line.high) == ((5.0, 3.0), (6.0, 4.0))
 
 
+def test_a_run_without_rows_has_no_curve() -> None:
+    """As one whose metrics.jsonl was emptied after it had finished."""
+    for values in ([[]], [[(0, 5.0), (10, 3.0)], []]):
+        assert validation_series(drawable([group_of(*values)]), CURVE_AXES[0]) == []
+
+
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     rows = [(step, 10_000.0 - step) for step in range(10_001)]
     group = group_of(rows, rows)

@@ -94,6 +94,8 @@ def _over_seeds(group: Group, x_key: str, y_key: str) -> list[tuple[float, ...]]
         {row["step"]: row for row in run.metrics.evaluations if x_key in row and y_key in row}
         for run in group.counted
     ]
+    if not all(runs):  # a row-less run has no curve, and no part in a mean
+        return []
     common = sorted(set.intersection(*(set(rows) for rows in runs)))
     places = [[step] * len(runs) for step in common]
     ends = [max(rows, default=0) for rows in runs]
