@@ -24,7 +24,7 @@ import torch
 
 from harness.common import contained
 from harness.common.errors import RunFailure
-from harness.common.files import atomic_write, sha256_of
+from harness.common.files import atomic_write, sha256_of, writing
 from harness.common.values import fits, show
 from harness.compute.memory import total_memory
 from harness.runs.restore import require_names, require_ordinary
@@ -97,11 +97,13 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
 
 def keep_only(folder: Path, kind: type[Checkpoint], steps: Collection[int | None]) -> None:
     """Remove the checkpoints of this kind at other steps, later ones included: a resumed run may go
-    another way, and they must not pass for its newest."""
+    another way, and they must not pass for its newest. Raises RunFailure."""
     for other in list_steps(folder, kind):
         if other not in steps:
-            contained.unlink(_path(folder, kind, other), inside=2)
-            contained.unlink(_digest_path(_path(folder, kind, other)), inside=2)
+            path = _path(folder, kind, other)
+            with writing(path):
+                contained.unlink(path, inside=2)
+                contained.unlink(_digest_path(path), inside=2)
 
 
 def digest_of(folder: Path, state: Checkpoint) -> str:

@@ -63,8 +63,8 @@ def test_every_architecture(name: str, characters: Tokenizer, settings: Settings
     torch.manual_seed(0)
     model = randomize(fresh(node(name), characters.vocab_size).double().eval())
     run = run_of(model, characters, settings)
-    packed = round_trip(run, TEXT)
-    assert len(packed) <= promised(run, TEXT)
+    text = TEXT[:100]  # two windows of 64
+    assert len(round_trip(run, text)) <= promised(run, text)
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "bytes", "bpe", "sentencepiece"])
