@@ -28,6 +28,7 @@ LIMITS = {
     "metrics.jsonl": GIB,
     "samples.txt": 16 * MIB,
     "test_nats.json": MIB,
+    "certificate.json": MIB,
     "train_counts.npy": 64 * MIB,
     ".pt": 16 * GIB,
     "tokenizer": 64 * MIB,

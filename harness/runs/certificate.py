@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
+from harness.common import contained
 from harness.common.files import atomic_write
 from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, parse_json
@@ -87,7 +89,7 @@ class Certificate(Record):
 def read(folder: Path) -> Certificate | None:
     """None if there is none. Raises DamageError and OSError."""
     try:
-        text = (folder / FILE).read_text(encoding="utf-8", errors="replace")
+        text = contained.read_text(folder / FILE)
     except FileNotFoundError:
         return None
     try:
@@ -103,7 +105,7 @@ def scored_digest(checkpoints: Path) -> str | None:
     one, or the last where none is the best. None if there is no checkpoint."""
     for kind in ("best", "step"):
         if found := sorted(checkpoints.glob(f"{kind}-*.pt.sha256")):
-            return found[-1].read_text(errors="replace").partition(" ")[0]
+            return contained.read_text(found[-1], inside=2).partition(" ")[0]
     return None
 
 
@@ -113,9 +115,10 @@ def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
     weights = scored_digest(folder / "checkpoints")
     if weights is not None and weights != bound.weights:
         return "other weights"
-    tokenizer = folder / "tokenizer" / "sha256.txt"
-    if tokenizer.exists() and tokenizer.read_text(errors="replace").strip() != bound.tokenizer:
-        return "another tokenizer"
+    with suppress(FileNotFoundError):
+        tokenizer = contained.read_text(folder / "tokenizer" / "sha256.txt", inside=2)
+        if tokenizer.strip() != bound.tokenizer:
+            return "another tokenizer"
     if corpus is not None and (corpus.sha256, corpus.split) != (bound.corpus, bound.split):
         return "another text or split"
     if test is not None and (summary.definition or 1) != bound.definition:

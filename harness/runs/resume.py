@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.common.files import write_atomically
+from harness.common.files import write_atomically, writing
 from harness.common.values import show
 from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
@@ -139,7 +139,8 @@ def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer
         load_tokenizer(settings, folder, tokenizer.digest)
     except UsageError as error:
         shutil.rmtree(folder.tokenizer, ignore_errors=True)
-        tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
+        with writing(folder.tokenizer):
+            tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
         return f"{error}; it was written again"
     return None
 

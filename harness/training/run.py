@@ -9,7 +9,7 @@ from functools import partial
 
 from harness.common.clock import Clock
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import write_atomically
+from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
@@ -210,7 +210,8 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
     if settings.resume:
         folder.write_config(settings.dump())
     if saved is None:
-        tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
+        with writing(folder.tokenizer):
+            tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
     folder.write_counts(context.dataset.counts())
 
 
