@@ -230,7 +230,7 @@ def _require_bounded(file: BinaryIO) -> None:
     sizes = [max(entry.file_size, entry.compress_size) for entry in entries]
     end = file.seek(0, os.SEEK_END)
     for start, size, following in zip(starts, sizes, [*starts[1:], end], strict=True):
-        if start + zipfile.sizeFileHeader + size > following:
+        if start + zipfile.sizeFileHeader + size > following:  # type: ignore[attr-defined]
             raise ValueError("its entries overlap")
     if sum(sizes) > (memory := total_memory(torch.device("cpu"))):
         raise ValueError(f"it holds {sum(sizes):,} bytes, and the memory here is {memory:,}")
