@@ -61,19 +61,21 @@ def decompress(run: Run, packed: bytes, on_token: OnToken) -> bytes:
     """Raises UsageError for bytes that this run did not write, RunFailure for other damage."""
     header, rest = Header.unpack(packed)
     header.require(digests(run))
-    decoder = RangeDecoder(rest)
+    decoder, again = RangeDecoder(rest), RangeEncoder()
 
     def choose(begins_V: NDArray[np.int64]) -> int:
         total = int(begins_V[-1])
         id_ = int(np.searchsorted(begins_V, decoder.target(total), "right")) - 1
         start, end = map(int, begins_V[id_ : id_ + 2])
         decoder.consume(start, end - start, total)
+        again.encode(start, end - start, total)
         on_token()
         return id_
 
     def uniform(total: int) -> int:
         value = decoder.target(total)
         decoder.consume(value, 1, total)
+        again.encode(value, 1, total)
         return value
 
     ids = [header.first][: header.tokens]
@@ -83,7 +85,8 @@ def decompress(run: Run, packed: bytes, on_token: OnToken) -> bytes:
     for _ in range(header.unknown):  # by ascending position
         characters.insert(uniform(total), _character(uniform(UNICODE_SCALARS)))
     content = "".join(characters).encode("utf-8", "surrogateescape")
-    if zlib.crc32(content) != header.checksum:
+    # Encoded again, because the last bits of a damaged file may lead to the same text.
+    if zlib.crc32(content) != header.checksum or again.finish() != rest:
         raise RunFailure(
             "the text does not come back: the file is damaged, or this machine computes other bits "
             "than the one that compressed it"

@@ -140,11 +140,8 @@ def test_damage_is_noticed(characters: Tokenizer, settings: Settings) -> None:
     for at in range(len(packed)):
         damaged = bytearray(packed)
         damaged[at] ^= 1
-        try:  # the last bits may say nothing
-            assert codec.decompress(run, bytes(damaged), lambda: None) == TEXT.encode()
-            assert at >= len(packed) - 2
-        except (UsageError, RunFailure):
-            continue
+        with pytest.raises((UsageError, RunFailure)):
+            codec.decompress(run, bytes(damaged), lambda: None)
     for content in (b"", packed[:10], b"PK" + packed):
         with pytest.raises(UsageError, match="no file that harness"):
             codec.decompress(run, content, lambda: None)

@@ -236,8 +236,7 @@ def test_two_thousand_slow_clients_and_ten_thousand_runs_leave_it_answering(
     tmp_path: Path,
 ) -> None:
     for load in loads(tmp_path, runs=10_000, clients=2_000, requests=30):
-        # On a starved machine a new connection may not get its turn; an open page does.
-        assert load.unanswered <= (0 if load.clients == 0 else 9)
+        assert load.unanswered == 0
         assert load.descriptors < DESCRIPTORS / 2
         assert load.threads < DESCRIPTORS / 2
         assert load.bytes < 300_000
