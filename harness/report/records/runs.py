@@ -45,7 +45,7 @@ class RunRecord:
     ranked; None if it does. complete: every token was scored again. config: flat (dotted keys,
     values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
     sample: the last one. state: how many numbers a model keeps that was counted in one pass over
-    train; None for one that was trained.
+    train; None for one that was trained. candidate: as in `Summary`.
     """
 
     folder: Path
@@ -73,6 +73,7 @@ class RunRecord:
     metrics: Metrics = field(default_factory=Metrics)
     blocks: Blocks | None = None
     sample: Sample | None = None
+    candidate: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     git: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -192,6 +193,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "train": found.train or TrainCost(),
         "val": found.val,
         "test": found.test,
+        "candidate": found.candidate is True,
         "versions": _texts(found.versions),
         "git": _texts(found.git),
         "machine": _texts(found.machine),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.report.records.groups import Group, Reader, Spread, lossy_score, ranking_score, reader
+from harness.report.records.groups import Group, Spread, reader, score_reader
 from harness.report.records.runs import RunRecord
+from harness.report.records.selection import Split
 from harness.report.statistics.floor import Reference
 from harness.report.text.format import human, score, seconds
 
@@ -43,7 +44,7 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
     return [
         *found,
         Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted))),
-        _number("test", unit, f"test.{key}", score),
+        *([_number("test", unit, f"test.{key}", score)] if groups[0].split == "test" else []),
         _number("val", unit, f"val.{key}", score),
         Column("parameters", "", _size),
         _number("FLOPs", "per token", "flops_per_token"),
@@ -106,9 +107,9 @@ def rank(groups: Sequence[Group], index: int) -> int:
     return sum(other.data == groups[index].data for other in groups[: index + 1])
 
 
-def result(run: RunRecord) -> str:
-    """The test score of one run with its unit; "" where it has none."""
-    read: Reader = ranking_score if run.lossless else lossy_score
+def result(run: RunRecord, split: Split) -> str:
+    """The score of one run with its unit; "" where it has none."""
+    read = score_reader(split, run.lossless)
     number, unit = read(run), "bits/byte" if run.lossless else "nats/token"
     return "" if number is None else f"{number:.3f} {unit}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.common import text
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
+from harness.report.records.selection import Split
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
@@ -100,13 +101,13 @@ def csv_table(comparison: Comparison) -> str:
     return _csv([heads, *ranked, *others])
 
 
-def csv_runs(records: Sequence[RunRecord]) -> str:
+def csv_runs(records: Sequence[RunRecord], split: Split = "test") -> str:
     """A line for each run, counted or not, with numbers in full precision."""
     names = ("folder", "model", "tokenizer", "data", "seed", "status")
     lines: list[Iterable[object]] = [[*names, "not counted because", *RUN_NUMBERS]]
     for run in records:
         numbers = (reader(path)(run) for path in RUN_NUMBERS.values())
-        lines.append([*(getattr(run, name) for name in names), why_uncounted(run), *numbers])
+        lines.append([*(getattr(run, name) for name in names), why_uncounted(run, split), *numbers])
     return _csv(lines)
 
 
