@@ -29,7 +29,7 @@ from harness.report.text.terminal import print_comparison
 from harness.training.checks import check_settings
 from harness.training.distributed import ProcessGroup
 from harness.training.run import load_dataset
-from harness.training.sweep_jobs import CANDIDATES, count_finished, has_variants
+from harness.training.sweep_jobs import CANDIDATES, count_finished, has_variants, plan_of
 
 
 @dataclass
@@ -71,6 +71,8 @@ def begin_sweep(master: DictConfig) -> Sweep:
     named = any(line.startswith("hydra.sweep.dir=") for line in master.hydra.overrides.hydra)
     _require_usable(folder, master.get("resume"), named)
     sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
+    if planned := plan_of(sweep.jobs):
+        print(planned, file=sys.stderr)
     made = _make_folder(folder)
     if has_variants(sweep.jobs):
         write_atomically(folder / CANDIDATES, b"")

@@ -15,6 +15,7 @@ from harness.common.errors import UsageError
 from harness.common.interrupt import STOPPED
 from harness.config import secrets
 from harness.config.settings import Names, Role, Settings, read_settings
+from harness.report.statistics.power import PRIOR_SPREAD, plan
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
 from harness.runs.lock import FolderInUse
@@ -51,6 +52,18 @@ def has_variants(jobs: Iterable[Settings | UsageError]) -> bool:
             same = configurations.setdefault(job.names, set())
             same.add(digest(job, but_for=Role.SAME_CONFIGURATION))
     return any(len(same) > 1 for same in configurations.values())
+
+
+def plan_of(jobs: Iterable[Settings | UsageError]) -> str | None:
+    """What the seeds of a comparison can find; None for a single configuration."""
+    seeds: dict[str, set[int]] = {}
+    for job in jobs:
+        if isinstance(job, Settings):
+            seeds.setdefault(digest(job, but_for=Role.SAME_CONFIGURATION), set()).add(job.seed)
+    if len(seeds) < 2:
+        return None
+    pairs = len(seeds) * (len(seeds) - 1) // 2
+    return plan(min(map(len, seeds.values())), PRIOR_SPREAD, pairs, "assumed")
 
 
 def _runs(sweep: Path) -> list[Path]:

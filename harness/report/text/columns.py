@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
         *([_number("test", unit, f"test.{key}", score)] if groups[0].split == "test" else []),
         _number("val", unit, f"val.{key}", score),
         Column("parameters", "", _size),
+        _number("sees", "tokens", "sees", _sees),
         _number("FLOPs", "per token", "flops_per_token"),
         Column("training", "tokens", _tokens),
         _number("training", "FLOPs", "train.flops"),
@@ -78,6 +80,10 @@ def _number(
         return (write(spread), spread.mean) if spread else ("–", "")
 
     return Column(header, unit, cell)
+
+
+def _sees(spread: Spread) -> str:
+    return "all before" if math.isinf(spread.mean) else human(spread.mean)
 
 
 def _size(group: Group) -> tuple[str, float | str]:

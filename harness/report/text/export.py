@@ -23,7 +23,7 @@ from harness.report.text.columns import (
     reference_cells,
 )
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import floor_lines, headlines, notes
+from harness.report.text.verdict import equality_lines, floor_lines, headlines, notes, plan_lines
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
@@ -35,6 +35,7 @@ GROUP_NUMBERS = {
     "parameters": "parameters",
     "counts": "state",
     "FLOPs per token": "flops_per_token",
+    "sees tokens": "sees",
     **COSTS,
 }
 RUN_NUMBERS = {
@@ -74,7 +75,8 @@ def markdown(comparison: Comparison) -> str:
     if references(comparison.ranked):
         parts.append(REFERENCES_NOTE)
     if comparison.ranked:
-        parts += [text.markdown(line) for line in floor_lines(comparison)]
+        lines = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
+        parts += [text.markdown(line) for line in lines]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"

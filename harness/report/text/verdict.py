@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from harness.report.records.runs import RunRecord
 from harness.report.records.selection import WORDS
 from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.floor import Floor, find_floor
+from harness.report.statistics.power import plan
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.format import amount, human, score
 from harness.report.text.pairs import headline_evidence
@@ -131,6 +133,7 @@ def _budget(groups: Sequence[Group]) -> str:
 
 # Budgets, each with the relative difference that still counts as equal: bytes, FLOPs and seconds
 # vary with the batches drawn and with the machine.
+PARAMETERS: tuple[str, float, Reader] = ("parameters", 0.0, reader("parameters"))
 CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
     ("steps", 0.0, reader("train.steps")),
     ("training tokens", 0.0, reader("train.tokens")),
@@ -153,6 +156,55 @@ def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
         else:
             equal.append(f"{amount(max(known))} {name}")
     return equal, unequal
+
+
+def equality_lines(comparison: Comparison) -> list[str]:
+    """For each data set: in what its trained models are equal, and by how much they differ in the
+    rest."""
+    several = len(comparison.by_data()) > 1
+    return [
+        _equality_line(trained_or_all(groups), f" on {data}" if several else "")
+        for data, groups in comparison.by_data().items()
+    ]
+
+
+def _equality_line(groups: Sequence[Group], where: str) -> str:
+    equal, unequal = [], []
+    for name, tolerance, read in (PARAMETERS, *CURRENCIES):
+        spent = [read(run) for group in groups for run in group.counted]
+        known = [value for value in spent if value is not None]
+        counted = [value for value in known if value > 0]
+        if len(known) < len(spent):
+            unequal.append(f"{name} (unknown for some)")
+        elif max(known) - min(known) <= tolerance * max(known):
+            equal.append(name if counted else f"{name} (0)")
+        else:
+            low, high = min(counted), max(counted)
+            span = f"{amount(low)} to {amount(high)}, {high / low:.3g}-fold"
+            none = "; 0 for look-ups" * (len(counted) < len(known))
+            unequal.append(f"{name} ({span}{none})")
+    own = f"Equal{where}: {', '.join(equal) or 'nothing'}."
+    differing = f" Not equal: {', '.join(unequal)}." if unequal else ""
+    return own + differing
+
+
+def plan_lines(comparison: Comparison) -> list[str]:
+    """For each data set whose models have several seeds: what so many seeds can find."""
+    lines = []
+    for groups in comparison.by_data().values():
+        trained = [group for group in groups if not group.is_floor]
+        variances = [
+            (score.std**2, score.n - 1)
+            for group in trained
+            if (score := group.score) is not None and score.std
+        ]
+        if len(trained) > 1 and variances:
+            freedom = sum(own for _, own in variances)
+            spread = math.sqrt(sum(own * variance for variance, own in variances) / freedom)
+            fewest = min(len(group.counted) for group in trained)
+            pairs = len(groups) * (len(groups) - 1) // 2
+            lines.append(plan(fewest, spread, pairs, "as here"))
+    return lines
 
 
 def best_by_tokenizer(comparison: Comparison) -> str | None:
