@@ -25,6 +25,7 @@ def main() -> int:
         help="test, but val of a candidate of a search or a sweep over variants; test of those is "
         "logged in their folders",
     )
+    parser.add_data_path()
     parser.add_argument("--stride", type=int, help="tokens between two windows (half a window)")
     parser.add_argument(
         "--strided-inference",

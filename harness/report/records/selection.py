@@ -39,5 +39,5 @@ def log_reading(runs: Sequence[RunRecord], command: str) -> None:
     Raises RunFailure where it can't be logged."""
     if split_to_show(runs) == "val":
         for run in runs:
-            if run.test is not None:
+            if run.candidate or run.test is not None:
                 log_test_read(run.folder, command)
