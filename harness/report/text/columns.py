@@ -48,7 +48,7 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
         *([_number("test", unit, f"test.{key}", score)] if groups[0].split == "test" else []),
         _number("val", unit, f"val.{key}", score),
         Column("parameters", "", _size),
-        _number("sees", "tokens", "sees", _sees),
+        Column("sees", "tokens", _sees),
         _number("FLOPs", "per token", "flops_per_token"),
         Column("training", "tokens", _tokens),
         _number("training", "FLOPs", "train.flops"),
@@ -82,8 +82,12 @@ def _number(
     return Column(header, unit, cell)
 
 
-def _sees(spread: Spread) -> str:
-    return "all before" if math.isinf(spread.mean) else human(spread.mean)
+def _sees(group: Group) -> tuple[str, float | str]:
+    """How far back its predictions can look."""
+    sees = group.counted[0].sees
+    if sees is None:
+        return "–", ""
+    return "all before" if math.isinf(sees) else human(sees), sees
 
 
 def _size(group: Group) -> tuple[str, float | str]:

@@ -35,7 +35,6 @@ GROUP_NUMBERS = {
     "parameters": "parameters",
     "counts": "state",
     "FLOPs per token": "flops_per_token",
-    "sees tokens": "sees",
     **COSTS,
 }
 RUN_NUMBERS = {

@@ -196,14 +196,15 @@ def plan_lines(comparison: Comparison) -> list[str]:
         variances = [
             (score.std**2, score.n - 1)
             for group in trained
-            if (score := group.score) is not None and score.std
+            if (score := group.score) is not None and score.std is not None
         ]
         if len(trained) > 1 and variances:
             freedom = sum(own for _, own in variances)
             spread = math.sqrt(sum(own * variance for variance, own in variances) / freedom)
             fewest = min(len(group.counted) for group in trained)
             pairs = len(groups) * (len(groups) - 1) // 2
-            lines.append(plan(fewest, spread, pairs, "as here"))
+            if spread:
+                lines.append(plan(fewest, spread, pairs, "as here"))
     return lines
 
 
