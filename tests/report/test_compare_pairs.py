@@ -89,7 +89,7 @@ def test_every_seed_counts_and_none_is_paired(tmp_path: Path) -> None:
     assert pair.seeds == (3, 2)
     assert pair.interval is not None
     assert pair.interval.mean == pytest.approx(2.325 - 2.01)
-    assert "for new seeds (3 and 2)" in evidence(pair)
+    assert "for new seeds (3 and 2, by Welch's t)" in evidence(pair)
 
 
 def test_neighbours_of_the_ranking(tmp_path: Path) -> None:
