@@ -140,7 +140,7 @@ def test_exact_evaluation_is_the_same_in_every_precision(name: str) -> None:
     for precision in ("bf16", "fp16"):
         if not refused(name, precision):
             mean = metrics.token_nats(model, ids, Compute(CPU, precision)).mean()
-            assert mean == pytest.approx(exact, rel=2e-4)  # 5.5e-5 is the largest measured
+            assert mean == pytest.approx(exact, rel=0.005)
             assert mean != exact or name == "bigram"  # a table: nothing is multiplied
 
 
@@ -168,7 +168,7 @@ def test_fp16_trains_like_fp32(tmp_path: Path) -> None:
     found = summary(tmp_path / "a")
     assert found["machine"]["precision"] == "fp16"
     assert found["val"]["nats_per_token"] == pytest.approx(
-        summary(tmp_path / "b")["val"]["nats_per_token"], rel=0.005
+        summary(tmp_path / "b")["val"]["nats_per_token"], rel=5e-4
     )
 
 

@@ -51,7 +51,7 @@ def test_a_difference_beyond_text_and_seeds_is_called_one(tmp_path: Path) -> Non
     assert sentence(pair) == (
         f"gpt is 0.100 bits per byte better than rnn (95% interval {pair.interval.low:.3f} to "
         f"{pair.interval.high:.3f}, for text like these 10,240 test bytes and for new seeds "
-        "(3 each))."
+        "(3 each, by Welch's t))."
     )
     (line,) = headlines(compared(tmp_path))
     assert line.evidence.startswith("Tested in pairs: 95% interval ")
