@@ -27,11 +27,7 @@ SET_LATER = (
 
 
 def first_summary(
-    settings: Settings,
-    dataset: Dataset,
-    compute: Compute,
-    processes: ProcessGroup,
-    candidate: bool = False,
+    settings: Settings, dataset: Dataset, compute: Compute, processes: ProcessGroup
 ) -> Summary:
     """All that is known before the first step."""
     tokenizer, count = dataset.tokenizer, processes.world_size
@@ -48,7 +44,6 @@ def first_summary(
         machine=compute.describe() | ({"processes": count} if count > 1 else {}),
         versions=versions(),
         git=git(),
-        **({"candidate": True} if candidate else {}),
     )
 
 

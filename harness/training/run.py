@@ -153,7 +153,9 @@ def _train(
     candidate: bool,
 ) -> int:
     """The loop; the summary is written however it ends. Returns the exit code."""
-    summary = first_summary(settings, dataset, compute, processes, candidate)
+    summary = first_summary(settings, dataset, compute, processes)
+    if candidate:
+        summary.candidate = True
     interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     code, failure = 1, None
