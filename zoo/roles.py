@@ -150,8 +150,6 @@ def _role(module: nn.Module, name: str, parameter: Tensor) -> Role | None:
     marks: Table = getattr(module, "parameter_roles", {})
     if name in marks:
         return marks[name]
-    if name == "weight" and getattr(module, "groups", 1) == parameter.shape[0] > 1:
-        return OTHER  # a depthwise convolution: a filter per channel, no linear map
     for cls in type(module).__mro__:
         tables = [TORCH[cls]] if cls in TORCH else []
         package = LIBRARIES.get(cls.__module__.partition(".")[0], {})

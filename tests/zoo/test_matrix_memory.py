@@ -105,7 +105,7 @@ def test_equals_the_recurrence(kind: str, time: int) -> None:
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_exact_to_five_digits_in_fp32(kind: str) -> None:
+def test_exact_to_four_digits_in_fp32(kind: str) -> None:
     """Under bf16 autocast too, where step by step in bf16 has two. What is lost is lost in the
     difference of two sums of logarithms, here of up to some hundreds."""
     chunked, step = CASES[kind]
@@ -114,7 +114,7 @@ def test_exact_to_five_digits_in_fp32(kind: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         chunks, _ = chunked(*(x.float() for x in tensors), None)
     assert chunks.dtype == torch.float32
-    torch.testing.assert_close(chunks.double(), exact, rtol=0, atol=5e-5 * exact.abs().max().item())
+    torch.testing.assert_close(chunks.double(), exact, rtol=0, atol=2e-4 * exact.abs().max().item())
 
 
 def test_flops_of_a_triangular_system() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
+from zoo.roles import OTHER
 
 
 @dataclass
@@ -48,6 +50,12 @@ class LastInputs:
         return [(self.pos + offset) % size for offset in offsets]
 
 
+class FilterPerChannel(nn.Conv1d):
+    """A depthwise convolution, which is no linear map: it has neither decay nor a matrix."""
+
+    parameter_roles: ClassVar = {"weight": OTHER}
+
+
 class CausalConv1d(nn.Module):
     """y[t] = bias + Σ_j weight[:, :, kernel_size - 1 - j] · x[t - j·dilation], j from 0.
 
@@ -71,8 +79,11 @@ class CausalConv1d(nn.Module):
         self.out_channels = out_channels
         self.kernel_size = kernel_size
         self.dilation = dilation
-        groups = in_channels if depthwise else 1
-        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
+        self.conv = (
+            FilterPerChannel(in_channels, in_channels, kernel_size, groups=in_channels, bias=bias)
+            if depthwise
+            else nn.Conv1d(in_channels, out_channels, kernel_size, bias=bias)
+        )
 
     def forward(self, x_BTC: Tensor, past: LastInputs | None = None) -> Tensor:
         # Of the past, T positions see at most T inputs through each tap. With just these in front,
