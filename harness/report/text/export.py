@@ -74,8 +74,8 @@ def markdown(comparison: Comparison) -> str:
     if references(comparison.ranked):
         parts.append(REFERENCES_NOTE)
     if comparison.ranked:
-        notes = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
-        parts += [text.markdown(note) for note in notes]
+        under = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
+        parts += [text.markdown(line) for line in under]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
