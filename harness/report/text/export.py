@@ -74,8 +74,8 @@ def markdown(comparison: Comparison) -> str:
     if references(comparison.ranked):
         parts.append(REFERENCES_NOTE)
     if comparison.ranked:
-        lines = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
-        parts += [text.markdown(line) for line in lines]
+        under = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
+        parts += [text.markdown(line) for line in under]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
