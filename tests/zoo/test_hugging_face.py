@@ -214,18 +214,19 @@ def test_the_runs_log_says_so(tmp_path: Path) -> None:
     assert log.count("cache of openai-gpt can't be used") == 1
 
 
-@pytest.mark.parametrize("model_type", ["diffllama", "jetmoe", "xlnet"])
-def test_one_whose_costs_cannot_be_counted_is_refused(model_type: str) -> None:
-    """Two copy a value out of a tensor as they go back; of the third some weights are real."""
-    sizes = {"d_model": 32, "n_layer": 2, "n_head": 4} if model_type == "xlnet" else GROUPED
-    sizes = sizes | {"head_dim": 8} if model_type == "jetmoe" else sizes
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [("diffllama", GROUPED), ("jetmoe", SIZES), ("xlnet", {"d_model": 32, "n_head": 4})],
+)
+def test_one_whose_costs_cannot_be_counted_is_refused(
+    model_type: str, sizes: dict[str, Any]
+) -> None:
     expected = rf"^this {model_type} can't run on {BLOCK} tokens, or its costs can't be counted: "
     with torch.device("meta"), pytest.raises(ValueError, match=expected):
         HuggingFace(VOCAB, BLOCK, {"model_type": model_type, **sizes})
 
 
 def test_costs_are_tried_on_a_full_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for all times that it is built."""
     monkeypatch.setattr(hugging_face, "_COUNTABLE", set())
     run, seen = HuggingFace._run, []
 
@@ -244,7 +245,7 @@ def test_one_with_too_few_positions_is_refused_before_its_folder_is_made(tmp_pat
     """With padding, RoBERTa counts its positions from there: eight tokens pass."""
     sizes = [f"+model.config.{name}={value}" for name, value in HEADS.items()]
     chosen = ("model=hf", "model.config.model_type=roberta", "model.config.hidden_size=32", *sizes)
-    with pytest.raises(UsageError, match="model: this roberta can't run on 16 tokens: IndexError"):
+    with pytest.raises(UsageError, match=r"this roberta can't run on 16 tokens: .*index 16"):
         train(tmp_path, *chosen, "+model.config.pad_token_id=1")
     assert not (tmp_path / "run").exists()
 
