@@ -5,7 +5,6 @@ python -m harness.sample RUN --prompt "ROMEO:" --tokens 200 --temperature 0.8
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from harness.cli.tool import Parser, command
@@ -13,6 +12,7 @@ from harness.common.errors import UsageError
 
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 BEAMS_ONLY = ("length_penalty",)
+MOST_ALPHA = 10
 
 
 @command
@@ -66,8 +66,8 @@ def main() -> int:
             why = "with --beams: nothing is sampled" if arguments.beams else "without --beams"
             raise UsageError(f"--{name.replace('_', '-')} has no meaning {why}")
     alpha = arguments.length_penalty
-    if alpha is not None and not 0 <= alpha < math.inf:
-        raise UsageError(f"--length-penalty {alpha:g} must be 0 or above")
+    if alpha is not None and not 0 <= alpha <= MOST_ALPHA:
+        raise UsageError(f"--length-penalty {alpha:g} must lie between 0 and {MOST_ALPHA}")
     if alpha is not None and arguments.stop is None:
         raise UsageError(
             "--length-penalty has no meaning without --stop: all texts have the same length"

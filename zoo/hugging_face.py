@@ -85,10 +85,10 @@ class HuggingFace(LanguageModel):
         is_linear = isinstance(head, nn.Linear) and body is not model
         if is_linear and _contain_all_parameters([body, head], model):
             self.body, self.head = body, head
-        if next(self.parameters()).is_meta:
-            self._require_countable(model_type)
+        if any(parameter.is_meta for parameter in self.parameters()):  # XLNet has some that are not
+            _require_countable(self, block_size, config)
         else:
-            self._test(model, model_type)
+            self._test(model, model_type, block_size)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
@@ -117,20 +117,10 @@ class HuggingFace(LanguageModel):
         features_BTC = output["logits" if "logits" in output else "last_hidden_state"]
         return features_BTC, output.get(self.cache_name) if use_cache else None
 
-    def _require_countable(self, model_type: str) -> None:
-        """Raises ValueError if the model can't run on the meta device, where costs are counted."""
-        ids_BT = torch.zeros(1, min(8, self.block_size or 8), dtype=torch.int64, device="meta")
-        try:
-            self(ids_BT).sum().backward()
-        except Exception as error:  # as in _build
-            raise ValueError(
-                f"the costs of this {model_type} can't be counted: {_one_line(error)}"
-            ) from error
-        self.zero_grad()
-
     @torch.no_grad()
-    def _test(self, model: nn.Module, model_type: str) -> None:
-        """Test whether the model is causal, the head all that follows, and the cache right."""
+    def _test(self, model: nn.Module, model_type: str, block_size: int) -> None:
+        """Test whether the model takes a full window and is causal, the head is all that follows,
+        and the cache is right."""
         self.eval()
         # Zero weights would hide the paths through them.
         zeros = [parameter for parameter in self.parameters() if not parameter.any()]
@@ -141,12 +131,17 @@ class HuggingFace(LanguageModel):
         ids_BT = torch.arange(2 * time, device=generator.device).view(2, time) % self.vocab_size
         other_BT = ids_BT.clone()
         other_BT[:, -1] = (other_BT[:, -1] + 1) % self.vocab_size
-        try:
-            logits_BTV = model(input_ids=ids_BT).logits
-        except Exception as error:  # as in _build
-            raise ValueError(f"this {model_type} can't run: {_one_line(error)}") from error
-        if logits_BTV.shape != (2, time, self.vocab_size):
-            raise ValueError(f"{model_type} gives no logits for each token of the vocabulary")
+        # Of ids that are not padding, if there is any: with it, some types have fewer positions.
+        window_BT = ids_BT.new_tensor([[0], [self.vocab_size - 1]]).expand(2, block_size)
+        for each_BT in (window_BT, ids_BT):
+            try:
+                logits_BTV = model(input_ids=each_BT).logits
+            except Exception as error:  # as in _build
+                raise ValueError(
+                    f"this {model_type} can't run on {each_BT.shape[1]} tokens: {_one_line(error)}"
+                ) from error
+            if logits_BTV.shape != (*each_BT.shape, self.vocab_size):
+                raise ValueError(f"{model_type} gives no logits for each token of the vocabulary")
         moved_BTV = model(input_ids=other_BT).logits
         if _relative_error(moved_BTV[:, :-1], logits_BTV[:, :-1]) > TOLERANCE:
             raise ValueError(f"{model_type} is not causal: its logits depend on later tokens")
@@ -180,6 +175,27 @@ class HuggingFace(LanguageModel):
             return "it mixes the rows of a batch"
         deviation = _relative_error(torch.cat(parts, dim=1), logits_BTV)
         return f"its relative error is {deviation:.1g}" if deviation > TOLERANCE else None
+
+
+_COUNTABLE: set[str] = set()  # what this process has tried: a model is built several times
+
+
+def _require_countable(model: HuggingFace, block_size: int, config: dict[str, Any]) -> None:
+    """Raises ValueError if the model can't run on a full window on the meta device, where costs are
+    counted."""
+    key = repr((block_size, config))
+    if key in _COUNTABLE:
+        return
+    ids_BT = torch.zeros(1, block_size, dtype=torch.int64, device="meta")
+    try:
+        model(ids_BT).sum().backward()
+    except Exception as error:  # as in _build
+        raise ValueError(
+            f"this {config['model_type']} can't run on {block_size} tokens, or its costs can't be "
+            f"counted: {_one_line(error)}"
+        ) from error
+    model.zero_grad()
+    _COUNTABLE.add(key)
 
 
 class ObjectCache(Cache):
@@ -256,7 +272,7 @@ def _build(
     if limit in fields:
         settings[limit] = block_size
     for name, value in config.items():
-        field = aliases.get(name, name)
+        field = name if name in fields else aliases.get(name, name)
         if field in ("vocab_size", limit):
             source = "the data" if field == "vocab_size" else "block_size"
             raise ValueError(f"config.{name} can't be set: it follows from {source}")

@@ -11,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.compute.modes import eval_mode
 from zoo.language_model import LanguageModel
 from zoo.roles import roles
 
@@ -65,7 +66,9 @@ def _count(
     with torch.device("meta"):
         model = build()
         ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
-    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED_BY_TORCH) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED_BY_TORCH)
+    # Batch normalization of a single position can only be evaluated.
+    with eval_mode(model), counter:
         logits_BTV = model.head(model(ids_BT, return_features=True)[:, positions])
         if backward and logits_BTV.requires_grad:  # a model that counts has no parameters
             logits_BTV.sum().backward()

@@ -193,6 +193,25 @@ class PythonDocs(Corpus):
         return Text("\n\n".join(topics[name] for name in sorted(topics)).encode())
 
 
+PACKED = {
+    b"\x1f\x8b": "a gzip file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"BZh": "a bzip2 file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"PK\x03\x04": "a zip file",
+    b"%PDF-": "a PDF",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+def packed_as(text: Text) -> str | None:
+    """What a text is instead of plain text, by its first bytes; None if it may be plain."""
+    start = text.read(0, max(map(len, PACKED)))
+    return next((name for magic, name in PACKED.items() if start.startswith(magic)), None)
+
+
 def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:
     """Start and end of each part. The cuts are at the cumulative shares of the bytes, moved to the
     nearest start of a character."""

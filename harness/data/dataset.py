@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Span, Text, split_points
+from harness.data.corpus import Corpus, Span, Text, packed_as, split_points
 from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts, fit_tokenizer
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -47,6 +47,11 @@ class Dataset:
     def notes(self) -> list[str]:
         """What a reader of the scores must know about the data, one sentence each."""
         notes = self.tokenizer.notes()
+        if packed := packed_as(self.text):
+            notes.append(
+                f"the text looks like {packed}: it is trained on as it is; if that is not meant, "
+                "unpack it or convert it to UTF-8 first"
+            )
         if self.lost is not None:
             before, after = self.lost.examples[0] if self.lost.examples else ("", "")
             notes.append(

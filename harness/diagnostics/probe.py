@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from harness.common.rows import Row
+from harness.compute.compiler import require_compiler
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings
@@ -27,6 +28,7 @@ def checked_compute(settings: Settings) -> Compute:
     check_settings(settings)
     require_steps(settings)
     require_precision(settings, compute)
+    require_compiler(settings, compute)
     return compute
 
 

@@ -33,6 +33,15 @@ def require_layers(model: nn.Module, mode: str) -> None:
         raise UsageError(f"train.batch_norm={mode}: the model has no batch normalization")
 
 
+def require_values(model: nn.Module, batch_size: int, seq_len: int) -> None:
+    """Raises UsageError for batch normalization over one position, which has no variance."""
+    if batch_size * seq_len == 1 and layers(model):
+        raise UsageError(
+            "train.batch_size=1 with train.seq_len=1: batch normalization needs more than one "
+            "position; raise one of them"
+        )
+
+
 @torch.no_grad()
 def recompute(model: LanguageModel, inputs: Iterable[Tensor], samples: int) -> None:
     """Set every layer's population statistics from at least `samples` positions of `inputs`,

@@ -32,6 +32,7 @@ ALL_BUCKETS, FEWEST_BUCKETS = 1 << 20, 256
 ALL_NUMBERS = 1 << 21  # of all snapshots
 NUMBER_BYTES = 32  # of a float in a list
 BLOCK = 1 << 20
+TAIL = 1 << 10  # bytes by which a file is known again
 DIGITS = 7
 
 Points = dict[str, list[float]]
@@ -155,6 +156,7 @@ class LiveMetrics:
     def _reset(self, inode: tuple[int, int] | None) -> None:
         self._inode = inode
         self._offset = 0
+        self._tail = b""
         self._order = StepOrder()
         self._curves: dict[str, Curve] = {}
         self._snapshots: dict[str, Snapshots] = {}
@@ -168,8 +170,10 @@ class LiveMetrics:
                 with contained.open_binary(self._path, whole=False) as file:
                     status = os.fstat(file.fileno())
                     # A resumed run replaces its file: its rows may differ from those read before.
+                    # The inode of a file that was deleted may be given to the one made after it.
                     inode = status.st_dev, status.st_ino
-                    if inode != self._inode or status.st_size < self._offset:
+                    file.seek(self._offset - len(self._tail))
+                    if inode != self._inode or file.read(len(self._tail)) != self._tail:
                         self._reset(inode)
                     file.seek(self._offset)
                     while self._read_block(file) and monotonic() < until:
@@ -188,6 +192,7 @@ class LiveMetrics:
             elif self._order.accepts(row["step"]):
                 rows.append(row)
             size += len(line)
+            self._tail = line[-TAIL:]
             if size >= BLOCK:
                 break
         self._offset += size

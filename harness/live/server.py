@@ -227,9 +227,9 @@ class Handler(BaseHTTPRequestHandler):
     # Authentication
 
     def _require_own_name(self) -> None:
-        name, _, port = self.headers.get("Host", "").rpartition(":")
-        # Any port: a tunnel to this machine may have another one.
-        if name not in NAMES or not port.isdigit():
+        name, colon, port = self.headers.get("Host", "").partition(":")
+        # Any port, or none: a tunnel to this machine may have another one, or 80.
+        if name not in NAMES or (colon and not port.isdigit()):
             raise Refused(HTTPStatus.FORBIDDEN, f"this page is at http://{ADDRESS}, and only there")
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.common.errors import RunFailure
@@ -20,6 +21,10 @@ from harness.compute.modes import eval_mode
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from zoo.language_model import Cache, LanguageModel
+from zoo_tokenizers import Tokenizer, TokenizerError
+
+DEFAULT_PROMPT = "\n"
+MOST_PENALTY = 1e9  # a logit in single precision, times it, is finite in double
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,11 @@ class SamplingParams:
             raise ValueError(f"top_p={self.top_p:g} must be above 0 and at most 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p={self.min_p:g} must lie between 0 and 1")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(f"repetition_penalty={self.repetition_penalty:g} must be above 0")
+        if not 1 / MOST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
+            raise ValueError(
+                f"repetition_penalty={self.repetition_penalty:g} must lie between "
+                f"{1 / MOST_PENALTY:g} and {MOST_PENALTY:g}"
+            )
 
     def draw(
         self,
@@ -141,6 +149,18 @@ def generate(
     return torch.cat([prompt_BT, *stream(model, prompt_BT, tokens, params, seed, allowed_V)], dim=1)
 
 
+def encode_prompt(tokenizer: Tokenizer, text: str) -> NDArray[np.integer]:
+    """The prompt's ids: none of an empty one, of one that is nothing to a lossy tokenizer, and of
+    the default where the text has no line break. Raises TokenizerError for any other prompt that
+    can't be encoded."""
+    try:
+        return tokenizer.encode(text)
+    except TokenizerError:
+        if text != DEFAULT_PROMPT:
+            raise
+        return np.empty(0, dtype=np.uint8)
+
+
 def sample_text(
     model: LanguageModel,
     dataset: Dataset,
@@ -148,12 +168,12 @@ def sample_text(
     compute: Compute,
     check: Callable[[], None] = lambda: None,
 ) -> str:
-    """`eval.sample_tokens` tokens after the prompt, or after train's first token without one.
+    """`eval.sample_tokens` tokens after the prompt, or after train's first token if it has none.
 
     check: called before each token; may raise to stop.
     """
-    ids = dataset.tokenizer.encode(settings.eval.prompt or "")
-    if not len(ids):  # no prompt, or a lossy tokenizer encodes it as nothing
+    ids = encode_prompt(dataset.tokenizer, settings.eval.prompt)
+    if not len(ids):
         ids = dataset.train.ids[:1]
     prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
     tokens = settings.eval.sample_tokens

@@ -14,11 +14,10 @@ from harness.common.outside import read_text
 from harness.common.text import visible
 from harness.runs.load import Run, load_run
 from harness.sampling.beams import beam_search
-from harness.sampling.decode import SamplingParams, stream
+from harness.sampling.decode import DEFAULT_PROMPT, SamplingParams, encode_prompt, stream
 from harness.sampling.transcript import Transcript
 from zoo_tokenizers import TokenizerError
 
-DEFAULT_PROMPT = "\n"
 PARAMS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 SEPARATOR = f"\n{'-' * 40}\n"
 
@@ -109,13 +108,11 @@ def _prompt(
 ) -> list[int]:
     """The prompt's ids, at least one."""
     try:
-        ids = run.tokenizer.encode(DEFAULT_PROMPT if text is None else text).tolist()
+        ids = encode_prompt(run.tokenizer, DEFAULT_PROMPT if text is None else text)
     except TokenizerError as error:
-        if text is not None:
-            raise UsageError(f"{option}: {error}") from error
-        ids = []
-    if ids:
-        return list(ids)
+        raise UsageError(f"{option}: {error}") from error
+    if len(ids):
+        return list(ids.tolist())
     if text is not None:
         raise UsageError(f"{option} {repr(text)[:60]} has no tokens: give a text to go on from")
     if counts is None:

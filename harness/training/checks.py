@@ -51,6 +51,7 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
         raise UsageError("train.patience needs a validation split; data.split leaves none")
     check_optimizer(settings, model)
     batch_norm.require_layers(model, settings.train.batch_norm)
+    batch_norm.require_values(model, settings.train.batch_size, settings.train.seq_len)
     if processes.world_size > 1 and batch_norm.layers(model):
         raise UsageError(
             "batch normalization: each process would use the statistics of its own share; train "

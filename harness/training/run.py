@@ -11,6 +11,7 @@ from harness.common.clock import Clock
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
+from harness.compute.compiler import require_compiler
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
@@ -30,6 +31,7 @@ from harness.runs.resume import (
     require_same_origin,
     run_to_resume,
 )
+from harness.sampling.decode import encode_prompt
 from harness.training import launcher
 from harness.training.checks import check_settings
 from harness.training.context import OnBatch, RunContext, ignore
@@ -87,6 +89,7 @@ def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | No
     own = partial(launcher.identity, settings, dataset, compute.device)
     with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)
+        require_compiler(settings, compute)
         require_honest(settings, dataset, compute)
         if temporary is not None:
             local = {"local": settings.logger["local"]}
@@ -136,7 +139,7 @@ def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
     dataset = prepare(corpus, tokenizer, assets)
     require_length(dataset, settings.train.seq_len)
     try:
-        tokenizer.encode(settings.eval.prompt or "")
+        encode_prompt(tokenizer, settings.eval.prompt)
     except TokenizerError as error:
         raise UsageError(f"eval.prompt: {error}") from error
     return dataset

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 from pathlib import Path
 
@@ -156,6 +159,27 @@ def test_characters_are_exact_on_any_unicode(kind: str, tmp_path: Path) -> None:
     text = "".join(tokenizer.decode(part.ids) for part in parts_of(dataset))
     assert text.encode() == KINDS[kind]
     assert sum(part.bytes for part in parts_of(dataset)) == len(KINDS[kind])
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(b"to be or not to be " * 99), "a gzip file"),
+        (lzma.compress(b"to be or not to be " * 99), "an xz file"),
+        (bz2.compress(b"to be or not to be " * 99), "a bzip2 file"),
+        ("Ähm".encode("utf-16") * 9, "UTF-16"),
+        (b"PK\x03\x04and so on" * 9, "a zip file"),
+    ],
+)
+def test_what_is_no_plain_text_is_said(content: bytes, what: str, tmp_path: Path) -> None:
+    """Bytes can be trained on, whatever they are."""
+    (note,) = dataset_of(tmp_path, content, Bytes()).notes()
+    assert note.startswith(f"the text looks like {what}: it is trained on as it is")
+
+
+@pytest.mark.parametrize("content", [b"B", b"\xef\xbb\xbfa BOM", b"PK and others"])
+def test_nothing_is_said_of_plain_text(content: bytes, tmp_path: Path) -> None:
+    assert dataset_of(tmp_path, content * 9, Bytes()).notes() == []
 
 
 def test_characters_name_the_place_of_what_is_none(tmp_path: Path) -> None:

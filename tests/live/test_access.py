@@ -63,6 +63,14 @@ def test_no_other_name_leads_here(host: str | None, client: Client) -> None:
         assert client.ask(method, path, Host=given)[0] == 403
 
 
+@pytest.mark.parametrize("host", ["localhost", "localhost:80", "127.0.0.1", "127.0.0.1:9999"])
+def test_a_tunnel_may_have_any_port_or_none(host: str, client: Client) -> None:
+    """A browser leaves out port 80."""
+    assert client.ask("GET", "/api/runs", Host=host)[0] == 200
+    for wrong in (f"{host.partition(':')[0]}:", f"{host.partition(':')[0]}:x", f"x{host}"):
+        assert client.ask("GET", "/api/runs", Host=wrong)[0] == 403
+
+
 def test_the_key_is_set_into_no_cookie(client: Client) -> None:
     """One would go to every server of this machine, whatever its port."""
     for path in (f"/?key={client.server.key}", "/api/runs"):

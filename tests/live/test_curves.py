@@ -49,6 +49,32 @@ def test_a_long_curve_is_thinned_to_means_and_extremes(count: int) -> None:
     assert points["x"] == pytest.approx(means)
 
 
+@pytest.mark.parametrize("more", [0, 5])
+def test_a_file_made_anew_in_the_place_of_another_is_read_anew(tmp_path: Path, more: int) -> None:
+    """Even if it has the inode of the one that was deleted, and is as long or longer."""
+
+    def lines(loss: float, count: int) -> str:
+        return "".join(json.dumps({"step": n, "a": loss}) + "\n" for n in range(count))
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(lines(0.25, 9))
+    metrics = LiveMetrics(path)
+    metrics.read()
+    inode = path.stat().st_ino
+    path.write_text(lines(0.75, 9 + more))  # in place: as if the inode was given again
+    assert path.stat().st_ino == inode
+    metrics.read()
+    points = metrics.points("a", "step", 100, -math.inf, math.inf)
+    assert points is not None
+    assert points["y"] == [0.75] * (9 + more)
+    with path.open("a") as file:  # and what only grows is read on
+        file.write(json.dumps({"step": 99, "a": 0.5}) + "\n")
+    metrics.read()
+    points = metrics.points("a", "step", 100, -math.inf, math.inf)
+    assert points is not None
+    assert points["y"] == [*[0.75] * (9 + more), 0.5]
+
+
 def test_an_answer_is_bounded_and_loses_no_spike() -> None:
     values = [0.0] * 20_000
     values[12_345] = 7.0

@@ -115,7 +115,9 @@ def refused(ended: Ended, *words: str) -> None:
         (["--top-k", "0"], ["--top-k=0 must be at least 1"]),
         (["--top-p", "2"], ["--top-p=2 must be above 0 and at most 1"]),
         (["--min-p", "2"], ["--min-p=2 must lie between 0 and 1"]),
-        (["--repetition-penalty", "0"], ["--repetition-penalty=0 must be above 0"]),
+        (["--repetition-penalty", "0"], ["--repetition-penalty=0 must lie between 1e-09 and"]),
+        (["--repetition-penalty", "1e-320"], ["--repetition-penalty=9.99989e-321 must lie"]),
+        (["--repetition-penalty", "1e300"], ["--repetition-penalty=1e+300 must lie"]),
         (["--tokens", "0"], ["--tokens 0 must be at least 1"]),
         (["--prompt", ""], ["--prompt '' has no tokens"]),
         (["--prompt", "\N{SNOWMAN}"], ["--prompt: character '\N{SNOWMAN}' at offset 0"]),
@@ -130,7 +132,11 @@ def refused(ended: Ended, *words: str) -> None:
         (["--beams", "2", "--length-penalty", "1"], ["--length-penalty", "without --stop"]),
         (
             ["--beams", "2", "--stop", "a", "--length-penalty", "-1"],
-            ["--length-penalty -1 must be 0 or above"],
+            ["--length-penalty -1 must lie between 0 and 10"],
+        ),
+        (
+            ["--beams", "2", "--stop", "a", "--length-penalty", "1e300"],
+            ["--length-penalty 1e+300 must lie between 0 and 10"],
         ),
         (["--min-q", "0.1"], ["no option --min-q", "Did you mean --min-p?"]),
     ],
@@ -156,6 +162,20 @@ def test_every_way_to_choose_can_be_asked_for(command: Command, finished_run: Pa
     nothing = [("--temperature", 1), ("--top-p", 1), ("--min-p", 0), ("--repetition-penalty", 1)]
     for change in nothing:
         assert sampled(command, finished_run, *change) == plain
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        *(("--temperature", "1e-320"), ("--temperature", "1e308"), ("--top-p", "1e-320")),
+        *(("--min-p", "1e-320"), ("--repetition-penalty", "1e-9"), ("--repetition-penalty", "1e9")),
+        ("--beams", "2", "--stop", "~", "--length-penalty", "10"),
+    ],
+)
+def test_the_most_extreme_numbers_give_a_text(
+    extreme: tuple[str, ...], command: Command, finished_run: Path
+) -> None:
+    assert len(sampled(command, finished_run, "--tokens", 9, *extreme)) == len("\n") + 9 + len("\n")
 
 
 def test_a_prompt_from_a_file(command: Command, finished_run: Path, tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ OTHERS: dict[str, dict[str, Any]] = {
     "mamba": SIZES | {"state_size": 8},
     "bart": {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4}
     | {"decoder_ffn_dim": 48},
+    "llama4_text": GROUPED
+    | {
+        "head_dim": 8,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "intermediate_size_mlp": 48,
+    },
+    "biogpt": SIZES | HEADS,
+    "moshi": SIZES | {"num_attention_heads": 4, "ffn_dim": 48},
 }
 
 
@@ -205,10 +214,57 @@ def test_the_runs_log_says_so(tmp_path: Path) -> None:
     assert log.count("cache of openai-gpt can't be used") == 1
 
 
-def test_one_whose_costs_cannot_be_counted_is_refused() -> None:
-    """It copies a value out of a tensor in its backward pass."""
-    with torch.device("meta"), pytest.raises(ValueError, match="can't be counted"):
-        HuggingFace(VOCAB, BLOCK, {"model_type": "diffllama", **GROUPED})
+@pytest.mark.parametrize(
+    ("model_type", "sizes"),
+    [("diffllama", GROUPED), ("jetmoe", SIZES), ("xlnet", {"d_model": 32, "n_head": 4})],
+)
+def test_one_whose_costs_cannot_be_counted_is_refused(
+    model_type: str, sizes: dict[str, Any]
+) -> None:
+    expected = rf"^this {model_type} can't run on {BLOCK} tokens, or its costs can't be counted: "
+    with torch.device("meta"), pytest.raises(ValueError, match=expected):
+        HuggingFace(VOCAB, BLOCK, {"model_type": model_type, **sizes})
+
+
+def test_costs_are_tried_on_a_full_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hugging_face, "_COUNTABLE", set())
+    run, seen = HuggingFace._run, []
+
+    def running(self: HuggingFace, ids: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, Any]:
+        seen.append(ids.shape[1])
+        return run(self, ids, *rest, **options)
+
+    monkeypatch.setattr(HuggingFace, "_run", running)
+    with torch.device("meta"):
+        build("llama")
+        build("llama")
+    assert seen == [BLOCK]
+
+
+def test_one_with_too_few_positions_is_refused_before_its_folder_is_made(tmp_path: Path) -> None:
+    """With padding, RoBERTa counts its positions from there: eight tokens pass."""
+    sizes = [f"+model.config.{name}={value}" for name, value in HEADS.items()]
+    chosen = ("model=hf", "model.config.model_type=roberta", "model.config.hidden_size=32", *sizes)
+    with pytest.raises(UsageError, match=r"this roberta can't run on 16 tokens: .*index 16"):
+        train(tmp_path, *chosen, "+model.config.pad_token_id=1")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "kolibri1", "kimi_linear"])
+def test_a_setting_that_is_also_another_name_is_a_setting(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "num_local_experts" if model_type == "kimi_linear" else "num_experts"
+    made: list[Any] = []
+
+    def refuse(config: Any) -> None:
+        made.append(config)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(hugging_face.AutoModelForCausalLM, "from_config", refuse)
+    with pytest.raises(ValueError, match="can't be built: RuntimeError: enough"):
+        HuggingFace(VOCAB, BLOCK, {"model_type": model_type, name: 3})
+    assert made[0].num_experts == 3
 
 
 @pytest.mark.parametrize("model_type", TYPES)

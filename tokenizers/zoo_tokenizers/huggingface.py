@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ from zoo_tokenizers.tokenizer import (
     Ids,
     Tokenizer,
     TokenizerError,
+    refusing,
     require_vocabulary,
     smallest_unsigned,
 )
 
 _FILE = "tokenizer.json"
+LONGEST_WORD = 1000
+# A character has at most four bytes.
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD // 4},}}|\s{{{LONGEST_WORD // 4},}}")
 _CONVERT = """
 import sys
 from transformers import AutoTokenizer
@@ -71,22 +75,21 @@ class _FromJson(Tokenizer):
         return {_FILE: self._json}
 
     def restore(self, files: Mapping[str, bytes]) -> None:
-        try:
-            _require_ids(json.loads(files[_FILE]))
-            tokenizer = tokenizers.Tokenizer.from_str(files[_FILE].decode())
-        except TokenizerError:
-            raise
-        except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(f"it is not a {_FILE}: {error!r}") from error
-        self._set(tokenizer)
+        content = files[_FILE]
+        with refusing(f"it is not a {_FILE}"):
+            _require_ids(json.loads(content))
+            self._set(tokenizers.Tokenizer.from_str(content.decode()), content)
 
-    def _set(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def _set(self, tokenizer: tokenizers.Tokenizer, content: bytes) -> None:
+        """content: the file. It is kept as it is: another release of the library would write it
+        otherwise."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # like other text
-        self._tokenizer = tokenizer
-        self._json = tokenizer.to_str().encode()
-        description = json.loads(self._json)
+        if getattr(tokenizer.model, "dropout", None):
+            tokenizer.model.dropout = None  # else it draws the ids of a text at random
+        self._tokenizer, self._json = tokenizer, content
+        description = json.loads(tokenizer.to_str())
         self.lossless = _is_byte_level(description)
         self._can_cut_at_words = _cuts_at_words(description)
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -111,14 +114,16 @@ class _FromJson(Tokenizer):
         return self._encode(text)
 
     def _encode(self, text: str) -> Ids:
-        encodings = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        with refusing("the tokenizer can't encode the text"):
+            encodings = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return np.array(encodings[0].ids, dtype=self._dtype)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         if self.lossless:
             return super().decode(ids)
         plain = np.asarray(ids, dtype=np.int64).tolist()
-        return str(self._tokenizer.decode(plain, skip_special_tokens=False))
+        with refusing("the tokenizer can't decode its ids"):
+            return str(self._tokenizer.decode(plain, skip_special_tokens=False))
 
     def last_safe_cut(self, text: str) -> int:
         return last_word_start(text) if self._can_cut_at_words else 0
@@ -188,7 +193,9 @@ class BytePairs(_FromJson):
     """Byte-level byte-pair encoding, as in GPT-2, learnt by Hugging Face's library (Sennrich et al.
     2016, arXiv 1508.07909; Radford et al. 2019).
 
-    vocab_size: the most ids; fewer if no more pairs occur min_frequency times.
+    vocab_size: the most ids; fewer if no more pairs occur min_frequency times. Where a word has
+    more than LONGEST_WORD bytes, words are learnt and encoded in parts of that length: the time of
+    the library grows with the square of a word's length.
     """
 
     def __init__(self, vocab_size: int = 4096, min_frequency: int = 2) -> None:
@@ -197,11 +204,15 @@ class BytePairs(_FromJson):
         if min_frequency < 1:
             raise ValueError(f"min_frequency={min_frequency} must be at least 1")
         self._vocab_size, self._min_frequency = vocab_size, min_frequency
-        self.recipe = f"tokenizers {tokenizers.__version__} {vocab_size} {min_frequency}"
+        self.recipe = (
+            f"tokenizers {tokenizers.__version__} {vocab_size} {min_frequency} {LONGEST_WORD}"
+        )
 
     def fit(self, train: Iterable[str]) -> None:
         tokenizer = tokenizers.Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        whole = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        parts = pre_tokenizers.FixedLength(LONGEST_WORD)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([whole, parts])
         trainer = trainers.BpeTrainer(
             vocab_size=self._vocab_size,
             min_frequency=self._min_frequency,
@@ -209,17 +220,34 @@ class BytePairs(_FromJson):
             show_progress=False,
         )
         self._can_cut_at_words = True
-        texts = (run for text in self.rechunk(train) for run in re.split(f"[{STRAY_BYTES}]+", text))
-        tokenizer.train_from_iterator(texts, trainer)
-        self._set(tokenizer)
+        longest = 0
+
+        def texts() -> Iterator[str]:
+            nonlocal longest
+            for text in self.rechunk(train):
+                for run in re.split(f"[{STRAY_BYTES}]+", text):
+                    words = (len(word[0].encode()) for word in _LONG_WORD.finditer(run))
+                    longest = max(longest, *words, 0)
+                    yield run
+
+        tokenizer.train_from_iterator(texts(), trainer)
+        if longest <= LONGEST_WORD:
+            tokenizer.pre_tokenizer = whole
+        self._set(tokenizer, tokenizer.to_str().encode())
 
     def notes(self) -> list[str]:
-        if self.vocab_size == self._vocab_size:
-            return []
-        return [
-            f"the vocabulary has {self.vocab_size} ids: the text does not support "
-            f"tokenizer.vocab_size={self._vocab_size}"
-        ]
+        notes = []
+        if self.vocab_size != self._vocab_size:
+            notes.append(
+                f"the vocabulary has {self.vocab_size} ids: the text does not support "
+                f"tokenizer.vocab_size={self._vocab_size}"
+            )
+        if len(_steps(json.loads(self._json))) > 1:
+            notes.append(
+                f"the text has words of more than {LONGEST_WORD} bytes, learnt and encoded in "
+                "parts; without spaces (DNA, …) tokenizer=char or bytes may do better"
+            )
+        return notes
 
 
 def _convert(folder: Path) -> bytes:
@@ -245,15 +273,22 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
 
 
+def _steps(description: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pre-tokenizers, one after the other."""
+    before = description["pre_tokenizer"] or {"type": None}
+    if before["type"] != "Sequence":
+        return [before]
+    return before["pretokenizers"] or [{"type": None}]
+
+
 def _is_byte_level(description: dict[str, Any]) -> bool:
     """Whether it encodes bytes and loses none of them."""
-    before, model = description["pre_tokenizer"] or {"type": None}, description["model"]
-    steps = before["pretokenizers"] if before["type"] == "Sequence" else [before]
+    steps, model = _steps(description), description["model"]
     kinds = [step["type"] for step in steps]
     return (
         description["normalizer"] is None
         and kinds.count("ByteLevel") == 1
-        and all(kind in ("ByteLevel", "Split", "Digits") for kind in kinds)
+        and all(kind in ("ByteLevel", "Split", "Digits", "FixedLength") for kind in kinds)
         and not any(step.get("add_prefix_space") for step in steps)
         and not any(step.get("behavior") == "Removed" for step in steps)
         and not any(token["lstrip"] or token["rstrip"] for token in description["added_tokens"])
@@ -267,10 +302,12 @@ def _is_byte_level(description: dict[str, Any]) -> bool:
 
 def _cuts_at_words(description: dict[str, Any]) -> bool:
     """Whether `last_word_start` holds for its pre-tokenizer."""
-    before = description["pre_tokenizer"] or {"type": None}
+    before, *parts = _steps(description)
     normalizer = (description["normalizer"] or {"type": None})["type"]
     gpt2 = before["type"] == "ByteLevel" and before["use_regex"] and normalizer is None
+    gpt2 = gpt2 and all(part["type"] == "FixedLength" for part in parts)  # of each word
     bert = before["type"] == "BertPreTokenizer" and normalizer in (None, "BertNormalizer")
+    bert = bert and not parts
     return (gpt2 or bert) and all(token["special"] for token in description["added_tokens"])
 
 

@@ -19,7 +19,7 @@ from zoo_tokenizers.tokenizer import (
     AssetFinder,
     Ids,
     Tokenizer,
-    TokenizerError,
+    refusing,
     require_vocabulary,
     smallest_unsigned,
 )
@@ -73,7 +73,7 @@ class Tiktoken(Tokenizer):
         ranks = {base64.b64decode(piece): int(rank) for piece, rank in lines}
         specials = settings["special_tokens"]
         size = require_vocabulary([*ranks.values(), *specials.values()])
-        with _refusing_panics():
+        with refusing("tiktoken can't use this vocabulary"):
             self._encoding = tiktoken.Encoding(**settings, mergeable_ranks=ranks)
         pieces = [b"<|%d|>" % id_ for id_ in range(size)]  # for gaps in the encoding
         for piece, id_ in (ranks | {name.encode(): id_ for name, id_ in specials.items()}).items():
@@ -89,25 +89,12 @@ class Tiktoken(Tokenizer):
         return encode_with_bytes(text, self._encode, self._byte_ids)
 
     def _encode(self, text: str) -> Ids:
-        with _refusing_panics():
+        with refusing("tiktoken can't use this vocabulary"):
             ids = self._encoding.encode_to_numpy(text, disallowed_special=())
         return ids.astype(self._dtype)
 
     def last_safe_cut(self, text: str) -> int:
         return last_word_start(text) if self._name in _CUT_AT_WORDS else 0
-
-
-@contextmanager
-def _refusing_panics() -> Iterator[None]:
-    """Raises TokenizerError where tiktoken panics, as for two pieces of one rank: its panic is no
-    Exception, and has no public name."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        reason = " ".join(str(error).split())
-        raise TokenizerError(f"tiktoken can't use this vocabulary: {reason}") from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -190,6 +191,22 @@ class Tokenizer(ABC):
             digest.update(f"\0{name}\0{len(content)}\0".encode())
             digest.update(content)
         return digest.hexdigest()
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Raises TokenizerError, in one line that begins with `what`, for whatever a library raises: of
+    one written in Rust also its panics, which are no Exception and have no public name."""
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        is_panic = type(error).__name__ == "PanicException"
+        if not (is_panic or isinstance(error, Exception)):
+            raise
+        reason = str(error) if is_panic else f"{type(error).__name__}: {error}"
+        raise TokenizerError(f"{what}: {' '.join(reason.split())}") from error
 
 
 def require_vocabulary(ids: Iterable[int]) -> int:
