@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import shutil
 import sys
 from contextlib import suppress
@@ -122,7 +123,8 @@ def _job_configs(master: DictConfig) -> list[DictConfig]:
 
 def _checked_jobs(configs: list[DictConfig]) -> list[Settings | UsageError]:
     """Each job's settings or its error. Raises the first error if no job can run."""
-    jobs = [_check_job(config) for config in configs]
+    checked: dict[str, UsageError | None] = {}
+    jobs = [_check_job(config, checked) for config in configs]
     valid = [job for job in jobs if isinstance(job, Settings)]
     errors = {number: job for number, job in enumerate(jobs) if isinstance(job, UsageError)}
     if not valid:
@@ -141,7 +143,8 @@ def _checked_jobs(configs: list[DictConfig]) -> list[Settings | UsageError]:
     raise first_error
 
 
-def _check_job(config: DictConfig) -> Settings | UsageError:
+def _check_job(config: DictConfig, checked: dict[str, UsageError | None]) -> Settings | UsageError:
+    """checked: what was found before; jobs that differ in their seed alone are checked once."""
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
     hydra_config.set_config(config)  # for ${hydra:…}
@@ -149,8 +152,16 @@ def _check_job(config: DictConfig) -> Settings | UsageError:
         settings = read_settings(config)
         if settings.run_dir:
             raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
-        require_trusted(settings)
-        check_settings(settings)
+        but_for_seed = json.dumps(settings.replace(seed=0).plain(), sort_keys=True)
+        if but_for_seed not in checked:
+            checked[but_for_seed] = None
+            try:
+                require_trusted(settings)
+                check_settings(settings)
+            except UsageError as error:
+                checked[but_for_seed] = error
+        if error := checked[but_for_seed]:
+            return error
     except UsageError as error:
         return error
     finally:
