@@ -8,6 +8,7 @@ import functools
 import re
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -18,9 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.cli import explain
 from harness.common.errors import UsageError
+from harness.common.paths import expand
 from harness.common.values import fits, show
 from harness.config import own_class, secrets
 from harness.config.keys import dotted_keys, walk
+from harness.config.spelling import meaning
 
 # Registered here because processes started by a launcher import this module, but no command.
 # `${unique:}`: six hex digits, the same everywhere in a run, different between processes.
@@ -67,6 +70,7 @@ class Loader(ConfigLoaderImpl):
         overrides = named["overrides"] = own_class.with_its_settings(typed)
         for override in overrides:
             secrets.reject_override(override)
+            _require_searchpath(override)
             if message := explain.wrong_choice(override, choices):
                 raise UsageError(message)
         try:
@@ -76,7 +80,11 @@ class Loader(ConfigLoaderImpl):
             groups = [each for each in overrides if choices(each.partition("=")[0])]
             known = functools.partial(self._known, *arguments, **named | {"overrides": groups})
             raise UsageError(explain.composition_error(error, overrides, known)) from error
-        _require_fixed(config)
+        if named["config_name"] is not None:  # else it is Hydra's own alone, for --hydra-help
+            _require_fixed(config)
+            place = OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]  # type: ignore
+            if str(place).startswith("~"):
+                config.hydra.sweep.dir = str(expand(place))
         if named.get("run_mode") != RunMode.MULTIRUN:  # the jobs of a sweep come by themselves
             own_class.fit(config, overrides)
         return config
@@ -85,7 +93,8 @@ class Loader(ConfigLoaderImpl):
         self, choices: Callable[[str], list[str]], *arguments: Any, **named: Any
     ) -> DictConfig:
         if named.get("run_mode") == RunMode.MULTIRUN:
-            self._of_sweep = {}
+            # Without that check Hydra only asks whether it is a sweep.
+            self._of_sweep = {} if named.get("validate_sweep_overrides", True) else None
             return super().load_configuration(*arguments, **named)
         if self._of_sweep is None:
             return super().load_configuration(*arguments, **named)
@@ -130,11 +139,28 @@ def _with_values(config: DictConfig, overrides: list[str], files: Sequence[str])
 
 def _without_local(override: str) -> str:
     """The local logger is always on: `logger=[local,wandb]` is `logger=[wandb]`."""
-    chosen = re.fullmatch(r"logger=(?:\[([\w, ]*)\]|local)", override)
-    if chosen is None:
+    key, _, value = override.partition("=")
+    if key != "logger" or not re.fullmatch(r"[\w, \[\]]*\]|local", value):
         return override
-    names = [name.strip() for name in (chosen[1] or "").split(",")]
-    return f"logger=[{','.join(name for name in names if name not in ('local', ''))}]"
+    lists = []
+    for chosen in explain.alternatives(value):
+        names = [word.strip() for word in chosen.strip("[]").split(",")]
+        lists.append(f"[{','.join(name for name in names if name not in ('local', ''))}]")
+    return f"logger={','.join(lists)}"
+
+
+def _require_searchpath(override: str) -> None:
+    """Raises UsageError for a folder of configuration files that is not there."""
+    key, _, _ = override.partition("=")
+    if key != "hydra.searchpath":
+        return
+    places = meaning(override)
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        raise UsageError("hydra.searchpath should be a list of folders: hydra.searchpath=[DIR]")
+    for place in places:
+        folder = place.removeprefix("file://")
+        if "://" not in folder and not Path(folder).is_dir():
+            raise UsageError(f"hydra.searchpath: {folder} is not a folder")
 
 
 def _require_fixed(config: DictConfig) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,6 +96,8 @@ class Parser(argparse.ArgumentParser):
         raise_option_error(self, message)
 
 
-def raise_option_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Raises argparse's error message as a UsageError."""
-    raise UsageError(explain.option_error(message, parser))
+def raise_option_error(
+    parser: argparse.ArgumentParser, message: str, settings: Callable[[], Iterable[str]] = tuple
+) -> NoReturn:
+    """Raises argparse's error message as a UsageError. settings: as in `explain.option_error`."""
+    raise UsageError(explain.option_error(message, parser, settings))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers, writing
-from harness.common.paths import REPOSITORY
+from harness.common.paths import REPOSITORY, expand
 from harness.common.text import visible
 from harness.common.values import show
 from harness.runs import config, lock, process, samples
@@ -63,7 +63,7 @@ class RunFolder:
         self.path = path
         self._lock: Lock | None = None
         # Elsewhere only where the user says so: no link in the folder is followed.
-        named = checkpoint_dir and Path(checkpoint_dir).expanduser().absolute() / path.name
+        named = checkpoint_dir and expand(checkpoint_dir).absolute() / path.name
         self._elsewhere = named or None
 
     @property

@@ -14,6 +14,7 @@ from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
+from harness.config.spelling import typed
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
@@ -118,6 +119,10 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
             return _train(settings, dataset, compute, folder, processes, saved, on_batch)
 
 
+def _go_on(folder: RunFolder) -> str:
+    return f"{typed('run_dir', str(folder.path))} resume=true"
+
+
 def _nothing_to_do(folder: RunFolder) -> int:
     print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
     return 0
@@ -177,12 +182,12 @@ def _train(
         except Stopped as stop:
             summary.status = "stopped"
             code = exit_code(stop.signum)
-            LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
+            LOG.warning(f"{stop}, work saved; go on: {_go_on(folder)}")
         except KeyboardInterrupt:
             summary.status, code = "stopped", INTERRUPTED
             LOG.warning(
                 "interrupted at once, nothing saved; go on from the last checkpoint: "
-                f"run_dir={folder.path} resume=true"
+                f"{_go_on(folder)}"
             )
         except Exception as error:
             failure = explain_out_of_memory(error, settings)
@@ -228,10 +233,7 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
         LOG.warning(f"how it ended is not recorded: {failure}")
         error, code = error or failure, code or 1
     if summary.status == "failed" and (parts := summary.to_be_made()):
-        LOG.warning(
-            f"all but {', '.join(parts)} is saved; to do the rest: "
-            f"run_dir={folder.path} resume=true"
-        )
+        LOG.warning(f"all but {', '.join(parts)} is saved; to do the rest: {_go_on(folder)}")
     for logger in context.loggers:
         try:
             logger.close(summary.plain())

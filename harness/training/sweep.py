@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import shlex
 import shutil
 import sys
 from contextlib import suppress
@@ -50,9 +51,10 @@ class Sweep:
             # First: whoever reads the table may not read to its end (`… | head`).
             write_report(comparison, self.folder / "report.html", [self.folder])
         except Exception as error:
+            folder, report = str(self.folder), f"{self.folder}/report.html"
             raise RunFailure(
                 f"the report failed ({type(error).__name__}: {error}), and no run with it: try "
-                f"python -m harness.compare {self.folder} --out {self.folder}/report.html"
+                f"{shlex.join(['python', '-m', 'harness.compare', folder, '--out', report])}"
             ) from error
         print(f"{self.folder}/report.html written", file=sys.stderr)
         print_comparison(comparison, sys.stdout)
@@ -117,6 +119,9 @@ def _job_configs(master: DictConfig) -> list[DictConfig]:
     typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     typed += master.hydra.overrides.task
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    for override in overrides:
+        if override.is_sweep_override() and not list(override.sweep_string_iterator()):
+            raise UsageError(f"{override.input_line} selects nothing: the sweep has no jobs")
     (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return [loader.load_sweep_config(master, job) for job in batch]
 

@@ -15,6 +15,7 @@ from harness.common.errors import UsageError
 from harness.common.interrupt import STOPPED
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings
+from harness.config.spelling import typed
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
 from harness.runs.lock import FolderInUse
@@ -70,7 +71,8 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
     if code in STOPPED:  # the signal was meant for the whole sweep
-        print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
+        place = typed("hydra.sweep.dir", str(sweep))
+        print(f"the sweep: the same command, resume=true {place}", file=sys.stderr)
         sys.exit(code)
     return code
 

@@ -7,6 +7,7 @@ and the comparison lists it.
 import logging
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,8 +163,12 @@ def require_complete(run: RunRecord) -> RunRecord:
     """The run, uncertified if its certificate is a sample."""
     if run.complete or run.uncertified is not None:
         return run
-    anew = f"python -m harness.verify {run.folder} --complete scores every token again"
+    anew = f"{_verify(run.folder)} --complete scores every token again"
     return replace(run, uncertified=f"its certificate is a sample; {anew}")
+
+
+def _verify(folder: Path) -> str:
+    return shlex.join(["python", "-m", "harness.verify", str(folder)])
 
 
 def _error(found: Summary) -> str | None:
@@ -203,7 +208,7 @@ def _why_uncertified(
 ) -> str | None:
     if summary is None:
         return None  # which is damage enough
-    anew = f"python -m harness.verify {folder} makes one"
+    anew = f"{_verify(folder)} makes one"
     if found is None:
         return f"no certificate; {anew}"
     if unfit := certificate.why_unfit(found, folder, summary):
