@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -252,17 +253,24 @@ def versions() -> dict[str, str]:
 
 @cache
 def git() -> dict[str, Any]:
-    """The commit of the code and whether it has changes since; None outside a repository."""
+    """The commit of the code and whether it has changes since; None if the code lies in no
+    repository of its own. One around it, or one that variables name, as in a hook of git, is of
+    other code."""
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
 
     def run_git(*command: str) -> str | None:
         try:
             answer = subprocess.run(
-                ["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, timeout=5
-            )
+                ["git", "-C", str(REPOSITORY), *command],
+                env=environment, capture_output=True, text=True, timeout=5,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
+    root = run_git("rev-parse", "--show-toplevel")
+    if root is None or Path(root).resolve() != REPOSITORY:
+        return {"commit": None, "dirty": None}
     changes = run_git("status", "--porcelain")
     return {
         "commit": run_git("rev-parse", "HEAD"),
