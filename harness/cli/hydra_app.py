@@ -58,8 +58,6 @@ def _check_options() -> None:
     options = parser.parse_args()
     if options.hydra_help and options.overrides:
         parser.error("--hydra-help takes no settings")
-    if options.config_dir and not Path(options.config_dir).is_dir():
-        parser.error(f"--config-dir {options.config_dir} is not a folder")
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     if sum(bool(getattr(options, mode)) for mode in modes) > 1:
         parser.error(f"only one of {', '.join(f'--{mode}' for mode in modes)} can be given")

@@ -36,6 +36,8 @@ OmegaConf.register_new_resolver(
 )
 
 _PLUGINS = "hydra._internal.core_plugins"
+# Groups of which each file has settings of its own.
+NODES = ("data", "tokenizer", "model", "optimizer", "schedule")
 _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 # Settings by which Hydra builds objects or creates folders before our checks run: their required
 # values, and what to use instead.
@@ -67,7 +69,7 @@ class Loader(ConfigLoaderImpl):
         places = tuple(x for x in named["overrides"] if x.startswith("hydra.searchpath="))
         choices = functools.partial(self._choices, named["config_name"], places)
         typed = [_without_local(each) for each in named["overrides"]]
-        overrides = named["overrides"] = own_class.with_its_settings(typed)
+        overrides = named["overrides"] = _of_its_run(own_class.with_its_settings(typed))
         for override in overrides:
             secrets.reject_override(override)
             _require_searchpath(override)
@@ -147,6 +149,19 @@ def _without_local(override: str) -> str:
         names = [word.strip() for word in chosen.strip("[]").split(",")]
         lists.append(f"[{','.join(name for name in names if name not in ('local', ''))}]")
     return f"logger={','.join(lists)}"
+
+
+def _of_its_run(overrides: list[str]) -> list[str]:
+    """Where a run is resumed, its configuration says which settings its text, tokenizer, model and
+    so on have: what is typed of them is compared with that, not with the files chosen here."""
+    typed = dict(override.split("=", 1) for override in overrides if "=" in override)
+    run = meaning(f"run_dir={typed['run_dir']}") if "run_dir" in typed else None
+    if typed.get("resume") not in ("true", "auto") or "experiment" in typed:
+        return overrides
+    if not isinstance(run, str) or not (expand(run) / "config.yaml").is_file():
+        return overrides
+    free = tuple(f"{group}." for group in NODES if group not in typed)
+    return [f"++{each}" if each.startswith(free) else each for each in overrides]
 
 
 def _require_searchpath(override: str) -> None:

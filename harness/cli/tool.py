@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.cli import explain
+from harness.cli.locale import require_utf8
 from harness.cli.streams import finish_output, prepare_streams
 from harness.common.contained import UnsafeFile
 from harness.common.errors import RunFailure, UsageError, is_out_of_memory
@@ -26,6 +27,7 @@ from harness.config.settings import require_device
 def run_tool(main: Callable[[], int]) -> NoReturn:
     """Run `main` and exit with its code. UsageError, RunFailure, a full disk and a
     file that is no regular one end in one line."""
+    require_utf8()
     prepare_streams()
     # SystemExit, so that `finally` blocks and context managers clean up.
     with handling(STOPPING, lambda number, frame: sys.exit(exit_code(number))):

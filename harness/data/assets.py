@@ -58,15 +58,16 @@ class Assets:
                 return folder / name
         return None
 
-    def find(self, file: str, url: str, sha256: str | None) -> Path:
+    def find(self, file: str, url: str, sha256: str | None, unasked: str | None = None) -> Path:
         """The path of the file, downloaded to the cache if no folder has it.
 
-        sha256: the expected digest; None if unknown. Raises UsageError if the file is not available
-        (naming file, URL, digest and folder) or has another digest.
+        sha256: the expected digest; None if unknown. unasked: why the network is not asked. Raises
+        UsageError if the file is not available (naming file, URL, digest and folder) or has another
+        digest.
         """
         path = self.locate(file)
         if path is None:
-            return self._download(file, url, sha256)
+            return self._download(file, url, sha256, unasked)
         try:
             found = sha256_of(path)
         except OSError as error:
@@ -82,9 +83,11 @@ class Assets:
     def _downloads(self) -> Path:
         return self.cache / "assets"
 
-    def _download(self, file: str, url: str, sha256: str | None) -> Path:
+    def _download(self, file: str, url: str, sha256: str | None, unasked: str | None) -> Path:
         target = self._downloads / file
         try:
+            if unasked:
+                raise OSError(unasked)
             with self._connect(url) as response, atomic_write(target) as temporary:
                 for chunk in _chunks(response, self._most):
                     temporary.write(chunk)

@@ -10,6 +10,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.config.settings import Settings
 from harness.referee.verify import verify_model, verify_run
 from harness.runs.certificate import Certificate
+from harness.runs.find import run_folders
 from harness.runs.summary import FILE
 
 MARKS = {"passed": "✓", "sampled": "✓", "failed": "✗", "not applicable": "–", "unknown": "?"}
@@ -25,7 +26,11 @@ def of_model(settings: Settings, *, complete: bool, device: str) -> int:
 
 def of_runs(path: Path, *, complete: bool, device: str, trust: list[str]) -> int:
     """Make and print the certificate of every finished run in a folder; returns the exit code."""
-    folders = [path] if (path / FILE).exists() else sorted(p.parent for p in path.rglob(FILE))
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    folders = sorted(each for each in run_folders(path, say) if (each / FILE).exists())
     if not folders:
         raise UsageError(f"{path}: no run here (no {FILE} at any depth)")
     code = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 
 from harness.common.clock import Clock
@@ -23,6 +23,7 @@ from harness.referee.before_training import require_honest
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
+from harness.runs.load import stored_tokenizer
 from harness.runs.resume import (
     changes_since,
     has_begun,
@@ -79,7 +80,7 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, processes)
-    dataset = load_dataset(settings, of_stranger=existing is not None)
+    dataset = load_dataset(settings, existing)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
@@ -103,6 +104,8 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
             if existing is not None and not finished:
                 saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
                 if saved is not None:
+                    if saved.tokenizer != dataset.tokenizer.digest:  # the folder's was changed
+                        dataset = load_dataset(settings, existing, anew=True)
                     digest = checkpoint.digest_of(existing.checkpoints, saved)
                     start = {"start": f"step {saved.step}", "checkpoint": digest}
             processes.require_equal(start)
@@ -128,17 +131,21 @@ def _nothing_to_do(folder: RunFolder) -> int:
     return 0
 
 
-def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
-    """The encoded corpus. of_stranger: the configuration is that of a folder.
+def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = False) -> Dataset:
+    """The encoded corpus. of: the run that is resumed, whose tokenizer is used unless it is
+    damaged, or is to be made anew.
 
     Raises UsageError if it can't be read or is too short to train on.
     """
     corpus = settings.build("data", Corpus)
-    tokenizer = settings.build("tokenizer", Tokenizer)
+    tokenizer, is_ready = settings.build("tokenizer", Tokenizer), False
     assets = Assets.of(settings.assets, settings.cache)
-    if of_stranger:
+    if of is not None:
         assets = assets.of_stranger(settings.trust)
-    dataset = prepare(corpus, tokenizer, assets)
+        with suppress(UsageError):
+            if not anew:
+                tokenizer, is_ready = stored_tokenizer(settings, of), True
+    dataset = prepare(corpus, tokenizer, assets, is_ready=is_ready)
     require_length(dataset, settings.train.seq_len)
     try:
         tokenizer.encode(settings.eval.prompt or "")

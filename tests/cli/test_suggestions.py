@@ -87,7 +87,6 @@ def test_a_tilde_is_the_home_folder(
         ("--model gpt", "there is no option --model: a setting has no dashes, model=…"),
         ("--modle=gpt", "there is no option --modle=gpt."),
         ("--hydra-help seed=3", "--hydra-help takes no settings"),
-        ("--config-dir nope", "--config-dir nope is not a folder"),
         ("hydra.searchpath=[nope]", "hydra.searchpath: nope is not a folder"),
         ("hydra.searchpath=nope", "hydra.searchpath should be a list of folders"),
         ("model=gpt,bigram", "error: model=gpt,bigram has several values: for a sweep add -m\n"),

@@ -6,7 +6,6 @@ and the comparison lists it.
 
 import logging
 import math
-import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from harness.runs import blocks, certificate, config, metrics, samples, summary
 from harness.runs.blocks import Blocks
 from harness.runs.certificate import Certificate
 from harness.runs.damage import DamageError
+from harness.runs.find import run_folders
 from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
 from harness.runs.summary import (
@@ -89,7 +89,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such folder; give a run's folder or one that holds runs")
-        found = list(run_folders(path))
+        found = list(run_folders(path, LOG.warning))
         if not found:
             raise UsageError(
                 f"{path}: no run here (no {summary.FILE} at any depth); "
@@ -102,15 +102,6 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
         if run.metrics.complaint:
             LOG.warning(f"{run.folder}: {run.metrics.complaint}")
     return runs
-
-
-def run_folders(path: Path) -> Iterable[Path]:
-    """The folders at any depth below `path`, itself included, that hold a run."""
-    for folder, subfolders, files in os.walk(path):
-        # A run without a summary must be listed, too.
-        if summary.FILE in files or metrics.FILE in files:
-            yield Path(folder)
-            subfolders.clear()
 
 
 def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = True) -> RunRecord:
