@@ -8,7 +8,6 @@ import functools
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -18,12 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from harness.cli import explain
+from harness.cli.overrides import prepared
 from harness.common.errors import UsageError
 from harness.common.paths import expand
 from harness.common.values import fits, show
-from harness.config import own_class, secrets
+from harness.config import own_class
 from harness.config.keys import dotted_keys, walk
-from harness.config.spelling import meaning
 
 # Registered here because processes started by a launcher import this module, but no command.
 # `${unique:}`: six hex digits, the same everywhere in a run, different between processes.
@@ -36,8 +35,6 @@ OmegaConf.register_new_resolver(
 )
 
 _PLUGINS = "hydra._internal.core_plugins"
-# Groups of which each file has settings of its own.
-NODES = ("data", "tokenizer", "model", "optimizer", "schedule")
 _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 # Settings by which Hydra builds objects or creates folders before our checks run: their required
 # values, and what to use instead.
@@ -64,17 +61,12 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._of_sweep: dict[tuple[str, ...], DictConfig] | None = None  # None: no sweep
+        self._names: dict[tuple[str, ...], list[str]] = {}
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         places = tuple(x for x in named["overrides"] if x.startswith("hydra.searchpath="))
         choices = functools.partial(self._choices, named["config_name"], places)
-        typed = [_without_local(each) for each in named["overrides"]]
-        overrides = named["overrides"] = _of_its_run(own_class.with_its_settings(typed))
-        for override in overrides:
-            secrets.reject_override(override)
-            _require_searchpath(override)
-            if message := explain.wrong_choice(override, choices):
-                raise UsageError(message)
+        overrides = named["overrides"] = prepared(named["overrides"], choices)
         try:
             config = self._compose(choices, *arguments, **named)
         # Hydra may raise a plain ValueError or AttributeError for a user's mistake.
@@ -107,10 +99,12 @@ class Loader(ConfigLoaderImpl):
         config = copy.deepcopy(self._of_sweep[files])
         return _with_values(config, named["overrides"], files)
 
-    @functools.cache  # noqa: B019 - there is one loader in a process
     def _choices(self, config_name: str, places: tuple[str, ...], group: str) -> list[str]:
         """The names of a group's files. places: overrides that name folders to look in."""
-        return self.get_group_options(group, ObjectType.CONFIG, config_name, list(places))
+        if (key := (*places, group)) not in self._names:
+            found = self.get_group_options(group, ObjectType.CONFIG, config_name, list(places))
+            self._names[key] = found
+        return self._names[key]
 
     def _known(self, *arguments: Any, **named: Any) -> list[str]:
         """The existing keys; empty if the configuration can't be composed."""
@@ -137,45 +131,6 @@ def _with_values(config: DictConfig, overrides: list[str], files: Sequence[str])
         typed, **config.hydra.job.config.override_dirname
     )
     return config
-
-
-def _without_local(override: str) -> str:
-    """The local logger is always on: `logger=[local,wandb]` is `logger=[wandb]`."""
-    key, _, value = override.partition("=")
-    if key != "logger" or not re.fullmatch(r"[\w, \[\]]*\]|local", value):
-        return override
-    lists = []
-    for chosen in explain.alternatives(value):
-        names = [word.strip() for word in chosen.strip("[]").split(",")]
-        lists.append(f"[{','.join(name for name in names if name not in ('local', ''))}]")
-    return f"logger={','.join(lists)}"
-
-
-def _of_its_run(overrides: list[str]) -> list[str]:
-    """Where a run is resumed, its configuration says which settings its text, tokenizer, model and
-    so on have: what is typed of them is compared with that, not with the files chosen here."""
-    typed = dict(override.split("=", 1) for override in overrides if "=" in override)
-    run = meaning(f"run_dir={typed['run_dir']}") if "run_dir" in typed else None
-    if typed.get("resume") not in ("true", "auto") or "experiment" in typed:
-        return overrides
-    if not isinstance(run, str) or not (expand(run) / "config.yaml").is_file():
-        return overrides
-    free = tuple(f"{group}." for group in NODES if group not in typed)
-    return [f"++{each}" if each.startswith(free) else each for each in overrides]
-
-
-def _require_searchpath(override: str) -> None:
-    """Raises UsageError for a folder of configuration files that is not there."""
-    key, _, _ = override.partition("=")
-    if key != "hydra.searchpath":
-        return
-    places = meaning(override)
-    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
-        raise UsageError("hydra.searchpath should be a list of folders: hydra.searchpath=[DIR]")
-    for place in places:
-        folder = place.removeprefix("file://")
-        if "://" not in folder and not Path(folder).is_dir():
-            raise UsageError(f"hydra.searchpath: {folder} is not a folder")
 
 
 def _require_fixed(config: DictConfig) -> None:

@@ -31,6 +31,8 @@ def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
     """The folder of a job in a resumed sweep: that of a run with the same configuration, whatever
     its number, a finished one first; else a new one."""
     wanted, own = digest(settings), sweep / name
+    if digest_of_run(own) == wanted and status_of(own) == "finished":
+        return own  # without a look at all others
     same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
     if same:
         return next((path for path in same if status_of(path) == "finished"), same[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -105,7 +106,7 @@ def test_utf8_mode_is_entered_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commit_is_of_the_codes_own_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not of one around the environment that it is installed in, nor of one that git's hooks name."""
+    """Not of one around the environment that it lies in, nor of one that git's hooks name."""
     git = folders.git.__wrapped__
     (around := tmp_path / "around").mkdir()
     subprocess.run(["git", "init", "-q", around], check=True)
@@ -161,8 +162,6 @@ def test_the_variables_of_others_change_no_number(tmp_path: Path, small_text: Pa
 
 
 def test_every_variable_that_is_read_here_is_documented() -> None:
-    import re
-
     page = (REPOSITORY / "docs" / "environment.md").read_text()
     read = re.compile(r"environ(?:\.get|\.pop|\.setdefault)?[(\[]\s*\"([A-Z_]+)\"")
     found = {
