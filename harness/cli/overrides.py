@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,7 +52,7 @@ def _of_its_run(overrides: list[str]) -> list[str]:
     run = meaning(f"run_dir={typed['run_dir']}") if "run_dir" in typed else None
     if meaning(f"resume={typed.get('resume')}") not in (True, "auto") or "experiment" in typed:
         return overrides
-    if not isinstance(run, str) or not (expand(run) / "config.yaml").is_file():
+    if not isinstance(run, str) or not os.path.isfile(expand(run) / "config.yaml"):
         return overrides
     free = tuple(f"{group}." for group in NODES if group not in typed)
     return [f"++{each}" if each.startswith(free) else each for each in overrides]

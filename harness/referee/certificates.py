@@ -29,12 +29,12 @@ def of_runs(
 ) -> int:
     """Make and print the certificate of every finished run in a folder; returns the exit code."""
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    folders = sorted(each for each in run_folders(path, say) if (each / FILE).exists())
+    said: list[str] = []
+    folders = sorted(each for each in run_folders(path, said.append) if (each / FILE).exists())
     if not folders:
-        raise UsageError(f"{path}: no run here (no {FILE} at any depth)")
+        raise UsageError("; ".join([f"{path}: no run here (no {FILE} at any depth)", *said]))
+    for line in said:
+        print(line, file=sys.stderr)
     code = 0
     for folder in folders:
         try:

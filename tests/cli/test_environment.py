@@ -133,7 +133,7 @@ OF_OTHERS = {
     "MPLBACKEND": "nope", "MPLCONFIGDIR": "/dev/null", "HYDRA_FULL_ERROR": "0", "OC_CAUSE": "1",
     "HF_HOME": "/dev/null", "TRANSFORMERS_CACHE": "/dev/null", "TOKENIZERS_PARALLELISM": "true",
     "TIKTOKEN_CACHE_DIR": "/dev/null", "PIP_TARGET": "/dev/null", "PIP_REQUIRE_VIRTUALENV": "1",
-    "MASTER_ADDR": "nowhere", "MASTER_PORT": "x", "TORCH_LOGS": "", "TORCH_HOME": "/dev/null",
+    "MASTER_ADDR": "nowhere", "MASTER_PORT": "x", "TORCH_HOME": "/dev/null",
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "SLURM_PROCID": "3", "SLURM_NTASKS": "4",
     "OMPI_COMM_WORLD_RANK": "2", "WANDB_MODE": "disabled", "WANDB_PROJECT": "a/b",
     "TENSORBOARD_PROXY_URL": "x", "TRACKIO_SPACE_ID": "me/mine", "GIT_DIR": "/dev/null",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.config.settings import read_settings
+from harness.data.assets import Assets
 from harness.live.watch import LiveRuns
 from harness.report.records.runs import find_runs
 from harness.runs.find import run_folders
@@ -20,9 +23,10 @@ from harness.runs.resume import resumed_settings
 from harness.training.run import run
 from tests.conftest import TOOLS, Ended
 from tests.small_runs import TEXT, cut_off, trace, train
-from zoo_tokenizers.huggingface import BytePairs
+from zoo_tokenizers.huggingface import BytePairs, HuggingFace
 
 SMALL = ("model=bigram", "tokenizer=hf")
+OTHER = 54321  # a user whom the system does not know
 
 
 def resume(*overrides: str) -> int:
@@ -94,15 +98,16 @@ def test_another_tokenizer_in_the_folder_is_replaced(
 ) -> None:
     chosen = (*SMALL, f"tokenizer.name={source}")
     assert cut_off(tmp_path / "a", 2, monkeypatch, *chosen) == 143
-    other = BytePairs(vocab_size=280)
-    other.fit([TEXT])
+    (theirs := tmp_path / "theirs").mkdir()
+    learnt = BytePairs(vocab_size=280)
+    learnt.fit([TEXT])
+    (theirs / "tokenizer.json").write_bytes(learnt.files()["tokenizer.json"])
+    other = HuggingFace(str(theirs))
+    other.fetch(Assets((), tmp_path))
     folder = tmp_path / "a/run/tokenizer"
     shutil.rmtree(folder)
-    (impostor := tmp_path / "impostor").mkdir()
-    other.save(impostor)
-    # Its digest is that of its class and files, and the class is another one's.
-    digest = (impostor / "sha256.txt").read_text()
-    shutil.copytree(impostor, folder)
+    other.save(folder)
+    digest = (folder / "sha256.txt").read_text()
     assert resume(f"run_dir={tmp_path / 'a/run'}", f"cache={tmp_path / 'cache'}") == 0
     assert "it was written again" in caplog.text
     assert (folder / "sha256.txt").read_text() != digest
@@ -130,9 +135,10 @@ def test_links_to_runs_are_followed_and_others_named(
     assert list(run_folders(tmp_path / "top")) == [top / "deep" / "linked"]
 
 
-def ends_as(user: int, home: Path, tool: str, *arguments: object) -> Ended:
+def ends_as(user: int, run: Path, line: list[str]) -> Ended:
     """A command, as another user who has no home, in a fork of this process."""
-    out, err = home / "out", home / "err"
+    out, err = run.parent / "out", run.parent / "err"
+    tool, *arguments = [word.replace("RUN", str(run)) for word in line]
     child = os.fork()
     if not child:
         code = 99
@@ -146,7 +152,7 @@ def ends_as(user: int, home: Path, tool: str, *arguments: object) -> Ended:
             sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115
             os.environ.pop("HOME", None)
             os.environ["XDG_CACHE_HOME"] = ""
-            sys.argv = [tool, *map(str, arguments)]
+            sys.argv = [tool, *arguments]
             TOOLS[tool]()
         except SystemExit as ended:
             code = int(ended.code or 0)
@@ -158,20 +164,27 @@ def ends_as(user: int, home: Path, tool: str, *arguments: object) -> Ended:
     return Ended(code, out.read_text(), err.read_text())
 
 
+# Imported before the user changes, who may not read the folders of this interpreter.
+IMPORTED = (
+    *("sampling.sample_run", "evaluation.evaluate_run", "report.calibrate", "report.outputs"),
+    *("referee.certificates", "training.run"),
+)
+
+
 @pytest.fixture
-def other(tmp_path: Path) -> Callable[..., Ended]:
-    """other("sample", RUN, …): as a user whom the system does not know, and who owns nothing."""
+def theirs(finished_run: Path) -> Iterator[Path]:
+    """A copy of the run that anybody may read, outside of what is pytest's."""
     if os.getuid() != 0:
         pytest.skip("only root can be somebody else")
-    home = tmp_path / "theirs"
-    home.mkdir()
-    for name in ("out", "err"):
-        (home / name).touch()
-        (home / name).chmod(0o666)
-    for folder in (home, *home.parents):
-        if folder.stat().st_uid == 0 and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    return lambda *line: ends_as(54321, home, *line)
+    for name in (*(f"harness.{each}" for each in IMPORTED), "torch._dynamo"):
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        for stream in ("out", "err"):
+            (home / stream).touch()
+            (home / stream).chmod(0o666)
+        yield shutil.copytree(finished_run, home / "run")
 
 
 READING = {
@@ -188,22 +201,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", READING)
-def test_another_users_run_can_be_read(
-    line: str, finished_run: Path, tmp_path: Path, other: Callable[..., Ended]
-) -> None:
-    theirs = shutil.copytree(finished_run, tmp_path / "theirs" / "run")
-    ended = other(*(word.replace("RUN", str(theirs)) for word in READING[line]))
+def test_another_users_run_can_be_read(line: str, theirs: Path) -> None:
+    ended = ends_as(OTHER, theirs, READING[line])
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_can_not_be_done_with_it_is_one_line(
-    line: str, finished_run: Path, tmp_path: Path, other: Callable[..., Ended]
-) -> None:
-    theirs = shutil.copytree(finished_run, tmp_path / "theirs" / "run")
+def test_what_can_not_be_done_with_it_is_one_line(line: str, theirs: Path) -> None:
     words, expected = REFUSED[line]
-    ended = other(*(word.replace("RUN", str(theirs)) for word in words))
+    ended = ends_as(OTHER, theirs, words)
     assert ended.code in (1, 2)
     assert ended.err.splitlines()[-1].startswith("error: ")
     assert expected in ended.err
@@ -211,13 +218,9 @@ def test_what_can_not_be_done_with_it_is_one_line(
 
 
 @pytest.mark.parametrize("line", [*READING, *REFUSED])
-def test_a_run_that_may_not_be_read_is_one_line(
-    line: str, finished_run: Path, tmp_path: Path, other: Callable[..., Ended]
-) -> None:
-    theirs = shutil.copytree(finished_run, tmp_path / "theirs" / "run")
+def test_a_run_that_may_not_be_read_is_one_line(line: str, theirs: Path) -> None:
     theirs.chmod(0o700)
-    words = READING.get(line) or REFUSED[line][0]
-    ended = other(*(word.replace("RUN", str(theirs)) for word in words))
+    ended = ends_as(OTHER, theirs, READING.get(line) or REFUSED[line][0])
     assert ended.code == 2
     assert ended.err.splitlines()[-1].startswith("error: ")
     assert "Permission denied" in ended.err

@@ -146,9 +146,7 @@ class HuggingFace(_FromJson):
         folder = self._folder(assets)
         if folder is not None and not (folder / _FILE).is_file():
             if self._sha256 is not None:
-                raise TokenizerError(
-                    f"{folder} has no {_FILE}, of which the SHA-256 is to be checked"
-                )
+                raise TokenizerError(f"{folder} has no {_FILE} whose SHA-256 could be checked")
             self.restore({_FILE: _convert(folder)})
             return
         if folder is not None:

@@ -89,12 +89,15 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such folder; give a run's folder or one that holds runs")
-        found = list(run_folders(path, LOG.warning))
+        said: list[str] = []
+        found = list(run_folders(path, said.append))
         if not found:
             raise UsageError(
                 f"{path}: no run here (no {summary.FILE} at any depth); "
-                "give a run's folder or one that holds runs"
+                + ("; ".join(said) or "give a run's folder or one that holds runs")
             )
+        for line in said:
+            LOG.warning(line)
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
     runs = [read_run(folders[resolved]) for resolved in sorted(folders)]
