@@ -34,6 +34,7 @@ def meaning(override: str) -> Any:
 
     try:
         value = OverridesParser.create().parse_override(override).value()
-        return OmegaConf.to_container(OmegaConf.create([value]), resolve=True)[0]
+        plain: Any = OmegaConf.to_container(OmegaConf.create([value]), resolve=True)
+        return plain[0]
     except (HydraException, OmegaConfBaseException):
         return None

@@ -165,8 +165,8 @@ def _check_job(config: DictConfig, checked: dict[str, UsageError | None]) -> Set
                 check_settings(settings)
             except UsageError as error:
                 checked[but_for_seed] = error
-        if error := checked[but_for_seed]:
-            return error
+        if found := checked[but_for_seed]:
+            return found
     except UsageError as error:
         return error
     finally:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 from harness.common.errors import UsageError
@@ -39,12 +40,14 @@ __all__ = [
 ]
 
 # A backend is for windows, and is left as it is.
-_DEFAULTS = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-_OWN = {"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": ["DejaVu Sans"]}
+_STYLE: dict[Any, Any] = {
+    **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
+    **{"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": ["DejaVu Sans"]},
+}
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
     """Around everything that draws, from a figure's making to its file; also a decorator."""
-    with matplotlib.rc_context(_DEFAULTS | _OWN):
+    with matplotlib.rc_context(_STYLE):
         yield
