@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
-from harness.loggers.wandb import PROJECT
+from harness.loggers.wandb import PROJECT, default_project
 
 
 @command
@@ -22,7 +22,7 @@ def main() -> int:
         description="Create a W&B workspace that compares architectures.",
     )
     parser.add_argument("sweep", nargs="?", type=Path, help="a sweep's folder, or a W&B group")
-    parser.add_argument("--project", default=PROJECT, help=f"the W&B project ({PROJECT})")
+    parser.add_argument("--project", help=f"the W&B project ($WANDB_PROJECT, or {PROJECT})")
     parser.add_argument("--entity", default=None, help="the owner of the project (you)")
     options = parser.parse_args()
     if find_spec("wandb_workspaces") is None:
@@ -31,8 +31,12 @@ def main() -> int:
         )
     from harness.report import workspace
 
+    try:
+        project = options.project or default_project()
+    except ValueError as error:
+        raise UsageError(f"WANDB_PROJECT: {error}") from error
     group = options.sweep and options.sweep.absolute().name
-    print(workspace.save(options.entity, options.project, group))
+    print(workspace.save(options.entity, project, group))
     return 0
 
 

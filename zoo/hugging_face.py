@@ -18,24 +18,25 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-
-# Read when transformers is imported.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import (
-    CONFIG_MAPPING,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
 from zoo.roles import LINEAR
+
+# Read when it is imported. Left there it would be taken for the user's word.
+with patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
+    from transformers import (
+        CONFIG_MAPPING,
+        AutoModelForCausalLM,
+        PreTrainedConfig,
+        PreTrainedModel,
+    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 LOG = logging.getLogger(__name__)
 

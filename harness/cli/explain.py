@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from hydra.errors import OverrideParseException
 
 from harness.common.values import did_you_mean
-from harness.config.keys import no_setting
+from harness.config.keys import names_in_group, no_setting
+from harness.config.spelling import meaning, typed
+
+# Hydra's plugins, by the names of their files, and the package that brings each.
+LAUNCHERS = {
+    "joblib": "hydra-joblib-launcher",
+    "ray": "hydra-ray-launcher",
+    "ray_aws": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
+SWEEPERS = ("ax", "nevergrad", "optuna")
 
 
 def composition_error(
@@ -27,9 +39,11 @@ def composition_error(
     ):
         override = sweep[1] or sweep[2]
         key, _, values = override.partition("=")
+        if names_in_group(key):
+            return f"{override} has several values: for a sweep add -m"
         return (
-            f"{override} has several values: for a sweep add -m; text needs quotes, "
-            f"{_quoted(key, values)}, and a list needs brackets"
+            f"{override} has several values: for a sweep add -m; text needs quotes"
+            f"{_suggested(', ', key, values)}, and a list needs brackets"
         )
     if duplicate := re.search(r"An item is already at '(.+?)'|^(\S+) appears more than once", text):
         key = duplicate[1] or duplicate[2]
@@ -52,15 +66,31 @@ def wrong_choice(override: str, choices: Callable[[str], list[str]]) -> str | No
     valid = choices(key) if re.fullmatch(r"[\w/]+", key) else []
     if not equals or not valid or "(" in value:  # a sweep's choice(…) or glob(…)
         return None
-    names = [name.strip(" \"'") for name in value.strip("[]").split(",") if value != "[]"]
-    for name in names:
-        if name not in valid:
-            hint = did_you_mean(name, valid)
-            return f"{key}={name} does not exist.{hint} Choices: {', '.join(valid)}"
-    # Hydra would merge the files of `model=[gpt,bigram]` into one.
-    if value.startswith("[") and key != "logger":
-        return f"{key} takes one name, not a list; for a sweep: -m {key}={','.join(names)}"
+    for chosen in alternatives(value):
+        names = [name.strip(" \"'") for name in chosen.strip("[]").split(",") if chosen != "[]"]
+        for name in names:
+            if name not in valid:
+                return _no_choice(key, name, valid)
+        # Hydra would merge the files of `model=[gpt,bigram]` into one.
+        if chosen.startswith("[") and key != "logger":
+            return f"{key} takes one name, not a list; for a sweep: -m {key}={','.join(names)}"
     return None
+
+
+def alternatives(value: str) -> list[str]:
+    """The values of a sweep, of which each may be a list: `[local],[local,wandb]` has two."""
+    return re.findall(r"\[[^]]*\]?|[^,\[]+", value) or [value]
+
+
+def _no_choice(key: str, name: str, valid: list[str]) -> str:
+    if key == "hydra/launcher" and name in LAUNCHERS:
+        return f"{key}={name} is not installed: pip install {LAUNCHERS[name]}"
+    if key == "hydra/sweeper" and name in SWEEPERS:
+        return (
+            f"{key}={name} can't be used: a sweep is checked before its first job, for which its "
+            "jobs must be known; for a search see sweeps/ (W&B)"
+        )
+    return f"{key}={name} does not exist.{did_you_mean(name, valid)} Choices: {', '.join(valid)}"
 
 
 def _unparsable(override: str) -> str:
@@ -68,21 +98,35 @@ def _unparsable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not key:
         return f"{override!r} is not a setting: write KEY=VALUE"
-    return f"{override} can't be parsed: its value needs quotes, as in {_quoted(key, value)}"
+    bare = f"{key.strip()}={value.strip()}"
+    if bare != override and meaning(bare) is not None:
+        return f"{override!r} can't be parsed: write {bare}, without blanks"
+    return f"{override} can't be parsed: its value needs quotes{_suggested(', as in ', key, value)}"
 
 
-def _quoted(key: str, value: str) -> str:
-    """The override with its value as text, quoted for Hydra and the shell."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{escaped}"')
+def _suggested(words: str, key: str, value: str) -> str:
+    """The override with its value as text, for the shell; nothing if even that can't be parsed."""
+    line = typed(key, value)
+    return f"{words}{line}" if [meaning(each) for each in shlex.split(line)] == [value] else ""
 
 
-def option_error(message: str, parser: argparse.ArgumentParser) -> str:
-    """argparse's message about an unknown option or an invalid value, with the nearest name."""
+def option_error(
+    message: str, parser: argparse.ArgumentParser, settings: Callable[[], Iterable[str]]
+) -> str:
+    """argparse's message about an unknown option or an invalid value, with the nearest name.
+
+    settings: the keys of a command that takes settings, which some type like options.
+    """
     if unknown := re.fullmatch(r"unrecognized arguments: (.+)", message):
         first = unknown[1].split()[0]
         if not first.startswith("-"):
             return f"{unknown[1]}: put options such as -m before the first setting"
+        key, equals, value = first.lstrip("-").partition("=")
+        if first.startswith("--") and key in settings():
+            bare = f"{key}={value}"
+            line = typed(key, value) if meaning(bare) is None else shlex.quote(bare)
+            shown = line if equals else f"{key}=…"
+            return f"there is no option {first}: a setting has no dashes, {shown}"
         options = [name for action in parser._actions for name in action.option_strings]
         return f"there is no option {first}.{did_you_mean(first.partition('=')[0], options)}"
     choice = r"argument (\S+): invalid choice: '(.*)' \(choose from (.+)\)"

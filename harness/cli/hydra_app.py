@@ -23,6 +23,7 @@ from harness.cli.loader import Loader
 from harness.cli.tool import raise_option_error, run_tool
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
+from harness.config.keys import known_keys
 
 # Hydra has no option to replace its loader.
 vars(internals)["ConfigLoaderImpl"] = Loader
@@ -52,8 +53,11 @@ def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
 def _check_options() -> None:
     """Raises UsageError for a wrong option, for which Hydra would print its whole usage."""
     parser = get_args_parser()
-    parser.error = functools.partial(raise_option_error, parser)  # type: ignore[method-assign]
+    explained = functools.partial(raise_option_error, parser, settings=known_keys)
+    parser.error = explained  # type: ignore[method-assign]
     options = parser.parse_args()
+    if options.hydra_help and options.overrides:
+        parser.error("--hydra-help takes no settings")
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     if sum(bool(getattr(options, mode)) for mode in modes) > 1:
         parser.error(f"only one of {', '.join(f'--{mode}' for mode in modes)} can be given")

@@ -3,20 +3,25 @@ code or create folders are rejected."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from harness.cli import explain
+from harness.cli.overrides import prepared
 from harness.common.errors import UsageError
+from harness.common.paths import expand
 from harness.common.values import fits, show
-from harness.config import own_class, secrets
+from harness.config import own_class
 from harness.config.keys import dotted_keys, walk
 
 # Registered here because processes started by a launcher import this module, but no command.
@@ -47,29 +52,59 @@ FIXED: dict[str, tuple[object, str]] = {
 
 
 class Loader(ConfigLoaderImpl):
-    """Composes as Hydra does. Raises UsageError if that fails."""
+    """Composes as Hydra does. Raises UsageError if that fails.
+
+    The jobs of a sweep are checked, validated by Hydra, and run, and each time composed anew. Their
+    files are read and merged once for each choice of files; a job's values are put into a copy.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._of_sweep: dict[tuple[str, ...], DictConfig] | None = None  # None: no sweep
+        self._names: dict[tuple[str, ...], list[str]] = {}
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
-        # Of the repository: Hydra's own get_group_options copies it, for each group anew.
-        named_files = self.repository.get_group_options
-        choices = functools.cache(lambda group: named_files(group, ObjectType.CONFIG))
-        typed = [_without_local(each) for each in named["overrides"]]
-        overrides = named["overrides"] = own_class.with_its_settings(typed)
-        for override in overrides:
-            secrets.reject_override(override)
-            if message := explain.wrong_choice(override, choices):
-                raise UsageError(message)
+        places = tuple(x for x in named["overrides"] if x.startswith("hydra.searchpath="))
+        choices = functools.partial(self._choices, named["config_name"], places)
+        overrides = named["overrides"] = prepared(named["overrides"], choices)
         try:
-            config = super().load_configuration(*arguments, **named)
+            config = self._compose(choices, *arguments, **named)
         # Hydra may raise a plain ValueError or AttributeError for a user's mistake.
         except Exception as error:
             groups = [each for each in overrides if choices(each.partition("=")[0])]
             known = functools.partial(self._known, *arguments, **named | {"overrides": groups})
             raise UsageError(explain.composition_error(error, overrides, known)) from error
-        _require_fixed(config)
+        if named["config_name"] is not None:  # else it is Hydra's own alone, for --hydra-help
+            _require_fixed(config)
+            place = OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]  # type: ignore
+            if str(place).startswith("~"):
+                config.hydra.sweep.dir = str(expand(place))
         if named.get("run_mode") != RunMode.MULTIRUN:  # the jobs of a sweep come by themselves
             own_class.fit(config, overrides)
         return config
+
+    def _compose(
+        self, choices: Callable[[str], list[str]], *arguments: Any, **named: Any
+    ) -> DictConfig:
+        if named.get("run_mode") == RunMode.MULTIRUN:
+            # Without that check Hydra only asks whether it is a sweep.
+            self._of_sweep = {} if named.get("validate_sweep_overrides", True) else None
+            return super().load_configuration(*arguments, **named)
+        if self._of_sweep is None:
+            return super().load_configuration(*arguments, **named)
+        files = tuple(each for each in named["overrides"] if _chooses_file(each, choices))
+        if files not in self._of_sweep:
+            chosen = named | {"overrides": list(files)}
+            self._of_sweep[files] = super().load_configuration(*arguments, **chosen)
+        config = copy.deepcopy(self._of_sweep[files])
+        return _with_values(config, named["overrides"], files)
+
+    def _choices(self, config_name: str, places: tuple[str, ...], group: str) -> list[str]:
+        """The names of a group's files. places: overrides that name folders to look in."""
+        if (key := (*places, group)) not in self._names:
+            found = self.get_group_options(group, ObjectType.CONFIG, config_name, list(places))
+            self._names[key] = found
+        return self._names[key]
 
     def _known(self, *arguments: Any, **named: Any) -> list[str]:
         """The existing keys; empty if the configuration can't be composed."""
@@ -80,13 +115,22 @@ class Loader(ConfigLoaderImpl):
         return ["hydra.sweep.dir", *dotted_keys(config)]
 
 
-def _without_local(override: str) -> str:
-    """The local logger is always on: `logger=[local,wandb]` is `logger=[wandb]`."""
-    chosen = re.fullmatch(r"logger=(?:\[([\w, ]*)\]|local)", override)
-    if chosen is None:
-        return override
-    names = [name.strip() for name in (chosen[1] or "").split(",")]
-    return f"logger=[{','.join(name for name in names if name not in ('local', ''))}]"
+def _chooses_file(override: str, choices: Callable[[str], list[str]]) -> bool:
+    """Whether it is more than the value of a setting of ours."""
+    key = override.lstrip("+~").partition("=")[0]
+    return bool(re.search(r"[/@]|^hydra\b", key) or choices(key))
+
+
+def _with_values(config: DictConfig, overrides: list[str], files: Sequence[str]) -> DictConfig:
+    """The configuration of these files, with the other overrides put in as Hydra would have."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    Loader._apply_overrides_to_config([x for x in parsed if x.input_line not in files], config)
+    typed = [x for x in parsed if not x.is_hydra_override()]
+    config.hydra.overrides.task = [x.input_line for x in typed]
+    config.hydra.job.override_dirname = get_overrides_dirname(
+        typed, **config.hydra.job.config.override_dirname
+    )
+    return config
 
 
 def _require_fixed(config: DictConfig) -> None:

@@ -37,6 +37,9 @@ class SweepReport(Callback):
             sys.exit(fail(error, 2))
         except RunFailure as error:  # a full disk while the corpus is encoded
             sys.exit(fail(error, 1))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if hasattr(self, "_sweep"):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.cli import explain
+from harness.cli.locale import require_utf8
 from harness.cli.streams import finish_output, prepare_streams
 from harness.common.contained import UnsafeFile
 from harness.common.errors import RunFailure, UsageError, is_out_of_memory
@@ -26,6 +27,7 @@ from harness.config.settings import require_device
 def run_tool(main: Callable[[], int]) -> NoReturn:
     """Run `main` and exit with its code. UsageError, RunFailure, a full disk and a
     file that is no regular one end in one line."""
+    require_utf8()
     prepare_streams()
     # SystemExit, so that `finally` blocks and context managers clean up.
     with handling(STOPPING, lambda number, frame: sys.exit(exit_code(number))):
@@ -102,6 +104,8 @@ class Parser(argparse.ArgumentParser):
         raise_option_error(self, message)
 
 
-def raise_option_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Raises argparse's error message as a UsageError."""
-    raise UsageError(explain.option_error(message, parser))
+def raise_option_error(
+    parser: argparse.ArgumentParser, message: str, settings: Callable[[], Iterable[str]] = tuple
+) -> NoReturn:
+    """Raises argparse's error message as a UsageError. settings: as in `explain.option_error`."""
+    raise UsageError(explain.option_error(message, parser, settings))

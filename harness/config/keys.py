@@ -34,7 +34,7 @@ def dotted(path: KeyPath) -> str:
 
 def no_setting(key: str, known: Iterable[str] = ()) -> str:
     """The message for a key that does not exist, with the nearest of the `known` keys."""
-    known = list(known) or list(_known_keys())
+    known = list(known) or list(known_keys())
     group, _, name = key.rpartition(".")
     inside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == group]
     if not group or not inside:
@@ -46,7 +46,7 @@ def no_setting(key: str, known: Iterable[str] = ()) -> str:
     return f"there is no setting {show(key)}.{hint}"
 
 
-def _known_keys() -> Iterable[str]:
+def known_keys() -> Iterable[str]:
     """Every group and every dotted key of the files in conf/."""
     yield "hydra.sweep.dir"
     for path in sorted(CONF.rglob("*.yaml")):

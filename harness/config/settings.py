@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from harness.common.errors import UsageError
+from harness.common.paths import expand
 from harness.common.values import require_choice, show
 from harness.config import secrets
 from harness.config.build import (
@@ -198,6 +199,10 @@ def _device(device: str) -> str:
     return device
 
 
+def _expanded(path: str | None) -> str | None:
+    return str(expand(path)) if path else path
+
+
 class Settings(_Group):
     """All settings of a run. Nodes with a `_target_` are built by `build`."""
 
@@ -218,8 +223,8 @@ class Settings(_Group):
     precision: Precision
     compile: bool
     resume: Annotated[Resume, NEVER_COMPARED]
-    run_dir: Annotated[str | None, NEVER_COMPARED]
-    cache: Annotated[str, NEVER_COMPARED | Role.FROM_USER]
+    run_dir: Annotated[str | None, AfterValidator(_expanded), NEVER_COMPARED]
+    cache: Annotated[str | None, NEVER_COMPARED | Role.FROM_USER]
     checkpoint_dir: Annotated[str | None, NEVER_COMPARED | Role.FROM_USER] = None
     init: Init = "default"
     zero_residual: bool = False

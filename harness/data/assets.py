@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.files import atomic_write, sha256_of
-from harness.common.paths import REPOSITORY
+from harness.common.paths import REPOSITORY, expand, user_cache
 from harness.data.addresses import careful_opener, require_confirmed
 
 CONNECT_SECONDS = 8.0  # limit for name look-up, connection and first answer together
@@ -33,10 +33,11 @@ class Assets:
     confirmed: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, folders: Sequence[str | None], cache: str) -> Assets:
-        """From settings. Unset folders are left out; relative ones lie in the repository."""
-        path = tuple(REPOSITORY / Path(folder).expanduser() for folder in folders if folder)
-        return cls(path, Path(cache).expanduser())
+    def of(cls, folders: Sequence[str | None], cache: str | None) -> Assets:
+        """From settings. Unset folders are left out; relative ones lie in the repository. Without a
+        cache it is a folder in the user's."""
+        path = tuple(REPOSITORY / expand(folder) for folder in folders if folder)
+        return cls(path, expand(cache) if cache else user_cache() / "language-model-zoo")
 
     def of_stranger(self, trust: Sequence[str]) -> Assets:
         """For a run's folder, which may name any address. trust: what the user trusts."""
@@ -57,15 +58,16 @@ class Assets:
                 return folder / name
         return None
 
-    def find(self, file: str, url: str, sha256: str | None) -> Path:
+    def find(self, file: str, url: str, sha256: str | None, unasked: str | None = None) -> Path:
         """The path of the file, downloaded to the cache if no folder has it.
 
-        sha256: the expected digest; None if unknown. Raises UsageError if the file is not available
-        (naming file, URL, digest and folder) or has another digest.
+        sha256: the expected digest; None if unknown. unasked: why the network is not asked. Raises
+        UsageError if the file is not available (naming file, URL, digest and folder) or has another
+        digest.
         """
         path = self.locate(file)
         if path is None:
-            return self._download(file, url, sha256)
+            return self._download(file, url, sha256, unasked)
         try:
             found = sha256_of(path)
         except OSError as error:
@@ -81,9 +83,11 @@ class Assets:
     def _downloads(self) -> Path:
         return self.cache / "assets"
 
-    def _download(self, file: str, url: str, sha256: str | None) -> Path:
+    def _download(self, file: str, url: str, sha256: str | None, unasked: str | None) -> Path:
         target = self._downloads / file
         try:
+            if unasked:
+                raise OSError(unasked)
             with self._connect(url) as response, atomic_write(target) as temporary:
                 for chunk in _chunks(response, self._most):
                     temporary.write(chunk)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.outside import open_regular
+from harness.common.paths import expand
 from harness.data.assets import Assets
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -177,7 +178,7 @@ class TextFile(Corpus):
 
     def __init__(self, path: str, split: list[float]) -> None:
         super().__init__(split)
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
 
     def read(self, assets: Assets) -> Text:
         open_regular(self.path, "data.path=").close()

@@ -71,17 +71,23 @@ class Dataset:
 
 
 def prepare(
-    corpus: Corpus, tokenizer: Tokenizer, assets: Assets, trained: str | None = None
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    assets: Assets,
+    trained: str | None = None,
+    is_ready: bool = False,
 ) -> Dataset:
     """Fetch the tokenizer's vocabulary or learn it from train, and encode each part, unless the
     cache has the result.
 
     trained: for a finished run the digest of its text; its tokenizer has a vocabulary already.
+    is_ready: that of a run that is resumed has one, too.
     Raises UsageError if text or vocabulary are not available, if the tokenizer can't encode the
     text, and if the text is not that of the run.
     """
+    is_ready = is_ready or trained is not None
     try:
-        if trained is None:
+        if not is_ready:
             tokenizer.fetch(assets)
         text = corpus.read(assets)
         whole, parts = text.spans(split_points(text, corpus.split))
@@ -93,7 +99,7 @@ def prepare(
             )
         if parts[0].stop == 0:
             raise UsageError(f"the train split is empty: the corpus has {text.size} bytes")
-        if trained is None:
+        if not is_ready:
             learnt_from = whole if tokenizer.leaks else parts[0]
             fit_tokenizer(tokenizer, text, learnt_from, assets.cache)
         splits, lost = encode_parts(text, whole, parts, tokenizer, assets.cache)

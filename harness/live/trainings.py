@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
 from harness.common.errors import UsageError
+from harness.config.spelling import override
 
 COMMAND = (sys.executable, "-m", "harness.train")
 # The parts of a process's output that are read: its run folders come first, its error last.
@@ -146,6 +145,4 @@ def split(line: str) -> list[str]:
 
 def resume(folder: Path) -> list[str]:
     """The arguments that resume a run, whatever its folder is called."""
-    # A folder's name may hold anything, even `${…}`, which must not be interpolated.
-    plain = QuotedString(str(folder).replace("${", "\\${"), Quote.double)
-    return [f"run_dir={plain.with_quotes()}", "resume=true"]
+    return [override("run_dir", str(folder)), "resume=true"]

@@ -22,6 +22,7 @@ from harness.report.records.runs import DAMAGED, RunRecord, read_run
 from harness.report.records.selection import split_to_show, without_test
 from harness.runs import certificate, config, metrics, process, samples, summary
 from harness.runs.damage import DamageError, is_finite
+from harness.runs.find import walk
 
 RESCAN_SECONDS = 2.0
 WALK_REST = 10  # times as long as a walk through the folders took, it rests
@@ -297,12 +298,9 @@ class LiveRuns:
 def _walk(folders: Sequence[Path]) -> Iterator[Path | None]:
     """Every folder that holds a run; None for each that does not."""
     for top in folders:
-        for folder, subfolders, files in os.walk(top.resolve()):
-            # A run without a summary must be listed, too.
-            found = summary.FILE in files or metrics.FILE in files
-            if found:
-                subfolders.clear()
-            yield Path(folder) if found else None
+        for folder in walk(top.resolve()):
+            # A run that is there and linked to is listed once.
+            yield folder.resolve() if folder is not None and folder.is_symlink() else folder
 
 
 def _id(folder: Path) -> str:

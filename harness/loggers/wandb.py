@@ -30,6 +30,8 @@ MINIMA = ("train/loss", *(f"val/{score}" for score in SCORES))
 # Below the training's patience with a logger that starts up, with time left to go offline.
 REACHING = 7.0
 UPLOADING = 45.0
+MOST_OF_TAG = 64  # characters
+NOT_IN_PROJECT = "/ \\ # ? % :"
 EXIT_CODES = {"finished": 0, "stopped": 255}  # 255: W&B shows the run as killed
 
 
@@ -38,41 +40,58 @@ class WandB(Logger):
 
     project, entity: where it lies. group: null for the sweep's folder. tags: beside the names of
     data, tokenizer and model. mode: auto (online when logged in), online or offline; one that can't
-    reach its server goes on offline. checkpoint: whether the best one is uploaded as an artifact.
+    reach its server, or is not let in, goes on offline. checkpoint: whether the best one is
+    uploaded as an artifact.
+
+    Where a setting says nothing, W&B's own variables count: WANDB_PROJECT, WANDB_ENTITY,
+    WANDB_NAME, WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_DIR, and WANDB_MODE (disabled: nothing is
+    logged).
+    WANDB_TAGS are added.
     """
 
     modules = ("wandb",)
 
     def __init__(
         self,
-        project: str = PROJECT,
+        project: str | None = None,
         entity: str | None = None,
         group: str | None = None,
         tags: list[str] | None = None,
         mode: Literal["auto", "online", "offline"] = "auto",
         checkpoint: bool = False,
     ) -> None:
-        self._where = {"project": project, "entity": entity}
-        self._group = group
-        self._tags = tags or []
+        if project is not None:
+            require_project(project)
+        self._where = {"project": project or default_project(), "entity": entity}
+        self._group = group or os.environ.get("WANDB_RUN_GROUP")
+        self._tags = [*(tags or []), *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
+        for tag in self._tags:
+            if not 1 <= len(tag) <= MOST_OF_TAG:
+                raise ValueError(f"tag {tag!r} must have 1 to {MOST_OF_TAG} characters")
         self._mode = mode
+        self._disabled = mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
         self._checkpoint = checkpoint
 
     def open(self, folder: Path, settings: Settings, step: int) -> None:
         import wandb
 
         self._folder = folder
+        self._run: wandb.Run
+        if self._disabled:
+            LOG.warning("WANDB_MODE=disabled: nothing is logged")
+            return
         place = folder / "wandb"
         place.mkdir(exist_ok=True)
         os.environ.setdefault("WANDB_DATA_DIR", str(place))  # what is to be uploaded waits here
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own, of no use offline
         wandb.setup(settings=wandb.Settings(silent=True))
+        names = [name[:MOST_OF_TAG] for name in settings.names.model_dump().values()]
         about = {
-            "dir": str(folder),
-            "name": folder.absolute().name,
+            "dir": os.environ.get("WANDB_DIR") or str(folder),
+            "name": os.environ.get("WANDB_NAME") or folder.absolute().name,
             "group": self._group or sweep_of(folder),
-            "job_type": "train",
-            "tags": [name[:64] for name in (*settings.names.model_dump().values(), *self._tags)],
+            "job_type": os.environ.get("WANDB_JOB_TYPE") or "train",
+            "tags": list(dict.fromkeys([*names, *self._tags])),
             "config": flat_settings(settings),
             "allow_val_change": True,
         }
@@ -84,7 +103,7 @@ class WandB(Logger):
             try:
                 self._run = _init(about, "online")
                 LOG.info(self._run.url)
-            except wandb.Error as error:
+            except (wandb.Error, ValueError) as error:  # of a key that can't be one
                 LOG.warning(f"can't be reached ({' '.join(str(error).split())}); going on offline")
                 wandb.teardown()  # which holds the run's id
                 offline = True
@@ -100,10 +119,14 @@ class WandB(Logger):
         self._run.define_metric("*", step_metric="step")
 
     def log(self, row: Row) -> None:
+        if self._disabled:
+            return
         values = {name: _media(value) for name, value in row.items() if value is not None}
         self._run.log(values, step=row["step"])
 
     def close(self, summary: dict[str, Any]) -> None:
+        if self._disabled:
+            return
         self._run.summary.update(flat_results(summary))
         try:
             self._log_media(summary)
@@ -152,7 +175,26 @@ class WandB(Logger):
             return self._mode == "offline"
         if "WANDB_MODE" in os.environ:
             return os.environ["WANDB_MODE"] not in ("online", "run")
-        return not wandb.login(prompt=False, verify=False)
+        try:
+            return not wandb.login(prompt=False, verify=False)
+        except (wandb.Error, ValueError) as error:
+            LOG.warning(f"not logged in ({' '.join(str(error).split())}); going on offline")
+            return True
+
+
+def default_project() -> str:
+    """The project where no setting names one. Raises ValueError for a name that W&B refuses."""
+    project = os.environ.get("WANDB_PROJECT") or PROJECT
+    require_project(project)
+    return project
+
+
+def require_project(name: str) -> None:
+    """Raises ValueError for a name that W&B refuses."""
+    if not 1 <= len(name) <= 128 or set(name) & set(NOT_IN_PROJECT.split()):
+        raise ValueError(
+            f"project {name!r} must have 1 to 128 characters, none of {NOT_IN_PROJECT}"
+        )
 
 
 def _init(about: dict[str, Any], mode: Literal["online", "offline"]) -> wandb.Run:

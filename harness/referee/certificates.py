@@ -10,6 +10,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.config.settings import Settings
 from harness.referee.verify import verify_model, verify_run
 from harness.runs.certificate import Certificate
+from harness.runs.find import run_folders
 from harness.runs.summary import FILE
 
 MARKS = {"passed": "✓", "sampled": "✓", "failed": "✗", "not applicable": "–", "unknown": "?"}
@@ -27,9 +28,13 @@ def of_runs(
     path: Path, *, complete: bool, device: str, trust: list[str], data_path: Path | None
 ) -> int:
     """Make and print the certificate of every finished run in a folder; returns the exit code."""
-    folders = [path] if (path / FILE).exists() else sorted(p.parent for p in path.rglob(FILE))
+
+    said: list[str] = []
+    folders = sorted(each for each in run_folders(path, said.append) if (each / FILE).exists())
     if not folders:
-        raise UsageError(f"{path}: no run here (no {FILE} at any depth)")
+        raise UsageError("; ".join([f"{path}: no run here (no {FILE} at any depth)", *said]))
+    for line in said:
+        print(line, file=sys.stderr)
     code = 0
     for folder in folders:
         try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from harness.evaluation.calibration import BINS, Calibration, equal_mass_bins, equal_width_bins
 from harness.evaluation.surprise import FrequencyBand, Passage
+from harness.report.drawing.library import Figure, own_style
 from harness.report.drawing.parts import new_axes
 from harness.report.drawing.style import DASHES, MARKERS
 from harness.report.drawing.svg import PLACEHOLDERS, Palette, inline_svg
@@ -97,6 +97,7 @@ def reliability_figure(calibration: Calibration, palette: Palette) -> tuple[Figu
     return figure, titles
 
 
+@own_style()
 def page(
     info: PageInfo, calibration: Calibration, bands: list[FrequencyBand], surprising: list[Passage]
 ) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import platform
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers, writing
-from harness.common.paths import REPOSITORY
+from harness.common.paths import REPOSITORY, expand
 from harness.common.text import visible
 from harness.common.values import show
 from harness.runs import config, lock, process, samples
@@ -63,7 +64,7 @@ class RunFolder:
         self.path = path
         self._lock: Lock | None = None
         # Elsewhere only where the user says so: no link in the folder is followed.
-        named = checkpoint_dir and Path(checkpoint_dir).expanduser().absolute() / path.name
+        named = checkpoint_dir and expand(checkpoint_dir).absolute() / path.name
         self._elsewhere = named or None
 
     @property
@@ -252,17 +253,24 @@ def versions() -> dict[str, str]:
 
 @cache
 def git() -> dict[str, Any]:
-    """The commit of the code and whether it has changes since; None outside a repository."""
+    """The commit of the code and whether it has changes since; None if the code lies in no
+    repository of its own. One around it, or one that variables name, as in a hook of git, is of
+    other code."""
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
 
     def run_git(*command: str) -> str | None:
         try:
             answer = subprocess.run(
-                ["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, timeout=5
-            )
+                ["git", "-C", str(REPOSITORY), *command],
+                env=environment, capture_output=True, text=True, timeout=5,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
 
+    root = run_git("rev-parse", "--show-toplevel")
+    if root is None or Path(root).resolve() != REPOSITORY:
+        return {"commit": None, "dirty": None}
     changes = run_git("status", "--porcelain")
     return {
         "commit": run_git("rev-parse", "HEAD"),

@@ -110,13 +110,20 @@ def _evaluated_weights(saved: Checkpoint) -> dict[str, Any]:
     return {name[len(_AVERAGED) :]: value for name, value in average if name.startswith(_AVERAGED)}
 
 
-def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokenizer:
-    """The run's own tokenizer. Raises UsageError if it is not the one its checkpoint belongs to."""
+def stored_tokenizer(settings: Settings, folder: RunFolder) -> Tokenizer:
+    """What the folder has, which may not be the one its checkpoint belongs to. Raises UsageError if
+    it is not complete."""
     tokenizer = settings.build("tokenizer", Tokenizer)
     try:
         tokenizer.load(folder.tokenizer, partial(contained.read, inside=2))
     except TokenizerError as error:
         raise UsageError(str(error)) from error
+    return tokenizer
+
+
+def load_tokenizer(settings: Settings, folder: RunFolder, digest: str) -> Tokenizer:
+    """The run's own tokenizer. Raises UsageError if it is not the one its checkpoint belongs to."""
+    tokenizer = stored_tokenizer(settings, folder)
     if tokenizer.digest != digest:
         raise UsageError(
             f"the tokenizer in {folder.tokenizer} is not the one the checkpoint was trained with"

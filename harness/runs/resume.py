@@ -42,7 +42,11 @@ def run_to_resume(settings: Settings) -> RunFolder | None:
             f"resume={show(settings.resume)} needs run_dir=…: the folder of the run to go on with"
         )
     folder = RunFolder(Path(settings.run_dir), settings.checkpoint_dir)
-    if settings.resume is True or folder.config.is_file():
+    try:
+        is_run = settings.resume is True or folder.config.is_file()
+    except OSError as error:
+        raise UsageError(f"{folder.path} can't be read: {error.strerror}") from error
+    if is_run:
         return RunFolder.existing(folder.path, settings.checkpoint_dir)
     if not folder.is_unused():
         raise UsageError(f"{folder.path} holds other files and no run: choose another run_dir")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 
 from harness.common.clock import Clock
@@ -15,6 +15,7 @@ from harness.compute.compiler import require_compiler
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
+from harness.config.spelling import typed
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
@@ -23,6 +24,7 @@ from harness.referee.before_training import require_honest
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
+from harness.runs.load import stored_tokenizer
 from harness.runs.resume import (
     changes_since,
     has_begun,
@@ -80,7 +82,7 @@ def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | No
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
     settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, processes)
-    dataset = load_dataset(settings, of_stranger=existing is not None)
+    dataset = load_dataset(settings, existing)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
@@ -105,6 +107,8 @@ def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | No
             if existing is not None and not finished:
                 saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
                 if saved is not None:
+                    if saved.tokenizer != dataset.tokenizer.digest:  # the folder's was changed
+                        dataset = load_dataset(settings, existing, anew=True)
                     digest = checkpoint.digest_of(existing.checkpoints, saved)
                     start = {"start": f"step {saved.step}", "checkpoint": digest}
             processes.require_equal(start)
@@ -121,22 +125,30 @@ def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | No
             return _train(settings, dataset, compute, folder, processes, saved, on_batch, candidate)
 
 
+def _go_on(folder: RunFolder) -> str:
+    return f"{typed('run_dir', str(folder.path))} resume=true"
+
+
 def _nothing_to_do(folder: RunFolder) -> int:
     print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
     return 0
 
 
-def load_dataset(settings: Settings, of_stranger: bool = False) -> Dataset:
-    """The encoded corpus. of_stranger: the configuration is that of a folder.
+def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = False) -> Dataset:
+    """The encoded corpus. of: the run that is resumed, whose tokenizer is used unless it is
+    damaged, or is to be made anew.
 
     Raises UsageError if it can't be read or is too short to train on.
     """
     corpus = settings.build("data", Corpus)
-    tokenizer = settings.build("tokenizer", Tokenizer)
+    tokenizer, is_ready = settings.build("tokenizer", Tokenizer), False
     assets = Assets.of(settings.assets, settings.cache)
-    if of_stranger:
+    if of is not None:
         assets = assets.of_stranger(settings.trust)
-    dataset = prepare(corpus, tokenizer, assets)
+        with suppress(UsageError):
+            if not anew:
+                tokenizer, is_ready = stored_tokenizer(settings, of), True
+    dataset = prepare(corpus, tokenizer, assets, is_ready=is_ready)
     require_length(dataset, settings.train.seq_len)
     try:
         encode_prompt(tokenizer, settings.eval.prompt)
@@ -183,12 +195,12 @@ def _train(
         except Stopped as stop:
             summary.status = "stopped"
             code = exit_code(stop.signum)
-            LOG.warning(f"{stop}, work saved; go on: run_dir={folder.path} resume=true")
+            LOG.warning(f"{stop}, work saved; go on: {_go_on(folder)}")
         except KeyboardInterrupt:
             summary.status, code = "stopped", INTERRUPTED
             LOG.warning(
                 "interrupted at once, nothing saved; go on from the last checkpoint: "
-                f"run_dir={folder.path} resume=true"
+                f"{_go_on(folder)}"
             )
         except Exception as error:
             failure = explain_out_of_memory(error, settings)
@@ -234,10 +246,7 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
         LOG.warning(f"how it ended is not recorded: {failure}")
         error, code = error or failure, code or 1
     if summary.status == "failed" and (parts := summary.to_be_made()):
-        LOG.warning(
-            f"all but {', '.join(parts)} is saved; to do the rest: "
-            f"run_dir={folder.path} resume=true"
-        )
+        LOG.warning(f"all but {', '.join(parts)} is saved; to do the rest: {_go_on(folder)}")
     for logger in context.loggers:
         try:
             logger.close(summary.shown())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import json
+import shlex
 import shutil
 import sys
 from contextlib import suppress
@@ -49,9 +51,10 @@ class Sweep:
             # First: whoever reads the table may not read to its end (`… | head`).
             write_report(comparison, self.folder / "report.html", [self.folder])
         except Exception as error:
+            folder, report = str(self.folder), f"{self.folder}/report.html"
             raise RunFailure(
                 f"the report failed ({type(error).__name__}: {error}), and no run with it: try "
-                f"python -m harness.compare {self.folder} --out {self.folder}/report.html"
+                f"{shlex.join(['python', '-m', 'harness.compare', folder, '--out', report])}"
             ) from error
         print(f"{self.folder}/report.html written", file=sys.stderr)
         print_comparison(comparison, sys.stdout)
@@ -120,13 +123,17 @@ def _job_configs(master: DictConfig) -> list[DictConfig]:
     typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     typed += master.hydra.overrides.task
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    for override in overrides:
+        if override.is_sweep_override() and not list(override.sweep_string_iterator()):
+            raise UsageError(f"{override.input_line} selects nothing: the sweep has no jobs")
     (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return [loader.load_sweep_config(master, job) for job in batch]
 
 
 def _checked_jobs(configs: list[DictConfig]) -> list[Settings | UsageError]:
     """Each job's settings or its error. Raises the first error if no job can run."""
-    jobs = [_check_job(config) for config in configs]
+    checked: dict[str, UsageError | None] = {}
+    jobs = [_check_job(config, checked) for config in configs]
     valid = [job for job in jobs if isinstance(job, Settings)]
     errors = {number: job for number, job in enumerate(jobs) if isinstance(job, UsageError)}
     if not valid:
@@ -145,7 +152,8 @@ def _checked_jobs(configs: list[DictConfig]) -> list[Settings | UsageError]:
     raise first_error
 
 
-def _check_job(config: DictConfig) -> Settings | UsageError:
+def _check_job(config: DictConfig, checked: dict[str, UsageError | None]) -> Settings | UsageError:
+    """checked: what was found before; jobs that differ in their seed alone are checked once."""
     hydra_config = HydraConfig.instance()
     before = hydra_config.cfg
     hydra_config.set_config(config)  # for ${hydra:…}
@@ -153,8 +161,16 @@ def _check_job(config: DictConfig) -> Settings | UsageError:
         settings = read_settings(config)
         if settings.run_dir:
             raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
-        require_trusted(settings)
-        check_settings(settings)
+        but_for_seed = json.dumps(settings.replace(seed=0).plain(), sort_keys=True)
+        if but_for_seed not in checked:
+            checked[but_for_seed] = None
+            try:
+                require_trusted(settings)
+                check_settings(settings)
+            except UsageError as error:
+                checked[but_for_seed] = error
+        if found := checked[but_for_seed]:
+            return found
     except UsageError as error:
         return error
     finally:

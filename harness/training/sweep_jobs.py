@@ -15,6 +15,7 @@ from harness.common.errors import UsageError
 from harness.common.interrupt import STOPPED
 from harness.config import secrets
 from harness.config.settings import Names, Role, Settings, read_settings
+from harness.config.spelling import typed
 from harness.report.statistics.power import PRIOR_SPREAD, plan
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
@@ -32,6 +33,8 @@ def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
     """The folder of a job in a resumed sweep: that of a run with the same configuration, whatever
     its number, a finished one first; else a new one."""
     wanted, own = digest(settings), sweep / name
+    if digest_of_run(own) == wanted and status_of(own) == "finished":
+        return own  # without a look at all others
     same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
     if same:
         return next((path for path in same if status_of(path) == "finished"), same[0])
@@ -97,7 +100,8 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
     if code in STOPPED:  # the signal was meant for the whole sweep
-        print(f"the sweep: the same command, resume=true hydra.sweep.dir={sweep}", file=sys.stderr)
+        place = typed("hydra.sweep.dir", str(sweep))
+        print(f"the sweep: the same command, resume=true {place}", file=sys.stderr)
         sys.exit(code)
     return code
 

@@ -175,6 +175,7 @@ def test_without_the_mirror_the_error_says_what_to_do(
     monkeypatch.setattr("urllib.request.urlopen", refuse if network == "refuses" else hang)
     monkeypatch.setattr(assets_module, "CONNECT_SECONDS", 0.3)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "nothing here"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(UsageError) as error:
         tokenizer_of(*ON_THE_CORPUS[name]).fetch(Assets((tmp_path / "mirror",), tmp_path / "cache"))
     answer.set()  # nobody waited for it

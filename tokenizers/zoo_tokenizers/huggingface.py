@@ -135,8 +135,9 @@ class HuggingFace(_FromJson):
     A name is looked up in the asset path and our cache (both laid out like the Hub's cache,
     hf/hub/models--…), in the Hub's cache, and on the network, from which only a tokenizer.json is
     read. A folder without a tokenizer.json is converted by AutoTokenizer, if there is a fast
-    version. revision: a branch or commit. sha256: of the tokenizer.json, if known. Code that comes
-    with a tokenizer is never run.
+    version. revision: a branch or commit. sha256: of the tokenizer.json, if known: then there must
+    be one, and a folder that happens to be called like the name is not taken for it. Code that
+    comes with a tokenizer is never run.
     """
 
     def __init__(self, name: str, revision: str = "main", sha256: str | None = None) -> None:
@@ -149,6 +150,8 @@ class HuggingFace(_FromJson):
     def fetch(self, assets: AssetFinder) -> None:
         folder = self._folder(assets)
         if folder is not None and not (folder / _FILE).is_file():
+            if self._sha256 is not None:
+                raise TokenizerError(f"{folder} has no {_FILE} whose SHA-256 could be checked")
             self.restore({_FILE: _convert(folder)})
             return
         if folder is not None:
@@ -156,8 +159,9 @@ class HuggingFace(_FromJson):
         else:
             path = assets.find(
                 f"{self._repository}/snapshots/{self._revision}/{_FILE}",
-                f"https://huggingface.co/{self._name}/resolve/{self._revision}/{_FILE}",
+                f"{_hub()}/{self._name}/resolve/{self._revision}/{_FILE}",
                 self._sha256,
+                unasked=_offline(),
             )
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
@@ -172,16 +176,19 @@ class HuggingFace(_FromJson):
 
     def _folder(self, assets: AssetFinder) -> Path | None:
         """The folder with the tokenizer's files on this machine; None if there is none."""
-        given = Path(self._name).expanduser()
-        if given.is_dir():
+        given = Path(os.path.expanduser(self._name))
+        is_meant = self._sha256 is None or self._name.startswith((".", "/", "~"))
+        if given.is_dir() and (is_meant or _digest(given / _FILE) == self._sha256):
             return given
         in_hub_cache = _hub_cache() / Path(self._repository).name
         for repository in (assets.locate(self._repository), in_hub_cache):
             if repository is not None:
                 reference = repository / "refs" / self._revision
                 commit = reference.read_text().strip() if reference.is_file() else self._revision
-                if (repository / "snapshots" / commit).is_dir():
-                    return repository / "snapshots" / commit
+                folder = repository / "snapshots" / commit
+                # With a known digest no conversion will do.
+                if (folder / _FILE).is_file() or (self._sha256 is None and folder.is_dir()):
+                    return folder
         return None
 
     @property
@@ -268,9 +275,32 @@ def _convert(folder: Path) -> bytes:
 
 
 def _hub_cache() -> Path:
-    """The Hub's cache, as documented by huggingface_hub."""
-    home = os.environ.get("HF_HOME", "~/.cache/huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE", f"{home}/hub")).expanduser()
+    """The Hub's cache, where huggingface_hub has it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+    legacy = os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    named = os.environ.get("HF_HUB_CACHE") or legacy
+    return Path(os.path.expandvars(os.path.expanduser(named)))
+
+
+def _hub() -> str:
+    """The address of the Hub, or of its mirror."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _offline() -> str | None:
+    """Why the Hub is not asked; None if it may be."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
+            return f"{name}={os.environ[name]} is set"
+    return None
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _steps(description: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,8 +6,11 @@ import base64
 import difflib
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import tiktoken
@@ -97,15 +100,30 @@ class Tiktoken(Tokenizer):
         return last_word_start(text) if self._name in _CUT_AT_WORDS else 0
 
 
+def _cached(name: str, expected_hash: str | None) -> bytes | None:
+    """A file of tiktoken's own cache, which may be anybody's: only with the expected digest."""
+    default = os.path.join(tempfile.gettempdir(), "data-gym-cache")
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR", default))
+    path = Path(folder) / name
+    try:
+        content = path.read_bytes() if folder and expected_hash and path.is_file() else b""
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == expected_hash else None
+
+
 @contextmanager
 def _files_from(assets: AssetFinder) -> Iterator[None]:
     """Replace the function by which tiktoken reads files. The original has no time-out, and deletes
-    files with another digest from its cache, which may be a mirror."""
+    files with another digest from its cache, which may be a mirror. What it has cached is used."""
     original = tiktoken.load.read_file_cached
 
     def read(blobpath: str, expected_hash: str | None = None) -> bytes:
         name = hashlib.sha1(blobpath.encode()).hexdigest()  # as in tiktoken's own cache
-        return assets.find(f"tiktoken/{name}", blobpath, expected_hash).read_bytes()
+        own = f"tiktoken/{name}"
+        if assets.locate(own) is None and (cached := _cached(name, expected_hash)) is not None:
+            return cached
+        return assets.find(own, blobpath, expected_hash).read_bytes()
 
     tiktoken.load.read_file_cached = read
     try:

@@ -54,8 +54,9 @@ class AssetFinder(Protocol):
     def locate(self, name: str) -> Path | None:
         """The file or folder of that name on this machine; None if there is none."""
 
-    def find(self, file: str, url: str, sha256: str | None) -> Path:
-        """The path of the file, downloaded from `url` if needed, with a checked digest."""
+    def find(self, file: str, url: str, sha256: str | None, unasked: str | None = None) -> Path:
+        """The path of the file, downloaded from `url` if needed, with a checked digest. unasked:
+        why the network is not asked."""
 
 
 class Tokenizer(ABC):

@@ -7,14 +7,12 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.files import atomic_write
 from harness.common.rows import Row
 from harness.common.text import visible_line
+from harness.report.drawing.library import Axes, Figure, own_style
 from harness.report.drawing.parts import style_axes
 from harness.report.drawing.svg import ON_WHITE
 from harness.runs import metrics
@@ -30,6 +28,7 @@ BLOCK = re.compile(r"(.+\.)?(\w*blocks|layers|hidden|h)\.\d+")
 COLUMN_WIDTH, ROW_HEIGHT, FONT = 3.1, 2.0, 8.0  # inches, inches, points
 
 
+@own_style()
 def write_figure(folders: Sequence[Path], out: Path) -> None:
     """Draw these runs into a PNG or SVG file.
 

@@ -7,12 +7,16 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
-
 from harness.common.text import visible
 from harness.report.drawing.curves import Series
+from harness.report.drawing.library import (
+    Axes,
+    Figure,
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    NullLocator,
+)
 from harness.report.drawing.style import DASHES, MARKERS
 from harness.report.drawing.svg import PLACEHOLDERS, Palette, config_link
 from harness.report.text.format import PREFIXES

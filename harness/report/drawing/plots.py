@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from harness.common.files import atomic_write, write_atomically
 from harness.report.drawing import parts
 from harness.report.drawing.curves import (
@@ -26,6 +23,7 @@ from harness.report.drawing.curves import (
     pareto_front,
     validation_series,
 )
+from harness.report.drawing.library import Axes, Figure, own_style
 from harness.report.drawing.svg import ON_WHITE, Palette, draw_svg
 from harness.report.records.groups import Group
 from harness.report.records.selection import WORDS
@@ -176,6 +174,7 @@ def _set_y_limits(
         )  # fmt: skip
 
 
+@own_style()
 def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
     """Write every figure of the ranked runs as PNG and SVG on white; returns the files.
 

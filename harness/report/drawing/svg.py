@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from harness.common.text import visible
+from harness.report.drawing.library import Figure, own_style
 from harness.report.drawing.style import LIGHT_SERIES
 
 CONFIG = "config:"
@@ -89,11 +87,9 @@ def _on_page(name: str, value: str, prefix: str) -> str:
     return re.sub(r"#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), value)
 
 
+@own_style()
 def draw_svg(figure: Figure) -> str:
     """The figure as an SVG file. A fixed salt and no date: equal figures give equal bytes."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": ["DejaVu Sans"]}
-    ):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

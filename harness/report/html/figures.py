@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from harness.report.drawing import plots, svg
 from harness.report.drawing.curves import (
     CURVE_AXES,
@@ -18,6 +16,7 @@ from harness.report.drawing.curves import (
     training_series,
     validation_series,
 )
+from harness.report.drawing.library import Figure, own_style
 from harness.report.records.groups import Group
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.format import human
@@ -118,6 +117,7 @@ def _scatter(groups: Sequence[Group], cost: Cost) -> Content | None:
     return {"drawings": drawings, "front": on_front}
 
 
+@own_style()
 def _drawings(
     draw: Callable[[Size], Figure],
     name: str,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -195,35 +196,50 @@ def _one_run_per_seed(
     return sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed)), others
 
 
+def by_data(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    """The groups of each data set."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.data, []).append(group)
+    return found
+
+
 def _labels(keys: Sequence[GroupKey]) -> dict[GroupKey, tuple[str, str]]:
     """The label and variant of each key. A label is the model's name, and the tokenizer's and the
     data set's where there are several."""
     several_tokenizers = len({key.tokenizer for key in keys}) > 1
     several_data = len({key.data for key in keys}) > 1
-    labels = {}
+    siblings: dict[tuple[Any, ...], list[GroupKey]] = {}
     for key in keys:
-        names = [key.model] + [key.tokenizer] * several_tokenizers + [key.data] * several_data
-        siblings = [other for other in keys if other[:4] == key[:4]]
-        labels[key] = " · ".join(names), _variant(key, siblings)
+        siblings.setdefault(key[:4], []).append(key)
+    labels = {}
+    for own in siblings.values():
+        for key, variant in zip(own, _variants([dict(key.config) for key in own]), strict=True):
+            names = [key.model] + [key.tokenizer] * several_tokenizers + [key.data] * several_data
+            labels[key] = " · ".join(names), variant
     return labels
 
 
-def _variant(key: GroupKey, siblings: Sequence[GroupKey]) -> str:
-    """The settings in which a key differs from its siblings; "" if there are none."""
-    configs = [dict(sibling.config) for sibling in siblings]
-    own = dict(key.config)
+def _variants(configs: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """For each configuration the settings in which it differs from the others; "" if there are
+    none."""
     differing = sorted(
         name
         for name in {name for config in configs for name in config}
         if len({config.get(name) for config in configs}) > 1
     )
     short = [name.rpartition(".")[2] for name in differing]
-    named = [
-        f"{last if short.count(last) == 1 else name}={own.get(name, '–')}"
-        for name, last in zip(differing, short, strict=True)
+    often = Counter(short)
+    shown = [
+        last if often[last] == 1 else name for name, last in zip(differing, short, strict=True)
     ]
-    variant = ", ".join(named[:3])
-    if len(named) > 3:
-        # Three settings may not be unique; the index among the siblings is.
-        variant += f", … (#{configs.index(own) + 1})"
-    return variant
+    for number, config in enumerate(configs, 1):
+        named = [
+            f"{word}={config.get(name, '–')}"
+            for word, name in zip(shown[:3], differing, strict=False)
+        ]
+        variant = ", ".join(named)
+        if len(differing) > 3:
+            # Three settings may not be unique; the number among the siblings is.
+            variant += f", … (#{number})"
+        yield variant

@@ -6,7 +6,7 @@ and the comparison lists it.
 
 import logging
 import math
-import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness.runs import blocks, certificate, config, metrics, samples, summary
 from harness.runs.blocks import Blocks
 from harness.runs.certificate import Certificate
 from harness.runs.damage import DamageError
+from harness.runs.find import run_folders
 from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
 from harness.runs.summary import (
@@ -91,12 +92,15 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such folder; give a run's folder or one that holds runs")
-        found = list(run_folders(path))
+        said: list[str] = []
+        found = list(run_folders(path, said.append))
         if not found:
             raise UsageError(
                 f"{path}: no run here (no {summary.FILE} at any depth); "
-                "give a run's folder or one that holds runs"
+                + ("; ".join(said) or "give a run's folder or one that holds runs")
             )
+        for line in said:
+            LOG.warning(line)
         for folder in found:
             folders.setdefault(folder.resolve(), folder)
     runs = [read_run(folders[resolved]) for resolved in sorted(folders)]
@@ -104,15 +108,6 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
         if run.metrics.complaint:
             LOG.warning(f"{run.folder}: {run.metrics.complaint}")
     return runs
-
-
-def run_folders(path: Path) -> Iterable[Path]:
-    """The folders at any depth below `path`, itself included, that hold a run."""
-    for folder, subfolders, files in os.walk(path):
-        # A run without a summary must be listed, too.
-        if summary.FILE in files or metrics.FILE in files:
-            yield Path(folder)
-            subfolders.clear()
 
 
 def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = True) -> RunRecord:
@@ -165,8 +160,12 @@ def require_complete(run: RunRecord) -> RunRecord:
     """The run, uncertified if its certificate is a sample."""
     if run.complete or run.uncertified is not None:
         return run
-    anew = f"python -m harness.verify {run.folder} --complete scores every token again"
+    anew = f"{_verify(run.folder)} --complete scores every token again"
     return replace(run, uncertified=f"its certificate is a sample; {anew}")
+
+
+def _verify(folder: Path) -> str:
+    return shlex.join(["python", "-m", "harness.verify", str(folder)])
 
 
 def _error(found: Summary) -> str | None:
@@ -214,7 +213,7 @@ def _why_uncertified(
 ) -> str | None:
     if summary is None:
         return None  # which is damage enough
-    anew = f"python -m harness.verify {folder} makes one"
+    anew = f"{_verify(folder)} makes one"
     if found is None:
         return f"no certificate; {anew}"
     if unfit := certificate.why_unfit(found, folder, summary):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.report.records.groups import Group
+from harness.report.records.groups import Group, by_data
 from harness.report.records.runs import RunRecord
 from harness.report.statistics.paired import LEVEL, MIN_BLOCKS, Interval, holm, paired_interval
 from harness.runs.blocks import FILE
@@ -52,9 +52,9 @@ class Pair:
 def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
     """All pairs of the first 12 groups of each data set, in the order of the ranking."""
     pairs: list[Pair] = []
-    for data in dict.fromkeys(group.data for group in ranked):
-        groups = [group for group in ranked if group.data == data][:MAX_TESTED]
-        own = [_test(first, second) for first, second in itertools.combinations(groups, 2)]
+    for groups in by_data(ranked).values():
+        tested_groups = groups[:MAX_TESTED]
+        own = [_test(first, second) for first, second in itertools.combinations(tested_groups, 2)]
         tested = [pair.interval for pair in own if pair.interval is not None]
         corrected = iter(holm([interval.p for interval in tested]))
         pairs += [
@@ -107,5 +107,5 @@ def bits_per_block(run: RunRecord) -> np.ndarray:
 
 def adjacent_pairs(pairs: Sequence[Pair], ranked: Sequence[Group]) -> list[Pair]:
     """The pairs of neighbours in the ranking."""
-    wanted = [{id(first), id(second)} for first, second in itertools.pairwise(ranked)]
-    return [pair for pair in pairs if {id(pair.better), id(pair.worse)} in wanted]
+    wanted = {frozenset((id(first), id(second))) for first, second in itertools.pairwise(ranked)}
+    return [pair for pair in pairs if frozenset((id(pair.better), id(pair.worse))) in wanted]

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from harness.report.records.groups import Group, disambiguate_corpora, group_runs
+from harness.report.records.groups import (
+    Group,
+    by_data,
+    disambiguate_corpora,
+    group_runs,
+)
+from harness.report.records.names import run_names
 from harness.report.records.runs import RunRecord
 from harness.report.records.selection import Split, split_to_show, without_test
 from harness.report.statistics.differences import Pair, compare_pairs
@@ -40,14 +48,20 @@ class Comparison:
 
     def number(self, group: Group) -> int:
         """The number of the group's line style, and of its configuration on the page."""
-        return next(n for n, other in enumerate(self.configurations) if other is group)
+        return self._numbers[id(group)]
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {id(group): number for number, group in enumerate(self.configurations)}
+
+    @cached_property
+    def names(self) -> dict[Path, str]:
+        """A short name for the folder of each run."""
+        return run_names([run.folder for run in self.records])
 
     def by_data(self) -> dict[str, list[Group]]:
         """The ranked groups of each data set."""
-        found: dict[str, list[Group]] = {}
-        for group in self.ranked:
-            found.setdefault(group.data, []).append(group)
-        return found
+        return by_data(self.ranked)
 
 
 def compare_runs(records: Sequence[RunRecord], split: Split | None = None) -> Comparison:

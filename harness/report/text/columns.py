@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -112,9 +113,14 @@ def reference_cells(reference: Reference, shown: Sequence[Column]) -> list[str]:
     return [known.get(column.header, "–") for column in shown]
 
 
-def rank(groups: Sequence[Group], index: int) -> int:
-    """The group's rank on its data set, from 1."""
-    return sum(other.data == groups[index].data for other in groups[: index + 1])
+def ranks(groups: Sequence[Group]) -> list[int]:
+    """Each group's rank on its data set, from 1."""
+    before: Counter[str] = Counter()
+    found = []
+    for group in groups:
+        before[group.data] += 1
+        found.append(before[group.data])
+    return found
 
 
 def result(run: RunRecord, split: Split) -> str:
@@ -126,13 +132,3 @@ def result(run: RunRecord, split: Split) -> str:
 
 def seed(run: RunRecord) -> str:
     return "?" if run.seed is None else f"{run.seed:g}"
-
-
-def run_name(run: RunRecord, records: Sequence[RunRecord]) -> str:
-    """The shortest suffix of the folder's path that no other run has."""
-    parts = run.folder.resolve().parts
-    others = [other.folder.resolve().parts for other in records if other.folder != run.folder]
-    for length in range(1, len(parts)):
-        if all(other[-length:] != parts[-length:] for other in others):
-            return "/".join(parts[-length:])
-    return "/".join(parts)

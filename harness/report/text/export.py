@@ -19,7 +19,7 @@ from harness.report.text.columns import (
     MEANS_NOTE,
     REFERENCES_NOTE,
     columns,
-    rank,
+    ranks,
     reference_cells,
 )
 from harness.report.text.pairs import sentence
@@ -93,7 +93,10 @@ def csv_table(comparison: Comparison) -> str:
             spread = group.spread(reader(path))
             yield from (spread.mean, spread.std) if spread else (None, None)
 
-    ranked = [line(group, rank(comparison.ranked, n)) for n, group in enumerate(comparison.ranked)]
+    ranked = [
+        line(group, place)
+        for place, group in zip(ranks(comparison.ranked), comparison.ranked, strict=True)
+    ]
     others = [line(group, "") for group in comparison.lossy]
     others += [
         ["", each.label, "", "", each.data, "", each.score, *[None] * (len(heads) - 7)]

@@ -21,9 +21,8 @@ from harness.report.text.columns import (
     REFERENCES_NOTE,
     Column,
     columns,
-    rank,
+    ranks,
     reference_cells,
-    run_name,
 )
 from harness.report.text.pairs import sentence
 from harness.report.text.verdict import (
@@ -111,9 +110,9 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
             no_wrap=not column.is_text,
             overflow="fold",
         )
-    for index, group in enumerate(groups):
+    for place, group in zip(ranks(groups), groups, strict=True):
         cells = [Text(visible_line(column.read(group)[0])) for column in shown]
-        table.add_row(*([] if lossy else [str(rank(groups, index))]), *cells)
+        table.add_row(*([] if lossy else [str(place)]), *cells)
     for reference in [] if lossy else references(groups):
         cells = [Text(visible_line(cell)) for cell in reference_cells(reference, shown)]
         table.add_row("–", *cells)
@@ -126,7 +125,7 @@ def _uncounted_table(comparison: Comparison) -> Table:
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
     for run, reason in comparison.uncounted:
-        name = visible_line(run_name(run, comparison.records))
+        name = visible_line(comparison.names[run.folder])
         table.add_row(Text(name), Text(visible_line(run.status)), Text(visible_line(reason)))
     return table
 
