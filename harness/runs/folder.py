@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import atomic_write, remove_leftovers, writing
+from harness.common.files import MARK, atomic_write, remove_leftovers, writing
 from harness.common.paths import REPOSITORY
 from harness.common.text import visible
 from harness.common.values import show
@@ -122,7 +122,7 @@ class RunFolder:
             )
         self._remove_unborn()
         # Made under another name: a run that is killed here must not leave a folder in the way.
-        temporary = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
+        temporary = RunFolder(self.path.with_name(f".{self.path.name}{MARK}{uuid.uuid4().hex[:8]}"))
         try:
             temporary.checkpoints.mkdir(parents=True)
             if self._elsewhere:
@@ -138,7 +138,7 @@ class RunFolder:
 
     def _remove_unborn(self) -> None:
         """Remove what `create` left of this folder where it was killed."""
-        pattern = f".{glob.escape(self.path.name)}.{'[0-9a-f]' * 8}"
+        pattern = f".{glob.escape(self.path.name)}{MARK}{'[0-9a-f]' * 8}"
         for left in self.path.parent.glob(pattern):
             files = [path.name for path in left.rglob("*") if not path.is_dir()]
             if all(name.startswith((config.FILE, f".{config.FILE}.")) for name in files):

@@ -66,7 +66,7 @@ def test_a_folder_inside_may_be_no_link_and_the_path_to_the_run_may(run: Path) -
         contained.names(run / "checkpoints")
     with pytest.raises(UnsafeFile):
         contained.unlink(inside, inside=2)
-    leftover = run.parent / "outside" / ".x.abcdefgh"
+    leftover = run.parent / "outside" / ".x.zoo-0123abcd"
     leftover.write_text("x")
     remove_leftovers(run / "checkpoints", inside=1)
     assert leftover.exists()

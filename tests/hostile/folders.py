@@ -297,7 +297,7 @@ SPECIAL: dict[str, Change] = {
     ),
     "leftovers behind a link": lambda run, outside: (
         shutil.rmtree(run / "checkpoints"),
-        (outside / ".x.abcdefgh").write_text("x"),
+        (outside / ".x.zoo-0123abcd").write_text("x"),
         (run / "checkpoints").symlink_to(outside),
     ),
     "modules in the folder": lambda run, outside: (run / "yaml.py").write_text("1 / 0\n"),
