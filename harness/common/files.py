@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +114,13 @@ class AppendedFile:
     def close(self) -> None:
         """Nothing is left to be written."""
         self._file.close()
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what lies in it, as far as that is possible. Nothing else: where a pipe
+    has its place, shutil.rmtree would wait for ever."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, inside: int = 0) -> None:

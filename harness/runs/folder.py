@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import logging
 import platform
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import MARK, atomic_write, remove_leftovers, writing
+from harness.common.files import MARK, atomic_write, remove_folder, remove_leftovers, writing
 from harness.common.paths import REPOSITORY
 from harness.common.text import visible
 from harness.common.values import show
@@ -134,7 +133,7 @@ class RunFolder:
                 raise self.already_exists() from None
             raise RunFailure(f"{self.path} can't be created: {error.strerror}") from error
         finally:
-            shutil.rmtree(temporary.path, ignore_errors=True)
+            remove_folder(temporary.path)
 
     def _remove_unborn(self) -> None:
         """Remove what `create` left of this folder where it was killed."""
@@ -142,7 +141,7 @@ class RunFolder:
         for left in self.path.parent.glob(pattern):
             files = [path.name for path in left.rglob("*") if not path.is_dir()]
             if all(name.startswith((config.FILE, f".{config.FILE}.")) for name in files):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_folder(left)
 
     def already_exists(self) -> UsageError:
         """The error to raise where the folder should be new."""

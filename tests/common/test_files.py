@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 import secrets
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 
 from harness.common import files
 from harness.common.errors import RunFailure
-from harness.common.files import AppendedFile, atomic_write, remove_leftovers
+from harness.common.files import AppendedFile, atomic_write, remove_folder, remove_leftovers
 
 
 @contextmanager
@@ -134,6 +135,23 @@ def test_a_file_that_is_taken_for_a_leftover_before_its_lock_is_begun_again(
     assert taken
     assert (tmp_path / "a").read_bytes() == b"a"
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link", "nothing"])
+def test_a_folder_is_removed_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    place, other = tmp_path / "tokenizer", tmp_path / "other"
+    (other / "x").mkdir(parents=True)
+    match kind:
+        case "a folder":
+            shutil.copytree(other, place)
+        case "a pipe":
+            os.mkfifo(place)
+        case "a link":
+            place.symlink_to(other)
+    remove_folder(place)
+    left = {"a folder": [], "a pipe": ["tokenizer"], "a link": ["tokenizer"], "nothing": []}
+    assert names(tmp_path) == ["other", *left[kind]]
+    assert names(other) == ["x"]
 
 
 def test_a_folder_swapped_for_a_link_gets_nothing(

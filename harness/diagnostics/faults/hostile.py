@@ -124,7 +124,8 @@ def edit_yaml(**changes: Any) -> Change:
             node = saved
             for group in groups:
                 node = node[group]
-            node[last] = value.format(outside=outside) if isinstance(value, str) else value
+            is_text = isinstance(value, str)
+            node[last] = value.replace("{outside}", str(outside)) if is_text else value
         path.write_text(yaml.safe_dump(saved))
 
     return change
