@@ -254,10 +254,10 @@ def git() -> dict[str, Any]:
     """The commit of the code and whether it has changes since; None outside a repository."""
 
     def run_git(*command: str) -> str | None:
+        # Without locks: one that is ended here, or killed with its training, would leave index.lock.
+        asked = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *command]
         try:
-            answer = subprocess.run(
-                ["git", "-C", str(REPOSITORY), *command], capture_output=True, text=True, timeout=5
-            )
+            answer = subprocess.run(asked, capture_output=True, text=True, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None

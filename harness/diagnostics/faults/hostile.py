@@ -27,7 +27,7 @@ FILES = (
     *("config.yaml", "summary.json", "metrics.jsonl", "samples.txt", "test_nats.json"),
     *("train_counts.npy", "train.log", "process.json", "tokenizer/characters.txt"),
     *("tokenizer/sha256.txt", "checkpoints/best", "checkpoints/best.sha256", "checkpoints/step"),
-    *("checkpoints", "tokenizer"),
+    *("checkpoints", "tokenizer", "certificate.json", "digests.sha256"),
 )
 PRIVATE = "private.txt"
 
