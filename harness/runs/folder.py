@@ -254,7 +254,7 @@ def git() -> dict[str, Any]:
     """The commit of the code and whether it has changes since; None outside a repository."""
 
     def run_git(*command: str) -> str | None:
-        # Without locks: one that is ended here, or killed with its training, would leave index.lock.
+        # Without locks: one that is ended here, or killed with its training, would leave its own.
         asked = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *command]
         try:
             answer = subprocess.run(asked, capture_output=True, text=True, timeout=5)
