@@ -21,8 +21,8 @@ from pathlib import Path
 from harness.common.errors import UsageError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-# The most bytes that are read of a file: by its name, the end of its name, or its folder.
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+# The most bytes that are read of a file: by its name, the end of its name, or its folder.
 LIMITS = {
     "config.yaml": 64 * KIB,
     "summary.json": 4 * MIB,

@@ -128,7 +128,7 @@ def remove_leftovers(folder: Path, inside: int = 0) -> None:
     written stay."""
     with suppress(OSError), contained.folder(folder, inside) as descriptor:  # none, or a link
         for name in os.listdir(descriptor):
-            if re.fullmatch(rf"\..+{MARK}[0-9a-f]{{8}}", name):
+            if re.fullmatch(rf"\..+{re.escape(MARK)}[0-9a-f]{{8}}", name):
                 with suppress(OSError):  # gone meanwhile, or not ours
                     _remove_if_abandoned(name, descriptor)
 

@@ -59,8 +59,9 @@ class Interrupt:
         one process that can be thrown away."""
 
         def stop(signum: int, frame: FrameType | None) -> None:
-            self.received = signum
-            raise Stopped(signum)
+            before, self.received = self.received, signum
+            if before is None:  # the second finds the first one's work being undone
+                raise Stopped(signum)
 
         with handling((*STOPPING, signal.SIGINT), stop):
             yield
