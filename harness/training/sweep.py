@@ -54,7 +54,8 @@ class Sweep:
                 f"python -m harness.compare {self.folder} --out {self.folder}/report.html"
             ) from error
         print(f"{self.folder}/report.html written", file=sys.stderr)
-        print_comparison(comparison, sys.stdout)
+        with suppress(BrokenPipeError):
+            print_comparison(comparison, sys.stdout)
         # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
         return int(count_finished(self.folder, self.jobs) < len(self.jobs))
 

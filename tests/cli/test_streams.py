@@ -98,6 +98,8 @@ def test_a_table_that_nobody_reads_to_its_end(tmp_path: Path) -> None:
 
     with (tmp_path / "err").open("wb") as err:
         assert ends(work, None, unread(), err.fileno()) == 0
+        # What main says of its work is not lost with its output.
+        assert ends(lambda: print("so much") or 3, None, unread(), err.fileno()) == 3
     assert (tmp_path / "err").read_bytes() == b""
     for path in (REPOSITORY / "harness").rglob("*.py"):
         if path.name != "console.py":
