@@ -198,6 +198,12 @@ def many_tokenizer_files(run: Path, outside: Path) -> None:
         (run / "tokenizer" / f"{number}.txt").write_text("x")
 
 
+def leftovers_outside(run: Path, outside: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (outside / ".x.zoo-0123abcd").write_text("x")
+    (run / "checkpoints").symlink_to(outside)
+
+
 LAUGHS = "\n".join(
     ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 11)]
 )
@@ -296,11 +302,7 @@ SPECIAL: dict[str, Change] = {
     "a newer checkpoint": lambda run, outside: shutil.copy(
         find(run, "checkpoints/step"), run / "checkpoints" / "step-99999999.pt"
     ),
-    "leftovers behind a link": lambda run, outside: (
-        shutil.rmtree(run / "checkpoints"),
-        (outside / ".x.zoo-0123abcd").write_text("x"),
-        (run / "checkpoints").symlink_to(outside),
-    ),
+    "leftovers behind a link": leftovers_outside,
     "modules in the folder": lambda run, outside: (run / "yaml.py").write_text("1 / 0\n"),
 }
 
