@@ -5,11 +5,13 @@ python -m harness.drill kills                  every phase, killed at every kind
 python -m harness.drill disks                  disks of every size run full
 python -m harness.drill flips                  bits are flipped in every kind of file
 python -m harness.drill fuzz --minutes 30      nonsense is put into every file that is read
+python -m harness.drill folders                runs as an attacker would send them
+python -m harness.drill requests               the live page under slow clients and many runs
 
 The first trains once uninterrupted and once killed by SIGKILL again and again: between two steps,
 within one, while it starts, or while a checkpoint is half written. It compares every logged row,
 the batches, the scores, the samples and the checkpoints, bit for bit. The others try small
-trainings hundreds of times, and print a table of how each ended.
+trainings hundreds of times, and print a table of how each ended; the last, one of answer times.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from importlib.util import find_spec
 from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
 
-TRIES = {"kills": 300, "disks": 100, "flips": 300, "fuzz": 0}
+TRIES = {"kills": 300, "disks": 100, "flips": 300, "fuzz": 0, "folders": 0, "requests": 30}
+ALONE = ("fuzz", "requests")  # they take no settings of a training
 READERS_MINUTES = 8.0  # about half a minute for each
 
 
@@ -42,7 +45,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (0)")
     several = parser.add_argument_group(f"{', '.join(TRIES)}")
     counts = ", ".join(f"{count} {name}" for name, count in TRIES.items() if count)
-    several.add_argument("--tries", type=int, help=f"number of tries ({counts})")
+    several.add_argument("--tries", type=int, help=f"number of tries ({counts}, all folders)")
     several.add_argument("--only", type=int, help="the number of one try, to see it again")
     several.add_argument("--minutes", type=float, default=READERS_MINUTES, help="of fuzz (8)")
     several.add_argument("--jobs", type=int, help="tries at a time (the number of processors)")
@@ -65,17 +68,24 @@ def _many(arguments: argparse.Namespace) -> int:
     kind, *settings = arguments.settings
     if kind == "fuzz" and find_spec("hypothesis") is None:
         raise UsageError("needs the package hypothesis: pip install 'language-model-zoo[fuzz]'")
-    if kind == "fuzz" and settings:
-        raise UsageError("fuzz reads files; it takes no settings of a training")
-    from harness.diagnostics.faults import disks, flips, kills
+    if kind in ALONE and settings:
+        raise UsageError(f"{kind} takes no settings of a training")
+    tries = arguments.tries or TRIES[kind]
+    if kind == "requests":
+        from harness.diagnostics.faults.page_load import run_requests
+
+        return run_requests(tries)
+    from harness.diagnostics.faults import disks, flips, folders, kills
     from harness.diagnostics.faults.tries import Options, run_drill
 
-    makers = {"kills": kills.attempts, "disks": disks.attempts, "flips": flips.attempts}
+    makers = {
+        "kills": kills.attempts, "disks": disks.attempts, "flips": flips.attempts,
+        "folders": folders.attempts,
+    }  # fmt: skip
     if kind == "fuzz":
         from harness.diagnostics.faults import fuzz
 
         makers["fuzz"] = fuzz.attempts
-    tries = arguments.tries or TRIES[kind]
     options = Options(tries, arguments.seed, tuple(settings), arguments.minutes)
     jobs = arguments.jobs or len(os.sched_getaffinity(0))
     return run_drill(makers[kind], options, jobs, arguments.only, arguments.json)

@@ -22,6 +22,7 @@ from zoo.language_model import Cache, LanguageModel
 ORDERS = range(1, 9)
 # Of a count of 1, 2 and more, where the counts of counts give none: KenLM's defaults.
 FALLBACK = (0.5, 1.0, 1.5)
+PART = 1 << 24  # keys that are sorted at once
 
 
 class NGram(LanguageModel):
@@ -170,7 +171,7 @@ class KneserNey(nn.Module):
         keys_G = counts_G = ids_N.new_empty(0)
         for length in range(len(self.orders)):
             keys_N = ranks_N[:-1] * self.vocab_size + ids_N[length:]
-            longer_G, own_N, times_G = keys_N.unique(return_inverse=True, return_counts=True)
+            longer_G, own_N, times_G = count(keys_N)
             if length:
                 # The n-gram of the order below that each of these ends with.
                 ends_G = torch.empty_like(longer_G)
@@ -197,6 +198,24 @@ class KneserNey(nn.Module):
             p_V = (seen.left * p_V).index_add(0, seen.tokens, seen.shares)
         log_p_NV = (p_NV + left_N[:, None] * p_V).log()
         return log_p_NV.reshape(*contexts.shape[:-1], self.vocab_size)
+
+
+def count(keys_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The different keys, ascending, (G,); which of them each key is, (N,); how often each comes,
+    (G,). Many are sorted in parts, so that no call takes long."""
+    every = max(1, len(keys_N) // 10_000)
+    sample = keys_N[::every].sort().values
+    borders = sample[PART // every :: max(1, PART // every)].unique()
+    part_N = torch.bucketize(keys_N, borders, out_int32=True)
+    own_N, found, counts, total = torch.empty_like(keys_N), [], [], 0
+    for part in range(len(borders) + 1):
+        at = (part_N == part).nonzero()[:, 0]
+        keys, own, times = keys_N[at].unique(return_inverse=True, return_counts=True)
+        own_N[at] = own + total
+        found.append(keys)
+        counts.append(times)
+        total += len(keys)
+    return torch.cat(found), own_N, torch.cat(counts)
 
 
 def discounts(counts_G: Tensor) -> tuple[float, float, float]:

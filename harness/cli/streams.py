@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import stat
 import sys
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from harness.common.errors import RunFailure
 
@@ -42,13 +43,27 @@ def finish_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
-class _Results(io.FileIO):
+class _Whole(io.FileIO):
+    """Writes all of it, also where it must wait (a pipe that does not block, which is full)."""
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        while rest:
+            written = super().write(rest)
+            if written is None:
+                select.select([], [self], [])
+            else:
+                rest = rest[written:]
+        return memoryview(data).nbytes
+
+
+class _Results(_Whole):
     """stdout. Raises BrokenPipeError if nobody reads it, and RunFailure if it is a file on a disk
     that is full."""
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            return super().write(data)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -58,12 +73,12 @@ class _Results(io.FileIO):
             raise RunFailure(f"standard output can't be written: {error.strerror}") from error
 
 
-class _Messages(io.FileIO):
+class _Messages(_Whole):
     """stderr. What can't be written is lost."""
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            return super().write(data)
         except OSError:
             return len(data)
 
@@ -72,11 +87,13 @@ def _wrapped(stream: Any, number: int, kind: type[io.FileIO]) -> Any:
     """The stream, through a file of this kind; a stream of its own, as tests have, stays."""
     if not isinstance(stream, io.TextIOWrapper) or _number(stream) != number:
         return stream
-    if isinstance(getattr(stream.buffer, "raw", None), kind):
+    if isinstance(getattr(stream.buffer, "raw", stream.buffer), kind):
         return stream
     stream.flush()
+    raw = kind(number, "w", closefd=False)
+    unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
     return io.TextIOWrapper(
-        io.BufferedWriter(kind(number, "w", closefd=False)),
+        cast(BinaryIO, raw if unbuffered else io.BufferedWriter(raw)),
         stream.encoding,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,

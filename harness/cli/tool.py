@@ -31,6 +31,7 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
     prepare_streams()
     # SystemExit, so that `finally` blocks and context managers clean up.
     with handling(STOPPING, lambda number, frame: sys.exit(exit_code(number))):
+        code = 0
         try:
             code = main()
             sys.stdout.flush()  # here, where errors are caught
@@ -45,7 +46,7 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
         except KeyboardInterrupt:
             code = fail("interrupted", INTERRUPTED)
         except BrokenPipeError:  # the reader is gone (`… | head`)
-            code = 0
+            pass
         except OSError as error:
             if error.errno not in DISK_ERRORS and not isinstance(error, UnsafeFile):
                 raise

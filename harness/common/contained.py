@@ -21,6 +21,7 @@ from pathlib import Path
 from harness.common.errors import UsageError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 # The most bytes that are read of a file: by its name, the end of its name, or its folder.
 LIMITS = {
     "config.yaml": 64 * KIB,
@@ -30,7 +31,7 @@ LIMITS = {
     "test_nats.json": MIB,
     "certificate.json": MIB,
     "train_counts.npy": 64 * MIB,
-    ".pt": 16 * GIB,
+    ".pt": max(16 * GIB, MEMORY),  # what is larger can't be loaded
     "tokenizer": 64 * MIB,
 }
 OTHERS = 64 * KIB
@@ -80,14 +81,19 @@ def factor() -> float:
 
 
 @contextmanager
-def folder(path: Path, inside: int = 0) -> Iterator[int]:
-    """The descriptor of a folder. Raises OSError; UnsafeFile for a link among the last `inside`
-    parts."""
+def folder(path: Path, inside: int = 0, make: bool = False) -> Iterator[int]:
+    """The descriptor of a folder. make: if it is not there. Raises OSError; UnsafeFile for a link
+    among the last `inside` parts."""
     parts = path.parts
-    outer, inner = parts[: len(parts) - inside], parts[len(parts) - inside :]
-    descriptor = os.open(Path(*outer), _FOLDER)
+    outer, inner = Path(*parts[: len(parts) - inside]), parts[len(parts) - inside :]
+    if make:
+        outer.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(outer, _FOLDER)
     try:
         for name in inner:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=descriptor)
             _require(stat.S_IFDIR, path, os.stat(name, dir_fd=descriptor, follow_symlinks=False))
             below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)

@@ -7,10 +7,12 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
+import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from io import BufferedRandom
 from pathlib import Path
 from time import time
 
@@ -20,6 +22,7 @@ from harness.common.errors import RunFailure
 # The disk's errors rather than the program's, whatever was written.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 ABANDONED = 24 * 3600.0  # seconds after which a temporary file is nobody's, where locks don't work
+MARK = ".zoo-"  # in the names of what is temporary: no name of the user's is taken for one
 
 
 def sha256_of(path: Path) -> str:
@@ -41,7 +44,7 @@ def writing(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(target: Path, inside: int = 1) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
+def atomic_write(target: Path, inside: int = 1) -> Iterator[BufferedRandom]:
     """A temporary file that is renamed to `target` if the block succeeds, and removed if it fails.
     No reader ever sees a partial file. After the block the content and its name are on the disk.
 
@@ -49,27 +52,26 @@ def atomic_write(target: Path, inside: int = 1) -> Iterator[tempfile._TemporaryF
     temporary file is locked, so that `remove_leftovers` can tell one that is being written from
     one whose process was killed. Raises RunFailure if the disk is full or read-only.
     """
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            contained.folder(target.parent, inside - 1) as folder,
-            _locked_temporary(target) as temporary,
-        ):
-            name = Path(temporary.name).name
-            try:
-                yield temporary
-                temporary.flush()
-                os.fsync(temporary.fileno())
-                os.fchmod(temporary.fileno(), 0o644)
-                os.replace(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:  # which is the error to report, not what comes of it
-                with suppress(OSError):
-                    temporary.close()
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
-                raise
-            with suppress(OSError):  # a file system that can't
-                os.fsync(folder)  # so that the new name of a file is on the disk
+    with (
+        writing(target),
+        contained.folder(target.parent, inside - 1, make=True) as folder,
+        _temporary(folder, target.name) as temporary,
+    ):
+        name = temporary.name
+        try:
+            yield temporary
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            os.fchmod(temporary.fileno(), 0o644)
+            os.replace(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:  # which is the error to report, not what comes of it
+            with suppress(OSError):
+                temporary.close()
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+            raise
+        with suppress(OSError):  # a file system that can't
+            os.fsync(folder)  # so that the new name of a file is on the disk
 
 
 def write_atomically(target: Path, content: bytes, inside: int = 1) -> None:
@@ -114,18 +116,31 @@ class AppendedFile:
         self._file.close()
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what lies in it, as far as that is possible. Nothing else: where a pipe
+    has its place, shutil.rmtree would wait for ever."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path, inside: int = 0) -> None:
     """Remove the temporary files that killed processes left in this folder. Those that are being
     written stay."""
-    with suppress(OSError):  # no such folder, or a link
-        for name in contained.names(folder, inside):
-            if re.fullmatch(r"\..+\.[a-z0-9_]{8}", name):
+    with suppress(OSError), contained.folder(folder, inside) as descriptor:  # none, or a link
+        for name in os.listdir(descriptor):
+            if re.fullmatch(rf"\..+{re.escape(MARK)}[0-9a-f]{{8}}", name):
                 with suppress(OSError):  # gone meanwhile, or not ours
-                    _remove_if_abandoned(folder / name, inside + 1)
+                    _remove_if_abandoned(name, descriptor)
 
 
-def _remove_if_abandoned(path: Path, inside: int) -> None:
-    with open(path, "r+b", opener=partial(contained.opener, inside=inside)) as file:
+def _remove_if_abandoned(name: str, folder: int) -> None:
+    if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+
+    with open(name, "r+b", opener=opener) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -133,16 +148,26 @@ def _remove_if_abandoned(path: Path, inside: int) -> None:
         except OSError:  # a file system without locks
             if time() - os.fstat(file.fileno()).st_mtime < ABANDONED:
                 return
-        contained.unlink(path, inside)
+        os.unlink(name, dir_fd=folder)
 
 
-def _locked_temporary(target: Path) -> tempfile._TemporaryFileWrapper[bytes]:
+@contextmanager
+def _temporary(folder: int, target: str) -> Iterator[BufferedRandom]:
+    """A new file in a folder, locked."""
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+
     while True:
-        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - the caller closes it
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        )
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(temporary, fcntl.LOCK_EX)
-        if os.path.exists(temporary.name):
-            return temporary
-        temporary.close()  # taken for a leftover before it was locked
+        name = f".{target}{MARK}{secrets.token_hex(4)}"
+        with open(name, "x+b", opener=create) as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_linked(file):
+                yield file
+                return
+        # It was taken for a leftover before it was locked.
+
+
+def _is_linked(file: BufferedRandom) -> bool:
+    return os.fstat(file.fileno()).st_nlink > 0

@@ -53,6 +53,19 @@ class Interrupt:
         if signum is not None:
             raise Stopped(signum)
 
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Inside, a signal raises Stopped at once, as soon as a library's call returns: for work of
+        one process that can be thrown away."""
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            before, self.received = self.received, signum
+            if before is None:  # the second finds the first one's work being undone
+                raise Stopped(signum)
+
+        with handling((*STOPPING, signal.SIGINT), stop):
+            yield
+
     def decide_alone(self) -> None:
         """From here on the other processes do something else."""
         self._agree = None

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from harness.common.errors import UsageError
 from harness.common.files import atomic_write
+from harness.common.interrupt import ending_at_once
 from harness.common.outside import open_regular
 from harness.compression import codec
 from harness.compute.device import make_deterministic
@@ -28,7 +29,8 @@ def compress_file(arguments: argparse.Namespace) -> int:
     content, target = _ends(arguments, arguments.file.name + SUFFIX)
     run = _load(arguments)
     packed = _write(target, run, codec.compress, content)
-    promised = codec.nats_by_score(run, content) / math.log(2) / 8
+    with ending_at_once():
+        promised = codec.nats_by_score(run, content) / math.log(2) / 8
     share = 8 / (len(content) or 1)
     print(f"{len(content):>12,} bytes of text")
     print(f"{len(packed):>12,} bytes compressed   {len(packed) * share:.4f} bits per byte")
@@ -84,7 +86,8 @@ def _load(arguments: argparse.Namespace) -> Run:
 def _write(
     target: Path, run: Run, code: Callable[[Run, bytes, codec.OnToken], bytes], content: bytes
 ) -> bytes:
-    with tqdm(unit=" tokens", unit_scale=True, disable=None, file=sys.stderr) as bar:
+    bar = tqdm(unit=" tokens", unit_scale=True, disable=None, file=sys.stderr)
+    with bar, ending_at_once():  # nothing is written yet
         result = code(run, content, bar.update)
     with atomic_write(target) as file:
         file.write(result)

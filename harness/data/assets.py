@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import queue
 import threading
@@ -91,8 +92,8 @@ class Assets:
             with self._connect(url) as response, atomic_write(target) as temporary:
                 for chunk in _chunks(response, self._most):
                     temporary.write(chunk)
-                temporary.flush()
-                found = sha256_of(Path(temporary.name))
+                temporary.seek(0)
+                found = hashlib.file_digest(temporary, "sha256").hexdigest()
                 if sha256 not in (None, found):
                     raise OSError(f"the download's SHA-256 is {found}")
         except OSError as error:

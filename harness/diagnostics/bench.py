@@ -13,10 +13,10 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from harness.cli.hydra_app import compose
+from harness.common.console import Console
 from harness.common.paths import CONF
 from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops

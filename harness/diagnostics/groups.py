@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from harness.common.console import Console
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.training.checks import check_settings

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
+from harness.common.interrupt import Stopped
 from harness.compute.costs import parameters
 from harness.compute.device import Compute
 from harness.config.settings import Settings
@@ -46,11 +47,13 @@ def after_training(
     model: LanguageModel,
     test: Score,
     evaluated_seconds: float,
+    on_token: Callable[[], object],
 ) -> Certificate | None:
     """Score a sample of the test split again, one token at a time, and write the certificate. None
     for a score that is NaN or infinite. Changes neither the model nor torch's generators.
 
     evaluated_seconds: that all evaluations took; the sample takes a tenth of it, or five seconds.
+    on_token: called between tokens; may raise Stopped.
     """
     split = dataset.test
     if split is None or not math.isfinite(test.nats):
@@ -66,8 +69,9 @@ def after_training(
         words = "before the training, with fresh weights, at the shapes of training and scoring"
         checks.append(Check(name="causality", result="sampled", words=words))
         scored, check = scored_again(
-            LocalDecoder(model, compute), split, dataset.tokenizer, test, compute.precision,
-            complete=False, seed=settings.seed, in_time=lambda: perf_counter() < until,
+            LocalDecoder(model, compute, on_token), split, dataset.tokenizer, test,
+            compute.precision, complete=False, seed=settings.seed,
+            in_time=lambda: perf_counter() < until,
         )  # fmt: skip
         checks.append(check)
     certificate = Certificate(
@@ -107,6 +111,8 @@ def scored_again(
     ids = np.asarray(split.ids)
     try:
         found = rescore(decoder, ids, reported.stride, complete, seed, in_time)
+    except Stopped:
+        raise
     except Exception as error:  # of the model's code
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return None, Check(name="sequential", result="failed", words=words)

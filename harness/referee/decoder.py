@@ -5,6 +5,7 @@ R rows, T time, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -42,10 +43,15 @@ class Decoder(Protocol):
 
 
 class LocalDecoder:
-    """By the score's own calls, in its precision."""
+    """By the score's own calls, in its precision. on_call: called before each of them."""
 
-    def __init__(self, model: LanguageModel, compute: Compute) -> None:
-        self._model, self._compute = model, compute
+    def __init__(
+        self,
+        model: LanguageModel,
+        compute: Compute,
+        on_call: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._model, self._compute, self._on_call = model, compute, on_call
         self._kept: list[Cache] = []
         self.start(1)
 
@@ -59,6 +65,7 @@ class LocalDecoder:
             self._cache = self._model.init_cache(rows)
 
     def feed(self, ids_R: Ids, wanted: Ids) -> Logits:
+        self._on_call()
         ids_R1 = torch.from_numpy(ids_R.astype(np.int64))[:, None].to(self._compute.device)
         with scoring(self._model, self._compute):
             features_R1C = self._model(ids_R1, self._cache, return_features=True)
@@ -70,6 +77,7 @@ class LocalDecoder:
         return found
 
     def carry(self, ids_T: Ids) -> None:
+        self._on_call()
         ids_1T = torch.from_numpy(ids_T.astype(np.int64))[None].to(self._compute.device)
         with scoring(self._model, self._compute):
             self._model(ids_1T, self._cache, return_features=True)

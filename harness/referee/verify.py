@@ -36,6 +36,8 @@ from harness.referee.process import Source, fresh_decoder, learnt_again
 from harness.referee.sequential import BOUND, window_nats
 from harness.referee.state import MOST_BESIDE, buffer_values, hidden_values, model_digest
 from harness.referee.weights import fill_zeros, randomize
+from harness.runs import digests
+from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.certificate import Binding, Certificate, Check
 from harness.runs.load import Run, load_run
 from harness.runs.summary import DEFINITION, Summary, read_summary
@@ -94,6 +96,7 @@ def verify_run(
         state=buffer_values(run.model),
     )
     certificate.write(path)
+    digests.enter(path, CERTIFICATE_FILE)
     return certificate
 
 

@@ -24,7 +24,7 @@ import torch
 
 from harness.common import contained
 from harness.common.errors import RunFailure
-from harness.common.files import atomic_write, sha256_of, writing
+from harness.common.files import atomic_write, writing
 from harness.common.values import fits, show
 from harness.compute.memory import total_memory
 from harness.runs.restore import require_names, require_ordinary
@@ -86,7 +86,8 @@ def save(folder: Path, state: Checkpoint, keep: Collection[int | None]) -> Path:
             raise hashing.error
         digest = hashing.sha256.hexdigest()
         _flush(file)
-        if sha256_of(Path(file.name)) != digest:
+        file.seek(0)
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise RunFailure(f"{path} does not read back as it was written: check the disk")
         # The digest first: a file without its digest is not a checkpoint.
         with atomic_write(_digest_path(path), inside=2) as digest_file:

@@ -6,7 +6,6 @@ import glob
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import atomic_write, remove_leftovers, writing
+from harness.common.files import MARK, atomic_write, remove_folder, remove_leftovers, writing
 from harness.common.paths import REPOSITORY, expand
 from harness.common.text import visible
 from harness.common.values import show
@@ -123,7 +122,7 @@ class RunFolder:
             )
         self._remove_unborn()
         # Made under another name: a run that is killed here must not leave a folder in the way.
-        temporary = RunFolder(self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}"))
+        temporary = RunFolder(self.path.with_name(f".{self.path.name}{MARK}{uuid.uuid4().hex[:8]}"))
         try:
             temporary.checkpoints.mkdir(parents=True)
             if self._elsewhere:
@@ -135,15 +134,15 @@ class RunFolder:
                 raise self.already_exists() from None
             raise RunFailure(f"{self.path} can't be created: {error.strerror}") from error
         finally:
-            shutil.rmtree(temporary.path, ignore_errors=True)
+            remove_folder(temporary.path)
 
     def _remove_unborn(self) -> None:
         """Remove what `create` left of this folder where it was killed."""
-        pattern = f".{glob.escape(self.path.name)}.{'[0-9a-f]' * 8}"
+        pattern = f".{glob.escape(self.path.name)}{MARK}{'[0-9a-f]' * 8}"
         for left in self.path.parent.glob(pattern):
             files = [path.name for path in left.rglob("*") if not path.is_dir()]
             if all(name.startswith((config.FILE, f".{config.FILE}.")) for name in files):
-                shutil.rmtree(left, ignore_errors=True)
+                remove_folder(left)
 
     def already_exists(self) -> UsageError:
         """The error to raise where the folder should be new."""
@@ -259,11 +258,12 @@ def git() -> dict[str, Any]:
     environment = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
 
     def run_git(*command: str) -> str | None:
+        # Without locks: one that is ended here, or killed with its training, would leave its own.
+        asked = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *command]
         try:
             answer = subprocess.run(
-                ["git", "-C", str(REPOSITORY), *command],
-                env=environment, capture_output=True, text=True, timeout=5,
-            )  # fmt: skip
+                asked, env=environment, capture_output=True, text=True, timeout=5
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,14 @@ from harness.config.settings import Settings
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus, TextFile
 from harness.data.dataset import Dataset, prepare
-from harness.runs import checkpoint
+from harness.runs import checkpoint, digests
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.restore import load_weights, require_weights
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
+LOG = logging.getLogger("harness")
 # The settings that a score depends on.
 SCORED = ("model", "tokenizer", "train", "eval", "precision", "tf32")
 _AVERAGED = "module."  # the prefix of parameter names in torch's AveragedModel
@@ -78,6 +80,8 @@ def load_run(
     folder = RunFolder.existing(path, checkpoint_dir)
     settings = load_settings(folder.config).replace(trust=trust)
     folder.require_checkpoint_dir(settings.checkpoint_dir)
+    for line in digests.complaints(path):
+        LOG.warning(f"{path}: {line}")
     compute = Compute.choose(device, precision or settings.precision, settings.tf32)
     best = checkpoint.load(folder.checkpoints, BestCheckpoint) if which == "best" else None
     saved = best or checkpoint.load(folder.checkpoints, StepCheckpoint)

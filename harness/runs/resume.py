@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import UsageError
-from harness.common.files import write_atomically, writing
+from harness.common.files import remove_folder, write_atomically, writing
 from harness.common.values import show
 from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
@@ -142,7 +141,7 @@ def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer
     try:
         load_tokenizer(settings, folder, tokenizer.digest)
     except UsageError as error:
-        shutil.rmtree(folder.tokenizer, ignore_errors=True)
+        remove_folder(folder.tokenizer)
         with writing(folder.tokenizer):
             tokenizer.save(folder.tokenizer, partial(write_atomically, inside=2))
         return f"{error}; it was written again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
+from harness.common.interrupt import Interrupt
 from harness.compute.device import Compute
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
@@ -35,17 +37,26 @@ UNUSED: dict[str, Any] = {
 class Counter:
     """In the place of a Trainer: its one step reads the whole train split."""
 
-    def __init__(self, settings: Settings, vocab_size: int, compute: Compute) -> None:
+    def __init__(
+        self, settings: Settings, vocab_size: int, compute: Compute, interrupt: Interrupt
+    ) -> None:
         self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
         self.model.to(compute.device)
         self.evaluated = self.model
         self.guard = Guard()
-        self._device = compute.device
+        self._device, self._interrupt = compute.device, interrupt
 
     def fit(self, ids: Ids) -> NDArray[np.integer]:
-        """Count a text, (N,); returns the ids that were predicted."""
+        """Count a text, (N,); returns the ids that were predicted. Raises Stopped after a signal:
+        the model is then as it was."""
         assert self.model.fit is not None, "the model takes steps"
-        self.model.fit(torch.from_numpy(np.asarray(ids).astype(np.int64)).to(self._device))
+        before = deepcopy(self.model.state_dict())
+        try:
+            with self._interrupt.raising():
+                self.model.fit(torch.from_numpy(np.asarray(ids).astype(np.int64)).to(self._device))
+        except BaseException:
+            load_weights(self.model, before, "model")
+            raise
         return ids[1:]
 
     def require_finite_weights(self, step: int) -> None:

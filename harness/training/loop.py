@@ -54,7 +54,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     schedule = settings.build("schedule", Schedule, total=total)
     trainer: Trainer | Counter
     if meta_model(settings).fit is not None:  # one pass over train in place of steps
-        trainer = Counter(settings, tokenizer.vocab_size, compute)
+        trainer = Counter(settings, tokenizer.vocab_size, compute, interrupt)
         currency, total = "steps", 1
         report("the model counts: one pass over train, whatever the budget, batches and rates")
     else:
@@ -158,13 +158,13 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     with part_of_results(context.summary, BLOCKS_FILE):
         write_test_blocks(context.folder.path, dataset, test)
         if isinstance(trainer, Counter):  # it is the floor, and so are they
-            context.summary.compressors = compress_test(dataset)
+            context.summary.compressors = compress_test(dataset, interrupt.check)
     context.folder.require_own()
     evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
     seconds = (perf_counter() - started) * evaluations
     with part_of_results(context.summary, CERTIFICATE_FILE):
         certificate = after_training(
-            settings, dataset, compute, context.folder, evaluated, test, seconds
+            settings, dataset, compute, context.folder, evaluated, test, seconds, interrupt.check
         )
         if certificate is not None:
             context.summary.causal = not certificate.failed

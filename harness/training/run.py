@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext, suppress
 from functools import partial
 
+from harness.common import contained
 from harness.common.clock import Clock
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
@@ -21,7 +22,7 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
-from harness.runs import checkpoint
+from harness.runs import checkpoint, digests
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.load import stored_tokenizer
@@ -224,6 +225,11 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
             if line:
                 LOG.warning(line)
         keep_from_before(context.summary, folder)
+    if context.processes.is_main:
+        for line in digests.complaints(folder.path):
+            LOG.warning(line)
+        with writing(folder.path / digests.FILE):
+            contained.unlink(folder.path / digests.FILE)
     context.summary.write(folder.path)
     if settings.resume:
         folder.write_config(settings.dump())
@@ -252,6 +258,11 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
             logger.close(summary.shown())
         except Exception as broken:
             LOG.warning(f"{type(logger).__name__}: {type(broken).__name__}: {broken}")
+    if folder.follow() and context.processes.is_main:
+        try:
+            digests.write(folder.path)
+        except RunFailure as failure:
+            LOG.warning(failure)
     if error is not None:
         log_failure(error)
     return code

@@ -57,7 +57,8 @@ class Sweep:
                 f"{shlex.join(['python', '-m', 'harness.compare', folder, '--out', report])}"
             ) from error
         print(f"{self.folder}/report.html written", file=sys.stderr)
-        print_comparison(comparison, sys.stdout)
+        with suppress(BrokenPipeError):
+            print_comparison(comparison, sys.stdout)
         # The folder may hold runs of earlier jobs, too: only this sweep's configurations count.
         return int(count_finished(self.folder, self.jobs) < len(self.jobs))
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness.cli import streams
 from harness.cli.tool import run_tool
+from harness.common.console import Console
+from harness.common.paths import REPOSITORY
 from tests.small_runs import summary, train
 
 
@@ -82,6 +86,49 @@ def test_what_can_not_be_printed(tmp_path: Path) -> None:
         assert ends(talk, None, full(), err.fileno()) == 1
     said = (tmp_path / "err").read_text()
     assert said == "error: standard output can't be written: No space left on device\n"
+
+
+def test_a_table_that_nobody_reads_to_its_end(tmp_path: Path) -> None:
+    """`… | head`: rich would exit with 1."""
+
+    def work() -> int:
+        for _ in range(9999):
+            Console(file=sys.stdout).print("so much")
+        return 3
+
+    with (tmp_path / "err").open("wb") as err:
+        assert ends(work, None, unread(), err.fileno()) == 0
+        # What main says of its work is not lost with its output.
+        assert ends(lambda: print("so much") or 3, None, unread(), err.fileno()) == 3
+    assert (tmp_path / "err").read_bytes() == b""
+    for path in (REPOSITORY / "harness").rglob("*.py"):
+        if path.name != "console.py":
+            assert "rich.console" not in path.read_text(), f"{path}: harness.common.console"
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    said, found = b"so much " * 99_999, bytearray()
+
+    def until_read(*streams: object) -> None:
+        found.extend(os.read(read, 1 << 16))
+
+    monkeypatch.setattr(streams.select, "select", until_read)
+    assert streams._Results(write, "w").write(said) == len(said)
+    assert len(found) > len(said) / 2
+    assert found + os.read(read, 1 << 20) == said
+    os.close(read)
+
+
+def test_without_a_buffer_each_word_is_there_at_once(tmp_path: Path) -> None:
+    """python -u."""
+    code = (
+        "import os, sys; from harness.cli.streams import prepare_streams; prepare_streams();"
+        "sys.stdout.write('a'); print('b', end='', file=sys.stderr); os._exit(0)"
+    )
+    ended = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True)
+    assert (ended.stdout, ended.stderr) == (b"a", b"b")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.common import contained
 from harness.common.contained import UnsafeFile
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import AppendedFile, remove_leftovers, write_atomically
+from harness.compute.memory import total_memory
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_a_folder_inside_may_be_no_link_and_the_path_to_the_run_may(run: Path) -
         contained.names(run / "checkpoints")
     with pytest.raises(UnsafeFile):
         contained.unlink(inside, inside=2)
-    leftover = run.parent / "outside" / ".x.abcdefgh"
+    leftover = run.parent / "outside" / ".x.zoo-0123abcd"
     leftover.write_text("x")
     remove_leftovers(run / "checkpoints", inside=1)
     assert leftover.exists()
@@ -82,6 +84,13 @@ def test_a_second_name_is_read_but_not_written(run: Path) -> None:
         with pytest.raises(UnsafeFile, match="hard link"):
             contained.opener(str(run / "train.log"), flags)
     assert (run.parent / "outside" / "private.txt").read_text() == "private"
+
+
+def test_no_checkpoint_that_could_be_loaded_is_too_large(run: Path) -> None:
+    for name in ("best-00000001.pt", "step-00000001.pt"):
+        most = contained.limit(run / "checkpoints" / name)
+        assert most >= max(16 << 30, total_memory(torch.device("cpu")))
+    assert contained.limit(run / "checkpoints" / "best-00000001.pt.sha256") < 1 << 20
 
 
 def test_every_file_has_a_limit_that_the_user_can_raise(

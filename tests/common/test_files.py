@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import secrets
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pytest
 
 from harness.common import files
 from harness.common.errors import RunFailure
-from harness.common.files import AppendedFile, atomic_write, remove_leftovers
+from harness.common.files import AppendedFile, atomic_write, remove_folder, remove_leftovers
 
 
 @contextmanager
@@ -89,13 +91,13 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(
 
     child = _forked(half)
     (left,) = names(tmp_path)
-    (tmp_path / ".hidden").touch()
+    (tmp_path / ".notes.markdown").touch()  # the user's
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".hidden", left]
+    assert names(tmp_path) == [".notes.markdown", left]
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".hidden"]
+    assert names(tmp_path) == [".notes.markdown"]
 
 
 def test_without_locks_only_what_is_old_is_removed(
@@ -105,12 +107,12 @@ def test_without_locks_only_what_is_old_is_removed(
         raise OSError("not supported")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    for name, age in ((".a.0000abcd", 0.0), (".b.0000abcd", 2 * files.ABANDONED)):
+    for name, age in ((".a.zoo-0000abcd", 0.0), (".b.zoo-0000abcd", 2 * files.ABANDONED)):
         (tmp_path / name).touch()
         began = (tmp_path / name).stat().st_mtime - age
         os.utime(tmp_path / name, (began, began))
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".a.0000abcd"]
+    assert names(tmp_path) == [".a.zoo-0000abcd"]
     with atomic_write(tmp_path / "c") as file:
         file.write(b"c")
     assert (tmp_path / "c").read_bytes() == b"c"
@@ -123,8 +125,8 @@ def test_a_file_that_is_taken_for_a_leftover_before_its_lock_is_begun_again(
 
     def late(file, how: int) -> None:  # noqa: ANN001
         if not taken:
-            taken.append(file.name)
-            os.unlink(file.name)
+            taken.extend(names(tmp_path))
+            os.unlink(tmp_path / taken[0])
         lock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
@@ -133,3 +135,41 @@ def test_a_file_that_is_taken_for_a_leftover_before_its_lock_is_begun_again(
     assert taken
     assert (tmp_path / "a").read_bytes() == b"a"
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link", "nothing"])
+def test_a_folder_is_removed_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    place, other = tmp_path / "tokenizer", tmp_path / "other"
+    (other / "x").mkdir(parents=True)
+    match kind:
+        case "a folder":
+            shutil.copytree(other, place)
+        case "a pipe":
+            os.mkfifo(place)
+        case "a link":
+            place.symlink_to(other)
+    remove_folder(place)
+    left = {"a folder": [], "a pipe": ["tokenizer"], "a link": ["tokenizer"], "nothing": []}
+    assert names(tmp_path) == ["other", *left[kind]]
+    assert names(other) == ["x"]
+
+
+def test_a_folder_swapped_for_a_link_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it was found to be a folder, before the file is made."""
+    folder, outside = tmp_path / "tokenizer", tmp_path / "outside"
+    folder.mkdir(), outside.mkdir()
+    choose, during = secrets.token_hex, []
+
+    def swap(size: int) -> str:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(outside)
+        return choose(size)
+
+    monkeypatch.setattr(secrets, "token_hex", swap)
+    with atomic_write(folder / "vocab.txt", inside=2) as file:
+        file.write(b"private")
+        during.extend(names(outside))
+    assert during == names(outside) == []
+    assert (tmp_path / "moved" / "vocab.txt").read_bytes() == b"private"

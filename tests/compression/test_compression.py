@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.compression import codec
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.diagnostics.faults.life import forked, live, run_command
 from harness.runs.folder import RunFolder
 from harness.runs.load import Run
 from tests import small_runs as training
@@ -159,3 +162,30 @@ def test_the_commands(tmp_path: Path, command: Callable[..., Ended], **_: Any) -
     assert (again.code, "exists already" in again.err) == (2, True)
     command("decompress", tmp_path / "run", packed, "--out", tmp_path / "back.txt")
     assert (tmp_path / "back.txt").read_bytes() == play.read_bytes()
+
+
+def test_a_signal_ends_them_with_nothing_written(tmp_path: Path) -> None:
+    """At once, also in a library's call."""
+    assert training.train(tmp_path, "model=bigram") == 0
+    play, packed = tmp_path / "play.txt", tmp_path / "play.txt.zoo"
+    play.write_text(TEXT)
+    forked(lambda: run_command(["harness.compress", f"{tmp_path}/run", str(play)]))
+    before = sorted(tmp_path.iterdir())
+
+    def told() -> None:
+        intervals, calls = codec._intervals, [0]
+
+        def counted(*arguments: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 9:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return intervals(*arguments)
+
+        codec._intervals = counted
+
+    for argv in (["compress", play, "--out", "new"], ["decompress", packed, "--out", "new"]):
+        name, file, *options = map(str, argv)
+        options[-1] = str(tmp_path / options[-1])
+        life = live([f"harness.{name}", f"{tmp_path}/run", file, *options], told)
+        assert life.code == -signal.SIGTERM, life.output
+        assert sorted(tmp_path.iterdir()) == before

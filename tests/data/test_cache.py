@@ -151,7 +151,7 @@ def test_what_killed_encodings_left_is_removed_and_what_others_encode_is_not(
     dataset_of(tmp_path, content, Bytes())
     for folder in ("assets", "learnt/0", "encoded/1"):
         (tmp_path / "cache" / folder).mkdir(parents=True)
-        (tmp_path / "cache" / folder / ".train.ids.abcd0123").write_bytes(b"killed")
+        (tmp_path / "cache" / folder / ".train.ids.zoo-abcd0123").write_bytes(b"killed")
     with atomic_write(tmp_path / "cache/encoded/1/val.ids"):
         dataset_of(tmp_path, content, Bytes())
         (alive,) = (tmp_path / "cache").rglob(".*")

@@ -77,6 +77,7 @@ def test_what_is_known_is_listed_with_its_reason(capsys: pytest.CaptureFixture[s
         (["disks", "--jobs", "0"], "--jobs 0 must be at least 1"),
         (["fuzz", "--minutes", "0"], "--minutes 0.0 must be above 0"),
         (["fuzz", "model=gpt"], "no settings"),
+        (["requests", "model=gpt"], "no settings"),
     ],
 )
 def test_drills_that_can_not_be_are_refused(
@@ -92,7 +93,7 @@ def test_drills_that_can_not_be_are_refused(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("drill", ["kills", "disks", "flips", "fuzz"])
+@pytest.mark.parametrize("drill", [*drill_command.TRIES])
 def test_whole_drills_find_nothing(drill: str) -> None:
     command = [sys.executable, "-m", "harness.drill", drill]
     ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)

@@ -1,30 +1,42 @@
-"""Commands end well on hostile folders: in words, and nothing outside changes."""
+"""Commands end well on hostile folders: in words, and nothing outside changes. All of them:
+`python -m harness.drill folders`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.hostile import folders, trying
+from harness.diagnostics.faults import folders, hostile, tries
 
 FEW = [
-    (name, command)
-    for name in ("train.log: a link to a private file", "summary.json: a pipe")
-    for command in ("evaluate", "resume")
+    ("train.log: a link to a private file", "evaluate"),
+    ("train.log: a link to a private file", "resume"),
+    ("summary.json: a pipe", "evaluate"),
+    ("tokenizer: a pipe", "resume"),
 ]
 
 
 @pytest.mark.parametrize(("name", "command"), FEW)
 def test_some_end_well(name: str, command: str, finished_run: Path, tmp_path: Path) -> None:
-    assert name in folders.names()
-    tried = trying.attempt(name, command, finished_run, tmp_path / "try")
-    assert tried.outcome in trying.GOOD, tried.said
+    assert name in hostile.names()
+    found = folders.tried(name, command, finished_run, tmp_path)
+    assert found.verdict in tries.HARMLESS, found.detail
 
 
-@pytest.mark.long
-def test_all_end_well() -> None:
-    ended = subprocess.run([sys.executable, "-m", "tests.hostile"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stdout
+def test_a_write_outside_is_a_loss(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control, and of a traceback."""
+
+    def write(run: Path) -> None:
+        (run / "summary.json").open("a").write("x")
+        raise KeyError
+
+    monkeypatch.setitem(folders.COMMANDS, "write", write)
+    for number, (name, verdict) in enumerate(
+        [("summary.json: a link to a private file", "loss"), ("summary.json: empty", "traceback")]
+    ):
+        (tmp_path / str(number)).mkdir()
+        found = folders.tried(name, "write", finished_run, tmp_path / str(number))
+        assert found.verdict == verdict

@@ -18,9 +18,9 @@ import yaml
 
 from harness.common.rows import Row
 from harness.common.text import csv_cell, markdown, visible, visible_line
+from harness.diagnostics.faults.hostile import find, sign
 from harness.loggers import follow
 from harness.loggers.base import Logger
-from tests.hostile.folders import find, sign
 from tests.live.live_server import serving
 from tests.report.comparing import write_run
 from tests.runs.tampering import Command

@@ -1,5 +1,5 @@
 """The live page's server under clients that are slow, silent, many or odd. How fast it is then:
-`python -m tests.live.load`."""
+`python -m harness.drill requests`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 import pytest
 
+from harness.diagnostics.faults.page_load import Load, slow_clients
 from harness.live import connections
 from harness.live.connections import Connections
 from tests.live.live_server import Client, make_run, row, serving
-from tests.live.load import DESCRIPTORS, loads, slow_clients
 from tests.waiting import GUARD, wait_until
 
 FEW = 16
@@ -231,14 +231,9 @@ def test_a_thousand_odd_requests_have_a_status_and_leave_no_traceback(
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.long
-def test_two_thousand_slow_clients_and_ten_thousand_runs_leave_it_answering(
-    tmp_path: Path,
-) -> None:
-    for load in loads(tmp_path, runs=10_000, clients=2_000, requests=30):
-        assert load.unanswered == 0
-        assert load.descriptors < DESCRIPTORS / 2
-        assert load.threads < DESCRIPTORS / 2
-        assert load.bytes < 300_000
-        assert load.memory < 250_000  # kB
-        assert load.clients == 0 or load.slow["hung up on"] > 0
+def test_what_goes_beyond_a_limit_fails_the_drill() -> None:
+    assert Load(10, 0, unanswered=0, descriptors=128, bytes=300_000).faults() == []
+    assert Load(10, 5, unanswered=2, memory=250_001).faults() == [
+        "10 runs and 5 slow clients: 2 unanswered requests, at most 0",
+        "10 runs and 5 slow clients: 250,001 kB of memory, at most 250,000",
+    ]

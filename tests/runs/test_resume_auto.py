@@ -40,7 +40,7 @@ def test_one_command_begins_goes_on_and_is_done(
 
 def killed_early(run: Path) -> None:
     (run / "checkpoints").mkdir()
-    (run / ".config.yaml.abcd1234").write_text("names: {da")
+    (run / ".config.yaml.zoo-abcd1234").write_text("names: {da")
     (run / "process.json").write_text('{"pid": ')
     (run / "train.log").touch()
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from harness.common.rows import strict_json
 from harness.live.watch import LOG_BYTES, LiveRun
 from harness.loggers.local import Local
 from harness.report.records.runs import read_run
-from harness.runs import samples
+from harness.runs import folder, samples
 from harness.runs.folder import RunFolder
 from harness.runs.samples import Sample
 from harness.training import loop
@@ -209,3 +210,19 @@ def test_a_log_that_is_no_file_of_its_own_is_refused_in_words(kind: str, tmp_pat
     with pytest.raises(RunFailure, match=f"train.log can't be written: {kind}"), folder.logging():
         pass
     assert other.read_bytes() == b""
+
+
+def test_git_is_asked_without_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `git status` that refreshes the index, and is killed, leaves index.lock in the way."""
+    known = tmp_path / "known.txt"
+    known.write_text("x")
+    as_me = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    for line in (["init", "-q"], ["add", "."], [*as_me, "commit", "-qm", "x"]):
+        subprocess.run(["git", *line], cwd=tmp_path, check=True)
+    os.utime(known, (1, 1))  # git would note that its content is the same
+    before = (tmp_path / ".git/index").read_bytes()
+    monkeypatch.setattr(folder, "REPOSITORY", tmp_path)
+    assert folder.git.__wrapped__()["dirty"] is False
+    assert (tmp_path / ".git/index").read_bytes() == before
+    subprocess.run(["git", "status"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / ".git/index").read_bytes() != before  # the control

@@ -81,7 +81,7 @@ def test_what_does_not_read_back_never_gets_its_name(
 
     def flipping(file) -> None:  # noqa: ANN001
         flush(file)
-        with open(file.name, "r+b") as again:
+        with open(tmp_path / "checkpoints" / file.name, "r+b") as again:
             again.seek(1000)
             byte = again.read(1)[0]
             again.seek(1000)

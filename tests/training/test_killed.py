@@ -81,11 +81,11 @@ def test_killed_as_it_began_nothing_is_in_the_way(tmp_path: Path) -> None:
 
 
 def test_what_was_killed_as_it_began_is_removed_by_the_next(tmp_path: Path) -> None:
-    for name, file in (("00b211ed", ".config.yaml.mebdb2qt"), ("0123abcd", "somebody's.txt")):
-        (tmp_path / f".run.{name}/checkpoints").mkdir(parents=True)
-        (tmp_path / f".run.{name}" / file).touch()
+    for name, file in (("00b211ed", ".config.yaml.zoo-3eb0d2a7"), ("0123abcd", "somebody's.txt")):
+        (tmp_path / f".run.zoo-{name}/checkpoints").mkdir(parents=True)
+        (tmp_path / f".run.zoo-{name}" / file).touch()
     RunFolder(tmp_path / "run").create("a: 1\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.0123abcd", "run"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.zoo-0123abcd", "run"]
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import lzma
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from harness.common.interrupt import INTERRUPTED, TERMINATED, Interrupt, Stopped, exit_code
 from harness.diagnostics import drill
 from harness.evaluation import batch_norm, score
+from harness.referee import decoder
 from harness.sampling import decode
 from harness.training import loop, trainer
 from tests.small_runs import GPT_SMALL, summary, trace, train
@@ -103,6 +105,44 @@ def test_a_signal_stops_every_long_stage_after_its_next_little_part(
     assert summary(tmp_path / "cut")["status"] == "stopped"
     assert train(tmp_path / "cut", *chosen, "resume=true") == 0
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
+
+
+# After the last step, each with how often it looks: between windows, tokens, parts of a text.
+ENDS = {
+    "scoring the test split": (score, "score_nats", GPT_SMALL),
+    "the certificate": (decoder.LocalDecoder, "feed", GPT_SMALL),
+    "the compressors of the floor": (lzma, "LZMACompressor", ("model=ngram", "model.order=2")),
+}
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_signal_stops_every_stage_after_the_last_step(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a resume makes the rest."""
+    where, name, chosen = ENDS[stage]
+    part, calls, last = getattr(where, name), [0], loop.Checkpoints.load_best
+
+    def scored(*arguments):  # noqa: ANN002, ANN202
+        last(*arguments)
+        monkeypatch.setattr(where, name, doing)
+
+    def doing(*arguments, **named):  # noqa: ANN002, ANN003, ANN202
+        calls[0] += 1
+        if calls[0] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return part(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Checkpoints, "load_best", scored)
+        assert train(tmp_path, *chosen, "eval.batch_size=1") == TERMINATED
+    monkeypatch.setattr(where, name, part)
+    assert calls == [1]
+    assert summary(tmp_path)["status"] == "stopped"
+    assert train(tmp_path, *chosen, "eval.batch_size=1", "resume=true") == 0
+    found = summary(tmp_path)
+    assert (found["status"], found["causal"], "missing" in found) == ("finished", True, False)
+    assert found["test"] is not None
 
 
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored() -> None:

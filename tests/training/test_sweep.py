@@ -215,6 +215,28 @@ def test_a_report_that_fails_fails_the_sweep(
     assert "ZeroDivisionError: in the report" in ended.err
 
 
+@pytest.mark.parametrize(("jobs", "code"), [("model.n_embd=8", 0), ("model.n_embd=8,7", 1)])
+def test_a_table_that_nobody_reads_is_no_failure(
+    jobs: str,
+    code: int,
+    command: Command,
+    small: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`… | head`. A job that failed is one all the same: 7 is no multiple of the heads."""
+
+    def print_comparison(*arguments: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sweep, "print_comparison", print_comparison)
+    model = ("model=gpt", "model.n_layer=1", "model.n_head=2")
+    chosen = (*without_model(small), *model, jobs, "train.steps=1")
+    ended = command("train", "-m", *chosen, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert ended.code == code, ended.err
+    assert (tmp_path / "sweep" / "report.html").exists()
+
+
 def test_a_disk_that_is_full_before_the_first_job_ends_the_sweep(
     command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,6 @@ def test_what_a_kill_left_of_the_report_is_removed(
     folder = tmp_path / "sweep"
     line = ("train", "-m", "seed=0", *small, "train.steps=1", f"hydra.sweep.dir={folder}")
     assert command(*line).code == 0
-    (folder / ".report.html.8y_b88bt").touch()
+    (folder / ".report.html.zoo-8b1b88b7").touch()
     assert command(*line, "resume=true").code == 0
     assert list(folder.glob(".*")) == []

@@ -139,6 +139,17 @@ def test_order_8_of_a_large_vocabulary_does_not_overflow() -> None:
     assert all(table.keys.max() < len(text) * vocab_size for table in model.head.orders)
 
 
+@pytest.mark.parametrize("part", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("vocab_size", [1, 2, 50])
+def test_counted_in_parts_as_at_once(
+    part: int, vocab_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PART", part)
+    for keys_N in (torch.tensor(skewed(300, vocab_size)), torch.tensor([3]), torch.tensor([0, 0])):
+        expected = keys_N.unique(return_inverse=True, return_counts=True)
+        assert all(map(torch.equal, module.count(keys_N), expected))
+
+
 def test_unfitted_it_is_uniform_and_fitted_again_it_forgets() -> None:
     ids = random_ids(1, 9, vocab_size=5)
     torch.testing.assert_close(NGram(5, 3)(ids).exp(), torch.full((1, 9, 5), 0.2))

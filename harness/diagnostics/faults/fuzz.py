@@ -4,7 +4,6 @@ bounded time and memory."""
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import signal
 import time
@@ -19,7 +18,7 @@ import hypothesis
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write
-from harness.diagnostics.faults.life import forked
+from harness.diagnostics.faults.life import forked, limit_memory
 from harness.diagnostics.faults.readers import Reader, readers
 from harness.diagnostics.faults.scenarios import scenarios
 from harness.diagnostics.faults.tries import Attempt, Options, Result
@@ -83,7 +82,7 @@ class Fuzzing:
     def run(self, seconds: float, seed: int) -> None:
         """Read damaged files for so long. For a fork."""
         shutil.copytree(self._reader.folder, self._copy)
-        _limit_memory()
+        limit_memory(GIGABYTES)
         signal.signal(signal.SIGALRM, _stop)
         self._deadline, number = time.monotonic() + seconds, 0
         while time.monotonic() < self._deadline:
@@ -162,12 +161,6 @@ class Fuzzing:
 
 def _is_there(reader: Reader) -> bool:
     return (reader.folder / reader.path).exists()
-
-
-def _limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + int(GIGABYTES * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _stop(*_: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import runpy
 import select
 import signal
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -77,6 +79,13 @@ def run_command(argv: Sequence[str]) -> None:
     """`python -m argv[0] …`, in this process. Raises SystemExit."""
     sys.argv = [f"{argv[0].rpartition('.')[2]}.py", *argv[1:]]
     runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+
+
+def limit_memory(gigabytes: float) -> None:
+    """From now on this process may have so much more than it has. For a fork."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def forked(work: Callable[[], None], time_limit: float = TIME_LIMIT) -> Life:

@@ -28,7 +28,7 @@ from harness.diagnostics.faults.damage import (
 )
 from harness.diagnostics.faults.scenarios import TEXT
 from harness.report.records.runs import find_runs
-from harness.runs import blocks, checkpoint, config, metrics, process, samples, summary
+from harness.runs import blocks, checkpoint, config, digests, metrics, process, samples, summary
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint, from_checkpoint
 from harness.runs.folder import RunFolder
 from harness.runs.load import load_run
@@ -70,6 +70,7 @@ def readers(run: Path, folder: Path) -> list[Reader]:
             spliced,
             lambda run: RunFolder(run).read_counts(vocab_size),
         ),
+        reader("digests", digests.FILE, spliced, digests.complaints),
         reader("process", process.FILE, _damaged_process, process.is_alive),
         reader("checkpoint", f"checkpoints/{best}", _damaged_checkpoint, _load_checkpoints),
         reader("a record of a run", summary.FILE, damaged_json, _find),

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.common.errors import UsageError
 from harness.common.text import printable
-from harness.runs import blocks, certificate, config, metrics, samples, summary
+from harness.runs import blocks, certificate, config, digests, metrics, samples, summary
 from harness.runs.blocks import Blocks
 from harness.runs.certificate import Certificate
 from harness.runs.damage import DamageError
@@ -107,6 +107,8 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     for run in runs:
         if run.metrics.complaint:
             LOG.warning(f"{run.folder}: {run.metrics.complaint}")
+        for line in digests.complaints(run.folder):
+            LOG.warning(f"{run.folder}: {line}")
     return runs
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import IO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.common.console import Console
 from harness.common.text import visible_line
 from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs

@@ -27,7 +27,7 @@ FILES = (
     *("config.yaml", "summary.json", "metrics.jsonl", "samples.txt", "test_nats.json"),
     *("train_counts.npy", "train.log", "process.json", "tokenizer/characters.txt"),
     *("tokenizer/sha256.txt", "checkpoints/best", "checkpoints/best.sha256", "checkpoints/step"),
-    *("checkpoints", "tokenizer"),
+    *("checkpoints", "tokenizer", "certificate.json", "digests.sha256"),
 )
 PRIVATE = "private.txt"
 
@@ -124,7 +124,8 @@ def edit_yaml(**changes: Any) -> Change:
             node = saved
             for group in groups:
                 node = node[group]
-            node[last] = value.format(outside=outside) if isinstance(value, str) else value
+            is_text = isinstance(value, str)
+            node[last] = value.replace("{outside}", str(outside)) if is_text else value
         path.write_text(yaml.safe_dump(saved))
 
     return change
@@ -195,6 +196,12 @@ def large_counts(run: Path, outside: Path) -> None:
 def many_tokenizer_files(run: Path, outside: Path) -> None:
     for number in range(3000):
         (run / "tokenizer" / f"{number}.txt").write_text("x")
+
+
+def leftovers_outside(run: Path, outside: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (outside / ".x.zoo-0123abcd").write_text("x")
+    (run / "checkpoints").symlink_to(outside)
 
 
 LAUGHS = "\n".join(
@@ -295,11 +302,7 @@ SPECIAL: dict[str, Change] = {
     "a newer checkpoint": lambda run, outside: shutil.copy(
         find(run, "checkpoints/step"), run / "checkpoints" / "step-99999999.pt"
     ),
-    "leftovers behind a link": lambda run, outside: (
-        shutil.rmtree(run / "checkpoints"),
-        (outside / ".x.abcdefgh").write_text("x"),
-        (run / "checkpoints").symlink_to(outside),
-    ),
+    "leftovers behind a link": leftovers_outside,
     "modules in the folder": lambda run, outside: (run / "yaml.py").write_text("1 / 0\n"),
 }
 

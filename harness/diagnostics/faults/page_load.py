@@ -1,14 +1,8 @@
-"""The live page with 2,000 slow clients and 10,000 runs, beside an idle one:
-
-    python -m tests.live.load [--runs 10000] [--clients 2000] [--requests 60]
-
-Prints a table: answer times as ratios to the idle page's with ten runs, descriptors, threads,
-memory.
-"""
+"""The live page with many runs and slow clients, beside an idle one: a table of answer times as
+ratios to those of the idle page with ten runs, descriptors, threads, memory."""
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -25,22 +19,32 @@ from time import perf_counter, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.live.live_server import make_run, row
-
 SLOW_CLIENTS = Path(__file__).parent / "slow_clients.py"
 DESCRIPTORS = 256  # that the server may have: the default of macOS; Linux has 1024
 PAGE_PAUSE = 0.1  # seconds between two requests, so that all kinds of moments are met
 PATIENCE = 60.0
+RUNS, CLIENTS = 10_000, 2_000
+MOST_BYTES, MOST_MEMORY = 300_000, 250_000  # of an answer; of the server, in kB
+
+
+def make_run(folder: Path, seed: int, status: str) -> None:
+    """A run's folder as one finds it, without a training."""
+    folder.mkdir(parents=True)
+    steps = range(20)
+    rows = [{"step": step, "seconds": step / 64, "train/loss": 4 - step / 100} for step in steps]
+    score = {"nats_per_token": 1.5, "bits_per_byte": 2.25, "bytes": 10, "stride": 8}
+    summary = {"status": status, "model": "gpt", "tokenizer": "char", "data": "text", "seed": seed}
+    summary |= {"val": score, "train": {"steps": 19, "seconds": 3.0}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "config.yaml").write_text("model:\n  n_layer: 2\ntrain:\n  steps: 1000\n")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def make_runs(folder: Path, count: int) -> None:
     """One in twenty says that it trains; every other one is finished."""
-    rows = [row(step, **{"train/loss": 4.0 - step / 100}) for step in range(20)]
-    score = {"nats_per_token": 1.5, "bits_per_byte": 2.25, "bytes": 10, "stride": 8}
     for number in range(count):
         status = "running" if number % 20 == 19 else "finished"
-        make_run(folder / f"{number // 100}" / f"{number}", rows, seed=number, status=status,
-                 val=score, train={"steps": 19, "seconds": 3.0})  # fmt: skip
+        make_run(folder / f"{number // 100}" / f"{number}", number, status)
 
 
 @dataclass
@@ -142,6 +146,22 @@ class Load:
     memory: int = 0  # kB
     slow: Mapping[str, int] = field(default_factory=dict)
 
+    def faults(self) -> list[str]:
+        """What went beyond its limit."""
+        measured = {
+            "unanswered requests": (self.unanswered, 0),
+            "descriptors": (self.descriptors, DESCRIPTORS // 2),
+            "threads": (self.threads, DESCRIPTORS // 2),
+            "bytes of an answer": (self.bytes, MOST_BYTES),
+            "kB of memory": (self.memory, MOST_MEMORY),
+        }
+        where = f"{self.runs} runs and {self.clients} slow clients"
+        return [
+            f"{where}: {value:,} {name}, at most {most:,}"
+            for name, (value, most) in measured.items()
+            if value > most
+        ]
+
 
 def measure(
     page: Page, own: http.client.HTTPConnection, runs: int, clients: int, requests: int
@@ -209,15 +229,11 @@ def table(found: list[Load]) -> str:
     return f"{rows}\n\nThe idle page's medians: {medians}."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--clients", type=int, default=2_000)
-    parser.add_argument("--requests", type=int, default=60)
-    options = parser.parse_args()
+def run_requests(requests: int) -> int:
+    """Print the table; returns 1 if a limit was passed."""
     with tempfile.TemporaryDirectory() as folder:
-        print(table(list(loads(Path(folder), options.runs, options.clients, options.requests))))
-
-
-if __name__ == "__main__":
-    main()
+        found = list(loads(Path(folder), RUNS, CLIENTS, requests))
+    print(table(found))
+    wrong = [line for load in found for line in load.faults()]
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    return int(bool(wrong))

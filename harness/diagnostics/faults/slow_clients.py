@@ -1,7 +1,7 @@
 """Clients that keep the live page's server waiting, each in its own way, and come again when they
 are hung up on. A process of their own, so that their descriptors are not the server's:
 
-    python tests/live/slow_clients.py PORT COUNT KEY     ends with its standard input
+    python slow_clients.py PORT COUNT KEY     ends with its standard input
 
 Prints a line when all have been connected, and one of figures when it ends.
 """
