@@ -78,6 +78,22 @@ def write_atomically(target: Path, content: bytes, inside: int = 1) -> None:
         file.write(content)
 
 
+def create_private(target: Path, content: bytes) -> None:
+    """Write a file that its owner alone may read, unless it is there: of several processes, one wins.
+    Raises RunFailure if it can't be written."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked_temporary(target) as temporary:  # which nobody else may read
+            temporary.write(content)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            try:
+                with suppress(FileExistsError):
+                    os.link(temporary.name, target)
+            finally:
+                os.unlink(temporary.name)
+
+
 class AppendedFile:
     """A file that grows by whole records. What a failed write left of a record is cut off again;
     what a kill left of one, whoever reads the file must expect.

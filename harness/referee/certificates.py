@@ -32,6 +32,7 @@ def of_runs(path: Path, *, complete: bool, device: str, trust: list[str]) -> int
     for folder in folders:
         try:
             certificate = verify_run(folder, complete=complete, device=device, trust=trust)
+            certificate.write(folder)
         except (UsageError, RunFailure) as error:
             if len(folders) == 1:
                 raise

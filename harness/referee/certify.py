@@ -29,7 +29,7 @@ from harness.runs.certificate import (
     scored_digest,
 )
 from harness.runs.folder import RunFolder
-from harness.runs.summary import DEFINITION
+from harness.runs.summary import DEFINITION, Scored
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -73,7 +73,7 @@ def after_training(
     certificate = Certificate(
         made_by="training",
         complete=False,
-        bound_to=bound_to(settings, dataset, folder, model),
+        bound_to=bound_to(settings, dataset, folder, model, Scored.of(test.summary())),
         checks=checks,
         score=scored,
         parameters=parameters(model)["total"],
@@ -129,8 +129,8 @@ def scored_again(
         return scored, Check(
             name="sequential",
             result="failed",
-            words=f"fed one token at a time, {where} cost {difference:+.3g} nats a token more than "
-            f"was reported; rounding explains {bound:g}",
+            words=f"fed one token at a time, {where} cost {found.nats[at].mean():.4g} nats each, "
+            f"{difference:+.3g} more than reported; rounding explains {bound:g}",
         )
     words = f"{where} cost what was reported, within {abs(difference):.1g} nats a token"
     if count < len(at):
@@ -139,7 +139,11 @@ def scored_again(
 
 
 def bound_to(
-    settings: Settings, dataset: Dataset, folder: RunFolder, model: LanguageModel
+    settings: Settings,
+    dataset: Dataset,
+    folder: RunFolder,
+    model: LanguageModel,
+    reported: Scored,
 ) -> Binding:
     """What the certificate of a run is for."""
     return Binding(
@@ -149,6 +153,7 @@ def bound_to(
         tokenizer=dataset.tokenizer.digest,
         corpus=dataset.digest,
         split=settings.data["split"],
+        reported=reported,
     )
 
 

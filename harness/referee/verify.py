@@ -50,8 +50,7 @@ VOCABULARY, TARGETS = 65, 2000  # of a model without a run
 
 
 def verify_run(path: Path, *, complete: bool, device: str, trust: list[str]) -> Certificate:
-    """Make a run's certificate and write it into the folder. Raises UsageError if it can't be read,
-    or has no test score."""
+    """A run's certificate. Raises UsageError if the run can't be read, or has no test score."""
     run = load_run(path, "best", device, trust)
     summary = read_summary(path)
     dataset = run.dataset()
@@ -82,17 +81,15 @@ def verify_run(path: Path, *, complete: bool, device: str, trust: list[str]) -> 
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
     checks.append(counted(run.model, summary))
-    certificate = Certificate(
+    return Certificate(
         made_by="verify",
         complete=scored is not None and scored.tokens == scored.predictions,
-        bound_to=bound_to(run.settings, dataset, run.folder, run.model),
+        bound_to=bound_to(run.settings, dataset, run.folder, run.model, summary.test),
         checks=checks,
         score=scored,
         parameters=parameters(run.model)["total"],
         state=buffer_values(run.model),
     )
-    certificate.write(path)
-    return certificate
 
 
 def verify_model(settings: Settings, *, complete: bool, device: str) -> Certificate:

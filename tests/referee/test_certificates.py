@@ -85,6 +85,7 @@ def test_the_sequential_score_is_the_score(
     """Every prediction once, whether the score's chunks lie side by side or there is only one."""
     monkeypatch.setattr("harness.evaluation.score.STREAM_CHUNK", chunk)
     monkeypatch.setattr(sequential, "STREAM_CHUNK", chunk)
+    monkeypatch.setattr(sequential, "STRETCH", min(chunk, sequential.STRETCH))
     assert train(tmp_path / "run", *overrides, *TINY) == 0
     run = load_run(tmp_path / "run" / "run", "best", "cpu", [])
     test = run.dataset().test
