@@ -79,7 +79,7 @@ def write_atomically(target: Path, content: bytes, inside: int = 1) -> None:
 
 
 def create_private(target: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read, unless it is there: of several processes, one wins.
+    """Write a file that its owner only may read, unless it is there: of several processes one wins.
     Raises RunFailure if it can't be written."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)

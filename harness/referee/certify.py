@@ -16,7 +16,7 @@ from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation.score import Score, score_of
-from harness.referee.calls import scoring_call
+from harness.referee.calls import scoring_calls
 from harness.referee.decoder import Decoder, LocalDecoder
 from harness.referee.perturbation import Trial
 from harness.referee.sequential import BOUND, rescore
@@ -56,10 +56,11 @@ def after_training(
     if split is None or not math.isfinite(test.nats):
         return None
     until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
-    checks = [tokens_cover(dataset, split)]
+    checks = [tokens_cover(dataset, split, as_saved(settings, dataset.tokenizer))]
     if settings.train.batch_norm == "batch":  # it says so, and was not refused before the training
         targets, batch_size = len(split.ids) - 1, settings.eval.batch_size
-        call = scoring_call(model, compute, targets, batch_size, batch_statistics=True)
+        stride = settings.eval.stride
+        call, *_ = scoring_calls(model, compute, targets, batch_size, stride, batch_statistics=True)
         checks.append(outcome("causality", Trial(call, model.vocab_size).looks_ahead(0)))
         scored = None
     else:
@@ -157,19 +158,27 @@ def bound_to(
     )
 
 
-def tokens_cover(dataset: Dataset, split: Split) -> Check:
+def as_saved(settings: Settings, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer that comes back from the files of this one, and has encoded no text yet."""
+    fresh = settings.build("tokenizer", Tokenizer)
+    fresh.restore(tokenizer.files())
+    return fresh
+
+
+def tokens_cover(dataset: Dataset, split: Split, saved: Tokenizer) -> Check:
     """Whether the split's ids, with the characters that they lack, are its text, and every token
-    stands for the bytes that it claims."""
+    stands for the bytes that it claims; by the tokenizer as it was saved, which has kept nothing of
+    the text."""
     name, tokenizer = "tokenizer", dataset.tokenizer
     if not tokenizer.lossless:
         words = "lossy: no bits per byte, and not ranked"
         return Check(name=name, result="not applicable", words=words)
     if tokenizer.leaks:
         return outcome(name, "learnt from the validation and test text, too")
-    sizes, pieces = tokenizer.token_bytes, tokenizer.pieces
+    sizes, pieces = tokenizer.token_bytes, saved.pieces
     for id_, piece in enumerate(pieces):
         if sizes[id_] != len(piece):
-            return outcome(name, f"claims {sizes[id_]} bytes for id {id_}, {piece!r:.40}")
+            return outcome(name, f"claims {sizes[id_]} bytes for id {id_}, saved as {piece!r:.40}")
     start = _start(dataset, split)
     text = "".join(dataset.text.strings(start, start + split.bytes))
     if split.unknown:

@@ -1,4 +1,4 @@
-"""Marks a record as made by this user on this machine, so that no edited or foreign one passes for it.
+"""Marks a record as made by this user on this machine: no edited or foreign one passes for it.
 
 The key lies in the user's state folder. It never enters a run's folder.
 """

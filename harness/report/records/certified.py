@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.common.errors import RunFailure
 from harness.referee.verify import verify_run
 from harness.report.records.runs import RunRecord, read_run
-
-LOG = logging.getLogger("harness")
 
 
 def certify_strangers(records: Sequence[RunRecord], *, complete: bool) -> list[RunRecord]:
@@ -26,7 +24,7 @@ def certify_strangers(records: Sequence[RunRecord], *, complete: bool) -> list[R
 
 
 def _anew(run: RunRecord, complete: bool) -> RunRecord:
-    LOG.warning(f"{run.folder}: {run.uncertified}; making it anew")
+    _say(f"{run.folder}: {run.uncertified}; making it anew")
     try:
         made = verify_run(run.folder, complete=complete, device="cpu", trust=[])
     except Exception as error:  # whatever is wrong with a stranger's run, the others are compared
@@ -35,7 +33,11 @@ def _anew(run: RunRecord, complete: bool) -> RunRecord:
     try:
         made.write(run.folder)
     except RunFailure as error:
-        LOG.warning(f"the new certificate is not kept: {error}")
+        _say(f"the new certificate is not kept: {error}")
     found = read_run(run.folder, certified=made.sealed())
-    LOG.warning(f"{run.folder}: {made.words}")
+    _say(f"{run.folder}: {made.words}")
     return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -45,8 +45,8 @@ class RunRecord:
     ranked; None if it does. is_strangers: the certificate was not made here. complete: every token
     was scored again, fed one at a time; that is then `test`. reported: the summary's score. config:
     flat (dotted keys, values as text). blocks: they sum to the test score; None for older runs and
-    lossy tokenizers. sample: the last one. state: how many numbers a model keeps that was counted in one pass over
-    train; None for one that was trained.
+    lossy tokenizers. sample: the last one. state: how many numbers a model keeps that was counted
+    in one pass over train; None for one that was trained.
     """
 
     folder: Path
