@@ -199,7 +199,7 @@ def _trials(
     def first(check: Callable[[Trial], str | None]) -> str | None:
         return next(filter(None, map(check, trials)), None)
 
-    words = first(lambda trial: trial.looks_ahead(SECONDS))
+    words = first(lambda trial: trial.looks_ahead(SECONDS / len(trials)))
     yield outcome("causality", words, f"{what}: bit-equal, whatever comes after")
     if any(call.rows > 1 for call in scoring):
         words = first(lambda trial: next(filter(None, map(trial.rows, range(4))), None))
