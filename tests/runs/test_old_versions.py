@@ -60,8 +60,8 @@ def test_they_are_compared(old: Path, command: Callable[..., Ended]) -> None:
     assert [run.model for run, _ in comparison.uncounted] == ["bigram"]
     assert [group.model for group in comparison.ranked] == ["gpt"]
     for run in comparison.records:
-        assert run.reported is not None
-        assert run.reported.nats_per_token == TEST[run.model]
+        assert run.test is not None
+        assert run.test.nats_per_token == pytest.approx(TEST[run.model], rel=1e-7)
         assert [row["step"] for row in run.metrics.evaluations] == [0, 4, 8]
         assert run.metrics.losses[:, 0].tolist() == list(range(8))
         assert run.blocks is not None

@@ -71,7 +71,6 @@ class RunRecord:
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
     test: Scored | None = None
-    reported: Scored | None = None
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     blocks: Blocks | None = None
@@ -219,7 +218,6 @@ def _fields(found: Summary) -> dict[str, Any]:
         "train": found.train or TrainCost(),
         "val": found.val,
         "test": found.test,
-        "reported": found.test,
         "versions": _texts(found.versions),
         "git": _texts(found.git),
         "machine": _texts(found.machine),

@@ -39,7 +39,6 @@ GROUP_NUMBERS = {
 RUN_NUMBERS = {
     "test nats_per_token": "test.nats_per_token",
     "test bits_per_byte": "test.bits_per_byte",
-    "test bits_per_byte in the summary": "reported.bits_per_byte",
     "val nats_per_token": "val.nats_per_token",
     "val bits_per_byte": "val.bits_per_byte",
     "parameters": "parameters",
