@@ -43,10 +43,10 @@ class RunRecord:
     status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
     damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
     ranked; None if it does. is_strangers: the certificate was not made here. complete: every token
-    was scored again, fed one at a time; that is then `test`. reported: the summary's score. config:
-    flat (dotted keys, values as text). blocks: they sum to the test score; None for older runs and
-    lossy tokenizers. sample: the last one. state: how many numbers a model keeps that was counted
-    in one pass over train; None for one that was trained.
+    was scored again, fed one at a time; that is then `test`. config: flat (dotted keys,
+    values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
+    sample: the last one. state: how many numbers a model keeps that was counted in one pass over
+    train; None for one that was trained.
     """
 
     folder: Path
