@@ -35,7 +35,7 @@ def main() -> int:
     peak, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
-        os.environ["XDG_CACHE_HOME"] = str(base / "cache")
+        os.environ["XDG_CACHE_HOME"] = os.environ["XDG_STATE_HOME"] = str(base / "cache")
         if train(base / "whole", *GPT_SMALL, "train.steps=30", "optimizer.lr=1e-2"):
             return 1
         for name in chosen:
