@@ -83,7 +83,13 @@ def test_a_blind_tokenizer_is_caught(
     assert re.search(CAUGHT_BY[name], first), first
 
 
-@pytest.mark.parametrize("name", HONEST_TOKENIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "Phrases" else pytest.param(name, marks=pytest.mark.long)
+        for name in HONEST_TOKENIZERS
+    ],
+)
 def test_an_honest_tokenizer_passes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
