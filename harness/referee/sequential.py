@@ -21,7 +21,7 @@ LOGITS = 2**24
 MOST_ROWS = 1024
 SAMPLED = 2048  # predictions that a sample checks, about
 PLACES = 16  # of a sample in a stream
-STRETCH = 512  # tokens of a stream that a row is fed; the score carries its cache there
+STRETCH = 512  # tokens of a stream that each row is fed
 
 # By how much the mean may differ from that of the score's own calls, in nats per token: at least
 # five times the most that an honest model of the zoo did (experiments/2026-11-28-referee).
