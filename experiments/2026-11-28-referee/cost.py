@@ -1,5 +1,5 @@
-"""What a certificate costs: seconds of a training of 20 steps, and of `harness.verify` with a sample
-and with every token, for models of conf/model and types of transformers.
+"""What a certificate costs: seconds of a training of 20 steps, of `harness.verify` with a sample,
+and of `harness.verify --complete`, for models of conf/model and types of transformers.
 
 python experiments/2026-11-28-referee/cost.py FOLDER NAME… -- SETTING…
 """
