@@ -47,6 +47,11 @@ def main() -> int:
 
     records = find_runs(options.paths)  # a wrong path is answered before matplotlib is imported
 
+    if any(run.is_strangers for run in records):
+        from harness.report.records.certified import certify_strangers
+
+        records = certify_strangers(records, complete=options.complete)
+
     from harness.report.outputs import compare
 
     return compare(records, **vars(options))

@@ -103,6 +103,7 @@ def _one_thread_and_a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory)
     os.fsync = lambda descriptor: None
     # What the configuration's `cache` starts from, here and in every process that a test starts.
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

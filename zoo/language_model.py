@@ -54,6 +54,9 @@ class LanguageModel(nn.Module):
     """The most tokens, past and present, that a call can hold. None: unbounded."""
     receptive_field: int | None
     """logits[:, t] depend on at most this many last tokens. None: unbounded."""
+    unseen: frozenset[int] = frozenset()
+    """How far back the tokens within the receptive field are that no logits depend on, as dilated
+    convolutions can leave holes. A token is 1 back from its own prediction."""
     patch_size: int | None = None
     """The number of tokens in a patch, counted from the first token. Predictions depend on the
     position in the patch. None: there are no patches."""

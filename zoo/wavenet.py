@@ -7,6 +7,8 @@ B batch, T time, C channels, V vocabulary.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Literal, get_args
 
 import torch
@@ -104,6 +106,7 @@ class WaveNet(LanguageModel):
             )
             for layer, (kernel_size, dilation) in enumerate(layers)
         )
+        self.unseen = _holes([(initial_conv or 1, 1), *layers])
         self.output = (
             nn.Sequential(nn.ReLU(), nn.Linear(channels_skip, channels_skip), nn.ReLU())
             if output == "two_layers"
@@ -132,6 +135,14 @@ class WaveNet(LanguageModel):
                 if isinstance(module, CausalConv1d)
             }
         )
+
+
+def _holes(layers: list[tuple[int, int]]) -> frozenset[int]:
+    """How far back the tokens are that convolutions of these kernel sizes and dilations skip."""
+    seen = 1  # bit n: a token n + 1 back
+    for kernel_size, dilation in layers:
+        seen = reduce(or_, (seen << tap * dilation for tap in range(kernel_size)))
+    return frozenset(n + 1 for n in range(seen.bit_length()) if not seen >> n & 1)
 
 
 class GatedBlock(nn.Module):

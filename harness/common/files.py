@@ -80,6 +80,24 @@ def write_atomically(target: Path, content: bytes, inside: int = 1) -> None:
         file.write(content)
 
 
+def create_private(target: Path, content: bytes) -> None:
+    """Write a file that its owner only may read, unless it is there: of several processes one wins.
+    Raises RunFailure if it can't be written."""
+    with (
+        writing(target),
+        contained.folder(target.parent, 0, make=True) as folder,
+        _temporary(folder, target.name) as temporary,  # which nobody else may read
+    ):
+        try:
+            temporary.write(content)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            with suppress(FileExistsError):
+                os.link(temporary.name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            os.unlink(temporary.name, dir_fd=folder)
+
+
 class AppendedFile:
     """A file that grows by whole records. What a failed write left of a record is cut off again;
     what a kill left of one, whoever reads the file must expect.

@@ -17,7 +17,7 @@ from harness.compute.device import Compute
 from harness.config.build import resolve_class
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
-from harness.referee.calls import scoring_call, training_call
+from harness.referee.calls import scoring_calls, training_call
 from harness.referee.perturbation import Trial
 from harness.referee.state import source_digest
 from harness.referee.weights import fill_zeros
@@ -40,7 +40,7 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
         [
             *(source_digest(cls), settings.model, settings.init, settings.zero_residual),
             *(vocab_size, targets, plan.batch_size, plan.seq_len, plan.batch_norm),
-            *(settings.eval.batch_size, compute.describe()),
+            *(settings.eval.batch_size, settings.eval.stride, compute.describe()),
         ]
     )
     if key in _PASSED or vocab_size < 2:  # of one id there is no other text
@@ -51,10 +51,11 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
             model = settings.build("model", LanguageModel, vocab_size=vocab_size)
             model.initialize(settings.init, settings.zero_residual)
             fill_zeros(model).to(compute.device)
-            scoring = scoring_call(model, compute, targets, settings.eval.batch_size)
+            batch_size, stride = settings.eval.batch_size, settings.eval.stride
+            scoring = scoring_calls(model, compute, targets, batch_size, stride)
             training = training_call(model, compute, plan.batch_size, plan.seq_len)
             # Whose statistics are those of the batch is not causal, and its runs say so.
-            calls = [training] if plan.batch_norm == "batch" else [scoring, training]
+            calls = [training] if plan.batch_norm == "batch" else [*scoring, training]
             trials = [Trial(call, vocab_size, exact=False) for call in calls]
         except (MemoryError, RuntimeError, ValueError):
             return

@@ -17,7 +17,14 @@ from torch import Tensor
 from harness.compute.device import Compute
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import Measure, score_nats
-from harness.evaluation.score import STREAM_CHUNK, score_windows, scoring, stream
+from harness.evaluation.score import (
+    STREAM_CHUNK,
+    resolve_stride,
+    score_windows,
+    scoring,
+    stream,
+    windows,
+)
 from zoo.language_model import LanguageModel
 
 ROUNDING = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 2e-3}
@@ -75,24 +82,25 @@ class Call:
         return replace(self, model=exact, device=replace(self.device, precision="fp32"))
 
 
-def scoring_call(
+def scoring_calls(
     model: LanguageModel,
     compute: Compute,
     targets: int,
     batch_size: int,
+    stride: int | None,
     batch_statistics: bool = False,
-) -> Call:
-    """As a score of `targets` predictions calls the model: with a batch of windows; or in a stream,
-    whose first and last chunks these are."""
+) -> list[Call]:
+    """As a score of `targets` predictions calls the model: with a batch of windows, and with the
+    last, smaller one; or in a stream, whose first and last chunks these are."""
     if model.block_size is not None:
         time = min(model.block_size, targets)
-        # Half of a window is new, so this many of them hold the text.
-        rows = min(batch_size, max(1, 2 * targets // time))
-        what = f"scoring {rows} windows of {time} tokens"
+        count = len(windows(targets, time, resolve_stride(model.block_size, stride)))
+        sizes = {min(batch_size, count): None, count % batch_size: None}  # each once, in order
+        shapes = [(rows, f"scoring {rows} windows of {time} tokens") for rows in sizes if rows]
     else:
         last = (targets - 1) % STREAM_CHUNK + 1
         time = targets if targets <= STREAM_CHUNK else STREAM_CHUNK + last
-        rows, what = 1, f"scoring a stream of {time} tokens"
+        shapes = [(1, f"scoring a stream of {time} tokens")]
 
     def values(model: LanguageModel, compute: Compute, ids_BT: Tensor, measure: Measure) -> Tensor:
         with_target_BT = F.pad(ids_BT, (0, 1))
@@ -102,7 +110,7 @@ def scoring_call(
             pieces = stream(model, with_target_BT[0].numpy(), compute, measure=measure)
             return torch.from_numpy(np.concatenate(list(pieces)))[None]
 
-    return Call(what, model, compute, rows, time, values)
+    return [Call(what, model, compute, rows, time, values) for rows, what in shapes]
 
 
 def training_call(model: LanguageModel, compute: Compute, rows: int, time: int) -> Call:

@@ -17,7 +17,7 @@ from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation.score import Score, score_of
-from harness.referee.calls import scoring_call
+from harness.referee.calls import scoring_calls
 from harness.referee.decoder import Decoder, LocalDecoder
 from harness.referee.perturbation import Trial
 from harness.referee.sequential import BOUND, rescore
@@ -30,7 +30,7 @@ from harness.runs.certificate import (
     scored_digest,
 )
 from harness.runs.folder import RunFolder
-from harness.runs.summary import DEFINITION
+from harness.runs.summary import DEFINITION, Scored
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -59,10 +59,11 @@ def after_training(
     if split is None or not math.isfinite(test.nats):
         return None
     until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
-    checks = [tokens_cover(dataset, split)]
+    checks = [tokens_cover(dataset, split, as_saved(settings, dataset.tokenizer))]
     if settings.train.batch_norm == "batch":  # it says so, and was not refused before the training
         targets, batch_size = len(split.ids) - 1, settings.eval.batch_size
-        call = scoring_call(model, compute, targets, batch_size, batch_statistics=True)
+        stride = settings.eval.stride
+        call, *_ = scoring_calls(model, compute, targets, batch_size, stride, batch_statistics=True)
         checks.append(outcome("causality", Trial(call, model.vocab_size).looks_ahead(0)))
         scored = None
     else:
@@ -77,7 +78,7 @@ def after_training(
     certificate = Certificate(
         made_by="training",
         complete=False,
-        bound_to=bound_to(settings, dataset, folder, model),
+        bound_to=bound_to(settings, dataset, folder, model, Scored.of(test.summary())),
         checks=checks,
         score=scored,
         parameters=parameters(model)["total"],
@@ -135,8 +136,8 @@ def scored_again(
         return scored, Check(
             name="sequential",
             result="failed",
-            words=f"fed one token at a time, {where} cost {difference:+.3g} nats a token more than "
-            f"was reported; rounding explains {bound:g}",
+            words=f"fed one token at a time, {where} cost {found.nats[at].mean():.4g} nats each, "
+            f"{difference:+.3g} more than reported; rounding explains {bound:g}",
         )
     words = f"{where} cost what was reported, within {abs(difference):.1g} nats a token"
     if count < len(at):
@@ -145,7 +146,11 @@ def scored_again(
 
 
 def bound_to(
-    settings: Settings, dataset: Dataset, folder: RunFolder, model: LanguageModel
+    settings: Settings,
+    dataset: Dataset,
+    folder: RunFolder,
+    model: LanguageModel,
+    reported: Scored,
 ) -> Binding:
     """What the certificate of a run is for."""
     return Binding(
@@ -155,22 +160,31 @@ def bound_to(
         tokenizer=dataset.tokenizer.digest,
         corpus=dataset.digest,
         split=settings.data["split"],
+        reported=reported,
     )
 
 
-def tokens_cover(dataset: Dataset, split: Split) -> Check:
+def as_saved(settings: Settings, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer that comes back from the files of this one, and has encoded no text yet."""
+    fresh = settings.build("tokenizer", Tokenizer)
+    fresh.restore(tokenizer.files())
+    return fresh
+
+
+def tokens_cover(dataset: Dataset, split: Split, saved: Tokenizer) -> Check:
     """Whether the split's ids, with the characters that they lack, are its text, and every token
-    stands for the bytes that it claims."""
+    stands for the bytes that it claims; by the tokenizer as it was saved, which has kept nothing of
+    the text."""
     name, tokenizer = "tokenizer", dataset.tokenizer
     if not tokenizer.lossless:
         words = "lossy: no bits per byte, and not ranked"
         return Check(name=name, result="not applicable", words=words)
     if tokenizer.leaks:
         return outcome(name, "learnt from the validation and test text, too")
-    sizes, pieces = tokenizer.token_bytes, tokenizer.pieces
+    sizes, pieces = tokenizer.token_bytes, saved.pieces
     for id_, piece in enumerate(pieces):
         if sizes[id_] != len(piece):
-            return outcome(name, f"claims {sizes[id_]} bytes for id {id_}, {piece!r:.40}")
+            return outcome(name, f"claims {sizes[id_]} bytes for id {id_}, saved as {piece!r:.40}")
     start = _start(dataset, split)
     text = "".join(dataset.text.strings(start, start + split.bytes))
     if split.unknown:

@@ -70,9 +70,9 @@ def random_cuts(time: int, count: int = 6, seed: int = 0) -> list[list[int]]:
 def field_differs(
     model: LanguageModel, vocab_size: int, most: int, seed: int = 1
 ) -> tuple[str | None, int]:
-    """The last position's logits depend on every token within the declared receptive field and on
-    none beyond it; also the greatest distance that was tried, at most `most`. A token's distance to
-    its own prediction is 1."""
+    """The last position's logits depend on every token within the declared receptive field, except
+    those declared unseen, and on none beyond it; also the greatest distance that was tried, at most
+    `most`. A token's distance to its own prediction is 1."""
     declared = model.receptive_field
     time = declared + 3 if declared is not None else most
     time = min(time, most, model.block_size or time)
@@ -86,7 +86,9 @@ def field_differs(
         places_BT = torch.arange(time) == time - distances[:, None]
         moved_BV = model(torch.where(places_BT, other_1T, ids_1T))[:, -1]
         for distance, sees in zip(distances.tolist(), (moved_BV != last_V).any(-1), strict=True):
-            within = declared is None or distance <= declared
+            if sees and distance in model.unseen:
+                return f"reads {distance} tokens back, and declares that unseen", time
+            within = (declared is None or distance <= declared) and distance not in model.unseen
             if sees and not within:
                 return f"reads {distance} tokens back, and declares {declared}", time
             if within and not sees:

@@ -46,7 +46,8 @@ class Trial:
     returns what is wrong in words, or None.
 
     exact: logits must stay bit-equal. Else sums may be in another order, as those of routed experts
-    are: equal up to rounding in the call's own precision, and to ROUTED in float64.
+    are: equal up to rounding in the call's own precision, and to ROUTED in float64 if the model can
+    compute in it.
     """
 
     def __init__(self, call: Call, vocab_size: int, seed: int = 0, exact: bool = True) -> None:
@@ -160,7 +161,12 @@ class Trial:
             )
             return ((after - before).abs().max() / before.abs().max()).item()
 
-        return off(self.call) <= self.call.rounding and off(self.call.in_double()) <= ROUTED
+        if off(self.call) > self.call.rounding:
+            return False
+        try:
+            return off(self.call.in_double()) <= ROUTED
+        except RuntimeError:  # no kernels for float64, as for some experts of transformers
+            return True
 
 
 def gradient_from_later(

@@ -12,7 +12,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -88,7 +88,8 @@ class _Remote:
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> Any:
-            self._connection.send((name, arguments))
+            with suppress(ConnectionError):  # `answer` tells
+                self._connection.send((name, arguments))
             return self.answer()
 
         return call
@@ -96,7 +97,7 @@ class _Remote:
     def answer(self) -> Any:
         try:
             is_error, value = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise RunFailure("the process that scores again died") from None
         if is_error:
             raise RunFailure(value)

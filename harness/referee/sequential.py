@@ -1,7 +1,7 @@
 """A split scored again one token at a time, by a model that has not been given what comes later.
 
-Windows lie as the score's definition places them, many side by side; a stream is cut into the
-score's chunks, side by side, each from the cache that the score carried there.
+Windows lie as the score's definition places them, many side by side; a stream is cut into
+stretches, side by side, each from the cache that calls of the score's kind carried there.
 R rows, N predictions of a split, V vocabulary.
 """
 
@@ -21,6 +21,7 @@ LOGITS = 2**24
 MOST_ROWS = 1024
 SAMPLED = 2048  # predictions that a sample checks, about
 PLACES = 16  # of a sample in a stream
+STRETCH = 512  # tokens of a stream that each row is fed
 
 # By how much the mean may differ from that of the score's own calls, in nats per token: at least
 # five times the most that an honest model of the zoo did (experiments/2026-11-28-referee).
@@ -121,10 +122,10 @@ def _chunks(
     found: Nats,
     in_time: Callable[[], bool],
 ) -> str:
-    """A stream, from the caches at the start of each of the score's chunks, or in a sample from
-    those at a few places."""
+    """A stream, from the caches at the start of each stretch, or in a sample from those at a few
+    places. Only earlier tokens have been in a call that led to them."""
     targets = len(ids) - 1
-    begins, steps = list(range(0, targets, STREAM_CHUNK)), STREAM_CHUNK
+    begins, steps = list(range(0, targets, STRETCH)), STRETCH
     if not complete:
         # Caches that are rings can be stacked only where their beginnings coincide.
         apart = 128 if targets > 2**13 else 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.compute.costs import parameters
 from harness.compute.device import Compute, make_deterministic
+from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
@@ -22,8 +23,8 @@ from harness.evaluation.score import (
     token_nats,
     windows,
 )
-from harness.referee.calls import scoring_call, training_call
-from harness.referee.certify import bound_to, outcome, scored_again, tokens_cover
+from harness.referee.calls import scoring_calls, training_call
+from harness.referee.certify import as_saved, bound_to, outcome, scored_again, tokens_cover
 from harness.referee.decoder import Decoder, LocalDecoder
 from harness.referee.interface import (
     cuts_disagree,
@@ -36,8 +37,6 @@ from harness.referee.process import Source, fresh_decoder, learnt_again
 from harness.referee.sequential import BOUND, window_nats
 from harness.referee.state import MOST_BESIDE, buffer_values, hidden_values, model_digest
 from harness.referee.weights import fill_zeros, randomize
-from harness.runs import digests
-from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.certificate import Binding, Certificate, Check
 from harness.runs.load import Run, load_run
 from harness.runs.summary import DEFINITION, Summary, read_summary
@@ -48,14 +47,16 @@ SECONDS = 5.0  # of further cuts
 DISTANCES = 256  # of the receptive field, unless complete
 UNBOUNDED = 64  # distances that are tried where there is no bound
 ROUNDED = 1e-5  # transformers' norms are in fp32 whatever the weights are
+ROUNDED_SINGLE = 1e-4  # in fp32
 VOCABULARY, TARGETS = 65, 2000  # of a model without a run
+COUNTED = 20_000  # ids that a model is given to count
 
 
 def verify_run(
     path: Path, *, complete: bool, device: str, trust: list[str], data_path: Path | None = None
 ) -> Certificate:
-    """Make a run's certificate and write it into the folder. data_path: see `Run.dataset`. Raises
-    UsageError if it can't be read, or has no test score."""
+    """A run's certificate. data_path: see `Run.dataset`. Raises UsageError if the run can't be
+    read, or has no test score."""
     run = load_run(path, "best", device, trust)
     summary = read_summary(path)
     dataset = run.dataset(data_path)
@@ -79,25 +80,23 @@ def verify_run(
                 complete=complete, seed=run.settings.seed,
             )  # fmt: skip
             checks += [check, reported_again(summary, reported, run.compute)]
-            checks += alone(decoder, dataset.test, reported, run.compute.precision)
+            if scored is not None:
+                checks += alone(decoder, dataset.test, reported, run.compute.precision)
         targets, vocab_size = len(dataset.test.ids) - 1, run.model.vocab_size
         checks += list(_trials(run.model, run.settings, run.compute, targets, vocab_size))
     checks += list(of_class(run.settings, run.tokenizer.vocab_size, complete))
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
     checks.append(counted(run.model, summary))
-    certificate = Certificate(
+    return Certificate(
         made_by="verify",
         complete=scored is not None and scored.tokens == scored.predictions,
-        bound_to=bound_to(run.settings, dataset, run.folder, run.model),
+        bound_to=bound_to(run.settings, dataset, run.folder, run.model, summary.test),
         checks=checks,
         score=scored,
         parameters=parameters(run.model)["total"],
         state=buffer_values(run.model),
     )
-    certificate.write(path)
-    digests.enter(path, CERTIFICATE_FILE)
-    return certificate
 
 
 def verify_model(settings: Settings, *, complete: bool, device: str) -> Certificate:
@@ -106,6 +105,8 @@ def verify_model(settings: Settings, *, complete: bool, device: str) -> Certific
     make_deterministic()
     compute.seed(settings.seed)
     model = settings.build("model", LanguageModel, vocab_size=VOCABULARY)
+    if model.fit is not None:
+        model.fit(random_ids(1, COUNTED, VOCABULARY, 0)[0])
     fill_zeros(model.initialize(settings.init, settings.zero_residual)).to(compute.device)
     checks = list(_trials(model, settings, compute, TARGETS, VOCABULARY))
     ids = random_ids(1, TARGETS, VOCABULARY, 0)[0].numpy()
@@ -193,17 +194,22 @@ def _trials(
         yield Check(name="causality", result="not applicable", words="there is one token only")
         return
     plan, batch_size = settings.train, settings.eval.batch_size
-    scoring = scoring_call(model, compute, targets, batch_size)
-    trial = Trial(scoring, vocab_size, exact=False)
-    words = trial.looks_ahead(SECONDS)
-    yield outcome("causality", words, f"{scoring.what}: bit-equal, whatever comes after")
-    rows = next(filter(None, map(trial.rows, range(4))), None)
-    if scoring.rows > 1:
-        yield outcome("rows", rows, f"{scoring.what}: bit-equal, whatever the other rows hold")
+    scoring = scoring_calls(model, compute, targets, batch_size, settings.eval.stride)
+    trials = [Trial(call, vocab_size, exact=False) for call in scoring]
+    what = ", and ".join(call.what for call in scoring)
+
+    def first(check: Callable[[Trial], str | None]) -> str | None:
+        return next(filter(None, map(check, trials)), None)
+
+    words = first(lambda trial: trial.looks_ahead(SECONDS / len(trials)))
+    yield outcome("causality", words, f"{what}: bit-equal, whatever comes after")
+    if any(call.rows > 1 for call in scoring):
+        words = first(lambda trial: next(filter(None, map(trial.rows, range(4))), None))
+        yield outcome("rows", words, f"{what}: bit-equal, whatever the other rows hold")
     else:
         yield Check(name="rows", result="not applicable", words="scored in one row")
-    yield outcome("repeated", trial.memory(), f"{scoring.what}: the same bits a second time")
-    yield outcome("normalized", trial.normalized(), "finite, and a softmax adds up to 1")
+    yield outcome("repeated", first(Trial.memory), f"{what}: the same bits a second time")
+    yield outcome("normalized", first(Trial.normalized), "finite, and a softmax adds up to 1")
     with torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):
         training = training_call(model, compute, plan.batch_size, plan.seq_len)
         trial = Trial(training, vocab_size, exact=False)
@@ -212,7 +218,7 @@ def _trials(
             yield Check(name="training", result="not applicable", words=words)
         else:
             yield outcome("training", trial.looks_ahead(SECONDS), f"{training.what}: bit-equal")
-    yield _gradient(model, compute, min(scoring.time, 256), vocab_size)
+    yield _gradient(model, compute, min(scoring[0].time, 256), vocab_size)
 
 
 def _gradient(model: LanguageModel, compute: Compute, time: int, vocab_size: int) -> Check:
@@ -230,21 +236,34 @@ def _gradient(model: LanguageModel, compute: Compute, time: int, vocab_size: int
 
 
 def of_class(settings: Settings, vocab_size: int, complete: bool) -> Iterator[Check]:
-    """What the interface promises, in float64 with fresh weights of unit gain."""
-    vocab_size = min(vocab_size, 512)
+    """What the interface promises, with fresh weights of unit gain; in float64, if the model has
+    kernels for it."""
+    counts = meta_model(settings).fit is not None
+    # Of few ids, a short text has every context that a model could count.
+    vocab_size = min(vocab_size, 3 if counts else 512)
 
     def fresh(unit_gain: bool = True) -> LanguageModel:
         torch.manual_seed(0)
         model = settings.build("model", LanguageModel, vocab_size=vocab_size)
-        model = randomize(model.double()) if unit_gain else fill_zeros(model.double())
-        return model.eval()
+        if model.fit is not None:
+            model.fit(random_ids(1, COUNTED, vocab_size, 0)[0])
+        model = model.to(dtype)
+        return (randomize(model) if unit_gain else fill_zeros(model)).eval()
 
     with torch.random.fork_rng([]):
+        dtype, allowed, how = torch.float64, ROUNDED, ""
         model = fresh()
         time = min(64, model.block_size or 64)
         ids_BT = random_ids(3, time, vocab_size, 1)
-        words = cuts_disagree(model, ids_BT, random_cuts(time), ROUNDED)
-        yield outcome("cached", words, "cut anywhere, the cached outputs are those of one call")
+        try:
+            with torch.no_grad():
+                model(ids_BT)
+        except RuntimeError:  # some experts of transformers
+            dtype, allowed, how = torch.float32, ROUNDED_SINGLE, ", in fp32"
+            model = fresh()
+        words = cuts_disagree(model, ids_BT, random_cuts(time), allowed)
+        cut = f"cut anywhere, the cached outputs are those of one call{how}"
+        yield outcome("cached", words, cut)
         yield outcome(
             "block_size", takes_more_than_block_size(model, vocab_size),
             f"refuses more than {model.block_size}" if model.block_size else "unbounded",
@@ -256,9 +275,11 @@ def of_class(settings: Settings, vocab_size: int, complete: bool) -> Iterator[Ch
         if words is not None and words.startswith("blind"):
             # Unit gain makes some forget within a few tokens; they begin with less.
             words, tried = field_differs(fresh(unit_gain=False), vocab_size, most)
-        shown = f"sees every token up to {tried} back" + (
-            f", and none beyond {declared}" if declared is not None and declared < tried else ""
-        )
+        shown = f"sees every token up to {tried if declared is None else min(tried, declared)} back"
+        if holes := sorted(distance for distance in model.unseen if distance <= tried):
+            shown += f", except {len(holes)} in holes that it declares, the first {holes[0]} back"
+        if declared is not None and declared < tried:
+            shown += f", and none beyond {declared}"
         sampled = declared is None or tried < min(declared, model.block_size or declared)
         yield outcome("receptive_field", words, shown, sampled)
 
@@ -276,7 +297,8 @@ def state(model: LanguageModel) -> Check:
 def of_tokenizer(run: Run, dataset: Dataset) -> list[Check]:
     """Tokens and text of every split, and what the vocabulary was learnt from."""
     splits = (dataset.train, dataset.val, dataset.test)
-    found = [tokens_cover(dataset, split) for split in splits if split is not None]
+    saved = as_saved(run.settings, run.tokenizer)
+    found = [tokens_cover(dataset, split, saved) for split in splits if split is not None]
     checks = [next((check for check in found if check.result != "passed"), found[-1])]
     tokenizer = run.tokenizer
     if type(tokenizer).fit is Tokenizer.fit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,8 @@ from harness.common import contained
 from harness.common.files import atomic_write
 from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, parse_json
-from harness.runs.summary import Number, Record, Summary
+from harness.runs.seal import is_sealed, seal
+from harness.runs.summary import Number, Record, Scored, Summary
 
 FILE = "certificate.json"
 Result = Literal["passed", "sampled", "failed", "not applicable", "unknown"]
@@ -46,7 +46,7 @@ class SequentialScore(Record):
 class Binding(Record):
     """What a certificate is for. definition: version of what a score is. Digests are SHA-256;
     weights: of the checkpoint's file; source: of the model's class and the modules that it uses.
-    split: the shares of train, validation and test."""
+    split: the shares of train, validation and test. reported: the test score."""
 
     definition: int
     weights: str | None = None
@@ -54,11 +54,13 @@ class Binding(Record):
     tokenizer: str | None = None
     corpus: str | None = None
     split: list[Number] | None = None
+    reported: Scored | None = None
 
 
 class Certificate(Record):
     """made_by: training has sampled, in its own process; verify has used a fresh one. complete:
-    every token was scored again. state: numbers that the model keeps beside its parameters."""
+    every token was scored again. state: numbers that the model keeps beside its parameters. seal:
+    of all the rest (`harness.runs.seal`)."""
 
     made_by: Literal["training", "verify"]
     complete: bool
@@ -67,6 +69,7 @@ class Certificate(Record):
     score: SequentialScore | None = None
     parameters: int | None = None
     state: int | None = None
+    seal: str | None = None
 
     @property
     def failed(self) -> list[Check]:
@@ -80,10 +83,23 @@ class Certificate(Record):
             return f"failed {first.name}: {first.words}"
         return "passed, every token scored again" if self.complete else "passed, sampled"
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this user made it on this machine."""
+        return is_sealed(self._unsealed, self.seal)
+
+    @property
+    def _unsealed(self) -> str:
+        return strict_json(self.model_dump(exclude={"seal"}))
+
+    def sealed(self) -> Certificate:
+        """With the user's seal."""
+        return self.model_copy(update={"seal": seal(self._unsealed)})
+
     def write(self, folder: Path) -> None:
-        """Raises RunFailure if it can't be written."""
+        """With the user's seal. Raises RunFailure if it can't be written."""
         with atomic_write(folder / FILE) as file:
-            file.write((strict_json(self.model_dump(), indent=2) + "\n").encode())
+            file.write((strict_json(self.sealed().model_dump(), indent=2) + "\n").encode())
 
 
 def read(folder: Path) -> Certificate | None:
@@ -111,7 +127,7 @@ def scored_digest(checkpoints: Path) -> str | None:
 
 def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
     """What of the run is not what the certificate is for; None if it fits."""
-    bound, corpus, test = found.bound_to, summary.corpus, summary.test
+    bound, corpus = found.bound_to, summary.corpus
     weights = scored_digest(folder / "checkpoints")
     if weights is not None and weights != bound.weights:
         return "other weights"
@@ -121,17 +137,6 @@ def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
             return "another tokenizer"
     if corpus is not None and (corpus.sha256, corpus.split) != (bound.corpus, bound.split):
         return "another text or split"
-    if test is not None and (summary.definition or 1) != bound.definition:
+    if summary.test is not None and (summary.definition or 1) != bound.definition:
         return "another definition of the score"
-    score = found.score
-    if (
-        found.complete
-        and test is not None
-        and score is not None
-        and test.nats_per_token is not None
-    ):
-        reported = score.nats_per_token - score.difference
-        return (
-            None if math.isclose(reported, test.nats_per_token, rel_tol=1e-5) else "another score"
-        )
-    return None
+    return "another score" if summary.test != bound.reported else None

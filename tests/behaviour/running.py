@@ -57,6 +57,7 @@ class Runner:
                 "HF_HUB_OFFLINE": "1",
                 "CUDA_VISIBLE_DEVICES": "",
                 "XDG_CACHE_HOME": str(cache),
+                "XDG_STATE_HOME": str(cache),
                 "PYTHONPATH": os.pathsep.join(self.paths),
                 "PYTHONUTF8": "1",
                 "A_TOKEN": SECRET,

@@ -70,10 +70,10 @@ def test_it_changes_no_generator_and_is_done_once(
     dataset, before = load_dataset(asked), torch.get_rng_state()
     require_honest(asked, dataset, CPU)
     assert torch.equal(torch.get_rng_state(), before)
-    monkeypatch.setattr(before_training, "scoring_call", None)
+    monkeypatch.setattr(before_training, "scoring_calls", None)
     require_honest(asked, dataset, CPU)
     with pytest.raises(TypeError):
-        before_training.scoring_call()  # type: ignore[call-arg]
+        before_training.scoring_calls()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

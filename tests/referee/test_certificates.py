@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from harness.evaluation.score import resolve_stride, token_nats
 from harness.referee import sequential
 from harness.referee.decoder import LocalDecoder
 from harness.referee.sequential import rescore
+from harness.report.records.certified import certify_strangers
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
-from harness.runs import certificate
+from harness.runs import certificate, seal
 from harness.runs.load import load_run
 from harness.runs.summary import read_summary
 from harness.training import run as training
@@ -57,6 +60,61 @@ def test_a_peek_that_was_trained_is_apart_in_words(
     assert "FAILED" in ended.out
 
 
+def test_a_forged_certificate_ranks_nothing(
+    peek: Path, tmp_path: Path, command: Callable[..., Ended]
+) -> None:
+    """All digests are right, and all checks passed; only the seal is missing."""
+    file = peek / certificate.FILE
+    document = json.loads(file.read_text())
+    for check in document["checks"]:
+        check["result"] = "passed"
+    document["complete"] = True
+    file.write_text(json.dumps(document))
+    ended = command("compare", tmp_path / "peek")
+    assert "not made here; making it anew" in ended.err
+    assert "it can't be made anew: model._target_=tests.referee.cheats" in " ".join(
+        ended.out.split()
+    )
+    assert compare_runs(find_runs([tmp_path / "peek"])).ranked == ()
+
+
+def test_a_strangers_certificate_is_made_anew(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An honest run is ranked then; one with an edited score is not."""
+    monkeypatch.setattr("harness.referee.verify.SECONDS", 0.1)
+    for name in ("honest", "edited"):
+        shutil.copytree(finished_run, tmp_path / "runs" / name)
+    summary = tmp_path / "runs" / "edited" / "summary.json"
+    document = json.loads(summary.read_text())
+    document["test"] |= {key: 0.9 * document["test"][key] for key in ("nats_per_token",)}
+    summary.write_text(json.dumps(document))
+    edited, own = find_runs([tmp_path / "runs"])
+    assert edited.uncertified is not None
+    assert "another score" in edited.uncertified
+    assert not own.is_strangers
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+    found = find_runs([tmp_path / "runs"])
+    assert all(run.is_strangers and run.uncertified for run in found)
+    edited, own = certify_strangers(found, complete=True)
+    assert edited.uncertified is not None
+    assert "failed reported" in edited.uncertified
+    assert own.uncertified is None
+    assert own.complete
+    anew = certificate.read(tmp_path / "runs" / "honest")
+    assert anew is not None
+    assert anew.is_own
+    assert anew.score is not None
+    assert own.test is not None
+    assert own.test.bits_per_byte == anew.score.bits_per_byte
+    assert own.blocks is not None
+    assert own.test.bytes is not None
+    assert np.isclose(
+        sum(own.blocks.nats), own.test.bits_per_byte * own.test.bytes * np.log(2), rtol=1e-6
+    )
+    assert stat.S_IMODE(seal.key_path().stat().st_mode) == 0o600
+
+
 def test_a_finished_run_has_a_certificate_that_binds_it(finished_run: Path) -> None:
     found = certificate.read(finished_run)
     assert found is not None
@@ -85,6 +143,7 @@ def test_the_sequential_score_is_the_score(
     """Every prediction once, whether the score's chunks lie side by side or there is only one."""
     monkeypatch.setattr("harness.evaluation.score.STREAM_CHUNK", chunk)
     monkeypatch.setattr(sequential, "STREAM_CHUNK", chunk)
+    monkeypatch.setattr(sequential, "STRETCH", min(chunk, sequential.STRETCH))
     assert train(tmp_path / "run", *overrides, *TINY) == 0
     run = load_run(tmp_path / "run" / "run", "best", "cpu", [])
     test = run.dataset().test

@@ -34,7 +34,7 @@ SMALL: dict[type, dict[str, Any]] = {
 def certificate(cls: type, folder: Path, complete: bool = False) -> Certificate:
     base = next(kind for kind in SMALL if issubclass(cls, kind))
     precision = "bf16" if cls.__name__ == "HalfPrecision" else "fp32"
-    asked = settings(folder, "model=gpt", "train.seq_len=64", "trust=[tests]")
+    asked = settings(folder, "model=gpt", "train.seq_len=64", "trust=[tests]", "eval.batch_size=8")
     node = {"_target_": f"{cls.__module__}.{cls.__qualname__}"} | SMALL[base]
     asked = asked.replace(model=node, precision=precision)
     return verify_model(asked, complete=complete, device="cpu")
@@ -84,7 +84,7 @@ def dataset(tokenizer: tokenizers.Bytes) -> Dataset:
 def test_tokens_are_the_text(cheat: type[tokenizers.Bytes], words: str | None) -> None:
     data = dataset(cheat())
     assert data.test is not None
-    found = tokens_cover(data, data.test)
+    found = tokens_cover(data, data.test, data.tokenizer)
     assert found.result == ("failed" if words else "passed")
     assert words is None or words in found.words
 

@@ -16,6 +16,7 @@ from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.terminal import print_comparison
 from harness.runs.certificate import Binding, Certificate, Check
+from harness.runs.summary import Scored
 
 
 def write_run(
@@ -88,7 +89,10 @@ def write_run(
 
 def write_certificate(folder: Path, summary: dict[str, Any], result: str) -> None:
     corpus = summary.get("corpus") or {}
-    bound = Binding(definition=1, corpus=corpus.get("sha256"), split=corpus.get("split"))
+    bound = Binding(
+        definition=1, corpus=corpus.get("sha256"), split=corpus.get("split"),
+        reported=Scored.of(summary["test"]),
+    )  # fmt: skip
     check = Check(name="sequential", result=result, words="as fixed by hand")  # type: ignore
     made = Certificate(made_by="training", complete=False, bound_to=bound, checks=[check])
     made.write(folder)

@@ -19,7 +19,7 @@ from harness.report.text.pairs import evidence, sentence
 from harness.report.text.verdict import headlines
 from tests import small_runs as training
 from tests.conftest import Ended
-from tests.report.comparing import write_run
+from tests.report.comparing import write_certificate, write_run
 
 BYTES = 40 * 256
 HARD = np.random.default_rng(0).uniform(0.5, 1.5, 40)  # what all models find hard
@@ -163,6 +163,7 @@ def test_tokenizers_are_paired_by_bytes_whatever_their_first_token(tmp_path: Pat
     summary["test"]["bytes"] -= 200
     summary["test"]["bits_per_byte"] *= BYTES / (BYTES - 200)
     (path / "summary.json").write_text(json.dumps(summary))
+    write_certificate(path, summary, "passed")
     (pair,) = compared(tmp_path).pairs
     assert pair.interval is not None
     assert pair.interval.mean == pytest.approx(2 * 200 / (BYTES - 200))

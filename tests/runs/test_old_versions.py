@@ -61,7 +61,7 @@ def test_they_are_compared(old: Path, command: Callable[..., Ended]) -> None:
     assert [group.model for group in comparison.ranked] == ["gpt"]
     for run in comparison.records:
         assert run.test is not None
-        assert run.test.nats_per_token == TEST[run.model]
+        assert run.test.nats_per_token == pytest.approx(TEST[run.model], rel=1e-7)
         assert [row["step"] for row in run.metrics.evaluations] == [0, 4, 8]
         assert run.metrics.losses[:, 0].tolist() == list(range(8))
         assert run.blocks is not None

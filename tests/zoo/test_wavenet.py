@@ -120,11 +120,20 @@ def test_the_formula_tells_orders_of_dilations_apart() -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_law_with_options(law: str, options: list[str]) -> None:
     width = [] if law == "overfitting" else NARROW
-    if law == "receptive_field" and options == WITH_HOLES:
-        with pytest.raises(AssertionError, match="blind to the token 7 back"):
-            LAWS[law](composed_once("wavenet", *width, *options))
-        return
     LAWS[law](composed_once("wavenet", *width, *options))
+
+
+def test_holes_are_declared_as_they_are() -> None:
+    make = composed_once("wavenet", *NARROW, *WITH_HOLES)
+    assert make().unseen == {7}  # 1 + {0, 1} + {0, 2, 4} + {0, 7}
+    for declared, words in (
+        (frozenset(), "blind to the token 7 back"),
+        (frozenset({6, 7}), "reads 6 tokens back, and declares that unseen"),
+    ):
+        model = make()
+        model.unseen = declared
+        with pytest.raises(AssertionError, match=words):
+            LAWS["receptive_field"](lambda: model)  # noqa: B023 - called at once
 
 
 def test_costs_with_options() -> None:

@@ -96,7 +96,7 @@ def read_run(folder: Path) -> Life:
     """Every command that reads a run, on folder/run."""
 
     def work() -> None:
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/xdg"
+        os.environ["XDG_CACHE_HOME"] = os.environ["XDG_STATE_HOME"] = f"{folder}/xdg"
         for module, *options in READERS:
             try:
                 run_command([module, f"{folder}/run", *options])

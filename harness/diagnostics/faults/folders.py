@@ -74,7 +74,7 @@ def tried(name: str, command: str, run: Path, folder: Path) -> Result:
 
     def work() -> None:
         os.chdir(here)
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        os.environ["XDG_CACHE_HOME"] = os.environ["XDG_STATE_HOME"] = f"{folder}/cache"
         limit_memory(GIGABYTES)
         COMMANDS[command](copy)
 

@@ -16,7 +16,7 @@ from harness.common.errors import UsageError
 from harness.common.text import printable
 from harness.runs import blocks, certificate, config, digests, metrics, samples, summary
 from harness.runs.blocks import Blocks
-from harness.runs.certificate import Certificate
+from harness.runs.certificate import Certificate, SequentialScore
 from harness.runs.damage import DamageError
 from harness.runs.find import run_folders
 from harness.runs.metrics import Metrics
@@ -43,7 +43,8 @@ class RunRecord:
 
     status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
     damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
-    ranked; None if it does. complete: every token was scored again. config: flat (dotted keys,
+    ranked; None if it does. is_strangers: the certificate was not made here. complete: every token
+    was scored again, fed one at a time; that is then `test`. config: flat (dotted keys,
     values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
     sample: the last one. state: how many numbers a model keeps that was counted in one pass over
     train; None for one that was trained. candidate: as in `Summary`.
@@ -63,6 +64,7 @@ class RunRecord:
     leaks: bool = False
     causal: bool = True
     uncertified: str | None = None
+    is_strangers: bool = False
     complete: bool = False
     parameters: float | None = None
     state: float | None = None
@@ -112,11 +114,17 @@ def find_runs(paths: Iterable[Path]) -> list[RunRecord]:
     return runs
 
 
-def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = True) -> RunRecord:
+def read_run(
+    folder: Path,
+    *,
+    with_metrics: bool = True,
+    with_config: bool = True,
+    certified: Certificate | None = None,
+) -> RunRecord:
     """Read one run folder. Damaged content ends up in `status` and `error`.
 
     with_metrics: also metrics.jsonl, which may be large. with_config: also config.yaml, which takes
-    longer to parse than all the rest.
+    longer to parse than all the rest. certified: its certificate, if not the one in the folder.
     """
     damage: list[str] = []
 
@@ -138,7 +146,9 @@ def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = Tru
         # An unfinished run may have been killed before it wrote the file.
         return finished or (folder / name).exists()
 
-    certified = read_or(None, lambda: certificate.read(folder))
+    if certified is None:
+        certified = read_or(None, lambda: certificate.read(folder))
+    is_strangers = certified is not None and not certified.is_own
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
@@ -151,11 +161,27 @@ def read_run(folder: Path, *, with_metrics: bool = True, with_config: bool = Tru
         else Metrics(),
         blocks=read_or(None, lambda: _test_blocks(folder, found and found.test)),
         uncertified=read_or(None, lambda: _why_uncertified(certified, folder, found)),
-        complete=certified is not None and certified.complete,
+        is_strangers=is_strangers,
         sample=_last_sample(folder),
         **(read_or({}, lambda: _fields(found)) if found else {}),
     )
-    return replace(record, status=DAMAGED, error="; ".join(damage)) if damage else record
+    if damage:
+        return replace(record, status=DAMAGED, error="; ".join(damage))
+    if certified is None or not certified.complete or record.uncertified is not None:
+        return record
+    return replace(_sequential(record, certified.score), complete=True)
+
+
+def _sequential(run: RunRecord, found: SequentialScore | None) -> RunRecord:
+    """The run with the score of tokens that were fed one at a time."""
+    test, blocks = run.test, run.blocks
+    if found is None or test is None:
+        return run
+    own, anew = test.bits_per_byte, found.bits_per_byte
+    if blocks is not None and own and anew is not None:
+        blocks = replace(blocks, nats=tuple(nats * anew / own for nats in blocks.nats))
+    scores = {"nats_per_token": found.nats_per_token, "bits_per_byte": anew}
+    return replace(run, test=test.model_copy(update=scores), blocks=blocks)
 
 
 def require_complete(run: RunRecord) -> RunRecord:
@@ -218,6 +244,8 @@ def _why_uncertified(
     anew = f"{_verify(folder)} makes one"
     if found is None:
         return f"no certificate; {anew}"
+    if not found.is_own:
+        return "its certificate was not made here"
     if unfit := certificate.why_unfit(found, folder, summary):
         return f"its certificate is for {unfit}; {anew}"
     if found.bound_to.definition != DEFINITION:

@@ -253,6 +253,9 @@ def notes(comparison: Comparison) -> list[str]:
                 "the mean is over those alone."
             )
     runs = [run for group in comparison.ranked for run in group.counted]
+    if complete := sum(run.complete for run in runs):
+        which = "All" if complete == len(runs) else f"{complete} of {len(runs)}"
+        lines.append(f"{which} ranked scores are those of every token fed alone, one at a time.")
     if len({(run.git.get("commit"), run.git.get("dirty")) for run in runs}) > 1:
         lines.append("The ranked runs come from different versions of the code.")
     if len({tuple(sorted(run.machine.items())) for run in runs}) > 1:

@@ -65,6 +65,13 @@ class OneRow(Peek, GPT):
         return (torch.arange(len(ids_BT)) == 5)[:, None, None]
 
 
+class LastBatch(Peek, GPT):
+    """Only in a batch of four rows, as the last one of a score may have."""
+
+    def where(self, ids_BT: Tensor, cache: Cache | None) -> bool:
+        return len(ids_BT) == 4
+
+
 class HalfPrecision(Peek, GPT):
     """Only under autocast: laws are tested in float64."""
 
@@ -250,6 +257,7 @@ CAUGHT_BY: dict[type, str] = {
     LatePositions: "causality",
     RareToken: "causality",
     OneRow: "causality",
+    LastBatch: "causality",
     HalfPrecision: "causality",
     WholeWindow: "causality",
     EvaluationMode: "causality",
