@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from contextlib import nullcontext
@@ -51,8 +52,8 @@ from zoo_tokenizers import Tokenizer, TokenizerError
 LOG = logging.getLogger("harness")
 
 
-def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
-    """Train; returns the exit code.
+def run(settings: Settings, on_batch: OnBatch = ignore, *, reads_test: bool = True) -> int:
+    """Train; returns the exit code. reads_test: whether test is scored at the end.
 
     Errors in the settings are found before data are read, errors in the data before the folder is
     made.
@@ -60,11 +61,11 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     require_trusted(settings)
     code = None
     while code is None:
-        code = _attempt(settings, on_batch)
+        code = _attempt(settings, on_batch, reads_test)
     return code
 
 
-def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
+def _attempt(settings: Settings, on_batch: OnBatch, reads_test: bool) -> int | None:
     """None if another training began in the folder while the data were read: decide again."""
     asked = settings
     processes = ProcessGroup.from_environment()
@@ -79,6 +80,8 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
     settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, processes)
     dataset = load_dataset(settings, of_stranger=existing is not None)
+    if not reads_test:
+        dataset = dataclasses.replace(dataset, test=None)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
