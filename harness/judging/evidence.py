@@ -9,11 +9,13 @@ and the unknown σ has the right Haar prior:
     e = (1 + n g)^(-1/2) · [(1 + t²/ν) / (1 + t²/(ν (1 + n g)))]^((ν + 1)/2),   ν = n - 1
 
 (Wang & Ramdas 2023, "Anytime-valid t-tests and confidence sequences for Gaussian means with unknown
-variance", arXiv 2310.03722; Pérez-Ortiz, Lardy, de Heide & Grünwald 2022, arXiv 2208.07610.) If the mean is m, it is a martingale that starts at 1 (in what the scaled differences
-alone say), so the chance that it is ever 1/level or more is at most the level (Ville). That is why
-one may look after every seed, and stop whenever one likes. The mean over several g is an e-value
-again; so no effect has to be guessed. What is not refuted at a look is a confidence interval. All
-looks together are a confidence sequence: with a chance of 1 - level, the mean lies in all of them.
+variance", arXiv 2310.03722; Pérez-Ortiz, Lardy, de Heide & Grünwald 2022, arXiv 2208.07610.) If the
+mean is m, it is a martingale that starts at 1 (in what the scaled differences alone say), so the
+chance that it is ever 1/level or more is at most the level (Ville's inequality). That is why one may
+look after every pair, and stop whenever one likes. The mean over several g is such a martingale
+again; so no effect has to be guessed. The means that are not refuted at a look are a confidence
+interval, and those of all looks a confidence sequence: with a chance of 1 − level all of them hold
+the true mean. So a verdict, whichever it is, is wrong with a chance of at most the level.
 """
 
 from __future__ import annotations

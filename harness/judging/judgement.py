@@ -44,7 +44,7 @@ class Judged:
     receipt: str
 
 
-class StoppedBySignal(Exception):  # noqa: N818 - no error
+class StoppedBySignal(Exception):
     """A training was told to stop, and has saved."""
 
     def __init__(self, code: int) -> None:

@@ -146,7 +146,7 @@ class Ledger:
 
     def append(self, kind: str, **values: Any) -> Record:
         """Write an entry; returns it. Raises RunFailure."""
-        with self.adding() as (entries, add):
+        with self.adding() as (_, add):
             return add(kind, **values)
 
     @contextmanager

@@ -98,8 +98,8 @@ def _print_table(judge: Judge, judged: Judged) -> None:
         print(visible_line(f"{name}: {side.text}"))
     entries = judge.ledger.read()
     print(
-        f"try {judged.trial.number} of {len(entries.tries)} in {judge.ledger.path}: of all that are "
-        f"found better there, at most {ALPHA:.0%} are expected to be by luck; receipt "
+        f"try {judged.trial.number} of {len(entries.tries)} in {judge.ledger.path}: of all that "
+        f"are found better there, at most {ALPHA:.0%} are expected to be by luck; receipt "
         f"{judged.receipt[:16]}"
     )
 
