@@ -11,8 +11,8 @@ and the unknown σ has the right Haar prior:
 (Wang & Ramdas 2023, "Anytime-valid t-tests and confidence sequences for Gaussian means with unknown
 variance", arXiv 2310.03722; Pérez-Ortiz, Lardy, de Heide & Grünwald 2022, arXiv 2208.07610.) If the
 mean is m, it is a martingale that starts at 1 (in what the scaled differences alone say), so the
-chance that it is ever 1/level or more is at most the level (Ville's inequality). That is why one may
-look after every pair, and stop whenever one likes. The mean over several g is such a martingale
+chance that it is ever 1/level or more is at most the level (Ville's inequality). That is why one
+may look after every pair, and stop whenever one likes. The mean over several g is such a martingale
 again; so no effect has to be guessed. The means that are not refuted at a look are a confidence
 interval, and those of all looks a confidence sequence: with a chance of 1 − level all of them hold
 the true mean. So a verdict, whichever it is, is wrong with a chance of at most the level.
@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -108,7 +109,15 @@ def seeds_needed(effect: float, level: float) -> int | None:
 def _half_width(differences: Sequence[float], level: float) -> float:
     """Of the means that are not refuted at this look."""
     count = len(differences)
-    if count < 2 or e_of_t(math.inf, count) < 1 / level:
+    if count < 2:
+        return math.inf
+    return critical_t(count, level) * float(np.std(differences, ddof=1)) / math.sqrt(count)
+
+
+@cache
+def critical_t(count: int, level: float) -> float:
+    """The t from which on the e-value is at least 1/level; infinite if none is."""
+    if e_of_t(math.inf, count) <= 1 / level:
         return math.inf
     low, high = 0.0, 1.0
     while e_of_t(high, count) < 1 / level:
@@ -116,4 +125,4 @@ def _half_width(differences: Sequence[float], level: float) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if e_of_t(middle, count) < 1 / level else (low, middle)
-    return high * float(np.std(differences, ddof=1)) / math.sqrt(count)
+    return high
