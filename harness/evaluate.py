@@ -18,6 +18,7 @@ def main() -> int:
     )
     parser.add_run()
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_data_path()
     parser.add_argument("--stride", type=int, help="tokens between two windows (half a window)")
     parser.add_argument(
         "--strided-inference",

@@ -22,7 +22,9 @@ def main() -> int:
     parser.add_run()
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="the text to continue (a line break)")
-    prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="read it from a file")
+    prompt.add_argument(
+        "--prompt-file", type=Path, metavar="FILE", help="read it from a file or a pipe"
+    )
     parser.add_argument("--tokens", type=int, default=200, help="most new tokens (200)")
     parser.add_argument("--stop", metavar="TEXT", help="end a sample when it contains this")
     parser.add_argument("--num-samples", type=int, default=1, help="number of samples (1)")

@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument(
         "--complete", action="store_true", help="score every token again, instead of a sample"
     )
+    parser.add_data_path()
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps (cpu)")
     parser.add_argument("--trust", action="append", default=[], help="a package of your own")
     options = parser.parse_intermixed_args()
@@ -34,6 +35,8 @@ def main() -> int:
     path = Path(options.what)
     if path.is_dir() and options.settings:
         raise UsageError(f"{options.settings[0]} has no meaning for a run, which has its settings")
+    if options.data_path is not None and not path.is_dir():
+        raise UsageError("--data-path has no meaning for a model without a run, which has no text")
     settings = None if path.is_dir() else _settings(options.what, options.settings, options.trust)
 
     from harness.referee import certificates
@@ -41,7 +44,7 @@ def main() -> int:
     chosen = {"complete": options.complete, "device": options.device}
     if settings is not None:
         return certificates.of_model(settings, **chosen)
-    return certificates.of_runs(path, trust=options.trust, **chosen)
+    return certificates.of_runs(path, trust=options.trust, data_path=options.data_path, **chosen)
 
 
 def _settings(what: str, overrides: list[str], trust: list[str]) -> Settings:

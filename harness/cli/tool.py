@@ -81,6 +81,12 @@ class Parser(argparse.ArgumentParser):
             "--trust", action="append", default=[], help="a package with your own models"
         )
 
+    def add_data_path(self) -> None:
+        """Add the option of the commands that read a run's text."""
+        self.add_argument(
+            "--data-path", type=Path, metavar="FILE", help="where the run's text lies now"
+        )
+
     def parse(self, at_least: Mapping[str, int]) -> argparse.Namespace:
         """Parse and check the options. at_least: the smallest value of each integer option."""
         options = self.parse_args()

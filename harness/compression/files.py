@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from harness.common.errors import UsageError
 from harness.common.files import atomic_write
+from harness.common.outside import open_regular
 from harness.compression import codec
 from harness.compute.device import make_deterministic
 from harness.runs.load import Run, load_run
@@ -54,10 +55,8 @@ def decompress_file(arguments: argparse.Namespace) -> int:
 
 def _ends(arguments: argparse.Namespace, name: str) -> tuple[bytes, Path]:
     """What is read, and the file to write, which must not exist."""
-    try:
-        content = arguments.file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{arguments.file} can't be read: {error.strerror}") from error
+    with open_regular(arguments.file) as file:
+        content = file.read()
     target = arguments.out or arguments.file.with_name(name)
     if target.exists():
         raise UsageError(f"{target} exists already: choose another name with --out")

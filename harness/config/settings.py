@@ -6,6 +6,7 @@ them by `keys_with_role`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -175,6 +176,14 @@ class ObserveSettings(_Group):
     full: bool = False
 
 
+def _path_from_anywhere(data: Node) -> Node:
+    """A path of a file that is here means the same to a later command in another folder."""
+    path = data.get("path")
+    if not isinstance(path, str) or not os.path.exists(path := os.path.expanduser(path)):
+        return data
+    return data | {"path": os.path.abspath(path)}
+
+
 def _has_local(loggers: dict[str, Node]) -> dict[str, Node]:
     if "local" not in loggers:
         raise PydanticCustomError("range", "local and others: it is always on")
@@ -194,7 +203,7 @@ class Settings(_Group):
 
     names: Names
     # Runs compare the digest of the text, not its path.
-    data: Annotated[Node, KeyRole("path", NO_EFFECT)]
+    data: Annotated[Node, AfterValidator(_path_from_anywhere), KeyRole("path", NO_EFFECT)]
     tokenizer: Node
     model: Node
     optimizer: Node

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import itertools
 import math
-import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.common.errors import RunFailure, UsageError
+from harness.common.outside import open_regular
 from harness.data.assets import Assets
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -180,15 +180,8 @@ class TextFile(Corpus):
         self.path = Path(path).expanduser()
 
     def read(self, assets: Assets) -> Text:
-        try:
-            kind = self.path.stat().st_mode
-            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-                raise UsageError(f"data.path={self.path} is a pipe or a device, not a file")
-            self.path.open("rb").close()
-            return Text(self.path)
-        except (OSError, ValueError) as error:  # ValueError: a NUL character
-            reason = getattr(error, "strerror", error)
-            raise UsageError(f"data.path={self.path} can't be read: {reason}") from error
+        open_regular(self.path, "data.path=").close()
+        return Text(self.path)
 
 
 class PythonDocs(Corpus):

@@ -45,7 +45,7 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
             resolve_stride(run.model.block_size, stride, run.model.patch_size if strided else None)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
-    dataset = run.dataset()
+    dataset = run.dataset(arguments.data_path)
     for name in ["val"] * arguments.calibration + [arguments.split]:
         if getattr(dataset, name) is None:
             raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")

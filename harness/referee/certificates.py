@@ -23,7 +23,9 @@ def of_model(settings: Settings, *, complete: bool, device: str) -> int:
     return int(bool(certificate.failed))
 
 
-def of_runs(path: Path, *, complete: bool, device: str, trust: list[str]) -> int:
+def of_runs(
+    path: Path, *, complete: bool, device: str, trust: list[str], data_path: Path | None
+) -> int:
     """Make and print the certificate of every finished run in a folder; returns the exit code."""
     folders = [path] if (path / FILE).exists() else sorted(p.parent for p in path.rglob(FILE))
     if not folders:
@@ -31,7 +33,9 @@ def of_runs(path: Path, *, complete: bool, device: str, trust: list[str]) -> int
     code = 0
     for folder in folders:
         try:
-            certificate = verify_run(folder, complete=complete, device=device, trust=trust)
+            certificate = verify_run(
+                folder, complete=complete, device=device, trust=trust, data_path=data_path
+            )
         except (UsageError, RunFailure) as error:
             if len(folders) == 1:
                 raise

@@ -49,12 +49,14 @@ ROUNDED = 1e-5  # transformers' norms are in fp32 whatever the weights are
 VOCABULARY, TARGETS = 65, 2000  # of a model without a run
 
 
-def verify_run(path: Path, *, complete: bool, device: str, trust: list[str]) -> Certificate:
-    """Make a run's certificate and write it into the folder. Raises UsageError if it can't be read,
-    or has no test score."""
+def verify_run(
+    path: Path, *, complete: bool, device: str, trust: list[str], data_path: Path | None = None
+) -> Certificate:
+    """Make a run's certificate and write it into the folder. data_path: see `Run.dataset`. Raises
+    UsageError if it can't be read, or has no test score."""
     run = load_run(path, "best", device, trust)
     summary = read_summary(path)
-    dataset = run.dataset()
+    dataset = run.dataset(data_path)
     if dataset.test is None or summary.test is None:
         raise UsageError(f"{path} has no test score, so there is nothing to certify")
     make_deterministic()

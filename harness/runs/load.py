@@ -17,7 +17,7 @@ from harness.config.keys import Node
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus
+from harness.data.corpus import Corpus, TextFile
 from harness.data.dataset import Dataset, prepare
 from harness.runs import checkpoint
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
@@ -45,13 +45,20 @@ class Run:
     corpus_digest: str
     trained: Node
 
-    def dataset(self) -> Dataset:
-        """The run's corpus, encoded by its tokenizer. Raises UsageError if the text or its split
-        has changed."""
+    def dataset(self, path: Path | None = None) -> Dataset:
+        """The run's corpus, encoded by its tokenizer. path: where its text lies now, if not where
+        its settings say. Raises UsageError if the text or its split has changed."""
         corpus = self.settings.build("data", Corpus)
+        if path is not None:
+            corpus = TextFile(str(path), self.settings.data["split"])
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
         assets = Assets.own().of_stranger(self.settings.trust)
-        return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
+        try:
+            return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
+        except UsageError as error:
+            if path is not None:
+                raise
+            raise UsageError(f"{error}; if it lies elsewhere now: --data-path FILE") from error
 
 
 def load_run(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
+from harness.common.outside import read_text
 from harness.common.text import visible
 from harness.runs.load import Run, load_run
 from harness.sampling.beams import beam_search
@@ -27,14 +27,15 @@ def sample_run(arguments: argparse.Namespace) -> int:
     """Print the samples with their prompt on stdout, a single one as it is generated. arguments: of
     harness.sample."""
     params = None if arguments.beams else _params(arguments)
-    text = _prompt_file(arguments.prompt_file) if arguments.prompt_file else arguments.prompt
+    file = arguments.prompt_file
+    text = read_text(file, "--prompt-file ") if file else arguments.prompt
     run = load_run(
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, "fp32",
         arguments.checkpoint_dir,
     )  # fmt: skip
     counts = run.folder.read_counts(run.tokenizer.vocab_size)
     allowed_V = _seen_ids(run, counts) if arguments.mask_unused else None
-    prompt = _prompt(text, "--prompt-file" if arguments.prompt_file else "--prompt", run, counts)
+    prompt = _prompt(text, "--prompt-file" if file else "--prompt", run, counts)
     block_size = run.model.block_size
     if block_size is not None and len(prompt) > block_size:
         print(
@@ -126,13 +127,6 @@ def _prompt(
         file=sys.stderr,
     )
     return [commonest]
-
-
-def _prompt_file(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(f"--prompt-file {path} can't be read: {error.strerror}") from error
 
 
 def _seen_ids(run: Run, counts: NDArray[np.integer] | None) -> torch.Tensor:

@@ -85,8 +85,16 @@ def _be_case(case: Case, runner: Runner, folders: dict[str, Path]) -> None:
             shutil.copytree(folders[case.needs], folder)
         folder.mkdir(exist_ok=True)
         parts = json.dumps(_parts(case, runner, folder), ensure_ascii=False)
-        for path, shown in ((folder, "HERE"), (folder.parent, "WORK"), (runner.checkout, "REPO")):
-            parts = parts.replace(str(path), shown)
+        # Earlier revisions stored the text's path as it was typed.
+        text = folder.parent / "text.txt"
+        shown = {
+            text: "../text.txt",
+            folder: "HERE",
+            folder.parent: "WORK",
+            runner.checkout: "REPO",
+        }
+        for path, name in shown.items():
+            parts = parts.replace(str(path), name)
         folder.with_suffix(".json").write_text(parts, encoding="utf-8", errors="surrogateescape")
         code = 0
     except BaseException:

@@ -173,6 +173,23 @@ def test_a_prompt_from_a_file(command: Command, finished_run: Path, tmp_path: Pa
     refused(command("sample", finished_run, "--prompt-file", file), "byte 0xff at byte offset 3")
 
 
+def test_a_prompt_from_a_file_keeps_its_line_breaks(
+    command: Command, finished_bigram: Path, tmp_path: Path
+) -> None:
+    """CRLF and CR alone, from a file and from a pipe, are what the model is given and what is
+    printed."""
+    content = b"First line\r\nSecond line\r\n\rx"
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(content)
+    read, write = os.pipe()
+    os.write(write, content)
+    os.close(write)
+    for source in (file, f"/dev/fd/{read}"):
+        text = sampled(command, finished_bigram, "--prompt-file", source, "--tokens", 1)
+        assert text.encode().startswith(content)
+        assert len(text) >= len(content) + 1
+
+
 def test_a_text_stops_where_it_is_told_to(command: Command, finished_run: Path) -> None:
     """And is the same up to there, drawn alone or beside others."""
     options = ("--prompt", "10 green", "--seed", 2)
