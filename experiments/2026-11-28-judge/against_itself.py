@@ -20,7 +20,7 @@ for number in range(first, last + 1):
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "harness.judge", CANDIDATE, BASELINE, *SMALL),
-            *("--margin", "0.02", "--json", "--ledger", str(folder / str(number))),
+            *("--margin", "0.05", "--json", "--ledger", str(folder / str(number))),
         ],
         capture_output=True,
         text=True,
