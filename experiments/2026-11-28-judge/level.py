@@ -75,7 +75,7 @@ def verdicts() -> None:
         print(f"  a difference of {margin}, called none larger than it: {share(wrong, TRIALS)}")
 
     print(
-        "\na t-test at 5 % after each pair, stopping at the first p below it (normal, no difference)"
+        "\na t-test at 5 % after each pair, stopping at the first p below it (no difference)"
     )
     T = [
         None,
@@ -135,8 +135,8 @@ def ledgers() -> None:
             with_win += found > 0
         print(f"  {name}: {share(with_win, LEDGERS)}; {wins / LEDGERS:.2f} wins a ledger")
 
-    print(f"\na tenth of the tries better by 3σ: share of the wins that is by luck")
-    false = true = 0
+    print("\na tenth of the tries better by 3σ: share of the wins that is by luck")
+    true = 0
     rates = []
     for _ in range(LEDGERS):
         found = lucky = 0
