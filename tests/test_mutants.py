@@ -281,9 +281,7 @@ MUTANTS = {
         '"\\n".join',
         RECORDS,
     ),
-}
-
-MUTANTS |= {} | OF_THE_JUDGE
+} | OF_THE_JUDGE
 
 
 # Noticed by the training that the tests share: it refuses blocks that do not cover the test text.

@@ -74,9 +74,7 @@ def verdicts() -> None:
         )
         print(f"  a difference of {margin}, called none larger than it: {share(wrong, TRIALS)}")
 
-    print(
-        "\na t-test at 5 % after each pair, stopping at the first p below it (no difference)"
-    )
+    print("\na t-test at 5 % after each pair, stopping at the first p below it (no difference)")
     T = [
         None,
         None,
