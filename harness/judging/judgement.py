@@ -10,6 +10,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import harness
 import zoo_tokenizers
@@ -34,13 +35,13 @@ SOURCES = (Path(harness.__file__).parent, Path(zoo_tokenizers.__file__).parent)
 
 @dataclass(frozen=True)
 class Judged:
-    """A try and what came of it. scores: validation bits per byte, of each side. costs: of its last
-    training. receipt: the digest of the ledger's last line."""
+    """A try and what came of it. scores: validation bits per byte, of each side. costs: parameters,
+    and what its last training took. receipt: the digest of the ledger's last line."""
 
     trial: Try
     outcome: Outcome
     scores: dict[str, list[float]]
-    costs: dict[str, TrainCost]
+    costs: dict[str, dict[str, Any]]
     receipt: str
 
 
@@ -93,7 +94,9 @@ class Judge:
             for pair in range(1, outcome.pairs + 1):
                 folder = self.folder(trial, name, pair)
                 scores[name].append(certified_score(folder, side, "val"))
-                costs[name] = read_summary(folder).train or TrainCost()
+            found = read_summary(folder)
+            count = found.parameters.total if found.parameters else None
+            costs[name] = {"parameters": count, **(found.train or TrainCost()).model_dump()}
         return Judged(trial, outcome, scores, costs, self.ledger.read().receipt)
 
     def standing(self) -> Try | None:

@@ -20,7 +20,7 @@ from harness.judging.sides import SIDES
 from harness.report.text.format import human
 
 EXIT_CODES = {BETTER: 0, WORSE: 3, SAME: 4, None: 5}
-COSTS = ("steps", "tokens", "flops", "seconds")
+COSTS = ("parameters", "steps", "tokens", "flops", "seconds")
 
 
 def report(judge: Judge, *, only_plan: bool, final: bool, as_json: bool) -> int:
@@ -55,7 +55,7 @@ def plain(judged: Judged) -> dict[str, Any]:
         "pairs": outcome.pairs,
         "difference": {"mean": outcome.mean, "low": outcome.low, "high": outcome.high},
         "val_bits_per_byte": judged.scores,
-        "costs": {name: judged.costs[name].model_dump() for name in SIDES},
+        "costs": judged.costs,
         "candidate": trial.candidate,
         "baseline": trial.baseline,
         "git": trial.git,
@@ -88,7 +88,7 @@ def _print_table(judge: Judge, judged: Judged) -> None:
     for name in SIDES:
         scores, cost = judged.scores[name], judged.costs[name]
         spread = f"± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "–"
-        costs = [getattr(cost, each) for each in COSTS]
+        costs = [cost[each] for each in COSTS]
         shown = ["–" if value is None else human(value) for value in costs]
         table.add_row(name, f"{statistics.fmean(scores):.4f}", spread, *shown)
     print(visible_line(sentence(judged)))
