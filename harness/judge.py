@@ -1,7 +1,7 @@
 """Judge a candidate against a baseline: better, worse, or no difference.
 
     python -m harness.judge gpt_modern gpt train.steps=500
-    python -m harness.judge 'model=gpt init=xavier' gpt train.tokens=1e6 --seeds 30
+    python -m harness.judge 'model=gpt init=xavier' gpt train.tokens=1000000 --seeds 30
     python -m harness.judge mine.X gpt train.steps=500 --trust mine --ledger ~/ledger
     python -m harness.judge gpt_modern gpt train.steps=500 --final
 
@@ -39,7 +39,10 @@ def main() -> int:
     )
     parser.add_argument("--margin", type=float, default=0.01, help="bits per byte (0.01)")
     parser.add_argument("--seeds", type=int, default=20, help="of each side, at most (20)")
-    parser.add_argument("--ledger", type=Path, default=Path("runs/judge"), metavar="FOLDER")
+    parser.add_argument(
+        "--ledger", type=Path, default=Path("runs/judge"), metavar="FOLDER",
+        help="of the ledger and all trainings (runs/judge)",
+    )  # fmt: skip
     parser.add_argument("--trust", action="append", default=[], help="a package of your own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     which = parser.add_mutually_exclusive_group()
