@@ -19,7 +19,7 @@ from harness import judge
 from harness.common.errors import RunFailure
 from harness.data.dataset import Dataset
 from harness.evaluation import score
-from harness.judging import certified, plan
+from harness.judging import certified, judgement, plan
 from harness.judging.ledger import FILE, Ledger
 from harness.judging.online import level_of_try
 from harness.referee import verify
@@ -244,9 +244,21 @@ def test_a_training_that_scores_otherwise_fed_token_by_token_ends_it(
 
 
 def test_a_training_that_fails_gives_no_verdict(bench: Bench) -> None:
-    ended = bench.run("model=bigram optimizer.lr=3e38", BIGRAM, ledger="failed")
+    real = judgement.run
+
+    def failing(*given: Any, **more: Any) -> int:
+        def drawing(*rest: Any) -> Any:
+            raise RunFailure("no such luck")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "draw_batch", drawing)
+            return real(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judgement, "run", failing)
+        ended = bench.run(BIGRAM, MLP, ledger="failed")
     assert (ended.code, ended.out) == (1, "")
-    assert "no verdict: a training of model=bigram optimizer.lr=3e38 failed" in ended.err
+    assert f"no verdict: a training of {BIGRAM} failed (no such luck)" in ended.err
     entries = Ledger(bench.folder / "failed").read()
     assert len(entries.tries) == 1
     assert entries.outcome(1) is None
