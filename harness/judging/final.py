@@ -9,6 +9,7 @@ from harness.judging.certified import certified_score
 from harness.judging.judgement import Judge
 from harness.judging.ledger import Reading, Try
 from harness.judging.sides import SIDES
+from harness.runs.test_reads import log_test_read
 
 
 def read_test(judge: Judge) -> Reading:
@@ -20,13 +21,14 @@ def read_test(judge: Judge) -> Reading:
     _enter(judge, trial)
     outcome = judge.ledger.read().outcome(trial.number)
     assert outcome is not None, "it was there a moment ago"
-    means = {
-        name: statistics.fmean(
-            certified_score(judge.folder(trial, name, pair), side, "test")
-            for pair in range(1, outcome.pairs + 1)
-        )
-        for name, side in zip(SIDES, judge.sides, strict=True)
-    }
+    means = {}
+    for name, side in zip(SIDES, judge.sides, strict=True):
+        scores = []
+        for pair in range(1, outcome.pairs + 1):
+            folder = judge.folder(trial, name, pair)
+            log_test_read(folder, "harness.judge --final")
+            scores.append(certified_score(folder, side, "test"))
+        means[name] = statistics.fmean(scores)
     entry = judge.ledger.append("test", number=trial.number, **means)
     assert isinstance(entry, Reading)
     return entry

@@ -191,7 +191,7 @@ class Judge:
             seed=trial.seed(name, pair), run_dir=str(folder), resume="auto"
         )
         with redirect_stdout(sys.stderr):  # stdout is for the verdict
-            code = run(settings, reads_test=False)
+            code = run(settings, candidate=True, reads_test=False)
         if code in STOPPED:
             print("the judgement goes on by the same command", file=sys.stderr)
             raise StoppedBySignal(code)

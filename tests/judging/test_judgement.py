@@ -24,6 +24,7 @@ from harness.judging.ledger import FILE, Ledger
 from harness.judging.online import level_of_try
 from harness.referee import verify
 from harness.runs.summary import read_summary
+from harness.runs.test_reads import FILE as READS
 from harness.training import loop
 from tests.conftest import Ended
 from tests.small_runs import TEXT
@@ -134,7 +135,7 @@ def test_its_trainings_are_ordinary_runs_that_never_read_test(bench: Bench, sett
     assert len(folders) == 2 * json.loads(settled.out)["pairs"]
     for folder in folders:
         summary = read_summary(folder)
-        assert (summary.status, summary.test) == ("finished", None)
+        assert (summary.status, summary.test, summary.candidate) == ("finished", None, True)
         assert not (folder / "test_nats.json").exists()
         assert (folder / "certificate.json").exists()
     assert bench.scored
@@ -206,6 +207,8 @@ def test_test_is_read_by_final_alone_once_and_logged(bench: Bench, settled: Ende
     assert ended.code == 0, ended.err
     assert "test of try 1: candidate" in ended.out
     assert "test" in bench.scored
+    for folder in (bench.folder / "ledger" / "try-1").iterdir():
+        assert len((folder / READS).read_text().splitlines()) == 1
     scored = len(bench.scored)
     again = bench.run(*command)
     assert again.code == 2
