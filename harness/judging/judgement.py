@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import secrets
@@ -12,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import harness
-import zoo_tokenizers
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import STOPPED
 from harness.compute.meta import meta_model
@@ -29,8 +28,9 @@ from harness.runs.folder import git
 from harness.runs.summary import TrainCost, read_summary
 from harness.training.checks import check_settings
 from harness.training.run import load_dataset, run
+from zoo_tokenizers import Tokenizer
 
-SOURCES = (Path(harness.__file__).parent, Path(zoo_tokenizers.__file__).parent)
+SOURCES = (Path(__file__).parents[1], Path(inspect.getfile(Tokenizer)).parent)
 
 
 @dataclass(frozen=True)
