@@ -14,8 +14,7 @@ from pathlib import Path
 from harness.cli.hydra_app import compose
 from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
-from harness.common.values import did_you_mean
-from harness.config.keys import names_in_group
+from harness.config import own_class
 from harness.config.settings import Settings, read_settings, require_device
 
 
@@ -49,17 +48,8 @@ def main() -> int:
 
 
 def _settings(what: str, overrides: list[str], trust: list[str]) -> Settings:
-    """Of a file in conf/model, or of a class."""
-    names = names_in_group("model")
-    if what in names:
-        chosen = [f"model={what}", *overrides]
-    elif "." in what:
-        chosen = [f"model._target_={what}", f"trust=[{','.join(trust)}]", *overrides]
-    else:
-        raise UsageError(
-            f"{what} is no run, no file of conf/model and no class{did_you_mean(what, names)}"
-        )
-    return read_settings(compose(chosen)).replace(trust=trust)
+    """Of a file in conf/model, or of a class: what is no run's folder is one of these."""
+    return read_settings(compose([*own_class.chosen(what, trust), *overrides])).replace(trust=trust)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.common.paths import REPOSITORY
+from tests.judging.mutants import OF_THE_JUDGE
 
 PINNED, OWN = "training/test_pinned_numbers.py", "evaluation/test_own_score.py"
 RECORDS = "runs/test_run_records.py"
@@ -280,7 +281,7 @@ MUTANTS = {
         '"\\n".join',
         RECORDS,
     ),
-}
+} | OF_THE_JUDGE
 
 
 # Noticed by the training that the tests share: it refuses blocks that do not cover the test text.

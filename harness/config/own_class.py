@@ -15,10 +15,27 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.common.errors import UsageError
+from harness.common.values import did_you_mean
 from harness.config.build import settings_taken
+from harness.config.keys import names_in_group
 
 TARGET = "model._target_"
 WRAPPER = "zoo.plain.Plain"  # is called by the name of the class that it wraps
+
+
+def chosen(model: str, trust: Sequence[str]) -> list[str]:
+    """The overrides that choose a model by one word: a file of conf/model, or a class.
+
+    Raises UsageError for what is neither.
+    """
+    names = names_in_group("model")
+    if model in names:
+        return [f"model={model}"]
+    if "." in model:
+        return [f"{TARGET}={model}", f"trust=[{','.join(trust)}]"]
+    raise UsageError(
+        f"{model} is neither a file of conf/model nor a class (mine.X).{did_you_mean(model, names)}"
+    )
 
 
 def with_its_settings(overrides: Sequence[str]) -> list[str]:

@@ -63,11 +63,11 @@ def measure(settings: Settings) -> dict[str, str]:
     compute = checked_compute(settings)
     dataset = load_dataset(settings)
     build = _builder(settings, dataset.tokenizer.vocab_size)
-    peak_memory, _ = _timed_loop(settings, dataset, compute)
+    peak_memory, _ = timed_loop(settings, dataset, compute)
     torch.manual_seed(settings.seed)
     model = build().to(compute.device)
     bare = _BareStep(settings, dataset, compute, model)
-    _, seconds = _timed_loop(settings, dataset, compute, bare, WARM_UP + PAIRS)
+    _, seconds = timed_loop(settings, dataset, compute, bare, WARM_UP + PAIRS)
     plan = settings.train
     targets = len(range(plan.seq_len)[plan.trained])
     tokens = plan.batch_size * plan.accumulate * targets
@@ -99,7 +99,7 @@ def _builder(settings: Settings, vocab_size: int) -> Callable[[], LanguageModel]
     return lambda: settings.build("model", LanguageModel, vocab_size=vocab_size)
 
 
-def _timed_loop(
+def timed_loop(
     settings: Settings,
     dataset: Dataset,
     compute: Compute,
@@ -220,7 +220,7 @@ def _observe_cost(
     for name in ("basic", "full"):
         every = int(OmegaConf.load(CONF / "observe" / f"{name}.yaml").every)
         alternating = settings.replace(observe=ObserveSettings(every=2, full=name == "full"))
-        _, seconds = _timed_loop(alternating, dataset, compute)
+        _, seconds = timed_loop(alternating, dataset, compute)
         pairs = zip(seconds[::2], seconds[1::2], strict=True)
         look = statistics.median(observed / plain - 1 for observed, plain in pairs)
         share, line = look / every, f"a look every {every} steps takes as long as {look:.2f} steps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from contextlib import nullcontext, suppress
@@ -56,8 +57,14 @@ from zoo_tokenizers import Tokenizer, TokenizerError
 LOG = logging.getLogger("harness")
 
 
-def run(settings: Settings, on_batch: OnBatch = ignore, *, candidate: bool = False) -> int:
-    """Train; returns the exit code. candidate: as in `Summary`.
+def run(
+    settings: Settings,
+    on_batch: OnBatch = ignore,
+    *,
+    candidate: bool = False,
+    reads_test: bool = True,
+) -> int:
+    """Train; returns the exit code. candidate: as in `Summary`. reads_test: whether test is scored.
 
     Errors in the settings are found before data are read, errors in the data before the folder is
     made.
@@ -65,11 +72,13 @@ def run(settings: Settings, on_batch: OnBatch = ignore, *, candidate: bool = Fal
     require_trusted(settings)
     code = None
     while code is None:
-        code = _attempt(settings, on_batch, candidate)
+        code = _attempt(settings, on_batch, candidate, reads_test)
     return code
 
 
-def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | None:
+def _attempt(
+    settings: Settings, on_batch: OnBatch, candidate: bool, reads_test: bool
+) -> int | None:
     """None if another training began in the folder while the data were read: decide again."""
     asked = settings
     processes = ProcessGroup.from_environment()
@@ -84,6 +93,8 @@ def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | No
     settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
     check_settings(settings, processes)
     dataset = load_dataset(settings, existing)
+    if not reads_test:
+        dataset = dataclasses.replace(dataset, test=None)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )

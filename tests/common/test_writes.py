@@ -15,6 +15,7 @@ OWN = {
     "harness/common/files.py": "the place for it",
     "harness/compute/memory.py": "a switch of Linux, no file",
     "harness/cli/streams.py": "the standard streams",
+    "harness/judging/ledger.py": "a lock, which holds nothing",
     "harness/loggers/follow.py": "a lock, which holds nothing",
     "harness/runs/folder.py": "a lock, which holds nothing",
 }

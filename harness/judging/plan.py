@@ -1,0 +1,87 @@
+"""What a judgement may take, said before it starts: seeds and hours."""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter
+
+import torch
+
+from harness.compute.costs import step_flops
+from harness.compute.device import Compute
+from harness.config.settings import Settings
+from harness.data.dataset import Dataset
+from harness.diagnostics.bench import WARM_UP, timed_loop
+from harness.evaluation.score import score_split
+from harness.judging.evidence import seeds_needed
+from zoo.language_model import LanguageModel
+
+MEASURED = 10  # steps
+EFFECTS = (1, 2, 4, 8)  # differences, in standard deviations of one difference
+
+
+def training_seconds(settings: Settings, dataset: Dataset) -> float:
+    """Of one training with its evaluations, by a few measured steps and one measured evaluation."""
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
+    settings = settings.replace(precision=compute.precision)
+    started = perf_counter()
+    _, seconds = timed_loop(settings, dataset, compute, steps=WARM_UP + MEASURED)
+    # A model that counts takes one step, and no time between two.
+    step = sum(seconds) / len(seconds) if seconds else perf_counter() - started
+    steps = _steps(settings, dataset, step) if seconds else 1
+    assert dataset.val is not None, "a judgement reads validation"
+    model = settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
+    started = perf_counter()
+    with torch.random.fork_rng([]):
+        score_split(
+            model.to(compute.device).eval(), dataset.val, dataset.tokenizer, compute,
+            settings.eval.stride, settings.eval.batch_size,
+            batch_statistics=settings.train.batch_norm == "batch",
+        )  # fmt: skip
+    evaluations = 3 + steps // settings.eval.every  # with the first, the last and the certificate's
+    return float(steps * step + evaluations * (perf_counter() - started))
+
+
+def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
+    """How many the budget allows. step: seconds."""
+    plan, (currency, total) = settings.train, settings.train.budget
+    rows = plan.batch_size * plan.accumulate
+    tokens = rows * len(range(plan.seq_len)[plan.trained])
+    vocab_size = dataset.tokenizer.vocab_size
+    per_step = {
+        "steps": 1.0,
+        "tokens": tokens,
+        "bytes": tokens * dataset.train.bytes / len(dataset.train.ids),
+        "flops": rows * step_flops(
+            lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
+            plan.seq_len, plan.trained,
+        ),
+        "seconds": step,
+    }  # fmt: skip
+    return math.ceil(total / per_step[currency])
+
+
+def plan_lines(number: int, level: float, most: int, pair_seconds: float) -> list[str]:
+    """number: of the try. most: pairs of trainings. pair_seconds: of both sides."""
+    lines = [
+        f"try {number}: a verdict is wrong with a chance of at most {level:.3g}; validation alone "
+        "is read",
+        f"a pair of trainings takes about {duration(pair_seconds)}; at most {most} pairs, "
+        f"{duration(most * pair_seconds)}",
+    ]
+    for effect in EFFECTS:
+        needed = seeds_needed(effect, level)
+        if needed is None or needed > most:
+            words = f"more than {most} pairs"
+        else:
+            words = f"about {needed} pairs, {duration(needed * pair_seconds)}"
+        lines.append(f"a difference of {effect}σ (σ: of one pair's difference) takes {words}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """In the unit in which it is a number from 1 on."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
