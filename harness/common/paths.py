@@ -20,7 +20,16 @@ def expand(path: str | Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Where a user's programs keep what can be made again (the XDG base directory specification).
-    A variable that is empty, or no absolute path, counts as unset."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(named) if os.path.isabs(named) else expand("~/.cache")
+    """Where a user's programs keep what can be made again (the XDG base directory specification)."""
+    return _of_user("XDG_CACHE_HOME", "~/.cache")
+
+
+def user_state() -> Path:
+    """Where a user's programs keep what can't be made again (the same)."""
+    return _of_user("XDG_STATE_HOME", "~/.local/state")
+
+
+def _of_user(variable: str, default: str) -> Path:
+    """A variable that is empty, or no absolute path, counts as unset."""
+    named = os.environ.get(variable, "")
+    return Path(named) if os.path.isabs(named) else expand(default)

@@ -16,7 +16,7 @@ from harness.referee.decoder import LocalDecoder
 from harness.referee.sequential import BOUND
 from harness.referee.state import buffer_values
 from harness.referee.verify import verify_model
-from harness.runs import certificate
+from harness.runs import certificate, digests
 from harness.runs.certificate import Certificate
 from harness.runs.load import load_run
 from harness.runs.summary import read_summary
@@ -70,9 +70,10 @@ def _certify(
         checks.append(outcome("reported", None if near else words))
     made = Certificate(
         made_by="verify", complete=False, checks=checks, score=scored,
-        bound_to=bound_to(run.settings, dataset, run.folder, run.model),
+        bound_to=bound_to(run.settings, dataset, run.folder, run.model, score),
         parameters=parameters(run.model)["total"], state=buffer_values(run.model),
     )  # fmt: skip
     if split_name == "val":
         made.write(folder)
+        digests.enter(folder, certificate.FILE)
     return made, found

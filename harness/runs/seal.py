@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from harness.common.errors import RunFailure
+from harness.common.errors import RunFailure, UsageError
 from harness.common.files import create_private
+from harness.common.paths import user_state
 
 NAME = "language-model-zoo/certificate-key"
 BYTES = 32
@@ -22,7 +22,7 @@ BYTES = 32
 def seal(text: str) -> str | None:
     """HMAC-SHA256 of a text under the user's key, which is made the first time. None if there is
     no place for a key: then nothing is known to be one's own."""
-    with suppress(OSError, RunFailure):
+    with suppress(OSError, RunFailure, UsageError):
         path = key_path()
         if not path.exists():
             create_private(path, secrets.token_bytes(BYTES))
@@ -39,6 +39,5 @@ def is_sealed(text: str, found: str | None) -> bool:
 
 
 def key_path() -> Path:
-    """Below $XDG_STATE_HOME, or ~/.local/state."""
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path("~/.local/state").expanduser()) / NAME
+    """Raises UsageError where no home is known."""
+    return user_state() / NAME
