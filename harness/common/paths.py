@@ -20,7 +20,7 @@ def expand(path: str | Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Where a user's programs keep what can be made again (the XDG base directory specification)."""
+    """Where a user's programs keep what can be made again (the XDG base directories)."""
     return _of_user("XDG_CACHE_HOME", "~/.cache")
 
 

@@ -70,7 +70,7 @@ def _certify(
         checks.append(outcome("reported", None if near else words))
     made = Certificate(
         made_by="verify", complete=False, checks=checks, score=scored,
-        bound_to=bound_to(run.settings, dataset, run.folder, run.model, score),
+        bound_to=bound_to(run.settings, dataset, run.folder, run.model, None),
         parameters=parameters(run.model)["total"], state=buffer_values(run.model),
     )  # fmt: skip
     if split_name == "val":

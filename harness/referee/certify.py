@@ -150,7 +150,7 @@ def bound_to(
     dataset: Dataset,
     folder: RunFolder,
     model: LanguageModel,
-    reported: Scored,
+    reported: Scored | None,
 ) -> Binding:
     """What the certificate of a run is for."""
     return Binding(
