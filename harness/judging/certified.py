@@ -4,7 +4,10 @@ score of a split, scored again one token at a time."""
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
+
+import torch
 
 from harness.common.errors import RunFailure
 from harness.compute.costs import parameters
@@ -13,6 +16,7 @@ from harness.evaluation.score import score_split
 from harness.judging.sides import Side
 from harness.referee.certify import bound_to, outcome, scored_again
 from harness.referee.decoder import LocalDecoder
+from harness.referee.process import Source, fresh_decoder
 from harness.referee.sequential import BOUND
 from harness.referee.state import buffer_values
 from harness.referee.verify import verify_model
@@ -46,7 +50,8 @@ def certified_score(folder: Path, side: Side, split_name: str) -> float:
 def _certify(
     folder: Path, side: Side, split_name: str, reported: float | None
 ) -> tuple[Certificate, float | None]:
-    """The certificate for a split, and its score. reported: for val, what the training says."""
+    """The certificate for a split, and its score. reported: for val, what the training says. Test
+    is read once: all of it is scored again, by a process that never held the text."""
     run = load_run(folder, "best", side.settings.device, side.settings.trust)
     dataset = run.dataset()
     split = getattr(dataset, split_name)
@@ -56,11 +61,14 @@ def _certify(
         run.settings.eval.batch_size, batch_statistics=run.settings.train.batch_norm == "batch",
     )  # fmt: skip
     found = score.bits_per_byte
-    decoder = LocalDecoder(run.model, run.compute)
-    precision, seed = run.compute.precision, run.settings.seed
-    scored, check = scored_again(
-        decoder, split, run.tokenizer, score, precision, complete=False, seed=seed
-    )
+    precision, seed, final = run.compute.precision, run.settings.seed, split_name == "test"
+    device, trust = side.settings.device, side.settings.trust
+    source = Source(folder, "best", device, trust, precision, torch.get_num_threads())
+    local = nullcontext(LocalDecoder(run.model, run.compute))
+    with fresh_decoder(source) if final else local as decoder:
+        scored, check = scored_again(
+            decoder, split, run.tokenizer, score, precision, complete=final, seed=seed
+        )
     checks = [check]
     if split_name == "val":
         near = None not in (found, reported) and math.isclose(
@@ -69,7 +77,7 @@ def _certify(
         words = f"{reported} bits per byte in the summary, {found} scored again"
         checks.append(outcome("reported", None if near else words))
     made = Certificate(
-        made_by="verify", complete=False, checks=checks, score=scored,
+        made_by="verify", complete=final, checks=checks, score=scored,
         bound_to=bound_to(run.settings, dataset, run.folder, run.model, None),
         parameters=parameters(run.model)["total"], state=buffer_values(run.model),
     )  # fmt: skip
