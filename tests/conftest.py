@@ -30,6 +30,7 @@ from harness import (
     new,
     prepare,
     sample,
+    search,
     verify,
 )
 from harness import train as training_command
@@ -60,6 +61,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "compress": compress.main,
     "decompress": decompress.main,
     "compare": compare.main,
+    "search": search.main,
     "verify": verify.main,
     "inside": inside.main,
     "new": new.main,

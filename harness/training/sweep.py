@@ -114,7 +114,8 @@ def _job_configs(master: DictConfig) -> list[DictConfig]:
     """The configuration of each job, as Hydra's sweeper will compose it."""
     loader = GlobalHydra.instance().config_loader()
     typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    typed += master.hydra.overrides.task
+    given: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+    typed += given  # as typed: a value may be an interpolation
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
     (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return [loader.load_sweep_config(master, job) for job in batch]
