@@ -18,7 +18,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.config.saved import load_settings
 from harness.config.settings import read_settings
 from harness.runs.summary import status_of
-from harness.tuning import plan, search
+from harness.tuning import plan, search, sweeps
 from harness.tuning.choice import Trial, at_an_edge, best, read_trials
 from harness.tuning.plan import DECAY, INIT, RATE, STAGES, Stage, flops_of, plan_lines, start
 from harness.tuning.sweeps import Run, arguments
@@ -192,6 +192,23 @@ def test_a_mistake_is_one_line(
     assert message in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize("plugins", [None, ModuleNotFoundError("No module named 'hydra_plugins'")])
+def test_several_at_a_time_need_the_launcher(
+    command: Callable[..., Ended],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plugins: Exception | None,
+) -> None:
+    def find_spec(name: str) -> None:
+        if plugins is not None:
+            raise plugins
+
+    monkeypatch.setattr(sweeps, "find_spec", find_spec)
+    ended = command("search", "model=gpt", "--workers", "2", "--folder", tmp_path / "search")
+    assert ended.code == 2
+    assert ended.err == "error: --workers 2 needs: pip install hydra-joblib-launcher\n"
 
 
 def test_a_folder_with_other_files_is_left_alone(
