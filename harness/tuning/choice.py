@@ -14,6 +14,7 @@ from harness.runs import config, summary
 from harness.tuning.plan import DECAY, INIT, RATE, Point
 
 FILE, TABLE = "chosen.yaml", "trials.md"
+ENDED = ("finished", "non_finite")
 DEFAULT: Point = {RATE: 1e-3, INIT: "default", DECAY: 0.1}
 """Of models that no search chose for."""
 
@@ -32,9 +33,6 @@ def read_trials(folder: Path, stage: str) -> list[Trial]:
     """The finished trials of a stage, in the order of their folders."""
     paths = sorted(path.parent for path in folder.glob(f"*/{config.FILE}"))
     return [_read(path, stage) for path in paths if summary.status_of(path) in ENDED]
-
-
-ENDED = ("finished", "non_finite")
 
 
 def _read(folder: Path, stage: str) -> Trial:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically
+from harness.common.rows import strict_json
 from harness.config.settings import Settings, read_settings, require_trusted
 from harness.training.run import load_dataset
 from harness.tuning import sweeps
@@ -25,6 +28,7 @@ from harness.tuning.plan import (
     INIT,
     RATE,
     STAGES,
+    Cost,
     Point,
     measure,
     plan_lines,
@@ -32,7 +36,7 @@ from harness.tuning.plan import (
     trials_each,
 )
 
-PLAN = "plan.txt"
+PLAN = "plan.json"
 # What the search sets itself.
 OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "hydra.sweep.dir")
 
@@ -54,9 +58,9 @@ def search(
     settings = {model: _settings(model, shared) for model in models}
     chosen = {model: start(each) for model, each in settings.items()}
     command = _command(models, shared)
-    print(
-        _plan(folder, command, settings, trials_each(next(iter(chosen.values()))), seeds, workers)
-    )
+    costs = _costs(folder, command, settings)
+    for line in plan_lines(costs, trials_each(next(iter(chosen.values()))), seeds, workers):
+        print(line, flush=True)
     trials: list[Trial] = []
     for stage in STAGES:
         tried = {model: stage.points(point) for model, point in chosen.items()}
@@ -78,32 +82,25 @@ def search(
     return run(sweeps.arguments(only, range(seeds), shared, folder / "chosen", workers), True)
 
 
-def _plan(
-    folder: Path,
-    command: str,
-    settings: Mapping[str, Settings],
-    trials: int,
-    seeds: int,
-    workers: int,
-) -> str:
-    """The plan in words, measured when the search begins and kept in its folder. Raises UsageError
-    if that holds another search."""
+def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict[str, Cost]:
+    """What a training of each model takes, measured when the search begins and kept in its folder.
+    Raises UsageError if that holds another search, or other files."""
     path = folder / PLAN
     if path.exists():
-        text = path.read_text(encoding="utf-8")
-        if text.partition("\n")[0] != command:
-            raise UsageError(f"{folder} holds another search: {text.partition(chr(10))[0]}")
-        return text
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["command"] != command:
+            raise UsageError(f"{folder} holds another search: {saved['command']}")
+        return {model: Cost(**cost) for model, cost in saved["costs"].items()}
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files and no search")
     dataset = load_dataset(next(iter(settings.values())))
     if dataset.val is None:
         raise UsageError("a search chooses on validation: data.split leaves none")
     costs = {model: measure(each, dataset) for model, each in settings.items()}
-    text = "\n".join([command, *plan_lines(costs, trials, seeds, workers)])
+    plain = {"command": command, "costs": {model: asdict(cost) for model, cost in costs.items()}}
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
-    return text
+    write_atomically(path, strict_json(plain).encode())
+    return costs
 
 
 def _settings(model: str, shared: Sequence[str]) -> Settings:

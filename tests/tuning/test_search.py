@@ -177,6 +177,7 @@ def test_a_rate_at_the_edge_is_named() -> None:
         (["model=gpt", "hydra.sweep.dir=x"], "hydra.sweep.dir is set by the search itself"),
         (["model=gpt", "optimizer.lrr=1"], "optimizer.lrr"),
         (["model=gpt", "train.seconds=9"], "planned in steps or tokens"),
+        (["model=gpt", "train.flops=9e9"], "planned in steps or tokens"),
         (["model=gpt", "--seeds", "-1"], "--seeds -1 must be at least 0"),
         (["model=gpt", "--workers", "0"], "--workers 0 must be at least 1"),
         (["model=ngram"], "counts"),
