@@ -74,8 +74,8 @@ def search(
     write_choice(folder, chosen, trials, command)
     print(f"{folder / FILE} written", file=sys.stderr)
     for model in models:
-        if line := at_an_edge(trials, model, chosen[model]):
-            print(line, flush=True)
+        if edge := at_an_edge(trials, model, chosen[model]):
+            print(edge, flush=True)
     if not seeds:
         return 0
     only = {model: [point] for model, point in chosen.items()}
