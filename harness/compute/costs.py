@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +27,31 @@ def parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
+_COUNTED: dict[Hashable, float] = {}
+
+
 def step_flops(
-    build: Callable[[], LanguageModel], seq_len: int, trained: slice = slice(None)
+    build: Callable[[], LanguageModel],
+    seq_len: int,
+    trained: slice = slice(None),
+    decided_by: Hashable = None,
 ) -> float:
     """FLOPs of a forward and a backward pass over one sequence. Only the `trained` positions go
     through the head.
+
+    decided_by: what decides the model; equal ones are counted once in a process, since a count
+    takes a tenth of a second, and the jobs of a sweep and a resume have the same model.
 
     Counted by torch's FlopCounterMode on the meta device: matrix products, triangular systems,
     convolutions and attention (without the causal mask), a multiply-add as two. Look-ups, norms
     and activations count as zero.
     """
-    return _count(build, seq_len, trained, backward=True)
+    if decided_by is None:
+        return _count(build, seq_len, trained, backward=True)
+    key = (decided_by, seq_len, trained.indices(seq_len))
+    if key not in _COUNTED:
+        _COUNTED[key] = _count(build, seq_len, trained, backward=True)
+    return _COUNTED[key]
 
 
 def forward_flops(build: Callable[[], LanguageModel], seq_len: int) -> float:
