@@ -93,12 +93,17 @@ def _sweep_dir(config: DictConfig) -> Path:
     return Path(folder)
 
 
+def _is_other(path: Path) -> bool:
+    """Whether it is more than the word that a sweep's jobs are candidates, which may come first."""
+    return path.name != CANDIDATES
+
+
 def _require_usable(folder: Path, resume: object, named: bool) -> None:
     """Raises UsageError unless the folder is free (resume=false), holds a sweep (true), or one of
     both (auto). named: on the command line."""
     try:
         is_sweep, is_taken = (folder / "multirun.yaml").exists(), folder.exists()
-        is_taken = is_taken and (not folder.is_dir() or any(folder.iterdir()))
+        is_taken = is_taken and (not folder.is_dir() or any(map(_is_other, folder.iterdir())))
     except OSError as error:
         raise UsageError(f"hydra.sweep.dir={folder}: {error.strerror}") from error
     if resume == "auto" and not named:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import write_atomically
+from harness.common.files import write_atomically, writing
 from harness.common.rows import strict_json
 from harness.config.settings import Settings, read_settings, require_trusted
 from harness.training.run import load_dataset
+from harness.training.sweep_jobs import CANDIDATES
 from harness.tuning import sweeps
 from harness.tuning.choice import (
     FILE,
@@ -66,6 +67,9 @@ def search(
         tried = {model: stage.points(point) for model, point in chosen.items()}
         here, code = folder / stage.name, 0
         if _missing(found := read_trials(here, stage.name), tried):
+            with writing(here):
+                here.mkdir(parents=True, exist_ok=True)
+            write_atomically(here / CANDIDATES, b"")  # validation chooses: test is not shown
             code = run(sweeps.arguments(tried, [0], shared, here, workers), False)
             found = read_trials(here, stage.name)
         trials += _of_this_search(found, tried, code)
@@ -98,7 +102,8 @@ def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict
         raise UsageError("a search chooses on validation: data.split leaves none")
     costs = {model: measure(each, dataset) for model, each in settings.items()}
     plain = {"command": command, "costs": {model: asdict(cost) for model, cost in costs.items()}}
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, strict_json(plain).encode())
     return costs
 
