@@ -116,6 +116,7 @@ def test_every_parameter_is_in_one_group_with_its_rate() -> None:
             expected = 2.0
         assert group["lr"] == group["peak_lr"] == expected, name
         is_matrix = name.endswith(("qkv.weight", "projection.weight", "expand.weight"))
+        is_matrix |= name == "token_embedding.weight"  # it is the head, too
         assert group["weight_decay"] == (0.1 if is_matrix else 0.0), name
     decayed = parameter_groups(model, 0.01, {}, 0.1, decay_embeddings=True)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -127,6 +128,17 @@ def test_every_parameter_is_in_one_group_with_its_rate() -> None:
         parameter_groups(model, 0.01, {"head": 1.0}, 0.0)
     untied = parameter_groups(small_gpt(tie_weights=False), 0.01, {"head": 1.0}, 0.0)
     assert sorted({group["lr"] for group in untied}) == [0.01, 1.0]
+
+
+@pytest.mark.parametrize("decay_embeddings", [False, True])
+def test_decay_means_the_same_for_a_tied_and_an_untied_head(decay_embeddings: bool) -> None:
+    """Tied, the head's weight is the token embedding's."""
+    for tied in (True, False):
+        model = small_gpt(tie_weights=tied)
+        groups = parameter_groups(model, 0.01, {}, 0.1, decay_embeddings)
+        decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        assert decay[id(model.head.weight)] == 0.1
+        assert decay[id(model.position_embedding.weight)] == (0.1 if decay_embeddings else 0.0)
 
 
 def test_the_rates_of_parts_follow_the_schedule(
