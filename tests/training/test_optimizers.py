@@ -32,7 +32,7 @@ def with_decay(optimizer: str) -> Settings:
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -> None:
     """Told from the kinds of modules alone: maps, kernels and recurrent weights are decayed,
-    and the head's, tied or not; other embeddings are not, vectors never; one step moves them all."""
+    so is the head, tied or not; other embeddings and vectors never; and one step moves them all."""
     torch.manual_seed(0)
     model = fresh(node(name))
     names = {id(p): key for key, p in model.named_parameters()}
