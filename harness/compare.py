@@ -15,7 +15,7 @@ def main() -> int:
     """Print the comparison and write the requested files."""
     parser = Parser(
         prog="python -m harness.compare",
-        description="Compare runs: quality in test bits per byte beside what it cost, over seeds.",
+        description="Compare runs: quality in bits per byte beside what it cost, over seeds.",
     )
     parser.add_argument(
         "paths",
@@ -34,6 +34,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=Path, metavar=where, help=f"write {what}")
     parser.add_argument(
         "--complete", action="store_true", help="rank only what was scored again token by token"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("val", "test"),
+        help="test, but val while there are variants of a model to choose from; test of those is "
+        "logged in their folders",
     )
     options = parser.parse_args()
 

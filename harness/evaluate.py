@@ -5,6 +5,8 @@ python -m harness.evaluate RUN --split test [--stride N] [--strided-inference] [
 
 from __future__ import annotations
 
+import shlex
+
 from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
 from harness.config.settings import PRECISIONS
@@ -17,7 +19,12 @@ def main() -> int:
         prog="python -m harness.evaluate", description="Score a run on every token of a split."
     )
     parser.add_run()
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        help="test, but val of a candidate of a search or a sweep over variants; test of those is "
+        "logged in their folders",
+    )
     parser.add_data_path()
     parser.add_argument("--stride", type=int, help="tokens between two windows (half a window)")
     parser.add_argument(
@@ -35,10 +42,21 @@ def main() -> int:
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse({"batch_size": 1})
+
+    from harness.report.records.runs import read_run
+    from harness.report.records.selection import log_reading, split_to_show
+
+    record = read_run(arguments.run, with_metrics=False, with_config=False)
+    arguments.split = arguments.split or split_to_show([record])
     if arguments.calibration and arguments.split == "val":
         raise UsageError(
             "--calibration fits its temperature on val, so val can't be its test: "
             "choose --split test or train"
+        )
+
+    if arguments.split == "test":
+        log_reading(
+            [record], shlex.join(["harness.evaluate", str(arguments.run), "--split", "test"])
         )
 
     from harness.evaluation.evaluate_run import evaluate_run

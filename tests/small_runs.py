@@ -46,8 +46,8 @@ def settings(folder: Path, *overrides: str) -> Settings:
     corpus = folder.parent / "corpus.txt"
     if not corpus.exists():
         corpus.write_text(TEXT)
-    chosen = _composed(overrides)
-    changes: dict[str, Any] = {}
+    chosen = _composed(tuple(each for each in overrides if each != "resume=true"))
+    changes: dict[str, Any] = {"resume": True} if "resume=true" in overrides else {}
     if chosen.data.get("path") == CORPUS:
         changes["data"] = chosen.data | {"path": str(corpus)}
     if chosen.cache == CACHE:

@@ -54,7 +54,9 @@ class Loader(ConfigLoaderImpl):
     """Composes as Hydra does. Raises UsageError if that fails."""
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
-        choices = functools.cache(lambda group: self.get_group_options(group, ObjectType.CONFIG))
+        # Of the repository: Hydra's own get_group_options copies it, for each group anew.
+        named_files = self.repository.get_group_options
+        choices = functools.cache(lambda group: named_files(group, ObjectType.CONFIG))
         typed = [_without_local(each) for each in named["overrides"]]
         overrides = named["overrides"] = own_class.with_its_settings(typed)
         for override in overrides:

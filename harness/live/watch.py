@@ -19,6 +19,7 @@ from harness.common.text import printable
 from harness.config.settings import CURRENCIES
 from harness.live.curves import LiveMetrics
 from harness.report.records.runs import DAMAGED, RunRecord, read_run
+from harness.report.records.selection import split_to_show, without_test
 from harness.runs import certificate, config, metrics, process, samples, summary
 from harness.runs.damage import DamageError, is_finite
 
@@ -86,6 +87,8 @@ class LiveRun:
             # Most of the time goes into a configuration, which only an unfinished run's card needs.
             finished = summary.status_of(self.folder) == "finished"
             record = read_run(self.folder, with_metrics=False, with_config=not finished)
+            if split_to_show([record]) == "val":
+                record = without_test(record)
             self._budget = _budget(record.config)
             self._record = replace(
                 record, config={}, sample=None, blocks=None, versions={}, git={}, machine={}

@@ -5,16 +5,21 @@ from __future__ import annotations
 import torch
 
 from zoo.language_model import LanguageModel
+from zoo.roles import roles
 
 
 @torch.no_grad()
 def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
-    """Weights of unit gain everywhere, so that no path is too faint, or zero, to be seen."""
+    """Weights of unit gain everywhere, so that no path is too faint, or zero, to be seen. Biases
+    are moved around 1; other vectors (scales, decay rates) around what they begin with."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
+    known = roles(model)
+    for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-        parameter.copy_(noise / fan_in**0.5 + (1.0 if parameter.dim() == 1 else 0.0))
+        role = known[name]
+        kept = 0.0 if parameter.dim() > 1 else 1.0 if role is None or role.bias else parameter
+        parameter.copy_(noise / fan_in**0.5 + kept)
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from harness.common.files import write_atomically
 from harness.report.drawing.plots import write_plots
 from harness.report.html.document import write_report
 from harness.report.records.runs import RunRecord, require_complete
+from harness.report.records.selection import Split, log_reading
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text import export
 from harness.report.text.terminal import print_comparison
@@ -26,20 +28,25 @@ def compare(
     csv: Path | None,
     runs_csv: Path | None,
     complete: bool = False,
+    split: Split | None = None,
 ) -> int:
     """Write the comparison of these runs, which were found in `paths`, in every format that has a
     path, and print it. complete: rank no run whose certificate is a sample.
 
+    split: read test of runs that have not been chosen, too, which is logged; or validation of any.
+
     Raises UsageError for a path that can't be written."""
     if complete:
         records = [require_complete(run) for run in records]
-    comparison = compare_runs(records)
+    if split == "test":
+        log_reading(records, shlex.join(["harness.compare", *map(str, paths), "--split", "test"]))
+    comparison = compare_runs(records, split)
     written = []
     try:
         for path, write in (
             (markdown, lambda: export.markdown(comparison)),
             (csv, lambda: export.csv_table(comparison)),
-            (runs_csv, lambda: export.csv_runs(records)),
+            (runs_csv, lambda: export.csv_runs(comparison.records, comparison.split)),
         ):
             if path is not None:
                 write_atomically(path, write().encode(errors="replace"))

@@ -15,13 +15,13 @@ from harness.config.settings import Role, Settings, keys_with_role
 from harness.runs.config import FILE
 
 
-def digest(settings: Settings) -> str:
-    """SHA-256 of the settings that tell one job of a sweep from another, precision=auto resolved on
-    this machine."""
+def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
+    """SHA-256 of the settings without those of a role: of those that tell one job of a sweep from
+    another. precision=auto is resolved on this machine."""
     plain = settings.plain()
-    for key in keys_with_role(Role.SAME_JOB):
+    for key in keys_with_role(but_for):
         *groups, name = key.split(".")
-        del functools.reduce(dict.__getitem__, groups, plain)[name]
+        functools.reduce(dict.__getitem__, groups, plain).pop(name, None)
     if settings.precision == "auto":
         with suppress(UsageError):  # no such device: the job itself will say so
             plain["precision"] = Compute.choose(settings.device, "auto").precision

@@ -124,7 +124,8 @@ class Summary(Record):
     validation or test text. causal: no score depends on later tokens, as far as the certificate
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. compressors: of the text, in the run of a
-    model that counts."""
+    model that counts. candidate: of a search, or a sweep over variants of a model; validation
+    chooses among them, so no command shows `test` unasked."""
 
     status: Status
     data: str | None = None
@@ -147,6 +148,7 @@ class Summary(Record):
     test: Scored | None = None
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
+    candidate: bool | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None
@@ -158,6 +160,10 @@ class Summary(Record):
     def plain(self) -> dict[str, Any]:
         """The fields that were set, as plain values."""
         return self.model_dump(exclude_unset=True)
+
+    def shown(self) -> dict[str, Any]:
+        """What loggers may show of it: of a candidate not the test score."""
+        return self.plain() | ({"test": None} if self.candidate else {})
 
     def to_be_made(self) -> list[str]:
         """Of what is missing, what a resume makes. The weights of an earlier step's sample are

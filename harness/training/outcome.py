@@ -64,11 +64,15 @@ def record_missing(summary: Summary, part: str, why: str) -> None:
     LOG.warning(f"missing: {part} ({why})")
 
 
-def keep_missing(summary: Summary, folder: RunFolder) -> None:
-    """Of a run that is resumed: what it lacked before, it lacks until that is made."""
+def keep_from_before(summary: Summary, folder: RunFolder) -> None:
+    """Of a run that is resumed: what it lacked before, it lacks until that is made. A candidate
+    stays one."""
     with suppress(OSError, DamageError):
-        if found := read_summary(folder.path).missing:
-            summary.missing = found
+        before = read_summary(folder.path)
+        if before.missing:
+            summary.missing = before.missing
+        if before.candidate:
+            summary.candidate = True
 
 
 @contextmanager
@@ -124,6 +128,6 @@ def result_line(summary: Summary, folder: RunFolder) -> str:
         if score.bits_per_byte is not None
         else f"{name} {score.nats_per_token:.4f} nats/token"
         for name, score in (("val", summary.val), ("test", summary.test))
-        if score is not None
+        if score is not None and not (name == "test" and summary.candidate)
     ]
     return "  ".join([*scores, str(folder.path)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 from harness.common.rows import Row
@@ -28,6 +29,11 @@ class Recorder:
             lambda: settings.build("model", LanguageModel, vocab_size=model.vocab_size),
             plan.seq_len,
             plan.trained,
+            decided_by=(
+                json.dumps(settings.model, sort_keys=True, default=str),
+                model.vocab_size,
+                tuple(type(module) for module in model.modules()),
+            ),
         )
         summary.receptive_field = model.receptive_field
         summary.parameters = ParameterCount(**parameters(model))

@@ -40,7 +40,7 @@ from harness.training.new_folder import create_run_folder, require_free
 from harness.training.outcome import (
     explain_out_of_memory,
     first_summary,
-    keep_missing,
+    keep_from_before,
     log_failure,
     record_failure,
     result_line,
@@ -51,8 +51,8 @@ from zoo_tokenizers import Tokenizer, TokenizerError
 LOG = logging.getLogger("harness")
 
 
-def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
-    """Train; returns the exit code.
+def run(settings: Settings, on_batch: OnBatch = ignore, *, candidate: bool = False) -> int:
+    """Train; returns the exit code. candidate: as in `Summary`.
 
     Errors in the settings are found before data are read, errors in the data before the folder is
     made.
@@ -60,11 +60,11 @@ def run(settings: Settings, on_batch: OnBatch = ignore) -> int:
     require_trusted(settings)
     code = None
     while code is None:
-        code = _attempt(settings, on_batch)
+        code = _attempt(settings, on_batch, candidate)
     return code
 
 
-def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
+def _attempt(settings: Settings, on_batch: OnBatch, candidate: bool) -> int | None:
     """None if another training began in the folder while the data were read: decide again."""
     asked = settings
     processes = ProcessGroup.from_environment()
@@ -115,7 +115,7 @@ def _attempt(settings: Settings, on_batch: OnBatch) -> int | None:
                 require_same_origin(saved, dataset, settings, existing)
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
-            return _train(settings, dataset, compute, folder, processes, saved, on_batch)
+            return _train(settings, dataset, compute, folder, processes, saved, on_batch, candidate)
 
 
 def _nothing_to_do(folder: RunFolder) -> int:
@@ -150,9 +150,12 @@ def _train(
     processes: ProcessGroup,
     saved: StepCheckpoint | None,
     on_batch: OnBatch,
+    candidate: bool,
 ) -> int:
     """The loop; the summary is written however it ends. Returns the exit code."""
     summary = first_summary(settings, dataset, compute, processes)
+    if candidate:
+        summary.candidate = True
     interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     code, failure = 1, None
@@ -205,7 +208,7 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
         ):
             if line:
                 LOG.warning(line)
-        keep_missing(context.summary, folder)
+        keep_from_before(context.summary, folder)
     context.summary.write(folder.path)
     if settings.resume:
         folder.write_config(settings.dump())
@@ -234,7 +237,7 @@ def _write_end(context: RunContext, code: int, error: Exception | None) -> int:
         )
     for logger in context.loggers:
         try:
-            logger.close(summary.plain())
+            logger.close(summary.shown())
         except Exception as broken:
             LOG.warning(f"{type(logger).__name__}: {type(broken).__name__}: {broken}")
     if error is not None:

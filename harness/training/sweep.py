@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import remove_leftovers
+from harness.common.files import remove_leftovers, write_atomically
 from harness.common.values import show
 from harness.config import secrets
 from harness.config.settings import Settings, read_settings, require_trusted
@@ -29,7 +29,7 @@ from harness.report.text.terminal import print_comparison
 from harness.training.checks import check_settings
 from harness.training.distributed import ProcessGroup
 from harness.training.run import load_dataset
-from harness.training.sweep_jobs import count_finished
+from harness.training.sweep_jobs import CANDIDATES, count_finished, has_variants, plan_of
 
 
 @dataclass
@@ -71,7 +71,11 @@ def begin_sweep(master: DictConfig) -> Sweep:
     named = any(line.startswith("hydra.sweep.dir=") for line in master.hydra.overrides.hydra)
     _require_usable(folder, master.get("resume"), named)
     sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
+    if planned := plan_of(sweep.jobs):
+        print(planned, file=sys.stderr)
     made = _make_folder(folder)
+    if has_variants(sweep.jobs):
+        write_atomically(folder / CANDIDATES, b"")
     remove_leftovers(folder)  # of a report that was being written
     if finished := count_finished(folder, sweep.jobs):
         print(f"{finished} of {len(sweep.jobs)} jobs are finished", file=sys.stderr)
@@ -89,12 +93,17 @@ def _sweep_dir(config: DictConfig) -> Path:
     return Path(folder)
 
 
+def _is_other(path: Path) -> bool:
+    """Whether it is more than the word that a sweep's jobs are candidates, which may come first."""
+    return path.name != CANDIDATES
+
+
 def _require_usable(folder: Path, resume: object, named: bool) -> None:
     """Raises UsageError unless the folder is free (resume=false), holds a sweep (true), or one of
     both (auto). named: on the command line."""
     try:
         is_sweep, is_taken = (folder / "multirun.yaml").exists(), folder.exists()
-        is_taken = is_taken and (not folder.is_dir() or any(folder.iterdir()))
+        is_taken = is_taken and (not folder.is_dir() or any(map(_is_other, folder.iterdir())))
     except OSError as error:
         raise UsageError(f"hydra.sweep.dir={folder}: {error.strerror}") from error
     if resume == "auto" and not named:
@@ -173,7 +182,7 @@ def _make_folder(folder: Path) -> list[Path]:
 def _remove_if_empty(made: list[Path]) -> None:
     """Remove the folder of a sweep without runs, and the parents made for it."""
     left = {path.name for path in made[0].iterdir()} if made and made[0].is_dir() else None
-    if left is not None and left <= {"multirun.yaml"}:
+    if left is not None and left <= {"multirun.yaml", CANDIDATES}:
         shutil.rmtree(made[0])
         with suppress(OSError):  # a parent that others use by now
             for parent in made[1:]:

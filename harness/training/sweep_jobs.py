@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from harness.common.errors import UsageError
 from harness.common.interrupt import STOPPED
 from harness.config import secrets
-from harness.config.settings import Settings, read_settings
+from harness.config.settings import Names, Role, Settings, read_settings
+from harness.report.statistics.power import PRIOR_SPREAD, plan
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
 from harness.runs.lock import FolderInUse
@@ -24,6 +25,7 @@ from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 LOG = logging.getLogger("harness")
+CANDIDATES = "candidates"  # a file in a sweep's folder: validation is to choose among the jobs
 
 
 def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
@@ -40,6 +42,28 @@ def count_finished(sweep: Path, jobs: Iterable[Settings | UsageError]) -> int:
     """How many jobs have a finished run of their configuration in the sweep's folder."""
     finished = {digest_of_run(path) for path in _runs(sweep) if status_of(path) == "finished"}
     return sum(digest(job) in finished for job in jobs if not isinstance(job, UsageError))
+
+
+def has_variants(jobs: Iterable[Settings | UsageError]) -> bool:
+    """Whether a model, with one text and tokenizer, has several configurations among the jobs."""
+    configurations: dict[Names, set[str]] = {}
+    for job in jobs:
+        if isinstance(job, Settings):
+            same = configurations.setdefault(job.names, set())
+            same.add(digest(job, but_for=Role.SAME_CONFIGURATION))
+    return any(len(same) > 1 for same in configurations.values())
+
+
+def plan_of(jobs: Iterable[Settings | UsageError]) -> str | None:
+    """What the seeds of a comparison can find; None for a single configuration."""
+    seeds: dict[str, set[int]] = {}
+    for job in jobs:
+        if isinstance(job, Settings):
+            seeds.setdefault(digest(job, but_for=Role.SAME_CONFIGURATION), set()).add(job.seed)
+    if len(seeds) < 2:
+        return None
+    pairs = len(seeds) * (len(seeds) - 1) // 2
+    return plan(min(map(len, seeds.values())), PRIOR_SPREAD, pairs, "assumed")
 
 
 def _runs(sweep: Path) -> list[Path]:
@@ -62,7 +86,10 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
     try:
         resume = "auto" if settings.resume else False
-        code = run(settings.replace(run_dir=str(path), resume=resume))
+        code = run(
+            settings.replace(run_dir=str(path), resume=resume),
+            candidate=(sweep / CANDIDATES).exists(),
+        )
     except FolderInUse as error:  # the files there are another process's
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -11,9 +11,10 @@ from harness.common.files import write_atomically
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
 from harness.runs import config, summary
-from harness.tuning.plan import DECAY, INIT, RATE, STAGES, Point
+from harness.tuning.plan import DECAY, INIT, RATE, Point
 
 FILE, TABLE = "chosen.yaml", "trials.md"
+ENDED = ("finished", "non_finite")
 DEFAULT: Point = {RATE: 1e-3, INIT: "default", DECAY: 0.1}
 """Of models that no search chose for."""
 
@@ -32,9 +33,6 @@ def read_trials(folder: Path, stage: str) -> list[Trial]:
     """The finished trials of a stage, in the order of their folders."""
     paths = sorted(path.parent for path in folder.glob(f"*/{config.FILE}"))
     return [_read(path, stage) for path in paths if summary.status_of(path) in ENDED]
-
-
-ENDED = ("finished", "non_finite")
 
 
 def _read(folder: Path, stage: str) -> Trial:
@@ -82,7 +80,8 @@ def by_model(chosen: Mapping[str, Point], key: str) -> str:
 def write_choice(
     folder: Path, chosen: Mapping[str, Point], trials: Sequence[Trial], command: str
 ) -> None:
-    """chosen.yaml, to be copied to conf/experiment, and the table of all trials."""
+    """chosen.yaml, to be copied to conf/experiment, and the table of all trials, which are given in
+    the order of their stages."""
     lines = [
         "# @package _global_",
         f"# Chosen on validation by: {command}",
@@ -94,14 +93,9 @@ def write_choice(
     rows = [
         "| model | stage | rate | init | decay | validation, nats per token | |",
         "| --- | --- | ---: | --- | ---: | ---: | --- |",
-        *(_row(trial, chosen) for trial in _sorted(trials)),
+        *(_row(trial, chosen) for trial in sorted(trials, key=lambda trial: trial.model)),
     ]
     write_atomically(folder / TABLE, ("\n".join(rows) + "\n").encode())
-
-
-def _sorted(trials: Sequence[Trial]) -> list[Trial]:
-    names = [stage.name for stage in STAGES]
-    return sorted(trials, key=lambda trial: (trial.model, names.index(trial.stage)))
 
 
 def _row(trial: Trial, chosen: Mapping[str, Point]) -> str:

@@ -79,11 +79,8 @@ class Cost:
 
 
 def flops_of(settings: Settings, vocab_size: int) -> float:
-    """Training FLOPs of the whole budget. Raises UsageError for one in bytes or seconds."""
+    """Training FLOPs of the whole budget. Raises UsageError for one in bytes, FLOPs or seconds."""
     plan = settings.train
-    currency, amount = plan.budget
-    if currency == "flops":
-        return amount
     per_sequence = step_flops(
         lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
         plan.seq_len,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import RunFailure, UsageError
-from harness.common.files import write_atomically
+from harness.common.files import write_atomically, writing
+from harness.common.rows import strict_json
 from harness.config.settings import Settings, read_settings, require_trusted
 from harness.training.run import load_dataset
+from harness.training.sweep_jobs import CANDIDATES
 from harness.tuning import sweeps
 from harness.tuning.choice import (
     FILE,
@@ -25,6 +29,7 @@ from harness.tuning.plan import (
     INIT,
     RATE,
     STAGES,
+    Cost,
     Point,
     measure,
     plan_lines,
@@ -32,7 +37,7 @@ from harness.tuning.plan import (
     trials_each,
 )
 
-PLAN = "plan.txt"
+PLAN = "plan.json"
 # What the search sets itself.
 OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "hydra.sweep.dir")
 
@@ -54,14 +59,17 @@ def search(
     settings = {model: _settings(model, shared) for model in models}
     chosen = {model: start(each) for model, each in settings.items()}
     command = _command(models, shared)
-    print(
-        _plan(folder, command, settings, trials_each(next(iter(chosen.values()))), seeds, workers)
-    )
+    costs = _costs(folder, command, settings)
+    for line in plan_lines(costs, trials_each(next(iter(chosen.values()))), seeds, workers):
+        print(line, flush=True)
     trials: list[Trial] = []
     for stage in STAGES:
         tried = {model: stage.points(point) for model, point in chosen.items()}
         here, code = folder / stage.name, 0
         if _missing(found := read_trials(here, stage.name), tried):
+            with writing(here):
+                here.mkdir(parents=True, exist_ok=True)
+            write_atomically(here / CANDIDATES, b"")  # validation chooses: test is not shown
             code = run(sweeps.arguments(tried, [0], shared, here, workers), False)
             found = read_trials(here, stage.name)
         trials += _of_this_search(found, tried, code)
@@ -70,40 +78,34 @@ def search(
     write_choice(folder, chosen, trials, command)
     print(f"{folder / FILE} written", file=sys.stderr)
     for model in models:
-        if line := at_an_edge(trials, model, chosen[model]):
-            print(line, flush=True)
+        if edge := at_an_edge(trials, model, chosen[model]):
+            print(edge, flush=True)
     if not seeds:
         return 0
     only = {model: [point] for model, point in chosen.items()}
     return run(sweeps.arguments(only, range(seeds), shared, folder / "chosen", workers), True)
 
 
-def _plan(
-    folder: Path,
-    command: str,
-    settings: Mapping[str, Settings],
-    trials: int,
-    seeds: int,
-    workers: int,
-) -> str:
-    """The plan in words, measured when the search begins and kept in its folder. Raises UsageError
-    if that holds another search."""
+def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict[str, Cost]:
+    """What a training of each model takes, measured when the search begins and kept in its folder.
+    Raises UsageError if that holds another search, or other files."""
     path = folder / PLAN
     if path.exists():
-        text = path.read_text(encoding="utf-8")
-        if text.partition("\n")[0] != command:
-            raise UsageError(f"{folder} holds another search: {text.partition(chr(10))[0]}")
-        return text
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["command"] != command:
+            raise UsageError(f"{folder} holds another search: {saved['command']}")
+        return {model: Cost(**cost) for model, cost in saved["costs"].items()}
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files and no search")
     dataset = load_dataset(next(iter(settings.values())))
     if dataset.val is None:
         raise UsageError("a search chooses on validation: data.split leaves none")
     costs = {model: measure(each, dataset) for model, each in settings.items()}
-    text = "\n".join([command, *plan_lines(costs, trials, seeds, workers)])
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
-    return text
+    plain = {"command": command, "costs": {model: asdict(cost) for model, cost in costs.items()}}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, strict_json(plain).encode())
+    return costs
 
 
 def _settings(model: str, shared: Sequence[str]) -> Settings:

@@ -42,7 +42,13 @@ def arguments(
 
 def require_workers(workers: int) -> None:
     """Raises UsageError if trainings can't run at the same time."""
-    if workers > 1 and find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+    if workers == 1:
+        return
+    try:
+        found = find_spec("hydra_plugins.hydra_joblib_launcher") is not None
+    except ModuleNotFoundError:  # no plugin of Hydra's at all
+        found = False
+    if not found:
         raise UsageError(f"--workers {workers} needs: pip install hydra-joblib-launcher")
 
 

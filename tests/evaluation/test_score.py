@@ -149,6 +149,18 @@ def test_training_costs_three_forward_passes() -> None:
     )
 
 
+def test_a_count_is_shared_by_what_decides_it_alone() -> None:
+    def build(n_layer: int) -> GPT:
+        return GPT(vocab_size=65, block_size=64, n_layer=n_layer, n_head=4, n_embd=128)
+
+    one = measure.step_flops(lambda: build(1), 64, decided_by="one layer")
+    assert one == measure.step_flops(lambda: build(1), 64)
+    assert one == measure.step_flops(lambda: build(2), 64, decided_by="one layer")  # not counted
+    assert one < measure.step_flops(lambda: build(2), 64, decided_by="two layers")
+    assert one > measure.step_flops(lambda: build(1), 63, decided_by="one layer")
+    assert one > measure.step_flops(lambda: build(1), 64, slice(8, None), "one layer")
+
+
 def test_tied_and_embedding_parameters_count_once() -> None:
     model = GPT(vocab_size=65, block_size=64, n_layer=1, n_head=1, n_embd=8)
     counted = measure.parameters(model)

@@ -51,7 +51,7 @@ def test_a_difference_beyond_text_and_seeds_is_called_one(tmp_path: Path) -> Non
     assert sentence(pair) == (
         f"gpt is 0.100 bits per byte better than rnn (95% interval {pair.interval.low:.3f} to "
         f"{pair.interval.high:.3f}, for text like these 10,240 test bytes and for new seeds "
-        "(3 each))."
+        "(3 each, by Welch's t))."
     )
     (line,) = headlines(compared(tmp_path))
     assert line.evidence.startswith("Tested in pairs: 95% interval ")
@@ -89,7 +89,7 @@ def test_every_seed_counts_and_none_is_paired(tmp_path: Path) -> None:
     assert pair.seeds == (3, 2)
     assert pair.interval is not None
     assert pair.interval.mean == pytest.approx(2.325 - 2.01)
-    assert "for new seeds (3 and 2)" in evidence(pair)
+    assert "for new seeds (3 and 2, by Welch's t)" in evidence(pair)
 
 
 def test_neighbours_of_the_ranking(tmp_path: Path) -> None:

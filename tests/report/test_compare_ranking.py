@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.report.records.groups import ranking_score
 from harness.report.records.runs import find_runs, require_complete
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.format import score
@@ -19,7 +18,7 @@ from tests.report.comparing import printed, write_run
 def test_ranks_groups_by_mean_test_bits_per_byte(sweep: Path) -> None:
     comparison = compare_runs(find_runs([sweep]))
     assert [group.model for group in comparison.ranked] == ["gpt", "mlp", "table"]
-    spread = comparison.ranked[0].spread(ranking_score)
+    spread = comparison.ranked[0].score
     assert spread is not None
     # By hand: (2.0 + 2.1 + 2.4) / 3, and the root of 0.086667 / (3 - 1).
     assert (spread.mean, spread.std, spread.n) == pytest.approx((2.166667, 0.208167, 3), abs=1e-6)

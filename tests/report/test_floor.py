@@ -113,7 +113,7 @@ def test_rows_of_the_table(runs: Path) -> None:
     lines = [line.split() for line in printed(runs).splitlines()]
     (row,) = [line for line in lines if "(order=5)" in line]
     assert row[:6] == ["3", "ngram", "(order=5)", "1", "2.500", "2.500"]
-    assert row[6:11] == ["1.23", "M", "counts", "0", "one"]
+    assert row[6:12] == ["1.23", "M", "counts", "–", "0", "one"]
     assert ["–", "xz", "-9e", "(67.1", "MB)", "–", "2.625"] in [line[:7] for line in lines]
     table = html.unescape(export.markdown(compared(runs)))
     assert "| bz2 -9 (900 kB) | – | 2.750 | – |" in table

@@ -13,6 +13,8 @@ import pytest
 from harness.cli.hydra_app import compose
 from harness.common.errors import RunFailure
 from harness.config.saved import load_settings
+from harness.runs import test_reads
+from harness.runs.summary import read_summary
 from harness.training import new_folder, sweep
 from tests.training.sweeps import Command, folders, status, trace, without_model
 from zoo.bigram import Bigram
@@ -51,6 +53,30 @@ def test_a_recipe_can_be_a_sweep(command: Command, assets: Path, tmp_path: Path)
     )  # fmt: skip
     assert ended.code == 0, ended.err
     assert folders(folder) == ["0-bigram-char-s3", "1-bigram-char-s4"]
+
+
+def test_variants_of_a_model_are_candidates(
+    command: Command, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Validation alone chooses among them; a stopped one that goes on by itself stays one."""
+    folder = tmp_path / "sweep"
+    ended = command(
+        "train", "-m", *small, "model.n_head=1,2", "train.steps=1", f"hydra.sweep.dir={folder}"
+    )
+    assert ended.code == 0, ended.err
+    for name in folders(folder):
+        assert read_summary(folder / name).candidate
+        assert "candidate" not in (folder / name / "config.yaml").read_text()
+    assert "validation bits per byte" in ended.out
+    assert " test " not in ended.out.partition("reaches")[0]
+    run = folder / folders(folder)[0]
+    assert command("train", f"run_dir={run}", "resume=true", "train.steps=2").code == 0
+    assert read_summary(run).candidate
+    scored = command("evaluate", str(run))
+    assert re.search(r"(?m)^split +val$", scored.out)
+    assert not (run / test_reads.FILE).exists()
+    assert command("evaluate", str(run), "--split", "test").code == 0
+    assert "harness.evaluate" in (run / test_reads.FILE).read_text()
 
 
 def test_a_job_alone_equals_the_same_job_in_a_sweep(

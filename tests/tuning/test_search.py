@@ -17,8 +17,8 @@ from harness.cli.hydra_app import compose
 from harness.common.errors import RunFailure, UsageError
 from harness.config.saved import load_settings
 from harness.config.settings import read_settings
-from harness.runs.summary import status_of
-from harness.tuning import plan, search
+from harness.runs.summary import read_summary, status_of
+from harness.tuning import plan, search, sweeps
 from harness.tuning.choice import Trial, at_an_edge, best, read_trials
 from harness.tuning.plan import DECAY, INIT, RATE, STAGES, Stage, flops_of, plan_lines, start
 from harness.tuning.sweeps import Run, arguments
@@ -74,7 +74,10 @@ def test_a_search_is_fair_goes_on_and_its_choice_can_be_used(
         assert len(own) == 3 == plan.trials_each(start(own[0]))
         assert len({(each.optimizer["lr"], each.init) for each in own}) == 3
     assert len({(str(each.train), str(each.eval), each.seed) for each in settings}) == 1
-    assert len(list((whole / "chosen").glob("*/summary.json"))) == len(MODELS)
+    # Their test scores are not shown, but for what was chosen.
+    assert all(read_summary(path).candidate for path in trials(whole))
+    chosen = [path.parent for path in (whole / "chosen").glob("*/summary.json")]
+    assert [bool(read_summary(path).candidate) for path in chosen] == [False] * len(MODELS)
 
     # As left by one that was killed in its second stage: only what is missing is trained, and the
     # choice is the same.
@@ -94,13 +97,13 @@ def test_a_search_is_fair_goes_on_and_its_choice_can_be_used(
         search_two(cut, [*shared, "train.clip=2.0"], run)
 
     # The file is an experiment: each model's own values, and the defaults for all others.
-    chosen = OmegaConf.load(whole / "chosen.yaml")
+    experiment = OmegaConf.load(whole / "chosen.yaml")
     found = [trial for stage in FEW for trial in read_trials(whole / stage.name, stage.name)]
     for model in MODELS:
-        cfg = OmegaConf.merge(compose([f"model={model}"]), chosen)
+        cfg = OmegaConf.merge(compose([f"model={model}"]), experiment)
         point = best(found, model)
         assert (cfg.optimizer.lr, cfg.init) == (point[RATE], point[INIT])
-    other = OmegaConf.merge(compose(["model=gpt"]), chosen)
+    other = OmegaConf.merge(compose(["model=gpt"]), experiment)
     assert (other.optimizer.lr, other.init, other.optimizer.weight_decay) == (1e-3, "default", 0.1)
 
     # Test is not read: with its scores turned round, or gone, the choice is the same.
@@ -177,6 +180,7 @@ def test_a_rate_at_the_edge_is_named() -> None:
         (["model=gpt", "hydra.sweep.dir=x"], "hydra.sweep.dir is set by the search itself"),
         (["model=gpt", "optimizer.lrr=1"], "optimizer.lrr"),
         (["model=gpt", "train.seconds=9"], "planned in steps or tokens"),
+        (["model=gpt", "train.flops=9e9"], "planned in steps or tokens"),
         (["model=gpt", "--seeds", "-1"], "--seeds -1 must be at least 0"),
         (["model=gpt", "--workers", "0"], "--workers 0 must be at least 1"),
         (["model=ngram"], "counts"),
@@ -192,6 +196,23 @@ def test_a_mistake_is_one_line(
     assert message in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "search").exists()
+
+
+@pytest.mark.parametrize("plugins", [None, ModuleNotFoundError("No module named 'hydra_plugins'")])
+def test_several_at_a_time_need_the_launcher(
+    command: Callable[..., Ended],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plugins: Exception | None,
+) -> None:
+    def find_spec(name: str) -> None:
+        if plugins is not None:
+            raise plugins
+
+    monkeypatch.setattr(sweeps, "find_spec", find_spec)
+    ended = command("search", "model=gpt", "--workers", "2", "--folder", tmp_path / "search")
+    assert ended.code == 2
+    assert ended.err == "error: --workers 2 needs: pip install hydra-joblib-launcher\n"
 
 
 def test_a_folder_with_other_files_is_left_alone(

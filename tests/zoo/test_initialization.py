@@ -17,11 +17,13 @@ from tests.small_runs import GPT_SMALL, rows, train
 from tests.zoo_models import TRAINED, fresh, node, random_ids
 from zoo.initialization import SCHEMES, initialize, residual_maps
 from zoo.language_model import LanguageModel
+from zoo.roles import roles
 
 # Which of the zoo's models have a residual stream, and how many maps lead into it.
 MAPS = {
     "bow": 1, "gpt": 8, "gpt1": 8, "gpt3": 8, "gpt_modern": 8, "ladder": 6, "llama": 8,
     "megabyte": 8, "mistral": 8, "perceiver_ar": 8, "wavenet": 9,
+    "mamba2": 4, "gated_deltanet": 6, "gated_deltanet_hybrid": 8, "mlstm": 8, "rwkv7": 6,
 }  # fmt: skip
 TRAIN = (*GPT_SMALL, "train.steps=1")
 
@@ -154,12 +156,17 @@ def test_every_scheme_on_every_architecture(name: str) -> None:
         torch.manual_seed(0)
         before = {key: p.detach().clone() for key, p in model.named_parameters()}
         assert model.initialize(scheme) is model
+        known = roles(model)
         for key, parameter in model.named_parameters():
-            if parameter.dim() > 1:
+            role = known[key]
+            assert role is not None, key
+            if role.matrix or role.embedding:
                 assert not torch.equal(parameter, before[key]), key
                 assert parameter.isfinite().all(), key
-            elif "bias" in key.rpartition(".")[2]:
+            elif role.bias:
                 assert not parameter.any(), key
+            else:  # scales, decay rates, a filter per channel
+                assert torch.equal(parameter, before[key]), key
         time = min(8, model.block_size or 8)
         assert model(random_ids(2, time)).isfinite().all()
 

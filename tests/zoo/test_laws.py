@@ -17,7 +17,8 @@ from zoo.language_model import LanguageModel
 
 OURS = {
     "bigram", "mlp", "wavenet", "bow", "rnn", "gru", "lstm", "ladder", "gpt", "gpt1", "gpt3",
-    "gpt_modern", "llama", "mistral", "megabyte", "ngram", "perceiver_ar", "hf",
+    "gpt_modern", "llama", "mistral", "megabyte", "ngram", "perceiver_ar", "hf", "mamba2",
+    "gated_deltanet", "gated_deltanet_hybrid", "mlstm", "rwkv7",
 }  # fmt: skip
 
 

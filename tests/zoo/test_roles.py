@@ -28,6 +28,10 @@ BLOCK = [
 BLOCKS = [f"blocks.*.{name}" for name in BLOCK]
 BLOCKS_AND_HEAD = [*BLOCKS, "head.weight"]
 BLOCKS_AND_TIED = [*BLOCKS, "token_embedding.weight"]
+DELTA = [
+    *("blocks.*.mixer.expand.weight", "blocks.*.mixer.projection.weight"),
+    *(*BLOCKS[2:], "token_embedding.weight"),
+]
 RECURRENT = ["layers.*.weight_ih_l0", "layers.*.weight_hh_l0", "head.weight"]
 DECAYED: dict[str, list[str]] = {
     "bigram": [],
@@ -50,6 +54,22 @@ DECAYED: dict[str, list[str]] = {
     "wavenet": [
         *("initial_conv.conv.weight", "blocks.*.conv.conv.weight", "blocks.*.skip.weight"),
         *("blocks.*.residual.weight", "output.*.weight", "head.weight"),
+    ],
+    "mamba2": ["blocks.*.expand.weight", "blocks.*.projection.weight", "token_embedding.weight"],
+    "gated_deltanet": DELTA,
+    "gated_deltanet_hybrid": [
+        *DELTA,
+        *("blocks.*.mixer.attention.qkv.weight", "blocks.*.mixer.attention.projection.weight"),
+    ],
+    "mlstm": [
+        *(f"blocks.*.{name}.weight" for name in ("expand", "gates", "projection")),
+        *(*BLOCKS[2:], "token_embedding.weight"),
+    ],
+    "rwkv7": [
+        *(f"time_mixings.*.{n}.weight" for n in ("receptance", "key", "value", "projection")),
+        *(f"time_mixings.*.{n}.up.weight" for n in ("decay", "rate", "gate", "value_mix")),
+        *(f"time_mixings.*.{n}.down.weight" for n in ("decay", "rate", "gate", "value_mix")),
+        *("channel_mixings.*.expand.weight", "channel_mixings.*.projection.weight", "head.weight"),
     ],
     "hf": [
         *(f"body.h.*.{n}.weight" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")),

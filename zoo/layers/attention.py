@@ -30,13 +30,15 @@ class KeyValues:
     pos: int
 
     @classmethod
-    def of(cls, cache: Cache | None, layer: int, pos: int) -> KeyValues | None:
+    def of(cls, cache: Cache | None, layer: int | str, pos: int) -> KeyValues | None:
         if cache is None:
             return None
         return cls(cache.tensors[f"{layer}.keys"], cache.tensors[f"{layer}.values"], pos)
 
     @staticmethod
-    def buffers(layer: int, shape: tuple[int, int, int, int], like: Tensor) -> dict[str, Tensor]:
+    def buffers(
+        layer: int | str, shape: tuple[int, int, int, int], like: Tensor
+    ) -> dict[str, Tensor]:
         """One layer's buffers, (B, G, size, D), by the names `of` looks up."""
         return {f"{layer}.keys": like.new_zeros(shape), f"{layer}.values": like.new_zeros(shape)}
 

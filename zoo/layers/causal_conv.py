@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
+from zoo.roles import OTHER
 
 
 @dataclass
@@ -48,14 +50,28 @@ class LastInputs:
         return [(self.pos + offset) % size for offset in offsets]
 
 
+class FilterPerChannel(nn.Conv1d):
+    """A depthwise convolution, which is no linear map: it has neither decay nor a matrix."""
+
+    parameter_roles: ClassVar = {"weight": OTHER}
+
+
 class CausalConv1d(nn.Module):
     """y[t] = bias + Σ_j weight[:, :, kernel_size - 1 - j] · x[t - j·dilation], j from 0.
 
     Maps (B, T, in_channels) to (B, T, out_channels). Inputs before the text are zero.
+    depthwise: each channel sees itself alone.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        dilation: int = 1,
+        *,
+        depthwise: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         require_positive(kernel_size=kernel_size, dilation=dilation)
@@ -63,7 +79,11 @@ class CausalConv1d(nn.Module):
         self.out_channels = out_channels
         self.kernel_size = kernel_size
         self.dilation = dilation
-        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size)
+        self.conv = (
+            FilterPerChannel(in_channels, in_channels, kernel_size, groups=in_channels, bias=bias)
+            if depthwise
+            else nn.Conv1d(in_channels, out_channels, kernel_size, bias=bias)
+        )
 
     def forward(self, x_BTC: Tensor, past: LastInputs | None = None) -> Tensor:
         # Of the past, T positions see at most T inputs through each tap. With just these in front,
@@ -77,7 +97,12 @@ class CausalConv1d(nn.Module):
             earlier_BSC = past.read(tap - i for tap in taps for i in range(step))
             x_BSC = torch.cat([earlier_BSC, x_BTC], dim=1)
             past.write(x_BTC)
-        y_BCT = F.conv1d(x_BSC.mT, self.conv.weight, self.conv.bias, dilation=step)
+        weight, bias, groups = self.conv.weight, self.conv.bias, self.conv.groups
+        if groups > 1:  # as an image of one row, whose channels lie side by side: nothing is copied
+            x_BC1S, weight = x_BSC.mT[:, :, None], weight[:, :, None]
+            y_BCT = F.conv2d(x_BC1S, weight, bias, dilation=(1, step), groups=groups)[:, :, 0]
+        else:
+            y_BCT = F.conv1d(x_BSC.mT, weight, bias, dilation=step)
         return y_BCT.mT.contiguous()  # the next layers work position by position
 
     def empty(self, batch_size: int) -> Tensor:

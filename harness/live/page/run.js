@@ -164,7 +164,7 @@ export class RunPage {
       const { machine, versions, git, corpus } = details;
       this.made.replaceChildren(...settings({ code: git, machine, versions, "corpus (SHA-256)": corpus, folder: this.run.folder }));
       const folder = /^[\w./+-]+$/.test(this.run.folder) ? this.run.folder : `'${this.run.folder.replaceAll("'", "'\\''")}'`;
-      say(this.terminal, `python -m harness.sample ${folder} --prompt "ROMEO:" --tokens 200\npython -m harness.evaluate ${folder} --split test`);
+      say(this.terminal, `python -m harness.sample ${folder} --prompt "ROMEO:" --tokens 200\npython -m harness.evaluate ${folder}`);
     }
     say(this.log, details.log);
   }

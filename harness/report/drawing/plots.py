@@ -27,7 +27,8 @@ from harness.report.drawing.curves import (
     validation_series,
 )
 from harness.report.drawing.svg import ON_WHITE, Palette, draw_svg
-from harness.report.records.groups import Group, ranking_score
+from harness.report.records.groups import Group
+from harness.report.records.selection import WORDS
 from harness.report.statistics.ranking import Comparison
 
 WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
@@ -99,8 +100,7 @@ def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], li
     keeps others off it."""
     points = []
     for style, group in drawable(groups):
-        scores = [own for run in group.counted if (own := ranking_score(run)) is not None]
-        score, spent = group.spread(ranking_score), group.spread(cost.read)
+        scores, score, spent = group.scores, group.score, group.spread(cost.read)
         if score is not None and spent is not None:
             ends = min(scores), max(scores)
             points.append(Point(group.label, style, spent.mean, score.mean, *ends))
@@ -113,14 +113,14 @@ def scatter_points(groups: Sequence[Group], cost: Cost) -> tuple[list[Point], li
 def scatter_figure(
     groups: Sequence[Group], cost: Cost, palette: Palette, size: tuple[float, float]
 ) -> Figure:
-    """Mean test bits per byte against a cost, and the Pareto front of the means.
+    """Mean bits per byte against a cost, and the Pareto front of the means.
 
     Whiskers go from the lowest to the highest seed. Markers on the front are filled.
     """
     points, front = scatter_points(groups, cost)
     figure, axes = parts.new_axes(palette, size, right=0.2)
     axes.set_xlabel(cost.title)
-    axes.set_ylabel("test bits per byte")
+    axes.set_ylabel(groups[0].measure)
     positive = [point.cost for point in points if point.cost > 0]
     zero_at = parts.log_axis(axes, positive, len(points) > len(positive), palette)
     for point in points:
@@ -203,5 +203,5 @@ def _file_figures(comparison: Comparison) -> list[tuple[str, Figure]]:
             figures.append((f"validation-over-{axis.name.lower()}", figure))
     for cost in SCATTER_COSTS if groups else ():
         figure = scatter_figure(groups, cost, ON_WHITE, SMALL)
-        figures.append((f"test-against-{cost.name.lower()}", figure))
+        figures.append((f"{WORDS[comparison.split]}-against-{cost.name.lower()}", figure))
     return figures

@@ -51,7 +51,7 @@ def curves(comparison: Comparison) -> Content | None:
 
 
 def costs(comparison: Comparison) -> Content | None:
-    """Test bits per byte against each cost, with the Pareto front."""
+    """Bits per byte against each cost, with the Pareto front."""
     found = [_scatter(comparison.ranked, cost) for cost in SCATTER_COSTS]
     figures = [figure for figure in found if figure]
     return {"figures": figures} if figures else None
@@ -109,8 +109,8 @@ def _scatter(groups: Sequence[Group], cost: Cost) -> Content | None:
     on_front = ", ".join(point.label for point in front) or "none"
     drawings = _drawings(
         lambda size: plots.scatter_figure(groups, cost, svg.PLACEHOLDERS, size),
-        f"test-{cost.name}",
-        f"test bits per byte against {cost.title}: {'; '.join(titles.values())}. "
+        f"{groups[0].split}-{cost.name}",
+        f"{groups[0].measure} against {cost.title}: {'; '.join(titles.values())}. "
         f"On the Pareto front: {on_front}",
         titles,
         plots.SMALL,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from harness.report.records.runs import UNKNOWN, RunRecord
+from harness.report.records.selection import WORDS, Split
 
 Reader = Callable[[RunRecord], float | None]
 
@@ -25,8 +26,9 @@ def reader(path: str) -> Reader:
     return read
 
 
-ranking_score = reader("test.bits_per_byte")
-lossy_score = reader("test.nats_per_token")
+def score_reader(split: Split, lossless: bool) -> Reader:
+    """Reads what runs are ranked by, bits per byte; of a lossy tokenizer nats per token."""
+    return reader(f"{split}.{'bits_per_byte' if lossless else 'nats_per_token'}")
 
 
 class GroupKey(NamedTuple):
@@ -52,8 +54,8 @@ class Spread:
 class Group:
     """Runs of one configuration that differ only in the seed.
 
-    counted: those of `runs` that finished with a test score, one per seed. variant: the settings in
-    which it differs from other groups of the same model.
+    counted: those of `runs` that finished with a score, one per seed. variant: the settings in
+    which it differs from other groups of the same model. split: which one it is compared on.
     """
 
     model: str
@@ -64,11 +66,28 @@ class Group:
     config: Mapping[str, str]
     runs: tuple[RunRecord, ...]
     counted: tuple[RunRecord, ...]
+    split: Split = "test"
 
     @property
     def is_floor(self) -> bool:
         """Whether its model was counted in one pass over train, not trained."""
         return any(run.state is not None for run in self.runs)
+
+    @property
+    def scores(self) -> list[float]:
+        """What it is ranked by, of each counted run."""
+        read = score_reader(self.split, lossless=True)
+        return [own for run in self.counted if (own := read(run)) is not None]
+
+    @property
+    def score(self) -> Spread | None:
+        """What it is ranked by."""
+        return self.spread(score_reader(self.split, lossless=True))
+
+    @property
+    def measure(self) -> str:
+        """What it is ranked by, in words."""
+        return f"{WORDS[self.split]} bits per byte"
 
     @property
     def attempts(self) -> int:
@@ -85,7 +104,9 @@ class Group:
         return Spread(statistics.fmean(known), std, len(known))
 
 
-def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[RunRecord, str]]]:
+def group_runs(
+    records: Sequence[RunRecord], split: Split = "test"
+) -> tuple[list[Group], list[tuple[RunRecord, str]]]:
     """The groups, and every run that is not counted, with the reason."""
     by_key: dict[GroupKey, list[RunRecord]] = {}
     uncounted: list[tuple[RunRecord, str]] = []
@@ -95,10 +116,10 @@ def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[Ru
         if run.config and run.model != UNKNOWN:
             by_key.setdefault(key, []).append(run)
         else:
-            uncounted.append((run, why_uncounted(run) or "configuration or model unknown"))
+            uncounted.append((run, why_uncounted(run, split) or "configuration or model unknown"))
     counted = {}
     for key, runs in by_key.items():
-        counted[key], others = _one_run_per_seed(runs)
+        counted[key], others = _one_run_per_seed(runs, split)
         uncounted.extend(others)
     # Groups without a score must not lengthen the labels of those with one.
     labels = _labels(list(by_key)) | _labels([key for key in by_key if counted[key]])
@@ -115,6 +136,7 @@ def group_runs(records: Sequence[RunRecord]) -> tuple[list[Group], list[tuple[Ru
                 config=runs[0].config,
                 runs=tuple(sorted(runs, key=lambda run: str(run.folder))),
                 counted=tuple(counted[key]),
+                split=split,
             )
         )
     return groups, sorted(uncounted, key=lambda entry: str(entry[0].folder))
@@ -135,7 +157,7 @@ def disambiguate_corpora(records: Sequence[RunRecord]) -> list[RunRecord]:
     ]
 
 
-def why_uncounted(run: RunRecord) -> str | None:
+def why_uncounted(run: RunRecord, split: Split = "test") -> str | None:
     """Why a run can't be ranked, in one line; None if it can."""
     if run.status != "finished":
         last = run.metrics.last_step
@@ -144,9 +166,9 @@ def why_uncounted(run: RunRecord) -> str | None:
         return run.error or f"{state.get(run.status, 'no error recorded')}, {reached}"
     if run.leaks:
         return "leaks: its tokenizer was learnt from the validation and test text, too"
-    score = ranking_score(run) if run.lossless else lossy_score(run)
+    score = score_reader(split, run.lossless)(run)
     if score is None:
-        return run.error or "finished without a test score"
+        return run.error or f"finished without a {WORDS[split]} score"
     if run.uncertified is not None:
         unit = "bits per byte" if run.lossless else "nats per token"
         return f"not certified, {score:.3f} {unit}: {run.uncertified}"
@@ -156,14 +178,14 @@ def why_uncounted(run: RunRecord) -> str | None:
 
 
 def _one_run_per_seed(
-    runs: Sequence[RunRecord],
+    runs: Sequence[RunRecord], split: Split
 ) -> tuple[list[RunRecord], list[tuple[RunRecord, str]]]:
     """The counted runs, and the others with the reason. A repeated seed is the same run again:
     counting it twice would make the spread too small."""
     by_seed: dict[float | None, RunRecord] = {}
     others = []
     for run in runs:
-        reason = why_uncounted(run)
+        reason = why_uncounted(run, split)
         if reason is None and run.seed in by_seed:
             reason = f"repeats seed {run.seed} of {by_seed[run.seed].folder.name}: counted once"
         if reason is None:

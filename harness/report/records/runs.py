@@ -45,7 +45,8 @@ class RunRecord:
     ranked; None if it does. complete: every token was scored again. config: flat (dotted keys,
     values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
     sample: the last one. state: how many numbers a model keeps that was counted in one pass over
-    train; None for one that was trained.
+    train; None for one that was trained. candidate: as in `Summary`.
+    sees: its receptive field in tokens, infinite if it is unbounded.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class RunRecord:
     state: float | None = None
     compressors: Mapping[str, Compressed] = field(default_factory=dict)
     flops_per_token: float | None = None
+    sees: float | None = None
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
     test: Scored | None = None
@@ -73,6 +75,7 @@ class RunRecord:
     metrics: Metrics = field(default_factory=Metrics)
     blocks: Blocks | None = None
     sample: Sample | None = None
+    candidate: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     git: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -189,13 +192,21 @@ def _fields(found: Summary) -> dict[str, Any]:
         "state": parameters.state if parameters else None,
         "compressors": {printable(k): v for k, v in (found.compressors or {}).items()},
         "flops_per_token": found.flops_per_token,
+        "sees": _sees(found),
         "train": found.train or TrainCost(),
         "val": found.val,
         "test": found.test,
+        "candidate": found.candidate is True,
         "versions": _texts(found.versions),
         "git": _texts(found.git),
         "machine": _texts(found.machine),
     }
+
+
+def _sees(found: Summary) -> float | None:
+    if found.parameters is None or "receptive_field" not in found.model_fields_set:
+        return None  # it was not known yet
+    return math.inf if found.receptive_field is None else found.receptive_field
 
 
 def _why_uncertified(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.records.groups import Group, ranking_score, reader
+from harness.report.records.groups import Group, reader
 from harness.report.records.runs import RunRecord
 
 validation_score = reader("val.bits_per_byte")
@@ -33,7 +33,7 @@ def find_floor(groups: Sequence[Group]) -> Floor | None:
     levels = []
     for group in groups:
         if group.is_floor:
-            val, test = group.spread(validation_score), group.spread(ranking_score)
+            val, test = group.spread(validation_score), group.score
             level = val.mean if val else None
             key = (level is None, level if level is not None else test.mean if test else 0.0)
             levels.append((key, Floor(group, level)))

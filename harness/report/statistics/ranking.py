@@ -1,20 +1,23 @@
-"""Groups ranked by test bits per byte, and every pair of them tested."""
+"""Groups ranked by bits per byte, and every pair of them tested."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.report.records.groups import Group, disambiguate_corpora, group_runs, ranking_score
+from harness.report.records.groups import Group, disambiguate_corpora, group_runs
 from harness.report.records.runs import RunRecord
+from harness.report.records.selection import Split, split_to_show, without_test
 from harness.report.statistics.differences import Pair, compare_pairs
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """ranked: groups by data set, then by mean test bits per byte, lowest first. lossy: unranked
+    """ranked: groups by data set, then by mean bits per byte, lowest first. lossy: unranked
     groups with a lossy tokenizer. unscored: groups without a score. uncounted: runs that count in
     no group's score, with the reason. pairs: all pairs of ranked groups of one data set, tested.
+    split: which one they are compared on; on validation the records have no test score, and pairs
+    are not tested.
     """
 
     records: tuple[RunRecord, ...]
@@ -23,6 +26,7 @@ class Comparison:
     unscored: tuple[Group, ...]
     uncounted: tuple[tuple[RunRecord, str], ...]
     pairs: tuple[Pair, ...]
+    split: Split = "test"
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -46,10 +50,14 @@ class Comparison:
         return found
 
 
-def compare_runs(records: Sequence[RunRecord]) -> Comparison:
-    """Group runs over their seeds, rank the groups, and test them in pairs."""
+def compare_runs(records: Sequence[RunRecord], split: Split | None = None) -> Comparison:
+    """Group runs over their seeds, rank the groups, and test them in pairs. split: None for
+    validation while there is something to choose (`split_to_show`)."""
+    split = split or split_to_show(records)
+    if split == "val":
+        records = [without_test(run) for run in records]
     records = disambiguate_corpora(records)
-    groups, uncounted = group_runs(records)
+    groups, uncounted = group_runs(records, split)
     scored = [group for group in groups if group.counted]
     ranked = sorted((group for group in scored if group.counted[0].lossless), key=_rank_key)
     lossy = [group for group in scored if not group.counted[0].lossless]
@@ -59,11 +67,12 @@ def compare_runs(records: Sequence[RunRecord]) -> Comparison:
         lossy=tuple(sorted(lossy, key=lambda group: group.label)),
         unscored=tuple(group for group in groups if not group.counted),
         uncounted=tuple(uncounted),
-        pairs=compare_pairs(ranked),
+        pairs=compare_pairs(ranked) if split == "test" else (),
+        split=split,
     )
 
 
 def _rank_key(group: Group) -> tuple[str, float, str]:
-    spread = group.spread(ranking_score)
+    spread = group.score
     assert spread is not None  # a counted lossless run has this number
     return group.data, spread.mean, group.label

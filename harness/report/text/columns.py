@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.report.records.groups import Group, Reader, Spread, lossy_score, ranking_score, reader
+from harness.report.records.groups import Group, Spread, reader, score_reader
 from harness.report.records.runs import RunRecord
+from harness.report.records.selection import Split
 from harness.report.statistics.floor import Reference
 from harness.report.text.format import human, score, seconds
 
@@ -43,9 +45,10 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
     return [
         *found,
         Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted))),
-        _number("test", unit, f"test.{key}", score),
+        *([_number("test", unit, f"test.{key}", score)] if groups[0].split == "test" else []),
         _number("val", unit, f"val.{key}", score),
         Column("parameters", "", _size),
+        Column("sees", "tokens", _sees),
         _number("FLOPs", "per token", "flops_per_token"),
         Column("training", "tokens", _tokens),
         _number("training", "FLOPs", "train.flops"),
@@ -79,6 +82,14 @@ def _number(
     return Column(header, unit, cell)
 
 
+def _sees(group: Group) -> tuple[str, float | str]:
+    """How far back its predictions can look."""
+    sees = group.counted[0].sees
+    if sees is None:
+        return "–", ""
+    return "all before" if math.isinf(sees) else human(sees), sees
+
+
 def _size(group: Group) -> tuple[str, float | str]:
     """Parameters; of a model that was counted its counts."""
     if group.is_floor and (spread := group.spread(reader("state"))):
@@ -106,9 +117,9 @@ def rank(groups: Sequence[Group], index: int) -> int:
     return sum(other.data == groups[index].data for other in groups[: index + 1])
 
 
-def result(run: RunRecord) -> str:
-    """The test score of one run with its unit; "" where it has none."""
-    read: Reader = ranking_score if run.lossless else lossy_score
+def result(run: RunRecord, split: Split) -> str:
+    """The score of one run with its unit; "" where it has none."""
+    read = score_reader(split, run.lossless)
     number, unit = read(run), "bits/byte" if run.lossless else "nats/token"
     return "" if number is None else f"{number:.3f} {unit}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.common import text
 from harness.report.records.groups import Group, reader, why_uncounted
 from harness.report.records.runs import RunRecord
+from harness.report.records.selection import Split
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
@@ -22,7 +23,7 @@ from harness.report.text.columns import (
     reference_cells,
 )
 from harness.report.text.pairs import sentence
-from harness.report.text.verdict import floor_lines, headlines, notes
+from harness.report.text.verdict import equality_lines, floor_lines, headlines, notes, plan_lines
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
@@ -73,7 +74,8 @@ def markdown(comparison: Comparison) -> str:
     if references(comparison.ranked):
         parts.append(REFERENCES_NOTE)
     if comparison.ranked:
-        parts += [text.markdown(line) for line in floor_lines(comparison)]
+        under = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
+        parts += [text.markdown(line) for line in under]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -100,13 +102,13 @@ def csv_table(comparison: Comparison) -> str:
     return _csv([heads, *ranked, *others])
 
 
-def csv_runs(records: Sequence[RunRecord]) -> str:
+def csv_runs(records: Sequence[RunRecord], split: Split = "test") -> str:
     """A line for each run, counted or not, with numbers in full precision."""
     names = ("folder", "model", "tokenizer", "data", "seed", "status")
     lines: list[Iterable[object]] = [[*names, "not counted because", *RUN_NUMBERS]]
     for run in records:
         numbers = (reader(path)(run) for path in RUN_NUMBERS.values())
-        lines.append([*(getattr(run, name) for name in names), why_uncounted(run), *numbers])
+        lines.append([*(getattr(run, name) for name in names), why_uncounted(run, split), *numbers])
     return _csv(lines)
 
 

@@ -23,9 +23,9 @@ def sentence(pair: Pair) -> str:
 
 
 def evidence(pair: Pair) -> str:
-    """`95% interval 0.110 to 0.146, for text like these … bytes and for new seeds (3 each)`. The
-    interval is not corrected for multiple comparisons: it may exclude 0 where the corrected p is
-    not significant."""
+    """`95% interval 0.110 to 0.146, for text like these … bytes and for new seeds (3 each, by
+    Welch's t)`. The interval is not corrected for multiple comparisons: it may exclude 0 where the
+    corrected p is not significant."""
     assert pair.interval is not None  # only called for tested pairs
     span = f"{signed(pair.interval.low)} to {signed(pair.interval.high)}"
     if not pair.is_significant and pair.family > 1:
@@ -35,7 +35,7 @@ def evidence(pair: Pair) -> str:
     if pair.has_one_seed:
         return f"{LEVEL:.0%} interval {span}; one seed says nothing of the chance in training"
     each = f"{fewer} each" if fewer == more else f"{pair.seeds[0]} and {pair.seeds[1]}"
-    return f"{LEVEL:.0%} interval {span} and for new seeds ({each})"
+    return f"{LEVEL:.0%} interval {span} and for new seeds ({each}, by Welch's t)"
 
 
 def headline_evidence(pair: Pair) -> str:

@@ -28,10 +28,12 @@ from harness.report.text.columns import (
 from harness.report.text.pairs import sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
+    equality_lines,
     floor_lines,
     headlines,
     lossy_examples,
     notes,
+    plan_lines,
 )
 
 # The least width of output to a file or a pipe.
@@ -60,12 +62,14 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        for line in floor_lines(comparison):
+        for line in (*equality_lines(comparison), *floor_lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
             console.print(visible_line(best), soft_wrap=whole)
         for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
             console.print(visible_line(sentence(pair)), soft_wrap=whole)
+        for line in plan_lines(comparison):
+            console.print(visible_line(line), soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.common.text import visible_line
-from harness.report.records.groups import Group, Reader, ranking_score, reader
+from harness.report.records.groups import Group, Reader, reader
 from harness.report.records.runs import RunRecord
+from harness.report.records.selection import WORDS
 from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.floor import Floor, find_floor
+from harness.report.statistics.power import plan
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.format import amount, human, score
 from harness.report.text.pairs import headline_evidence
 
+VALIDATION_NOTE = (
+    "Validation is shown: there are variants of a model here to choose from, and a choice must not "
+    "see test. Compare the chosen ones with --split test, which is logged in their folders."
+)
 NOT_GIVEN = ("None", "null", "–", "")
 
 
@@ -31,7 +38,8 @@ class Headline:
 def headlines(comparison: Comparison) -> list[Headline]:
     """For each data set: the best model, its lead, the budget, the number of seeds."""
     if not comparison.ranked:
-        return [Headline("No finished run has test bits per byte, so there is nothing to rank.")]
+        what = f"{WORDS[comparison.split]} bits per byte"
+        return [Headline(f"No finished run has {what}, so there is nothing to rank.")]
     return [_headline(groups, comparison.pairs) for groups in comparison.by_data().values()]
 
 
@@ -53,12 +61,13 @@ def _floor_line(data: str, groups: Sequence[Group]) -> str:
             f"No floor on {data}: none of its models was counted. A run of model=ngram on the same "
             "text gives one, in seconds."
         )
-    own = floor.group.spread(ranking_score)
+    own = floor.group.score
     assert own is not None  # a ranked group has this number
-    level = "" if floor.level is None else f", {floor.level:.3f} on validation"
+    on_validation = floor.level is not None and floor.group.split == "test"
+    level = f", {floor.level:.3f} on validation" if on_validation else ""
     line = (
         f"The floor on {data} is {floor.group.label}, counted in one pass over train: "
-        f"{score(own)} test bits per byte{level}."
+        f"{score(own)} {floor.group.measure}{level}."
     )
     said = [
         f"{group.label} {_crossing(crossings)}"
@@ -80,17 +89,15 @@ def _crossing(crossings: Sequence[float | None]) -> str:
 def _headline(all_groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
     groups = trained_or_all(all_groups)
     best = groups[0]
-    own = best.spread(ranking_score)
+    own = best.score
     assert own is not None  # a ranked group has this number
     plural = "seeds" if own.n > 1 else "seed"
-    words = (
-        f"{best.label} reaches {score(own)} test bits per byte on {best.data} ({own.n} {plural})"
-    )
+    words = f"{best.label} reaches {score(own)} {best.measure} on {best.data} ({own.n} {plural})"
     above = _above_floor(best, find_floor(all_groups))
     if len(groups) == 1:
         only = "the only trained one" if len(all_groups) > 1 else "the only configuration"
         return Headline(f"{words}, {only} with a score.{above}", _budget(groups))
-    second = groups[1].spread(ranking_score)
+    second = groups[1].score
     assert second is not None
     gap = second.mean - own.mean
     share = f" ({gap / second.mean:.1%})" if second.mean else ""  # 0 for a text of one character
@@ -101,8 +108,8 @@ def _headline(all_groups: Sequence[Group], pairs: Sequence[Pair]) -> Headline:
 
 
 def _above_floor(best: Group, floor: Floor | None) -> str:
-    """A sentence if the best trained model has a higher test score than the floor."""
-    own, counted = best.spread(ranking_score), floor and floor.group.spread(ranking_score)
+    """A sentence if the best trained model has a higher score than the floor."""
+    own, counted = best.score, floor and floor.group.score
     if floor is None or own is None or not counted or own.mean <= counted.mean:
         return ""
     return f" That is above the floor: {floor.group.label}, counted, has {score(counted)}."
@@ -112,13 +119,9 @@ def _untested_evidence(best: Group, second: Group) -> str:
     """The evidence of the seeds' scores alone."""
     if len(best.counted) == 1 or len(second.counted) == 1:
         return "One seed: no spread known."
-    if max(_scores(best)) < min(_scores(second)):
+    if max(best.scores) < min(second.scores):
         return "Each of its seeds is better than every seed of the next."
     return "Their seeds overlap: this order is not settled."
-
-
-def _scores(group: Group) -> list[float]:
-    return [own for run in group.counted if (own := ranking_score(run)) is not None]
 
 
 def _budget(groups: Sequence[Group]) -> str:
@@ -130,6 +133,7 @@ def _budget(groups: Sequence[Group]) -> str:
 
 # Budgets, each with the relative difference that still counts as equal: bytes, FLOPs and seconds
 # vary with the batches drawn and with the machine.
+PARAMETERS: tuple[str, float, Reader] = ("parameters", 0.0, reader("parameters"))
 CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
     ("steps", 0.0, reader("train.steps")),
     ("training tokens", 0.0, reader("train.tokens")),
@@ -154,6 +158,56 @@ def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     return equal, unequal
 
 
+def equality_lines(comparison: Comparison) -> list[str]:
+    """For each data set: in what its trained models are equal, and by how much they differ in the
+    rest."""
+    several = len(comparison.by_data()) > 1
+    return [
+        _equality_line(trained_or_all(groups), f" on {data}" if several else "")
+        for data, groups in comparison.by_data().items()
+    ]
+
+
+def _equality_line(groups: Sequence[Group], where: str) -> str:
+    equal, unequal = [], []
+    for name, tolerance, read in (PARAMETERS, *CURRENCIES):
+        spent = [read(run) for group in groups for run in group.counted]
+        known = [value for value in spent if value is not None]
+        counted = [value for value in known if value > 0]
+        if len(known) < len(spent):
+            unequal.append(f"{name} (unknown for some)")
+        elif max(known) - min(known) <= tolerance * max(known):
+            equal.append(name if counted else f"{name} (0)")
+        else:
+            low, high = min(counted), max(counted)
+            span = f"{amount(low)} to {amount(high)}, {high / low:.3g}-fold"
+            none = "; 0 for look-ups" * (len(counted) < len(known))
+            unequal.append(f"{name} ({span}{none})")
+    own = f"Equal{where}: {', '.join(equal) or 'nothing'}."
+    differing = f" Not equal: {', '.join(unequal)}." if unequal else ""
+    return own + differing
+
+
+def plan_lines(comparison: Comparison) -> list[str]:
+    """For each data set whose models have several seeds: what so many seeds can find."""
+    lines = []
+    for groups in comparison.by_data().values():
+        trained = [group for group in groups if not group.is_floor]
+        variances = [
+            (score.std**2, score.n - 1)
+            for group in trained
+            if (score := group.score) is not None and score.std is not None
+        ]
+        if len(trained) > 1 and variances:
+            freedom = sum(own for _, own in variances)
+            spread = math.sqrt(sum(own * variance for variance, own in variances) / freedom)
+            fewest = min(len(group.counted) for group in trained)
+            pairs = len(groups) * (len(groups) - 1) // 2
+            if spread:
+                lines.append(plan(fewest, spread, pairs, "as here"))
+    return lines
+
+
 def best_by_tokenizer(comparison: Comparison) -> str | None:
     """The best model with each tokenizer; None if there is only one tokenizer."""
     best: dict[str, Group] = {}
@@ -161,9 +215,9 @@ def best_by_tokenizer(comparison: Comparison) -> str | None:
         best.setdefault(group.tokenizer, group)
     if len(best) < 2:
         return None
-    scores = ((name, group, group.spread(ranking_score)) for name, group in best.items())
+    scores = ((name, group, group.score) for name, group in best.items())
     lines = [f"{name}: {group.model}, {score(own)}" for name, group, own in scores if own]
-    return f"Best with each tokenizer, in test bits per byte: {'; '.join(lines)}."
+    return f"Best with each tokenizer, in {comparison.ranked[0].measure}: {'; '.join(lines)}."
 
 
 def lossy_examples(comparison: Comparison) -> list[str]:
@@ -190,6 +244,8 @@ def notes(comparison: Comparison) -> list[str]:
         where = f" on {data}" if len(by_data) > 1 else ""
         differing += [f"{what}{where}" for what in _differences(groups)]
     lines = [f"Not an equal comparison. These differ: {'; '.join(differing)}."] if differing else []
+    if comparison.split == "val":
+        lines.append(VALIDATION_NOTE)
     for group in comparison.groups:
         if len(group.counted) < group.attempts:
             lines.append(
@@ -223,12 +279,14 @@ def _differences(groups: Sequence[Group]) -> list[str]:
     splits = {run.config.get("data.split", "") for run in runs}
     if len(splits) > 1:
         differing.append(f"splits of the text ({_listed(splits)})")
-    scored = [run.test.bytes for run in runs if run.test and run.test.bytes is not None]
+    splits_scored = [getattr(run, groups[0].split) for run in runs]
+    scored = [each.bytes for each in splits_scored if each and each.bytes is not None]
     # The first token of a split is not scored, so tokenizers differ by a few bytes.
     if scored and max(scored) - min(scored) > 0.001 * max(scored):
-        differing.append(f"test split ({human(min(scored))} to {human(max(scored))} bytes scored)")
+        span = f"{human(min(scored))} to {human(max(scored))}"
+        differing.append(f"{WORDS[groups[0].split]} split ({span} bytes scored)")
     # A streaming pass (no stride) gives a model all the context it can use, as any stride tries to.
-    strides = {run.test.stride for run in runs if run.test and run.test.stride is not None}
+    strides = {each.stride for each in splits_scored if each and each.stride is not None}
     if len(strides) > 1:
         differing.append(f"evaluation stride ({_listed(f'{stride:g}' for stride in strides)})")
     return differing
