@@ -12,7 +12,7 @@ SWEEP  := runs/compare-$(shell date +%Y%m%d-%H%M%S)
 endif
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install compare live test test-long check docs clean
+.PHONY: install compare compare-seeds live test test-long check docs clean
 
 # What training, comparing and the live page need.
 install: $(READY)
@@ -29,10 +29,14 @@ $(TOOLS): $(READY)
 
 # Train the zoo side by side under one budget, print the table, write report.html.
 compare: $(READY)
-	$(PY) -m harness.train experiment=compare hydra.sweep.dir=$(SWEEP)
+	$(PY) -m harness.train experiment=compare $(SEEDS) hydra.sweep.dir=$(SWEEP)
 	-$(PY) -m harness.verify $(SWEEP) --complete
 	$(PY) -m harness.compare $(SWEEP) --complete --out report.html
 	@echo "report.html written: open it in a browser"
+
+# The same with five seeds: what a claim needs.
+compare-seeds:
+	$(MAKE) compare SEEDS=seed=0,1,2,3,4
 
 # A page on this machine: runs as they train, side by side; trainings started and stopped.
 live: $(READY)

@@ -31,6 +31,7 @@ from harness import (
     new,
     prepare,
     sample,
+    search,
     verify,
 )
 from harness import train as training_command
@@ -61,6 +62,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "compress": compress.main,
     "decompress": decompress.main,
     "compare": compare.main,
+    "search": search.main,
     "verify": verify.main,
     "inside": inside.main,
     "judge": judge.main,

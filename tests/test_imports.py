@@ -67,7 +67,7 @@ def test_a_wrong_arrow_is_seen(package: str, line: str, tmp_path: Path) -> None:
 FLOORS = (
     *("common", "config", "compute", "data", "runs", "sampling", "evaluation", "compression"),
     *("referee", "observe", "report", "loggers", "training", "cli", "live", "diagnostics"),
-    *("judging", "scaffold"),
+    *("judging", "scaffold", "tuning"),
 )
 COMMANDS = {name for name in import_graph.modules() if re.fullmatch(r"harness\.(\w+)", name)} - {
     f"harness.{package}" for package in FLOORS

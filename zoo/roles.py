@@ -25,7 +25,8 @@ class Role:
 
     matrix: the axes of a linear map: output, then inputs; (): not a linear map. They are the
         parameter's last axes, in any order. Axes before them stack separate matrices.
-    decay: weight decay applies. Embeddings go by the optimizer's `decay_embeddings` instead.
+    decay: weight decay applies. Embeddings that are no output go by the optimizer's
+        `decay_embeddings` instead.
     embedding: a look-up table of vectors.
     output: the linear map to logits.
     bias: an initialization scheme sets it to zero.

@@ -29,9 +29,13 @@ from harness.config.keys import dotted_keys, walk
 OmegaConf.register_new_resolver(
     "unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True
 )
-# `${by_model:{gpt: 1e-3, …}}`: the value for the chosen model.
+# `${by_model:{gpt: 1e-3, …, default: 1e-2}}`: the value for the chosen model.
 OmegaConf.register_new_resolver(
-    "by_model", lambda values, _root_: values[_root_.names.model], replace=True
+    "by_model",
+    lambda values, _root_: values[
+        _root_.names.model if _root_.names.model in values else "default"
+    ],
+    replace=True,
 )
 
 _PLUGINS = "hydra._internal.core_plugins"

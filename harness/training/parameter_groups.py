@@ -24,8 +24,9 @@ def parameter_groups(
 ) -> list[Group]:
     """Every trainable parameter in exactly one group.
 
-    Decayed: the weights of linear maps and convolutions, and parameters marked so; embeddings, and
-    weights tied to them, only if `decay_embeddings`; norms, biases and unmarked parameters never.
+    Decayed: weights of linear maps and convolutions, and parameters marked so; that of the head,
+    tied to an embedding or not; other embeddings only if `decay_embeddings`; norms, biases and
+    unmarked parameters never.
     hidden: matrices between embeddings and output, stacked along their first `stack` axes.
     lr_of: learning rates of parts of the model, by parameter name prefix; the longest wins.
     Raises UsageError for a part that the model does not have.
@@ -38,7 +39,7 @@ def parameter_groups(
     groups: dict[tuple[Any, ...], Group] = {}
     for name, parameter in named:
         role = known[name] or OTHER
-        decayed = decay_embeddings if role.embedding else role.decay
+        decayed = decay_embeddings or role.output if role.embedding else role.decay
         hidden = bool(role.matrix) and not (role.embedding or role.output)
         stack = role.stack(parameter) if hidden else 0
         rate = lr_of.get(part_of(name, lr_of), lr)

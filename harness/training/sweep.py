@@ -97,12 +97,17 @@ def _sweep_dir(config: DictConfig) -> Path:
     return Path(folder)
 
 
+def _is_other(path: Path) -> bool:
+    """Whether it is more than the word that a sweep's jobs are candidates, which may come first."""
+    return path.name != CANDIDATES
+
+
 def _require_usable(folder: Path, resume: object, named: bool) -> None:
     """Raises UsageError unless the folder is free (resume=false), holds a sweep (true), or one of
     both (auto). named: on the command line."""
     try:
         is_sweep, is_taken = (folder / "multirun.yaml").exists(), folder.exists()
-        is_taken = is_taken and (not folder.is_dir() or any(folder.iterdir()))
+        is_taken = is_taken and (not folder.is_dir() or any(map(_is_other, folder.iterdir())))
     except OSError as error:
         raise UsageError(f"hydra.sweep.dir={folder}: {error.strerror}") from error
     if resume == "auto" and not named:
@@ -122,7 +127,8 @@ def _job_configs(master: DictConfig) -> list[DictConfig]:
     """The configuration of each job, as Hydra's sweeper will compose it."""
     loader = GlobalHydra.instance().config_loader()
     typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    typed += master.hydra.overrides.task
+    given: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+    typed += given  # as typed: a value may be an interpolation
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
     for override in overrides:
         if override.is_sweep_override() and not list(override.sweep_string_iterator()):

@@ -111,13 +111,13 @@ def test_weight_decay_touches_exactly_the_matrices() -> None:
     model = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8)
     groups = parameter_groups(model, 0.01, {}, 0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    rest, decayed = ({names[id(p)] for p in group["params"]} for group in groups)
-    assert [group["weight_decay"] for group in groups] == [0.0, 0.1]
+    members = [(names[id(p)], group["weight_decay"]) for group in groups for p in group["params"]]
+    assert sorted(name for name, _ in members) == sorted(names.values())  # each once
     layer = ("attention.qkv", "attention.projection", "feed_forward.expand")
     layer += ("feed_forward.projection",)
-    assert decayed == {f"blocks.0.{name}.weight" for name in layer}
-    assert decayed | rest == set(names.values())
-    assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(names)
+    matrices = {f"blocks.0.{name}.weight" for name in layer} | {"token_embedding.weight"}  # tied
+    assert {name for name, decay in members if decay == 0.1} == matrices
+    assert all(decay == 0.0 for name, decay in members if name not in matrices)
     untied = GPT(vocab_size=11, block_size=4, n_layer=1, n_head=2, n_embd=8, tie_weights=False)
     group = next(
         group

@@ -32,7 +32,7 @@ def with_decay(optimizer: str) -> Settings:
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -> None:
     """Told from the kinds of modules alone: maps, kernels and recurrent weights are decayed,
-    embeddings and what is tied to them are not, vectors never; and one step moves them all."""
+    so is the head, tied or not; other embeddings and vectors never; and one step moves them all."""
     torch.manual_seed(0)
     model = fresh(node(name))
     names = {id(p): key for key, p in model.named_parameters()}
@@ -40,6 +40,7 @@ def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -
     embedded = {id(p) for module, p in held if isinstance(module, nn.Embedding)}
     matrices = {id(p) for _, p in held if p.dim() > 1} - embedded
     output = {id(p) for p in model.head.parameters()}
+    heads = {id(p) for p in model.head.parameters() if p.dim() > 1}
     assert embedded
     for optimizer_name in OPTIMIZERS:
         optimizer = build_optimizer(with_decay(optimizer_name), model)
@@ -47,7 +48,7 @@ def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -
         assert sorted(key for key, _ in members) == sorted(names), optimizer_name
         assert {group["weight_decay"] for _, group in members} <= {0.0, 0.25}
         decayed = {key for key, group in members if group["weight_decay"]}
-        assert decayed == matrices, optimizer_name
+        assert decayed == matrices | heads, optimizer_name
         assert {key for key, group in members if group["hidden"]} == matrices - output
         before = {key: p.detach().clone() for key, p in model.named_parameters()}
         for parameter in model.parameters():
@@ -116,6 +117,7 @@ def test_every_parameter_is_in_one_group_with_its_rate() -> None:
             expected = 2.0
         assert group["lr"] == group["peak_lr"] == expected, name
         is_matrix = name.endswith(("qkv.weight", "projection.weight", "expand.weight"))
+        is_matrix |= name == "token_embedding.weight"  # it is the head, too
         assert group["weight_decay"] == (0.1 if is_matrix else 0.0), name
     decayed = parameter_groups(model, 0.01, {}, 0.1, decay_embeddings=True)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -127,6 +129,17 @@ def test_every_parameter_is_in_one_group_with_its_rate() -> None:
         parameter_groups(model, 0.01, {"head": 1.0}, 0.0)
     untied = parameter_groups(small_gpt(tie_weights=False), 0.01, {"head": 1.0}, 0.0)
     assert sorted({group["lr"] for group in untied}) == [0.01, 1.0]
+
+
+@pytest.mark.parametrize("decay_embeddings", [False, True])
+def test_decay_means_the_same_for_a_tied_and_an_untied_head(decay_embeddings: bool) -> None:
+    """Tied, the head's weight is the token embedding's."""
+    for tied in (True, False):
+        model = small_gpt(tie_weights=tied)
+        groups = parameter_groups(model, 0.01, {}, 0.1, decay_embeddings)
+        decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        assert decay[id(model.head.weight)] == 0.1
+        assert decay[id(model.position_embedding.weight)] == (0.1 if decay_embeddings else 0.0)
 
 
 def test_the_rates_of_parts_follow_the_schedule(

@@ -179,7 +179,9 @@ def by_hand() -> Trained:
         with torch.no_grad():
             for name, p in model.named_parameters():
                 rate = factor * (PART if name == "position_embedding.weight" else PEAK)
-                decayed = p.dim() == 2 and "embedding" not in name
+                decayed = (
+                    p.dim() == 2 and name != "position_embedding.weight"
+                )  # the other is the head
                 change = p.grad * min(1, CLIP / norm) + (DECAY * p if decayed else 0)
                 p -= rate * change
             for mean, p in zip(average.parameters(), model.parameters(), strict=True):

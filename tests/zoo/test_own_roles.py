@@ -133,15 +133,13 @@ def test_torch_s_other_modules() -> None:
 
 
 def test_a_head_that_is_first_to_own_an_embedding() -> None:
-    """Whichever of the two comes first, it is an embedding."""
+    """Whichever of the two comes first, it is an embedding, and decayed as a head is."""
     model = nn.ModuleDict({"head": nn.Linear(4, 7, bias=False), "table": nn.Embedding(7, 4)})
     model["head"].weight = model["table"].weight
     role = roles(model)["head.weight"]
     assert role is not None
     assert role.embedding
     (group,) = parameter_groups(model, 0.1, {}, 0.5)
-    assert (group["weight_decay"], group["hidden"]) == (0.0, False)
-    (group,) = parameter_groups(model, 0.1, {}, 0.5, decay_embeddings=True)
     assert (group["weight_decay"], group["hidden"]) == (0.5, False)
 
 

@@ -27,21 +27,22 @@ BLOCK = [
 ]
 BLOCKS = [f"blocks.*.{name}" for name in BLOCK]
 BLOCKS_AND_HEAD = [*BLOCKS, "head.weight"]
+BLOCKS_AND_TIED = [*BLOCKS, "token_embedding.weight"]
 DELTA = [
     *("blocks.*.mixer.expand.weight", "blocks.*.mixer.projection.weight"),
-    *BLOCKS[2:],
+    *(*BLOCKS[2:], "token_embedding.weight"),
 ]
 RECURRENT = ["layers.*.weight_ih_l0", "layers.*.weight_hh_l0", "head.weight"]
 DECAYED: dict[str, list[str]] = {
     "bigram": [],
     "bow": ["expand.weight", "projection.weight", "head.weight"],
-    **dict.fromkeys(("gpt", "gpt1", "gpt3"), BLOCKS),  # their heads are tied
+    **dict.fromkeys(("gpt", "gpt1", "gpt3"), BLOCKS_AND_TIED),
     "gpt_modern": [*BLOCKS, "head.*.weight"],
     **dict.fromkeys(("ladder", "llama", "mistral"), BLOCKS_AND_HEAD),
     **dict.fromkeys(("rnn", "gru", "lstm"), RECURRENT),
     "megabyte": [
         *(f"{part}_blocks.*.{name}" for part in ("global", "local") for name in BLOCK),
-        "global_to_local.weight",
+        *("global_to_local.weight", "local_embedding.weight"),
     ],
     "mlp": ["window.weight", "hidden.*.weight", "head.weight"],
     "perceiver_ar": [
@@ -54,7 +55,7 @@ DECAYED: dict[str, list[str]] = {
         *("initial_conv.conv.weight", "blocks.*.conv.conv.weight", "blocks.*.skip.weight"),
         *("blocks.*.residual.weight", "output.*.weight", "head.weight"),
     ],
-    "mamba2": ["blocks.*.expand.weight", "blocks.*.projection.weight"],
+    "mamba2": ["blocks.*.expand.weight", "blocks.*.projection.weight", "token_embedding.weight"],
     "gated_deltanet": DELTA,
     "gated_deltanet_hybrid": [
         *DELTA,
@@ -62,7 +63,7 @@ DECAYED: dict[str, list[str]] = {
     ],
     "mlstm": [
         *(f"blocks.*.{name}.weight" for name in ("expand", "gates", "projection")),
-        *BLOCKS[2:],
+        *(*BLOCKS[2:], "token_embedding.weight"),
     ],
     "rwkv7": [
         *(f"time_mixings.*.{n}.weight" for n in ("receptance", "key", "value", "projection")),
@@ -71,8 +72,14 @@ DECAYED: dict[str, list[str]] = {
         *("channel_mixings.*.expand.weight", "channel_mixings.*.projection.weight", "head.weight"),
     ],
     "hf": [
-        f"body.h.*.{n}.weight" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        *(f"body.h.*.{n}.weight" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")),
+        "body.wte.weight",
     ],
+}
+# Embeddings that are the head, too.
+TIED = {
+    *("token_embedding.weight", "local_embedding.weight"),
+    *("body.wte.weight", "body.embeddings.weight"),
 }
 # Likewise, types of transformers. Of the names in STACKED each is several matrices.
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2}
@@ -82,8 +89,11 @@ TYPES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "mamba": (
         SIZES,
         [
-            f"body.layers.*.mixer.{name}.weight"
-            for name in ("conv1d", "in_proj", "x_proj", "dt_proj", "out_proj")
+            *(
+                f"body.layers.*.mixer.{name}.weight"
+                for name in ("conv1d", "in_proj", "x_proj", "dt_proj", "out_proj")
+            ),
+            "body.embeddings.weight",
         ],
     ),
     "rwkv": (
@@ -150,7 +160,7 @@ def require_groups(model: nn.Module, expected: list[str]) -> None:
         kept = [group["params"] for group in found if chosen(group)]
         return sorted(group_by_pattern(names[id(p)] for params in kept for p in params))
 
-    output = [name for name in expected if "head." in name]
+    output = [name for name in expected if "head." in name or name in TIED]
     assert those(lambda group: group["weight_decay"]) == sorted(expected)
     assert those(lambda group: group["hidden"]) == sorted(set(expected) - set(output))
     assert those(lambda group: group["stack"]) == sorted(STACKED & set(expected))
