@@ -6,9 +6,9 @@ import statistics
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from harness.common.console import Console
 from harness.common.rows import strict_json
 from harness.common.text import visible_line
 from harness.judging.evidence import BETTER, SAME, WORSE

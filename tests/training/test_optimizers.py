@@ -20,6 +20,7 @@ from harness.training.parameter_groups import parameter_groups
 from tests.small_runs import GPT_SMALL, rows, trace, train
 from tests.training.small_gpt import small_gpt
 from tests.zoo_models import TRAINED, fresh, node
+from zoo.layers.causal_conv import FilterPerChannel
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
@@ -38,7 +39,8 @@ def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -
     names = {id(p): key for key, p in model.named_parameters()}
     held = [(module, p) for module in model.modules() for p in module.parameters(recurse=False)]
     embedded = {id(p) for module, p in held if isinstance(module, nn.Embedding)}
-    matrices = {id(p) for _, p in held if p.dim() > 1} - embedded
+    filters = {id(module.weight) for module, _ in held if isinstance(module, FilterPerChannel)}
+    matrices = {id(p) for _, p in held if p.dim() > 1} - embedded - filters
     output = {id(p) for p in model.head.parameters()}
     heads = {id(p) for p in model.head.parameters() if p.dim() > 1}
     assert embedded
