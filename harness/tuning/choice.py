@@ -20,7 +20,7 @@ DEFAULT: Point = {RATE: 1e-3, INIT: "default", DECAY: 0.1}
 
 
 @dataclass(frozen=True)
-class Trial:
+class Tried:
     """A finished training. nats: per token of validation; None: no score was finite."""
 
     stage: str
@@ -29,17 +29,17 @@ class Trial:
     nats: float | None
 
 
-def read_trials(folder: Path, stage: str) -> list[Trial]:
+def read_trials(folder: Path, stage: str) -> list[Tried]:
     """The finished trials of a stage, in the order of their folders."""
     paths = sorted(path.parent for path in folder.glob(f"*/{config.FILE}"))
     return [_read(path, stage) for path in paths if summary.status_of(path) in ENDED]
 
 
-def _read(folder: Path, stage: str) -> Trial:
+def _read(folder: Path, stage: str) -> Tried:
     settings, found = load_settings(folder / config.FILE), summary.read_summary(folder)
     score = found.val if found.status == "finished" else None
     nats = score.nats_per_token if score is not None else None
-    return Trial(stage, settings.names.model, point_of(settings), nats)
+    return Tried(stage, settings.names.model, point_of(settings), nats)
 
 
 def point_of(settings: Settings) -> Point:
@@ -52,7 +52,7 @@ def point_of(settings: Settings) -> Point:
     }
 
 
-def best(trials: Iterable[Trial], model: str) -> Point:
+def best(trials: Iterable[Tried], model: str) -> Point:
     """The point of the model's best trial; of equals the first. Raises RunFailure if none has a
     score."""
     scored = [(trial.nats, trial) for trial in trials if trial.model == model]
@@ -62,7 +62,7 @@ def best(trials: Iterable[Trial], model: str) -> Point:
     return min(finite, key=lambda pair: pair[0])[1].point
 
 
-def at_an_edge(trials: Sequence[Trial], model: str, chosen: Point) -> str | None:
+def at_an_edge(trials: Sequence[Tried], model: str, chosen: Point) -> str | None:
     """A line if the chosen rate is the least or the largest of those tried."""
     rates = sorted({float(trial.point[RATE]) for trial in trials if trial.model == model})
     if chosen[RATE] not in (rates[0], rates[-1]):
@@ -78,7 +78,7 @@ def by_model(chosen: Mapping[str, Point], key: str) -> str:
 
 
 def write_choice(
-    folder: Path, chosen: Mapping[str, Point], trials: Sequence[Trial], command: str
+    folder: Path, chosen: Mapping[str, Point], trials: Sequence[Tried], command: str
 ) -> None:
     """chosen.yaml, to be copied to conf/experiment, and the table of all trials, which are given in
     the order of their stages."""
@@ -98,7 +98,7 @@ def write_choice(
     write_atomically(folder / TABLE, ("\n".join(rows) + "\n").encode())
 
 
-def _row(trial: Trial, chosen: Mapping[str, Point]) -> str:
+def _row(trial: Tried, chosen: Mapping[str, Point]) -> str:
     mark = "chosen" if chosen[trial.model] == trial.point else ""
     score = "not finite" if trial.nats is None else f"{trial.nats:.4f}"
     point = trial.point

@@ -70,7 +70,7 @@ def trials_each(begin: Point) -> int:
 
 
 @dataclass(frozen=True)
-class Cost:
+class PlannedCost:
     """What one training of a model takes. seconds: by the speed of this machine just now, its
     evaluations and test score included."""
 
@@ -99,7 +99,7 @@ def _steps(settings: Settings) -> float:
     raise UsageError(f"a search is planned in steps or tokens; its budget is train.{currency}")
 
 
-def measure(settings: Settings, dataset: Dataset) -> Cost:
+def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
     """Train a few steps and score validation once; nothing is written."""
     steps = _steps(settings)
     compute = checked_compute(settings)
@@ -120,10 +120,10 @@ def measure(settings: Settings, dataset: Dataset) -> Cost:
             settings.eval.batch_size,
         )  # fmt: skip
         total += (2 + steps // settings.eval.every) * (perf_counter() - started)
-    return Cost(flops_of(settings, dataset.tokenizer.vocab_size), total)
+    return PlannedCost(flops_of(settings, dataset.tokenizer.vocab_size), total)
 
 
-def plan_lines(costs: Mapping[str, Cost], trials: int, seeds: int, workers: int) -> list[str]:
+def plan_lines(costs: Mapping[str, PlannedCost], trials: int, seeds: int, workers: int) -> list[str]:
     """The plan in words. trials: for each model. seeds: of the chosen settings."""
     jobs = trials + seeds
     flops = sum(cost.flops for cost in costs.values()) * jobs

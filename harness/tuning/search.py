@@ -18,7 +18,7 @@ from harness.training.sweep_jobs import CANDIDATES
 from harness.tuning import sweeps
 from harness.tuning.choice import (
     FILE,
-    Trial,
+    Tried,
     at_an_edge,
     best,
     read_trials,
@@ -29,7 +29,7 @@ from harness.tuning.plan import (
     INIT,
     RATE,
     STAGES,
-    Cost,
+    PlannedCost,
     Point,
     measure,
     plan_lines,
@@ -62,7 +62,7 @@ def search(
     costs = _costs(folder, command, settings)
     for line in plan_lines(costs, trials_each(next(iter(chosen.values()))), seeds, workers):
         print(line, flush=True)
-    trials: list[Trial] = []
+    trials: list[Tried] = []
     for stage in STAGES:
         tried = {model: stage.points(point) for model, point in chosen.items()}
         here, code = folder / stage.name, 0
@@ -86,7 +86,7 @@ def search(
     return run(sweeps.arguments(only, range(seeds), shared, folder / "chosen", workers), True)
 
 
-def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict[str, Cost]:
+def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict[str, PlannedCost]:
     """What a training of each model takes, measured when the search begins and kept in its folder.
     Raises UsageError if that holds another search, or other files."""
     path = folder / PLAN
@@ -94,7 +94,7 @@ def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["command"] != command:
             raise UsageError(f"{folder} holds another search: {saved['command']}")
-        return {model: Cost(**cost) for model, cost in saved["costs"].items()}
+        return {model: PlannedCost(**cost) for model, cost in saved["costs"].items()}
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files and no search")
     dataset = load_dataset(next(iter(settings.values())))
@@ -119,8 +119,8 @@ def _settings(model: str, shared: Sequence[str]) -> Settings:
 
 
 def _of_this_search(
-    found: Sequence[Trial], tried: dict[str, list[Point]], code: int
-) -> list[Trial]:
+    found: Sequence[Tried], tried: dict[str, list[Point]], code: int
+) -> list[Tried]:
     """The stage's trials, one for each point. Raises RunFailure if some have not ended."""
     if missing := _missing(found, tried):
         raise RunFailure(
@@ -130,12 +130,12 @@ def _of_this_search(
     return [_of(found, model, point) for model, points in tried.items() for point in points]
 
 
-def _missing(found: Sequence[Trial], tried: dict[str, list[Point]]) -> int:
+def _missing(found: Sequence[Tried], tried: dict[str, list[Point]]) -> int:
     ended = [(trial.model, trial.point) for trial in found]
     return sum((model, point) not in ended for model in tried for point in tried[model])
 
 
-def _of(found: Sequence[Trial], model: str, point: Point) -> Trial:
+def _of(found: Sequence[Tried], model: str, point: Point) -> Tried:
     return next(trial for trial in found if (trial.model, trial.point) == (model, point))
 
 

@@ -80,6 +80,7 @@ def _drill(folder: Path) -> None:
     found["fuzzed, slow"] = fuzzed("slow", _slow)
     vars(samples)["keep_before"] = lambda path, step: None
     vars(checkpoint)["is_intact"] = lambda path: True
+    vars(flips)["READERS"] = flips.READERS[:1]  # the others score the weights again, and say so
     vars(run)["record_failure"] = lambda summary, error: None
     found |= {
         "killed, repeating samples": killed("repeating"),

@@ -36,7 +36,7 @@ from zoo_tokenizers import Tokenizer
 OLD = Path(__file__).parent / "version_0_1"
 MODELS = ("gpt", "bigram")
 TEST = {"gpt": 5.397889960113416, "bigram": 2.833865138167509}  # nats per token after 8 steps
-RESUMED = {"gpt": 5.306706917415027, "bigram": 2.8330987696182857}  # after 12
+RESUMED = {"bigram": 2.8330987696182857}  # after 12
 SAMPLED = {"bigram": "the \ni irooycytarh\nymchhwyid\n"}  # 24 tokens with seed 1
 
 
@@ -99,6 +99,10 @@ def test_they_are_sampled(model: str, old: Path, command: Callable[..., Ended]) 
 def test_they_are_resumed(model: str, old: Path, command: Callable[..., Ended]) -> None:
     before = (old / model / metrics.FILE).read_text().splitlines()
     ended = command("train", f"run_dir={model}", "resume=true", "train.steps=12")
+    if model == "gpt":  # whose tied head that version did not decay
+        assert ended.code == 1
+        assert ended.err.splitlines()[-1].endswith("of the code that decayed other parameters")
+        return
     assert ended.code == 0, ended.err
     rows = (old / model / metrics.FILE).read_text().splitlines()
     assert rows[:8] == before[:8]

@@ -229,7 +229,7 @@ def test_beams_of_different_lengths(command: Command, finished_run: Path) -> Non
     """The longer they may be worth, the longer the best one is."""
     options = ("--prompt", "10 green", "--beams", 4, "--num-samples", 4, "--tokens", 40)
     lengths = []
-    for alpha in (0, 1, 30):
+    for alpha in (0, 1, 10):
         out = sampled(command, finished_run, *options, "--stop", " ", "--length-penalty", alpha)
         texts = out.removesuffix("\n").split(f"\n{'-' * 40}\n")
         assert len(set(texts)) == 4

@@ -131,10 +131,10 @@ OTHERS: dict[str, tuple[Callable[[Contents], object], str]] = {
     "an endless step": (lambda all: moment(all)["step"].fill_(torch.inf), "is inf: no step count"),
     "a step that is none": (lambda all: moment(all)["step"].fill_(torch.nan), "is nan: no step"),
     "weights in another order": (
-        lambda all: all["optimizer"]["param_groups"][0]["params"].reverse(),
-        "optimizer.param_groups.0.params are others",
+        lambda all: all["optimizer"]["param_groups"][1]["params"].reverse(),
+        "optimizer.param_groups.1.params are others",
     ),
-    "no groups": (lambda all: all["optimizer"]["param_groups"].clear(), "param_groups are not 2"),
+    "no groups": (lambda all: all["optimizer"]["param_groups"].clear(), "param_groups are not 3"),
     "groups in words": (lambda all: all["optimizer"].update(param_groups="x"), "param_groups are"),
     "a weight that is NaN": (
         lambda all: all["model"]["head.weight"][3].fill_(torch.nan),

@@ -19,7 +19,7 @@ from harness.config.saved import load_settings
 from harness.config.settings import read_settings
 from harness.runs.summary import read_summary, status_of
 from harness.tuning import plan, search, sweeps
-from harness.tuning.choice import Trial, at_an_edge, best, read_trials
+from harness.tuning.choice import Tried, at_an_edge, best, read_trials
 from harness.tuning.plan import DECAY, INIT, RATE, STAGES, Stage, flops_of, plan_lines, start
 from harness.tuning.sweeps import Run, arguments
 from tests.conftest import Ended
@@ -147,7 +147,7 @@ def test_the_plan_s_flops_are_the_closed_form() -> None:
     assert flops_of(settings, vocabulary) == flops
     tokens = settings.train.replace(steps=None, tokens=steps * rows * time)
     assert flops_of(settings.replace(train=tokens), vocabulary) == flops
-    costs = {"a": plan.Cost(1e9, 60.0), "b": plan.Cost(3e9, 30.0)}
+    costs = {"a": plan.PlannedCost(1e9, 60.0), "b": plan.PlannedCost(3e9, 30.0)}
     text = "\n".join(plan_lines(costs, 4, 2, 3))
     # (4 + 2) trainings of each; 90 seconds for a pair, three at a time.
     assert "12 trainings, 2.4e+10 training FLOPs, about 0.05 hours with 3 at a time" in text
@@ -155,7 +155,7 @@ def test_the_plan_s_flops_are_the_closed_form() -> None:
 
 def test_without_a_finite_score_there_is_no_choice() -> None:
     point = {RATE: 1.0, INIT: "default", DECAY: 0.0}
-    bad, good = Trial("1-rate", "gpt", point, None), Trial("1-rate", "gpt", point | {RATE: 2}, 3.0)
+    bad, good = Tried("1-rate", "gpt", point, None), Tried("1-rate", "gpt", point | {RATE: 2}, 3.0)
     assert best([bad, good], "gpt") == good.point
     assert best([bad, good, replace(good, nats=2.5, point=point)], "gpt") == point
     with pytest.raises(RunFailure, match="model=gpt: none of its 1 trials"):
@@ -164,7 +164,7 @@ def test_without_a_finite_score_there_is_no_choice() -> None:
 
 def test_a_rate_at_the_edge_is_named() -> None:
     point = {RATE: 0.1, INIT: "default", DECAY: 0.0}
-    tried = [Trial("1-rate", "gpt", point | {RATE: rate}, 1.0) for rate in (0.1, 0.2, 0.3)]
+    tried = [Tried("1-rate", "gpt", point | {RATE: rate}, 1.0) for rate in (0.1, 0.2, 0.3)]
     assert at_an_edge(tried, "gpt", point | {RATE: 0.2}) is None
     assert "the smallest" in str(at_an_edge(tried, "gpt", point | {RATE: 0.1}))
     assert "the largest" in str(at_an_edge(tried, "gpt", point | {RATE: 0.3}))
