@@ -231,7 +231,11 @@ def test_a_resumed_sweep_looks_at_each_run_once(
     train_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not once for each job that is not finished: with N of both it would be N²."""
-    own, sweep, looks = train_run("model=bigram", "train.steps=1"), tmp_path / "sweep", Counter[Path]()
+    own, sweep, looks = (
+        train_run("model=bigram", "train.steps=1"),
+        tmp_path / "sweep",
+        Counter[Path](),
+    )
     settings = load_settings(own / "config.yaml")
     for seed in range(20):
         shutil.copytree(own, sweep / f"{seed}-before")
