@@ -105,7 +105,7 @@ class Compute:
 
 def make_deterministic() -> None:
     """The same command gives the same bits, at a fixed number of threads; what makes fp32 another
-    one is named.
+    one is named. Raises UsageError if torch can't make a folder that it needs.
 
     cuBLAS reads the variable before its first product. Filling uninitialized memory is not needed.
     """
@@ -113,7 +113,13 @@ def make_deterministic() -> None:
         if os.environ.get(name, "").upper() not in ("", usual):
             _say(f"{name}={os.environ[name]}: fp32 may be rounded to fewer bits; it is recorded")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    except OSError as error:  # it loads torch's compiler, which makes its cache
+        raise UsageError(
+            f"torch can't make the folder of its compiler ({error}): set TORCHINDUCTOR_CACHE_DIR "
+            "to one that can be written"
+        ) from error
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from harness.common.errors import UsageError
+from harness.common.paths import REPOSITORY
 from harness.compute import device
 from harness.compute.device import Compute
 
@@ -38,3 +43,13 @@ def test_no_variable_is_recorded_that_is_not_set(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MKL_CBWR", "")
     fields = {"device", "name", "precision", "tf32", "threads"}
     assert Compute.choose("cpu", "fp32").describe().keys() == fields
+
+
+def test_a_folder_that_torchs_compiler_can_not_make_is_one_line() -> None:
+    line = "from harness.compute.device import make_deterministic; make_deterministic()"
+    ended = subprocess.run(
+        [sys.executable, "-c", line], env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": "/dev/null/x"},
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    said = ended.stderr.splitlines()[-1]
+    assert "UsageError: torch can't make the folder of its compiler ([Errno 20]" in said
