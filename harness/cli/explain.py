@@ -22,7 +22,15 @@ LAUNCHERS = {
     "submitit_local": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
 }
-SWEEPERS = ("ax", "nevergrad", "optuna")
+SWEEPERS = {
+    "ax": "hydra-ax-sweeper",
+    "nevergrad": "hydra-nevergrad-sweeper",
+    "optuna": "hydra-optuna-sweeper",
+}
+NO_OTHER_SWEEPER = (
+    "sweepers of others are not supported: a sweep is checked before its first job, for which all "
+    "jobs must be known; for a search: python -m harness.search, or W&B's (sweeps/)"
+)
 
 
 def composition_error(
@@ -86,10 +94,7 @@ def _no_choice(key: str, name: str, valid: list[str]) -> str:
     if key == "hydra/launcher" and name in LAUNCHERS:
         return f"{key}={name} is not installed: pip install {LAUNCHERS[name]}"
     if key == "hydra/sweeper" and name in SWEEPERS:
-        return (
-            f"{key}={name} can't be used: a sweep is checked before its first job, for which its "
-            "jobs must be known; for a search see sweeps/ (W&B)"
-        )
+        return f"{key}={name} is of the package {SWEEPERS[name]}; {NO_OTHER_SWEEPER}"
     return f"{key}={name} does not exist.{did_you_mean(name, valid)} Choices: {', '.join(valid)}"
 
 

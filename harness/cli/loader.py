@@ -44,7 +44,7 @@ _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
 # values, and what to use instead.
 FIXED: dict[str, tuple[object, str]] = {
     "callbacks": ({"sweep": {"_target_": "harness.cli.sweep_callback.SweepReport"}}, ""),
-    "sweeper._target_": (f"{_PLUGINS}.basic_sweeper.BasicSweeper", ""),
+    "sweeper._target_": (f"{_PLUGINS}.basic_sweeper.BasicSweeper", f"; {explain.NO_OTHER_SWEEPER}"),
     "hydra_logging": (_NO_LOGGING, ""),
     "job_logging": (_NO_LOGGING, ""),
     "job.chdir": (False, ""),

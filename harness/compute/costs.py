@@ -43,9 +43,9 @@ def step_flops(
     decided_by: what decides the model; equal ones are counted once in a process, since a count
     takes a tenth of a second, and the jobs of a sweep and a resume have the same model.
 
-    Counted by torch's FlopCounterMode on the meta device: matrix products, triangular systems,
-    convolutions and attention (without the causal mask), a multiply-add as two. Look-ups, norms
-    and activations count as zero.
+    Counted by torch's FlopCounterMode on the meta device, or on the CPU where the model needs
+    values: matrix products, triangular systems, convolutions and attention (without the causal
+    mask), a multiply-add as two. Look-ups, norms and activations count as zero.
     """
     if decided_by is None:
         return _count(build, seq_len, trained, backward=True)
@@ -63,9 +63,20 @@ def forward_flops(build: Callable[[], LanguageModel], seq_len: int) -> float:
 def _count(
     build: Callable[[], LanguageModel], seq_len: int, positions: slice, backward: bool
 ) -> float:
-    with torch.device("meta"):
-        model = build()
-        ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
+    try:
+        with torch.device("meta"):
+            return _count_here(build, seq_len, positions, backward)
+    except Exception:  # a model that looks at values, or keeps some elsewhere: with values, then
+        with torch.random.fork_rng([]):
+            return _count_here(build, seq_len, positions, backward)
+
+
+def _count_here(
+    build: Callable[[], LanguageModel], seq_len: int, positions: slice, backward: bool
+) -> float:
+    """On torch's default device."""
+    model = build()
+    ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED_BY_TORCH)
     # Batch normalization of a single position can only be evaluated.
     with eval_mode(model), counter:

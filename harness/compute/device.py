@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from harness.common.errors import UsageError
+from harness.common.text import visible_line
 
+# Variables of torch and of the libraries below it that change numbers: what fp32 means, and the
+# order of sums. Values in which the first of them say nothing new.
+OF_FP32 = {
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
+    "NVIDIA_TF32_OVERRIDE": "0",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
+}
+OF_LAST_BITS = (
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TORCH_LINEAR_FLATTEN_3D"),
+    *("TORCH_BLAS_PREFER_CUBLASLT", "TORCH_LINALG_PREFER_CUSOLVER"),
+    *("TORCH_CUDNN_USE_HEURISTIC_MODE_B", "TORCH_CUDNN_V8_API_DISABLED"),
+)
+VARIABLES = (*OF_FP32, *OF_LAST_BITS)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -71,7 +89,7 @@ class Compute:
             torch.cuda.synchronize(self.device)
 
     def describe(self) -> dict[str, object]:
-        """The machine, for summary.json."""
+        """The machine, for summary.json; of the environment, what is set and changes numbers."""
         name = (
             torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
         )
@@ -81,17 +99,33 @@ class Compute:
             "precision": self.precision,
             "tf32": self.tf32,
             "threads": torch.get_num_threads(),
+            **{name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
         }
 
 
 def make_deterministic() -> None:
-    """The same command gives the same bits, at a fixed number of threads.
+    """The same command gives the same bits, at a fixed number of threads; what makes fp32 another
+    one is named. Raises UsageError if torch can't make a folder that it needs.
 
     cuBLAS reads the variable before its first product. Filling uninitialized memory is not needed.
     """
+    for name, usual in OF_FP32.items():
+        if os.environ.get(name, "").upper() not in ("", usual):
+            _say(f"{name}={os.environ[name]}: fp32 may be rounded to fewer bits; it is recorded")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    except OSError as error:  # it loads torch's compiler, which makes its cache
+        raise UsageError(
+            f"torch can't make the folder of its compiler ({error}): set TORCHINDUCTOR_CACHE_DIR "
+            "to one that can be written"
+        ) from error
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@functools.cache  # once, however many jobs a sweep has
+def _say(line: str) -> None:
+    print(visible_line(line), file=sys.stderr)
 
 
 def _has_native_bf16(kind: str) -> bool:

@@ -20,18 +20,32 @@ from zoo.language_model import LanguageModel
 MOST_MODULES = 1 << 16
 
 
-def meta_model(settings: Settings, vocab_size: int = 256) -> LanguageModel:
-    """The configured model on the meta device: shapes without memory.
+def meta_model(
+    settings: Settings, vocab_size: int = 256, *, initialized: bool = False
+) -> LanguageModel:
+    """The configured model on the meta device: shapes without memory. initialized: by the
+    settings' scheme, too.
 
-    Raises UsageError, before it is complete, for a model that would not fit into the memory.
+    A model that looks at values as it is made can't be made there: it is made on the CPU. Raises
+    UsageError, before it is complete, for a model that would not fit into the memory.
     """
+
+    def build() -> LanguageModel:
+        model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+        return model.initialize(settings.init, settings.zero_residual) if initialized else model
+
     try:
         with torch.device("meta"), NoInitialization(), _counting(settings):
-            return settings.build("model", LanguageModel, vocab_size=vocab_size)
+            return build()
+    except (UsageError, ValueError):
+        raise
     except RuntimeError as error:
-        if "overflow" not in str(error):
-            raise
-        raise UsageError(f"model: too large for any memory ({error})") from error
+        if "overflow" in str(error):
+            raise UsageError(f"model: too large for any memory ({error})") from error
+    except Exception:  # numpy's for example; a fault of the model itself is raised again below
+        pass
+    with torch.random.fork_rng([]), _counting(settings):
+        return build()
 
 
 @contextmanager

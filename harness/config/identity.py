@@ -9,7 +9,7 @@ from typing import Any
 from harness.common.errors import UsageError
 from harness.config.keys import Node
 from harness.config.saved import with_moved_classes
-from harness.config.settings import Role, Settings, keys_with_role
+from harness.config.settings import Role, Settings, folder_from_anywhere, keys_with_role
 
 RESUMABLE = keys_with_role(Role.RESUMABLE)
 
@@ -43,6 +43,8 @@ def require_same_settings(
     groups: which ones to compare; None for all.
     """
     trained, after = with_moved_classes(trained), without_resumable(settings)
+    if isinstance(tokenizer := trained.get("tokenizer"), dict):  # earlier versions kept it as typed
+        trained = trained | {"tokenizer": folder_from_anywhere(tokenizer)}
     names = {*trained, *after} if groups is None else groups
     differing = [
         line

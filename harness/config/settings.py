@@ -185,6 +185,16 @@ def _path_from_anywhere(data: Node) -> Node:
     return data | {"path": os.path.abspath(path)}
 
 
+def folder_from_anywhere(tokenizer: Node) -> Node:
+    """The same of a folder that a tokenizer's name names: with a digest, only a name that is typed
+    as a path does."""
+    name = tokenizer.get("name")
+    if not isinstance(name, str) or not os.path.isdir(path := os.path.expanduser(name)):
+        return tokenizer
+    is_meant = tokenizer.get("sha256") is None or name.startswith((".", "/", "~"))
+    return tokenizer | {"name": os.path.abspath(path)} if is_meant else tokenizer
+
+
 def _has_local(loggers: dict[str, Node]) -> dict[str, Node]:
     if "local" not in loggers:
         raise PydanticCustomError("range", "local and others: it is always on")
@@ -209,7 +219,7 @@ class Settings(_Group):
     names: Names
     # Runs compare the digest of the text, not its path.
     data: Annotated[Node, AfterValidator(_path_from_anywhere), KeyRole("path", NO_EFFECT)]
-    tokenizer: Node
+    tokenizer: Annotated[Node, AfterValidator(folder_from_anywhere)]
     model: Node
     optimizer: Node
     schedule: Node

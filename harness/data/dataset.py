@@ -118,6 +118,7 @@ def require_length(dataset: Dataset, seq_len: int) -> None:
         part = getattr(dataset, name)
         if part is not None and len(part.ids) <= seq_len:
             raise UsageError(
-                f"the {name} split has {len(part.ids)} tokens, which is too short for sequences of "
-                f"train.seq_len={seq_len} and a target; lower train.seq_len or change data.split"
+                f"the {name} split has {len(part.ids)} tokens of {part.bytes:,} bytes, which is "
+                f"too short for sequences of train.seq_len={seq_len} and a target; lower "
+                "train.seq_len, change data.split, or take a tokenizer of shorter tokens (bytes)"
             )

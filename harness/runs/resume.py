@@ -11,6 +11,7 @@ from typing import Any
 from harness.common.errors import UsageError
 from harness.common.files import remove_folder, write_atomically, writing
 from harness.common.values import show
+from harness.compute.device import VARIABLES
 from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role, read_settings
@@ -155,13 +156,14 @@ def changes_since(folder: RunFolder, now: Summary) -> str | None:
         before = read_summary(folder.path)
     except (OSError, DamageError) as error:
         return f"whether code, libraries and machine are those of before is not known ({error})"
-    one_process = {"processes": 1}  # where the machine names no number
+    # Where the machine does not name them.
+    assumed: dict[str, Any] = {"processes": 1, **dict.fromkeys(VARIABLES, "unset")}
     changed = [
         f"{what} {_short(old[name])} → {_short(new[name])}"
         for old, new in (
             (before.git or {}, now.git or {}),
             (before.versions or {}, now.versions or {}),
-            (one_process | (before.machine or {}), one_process | (now.machine or {})),
+            (assumed | (before.machine or {}), assumed | (now.machine or {})),
         )
         for name in new
         if name in old and old[name] != new[name]

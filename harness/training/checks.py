@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from harness.common.errors import UsageError
-from harness.compute.costs import NoInitialization, step_flops
+from harness.compute.costs import step_flops
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
@@ -45,7 +43,7 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
     if model.fit is not None:
         require_countable(settings, processes)
         return
-    if settings.train.budget[0] == "flops" and not step_flops(lambda: model, 1):
+    if settings.train.budget[0] == "flops" and not _step_flops(settings):
         raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
     if settings.train.patience is not None and not settings.data["split"][1]:
         raise UsageError("train.patience needs a validation split; data.split leaves none")
@@ -63,8 +61,10 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
 
 def _initialized_meta_model(settings: Settings) -> LanguageModel:
     try:
-        model = meta_model(settings)
-        with torch.device("meta"), NoInitialization():
-            return model.initialize(settings.init, settings.zero_residual)
+        return meta_model(settings, initialized=True)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _step_flops(settings: Settings) -> float:
+    return step_flops(lambda: settings.build("model", LanguageModel, vocab_size=256), 1)

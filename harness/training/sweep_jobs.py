@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Iterable
@@ -35,10 +36,12 @@ def job_folder(sweep: Path, name: str, settings: Settings) -> Path:
     wanted, own = digest(settings), sweep / name
     if digest_of_run(own) == wanted and status_of(own) == "finished":
         return own  # without a look at all others
-    same = [path for path in (own, *_runs(sweep)) if digest_of_run(path) == wanted]
+    same = _by_digest(sweep, _started(sweep)).setdefault(wanted, [])
     if same:
-        return next((path for path in same if status_of(path) == "finished"), same[0])
-    return own if RunFolder(own).is_unused() else sweep / f"{name}-{wanted[:6]}"
+        first = own if own in same else same[0]
+        return next((path for path in same if status_of(path) == "finished"), first)
+    same.append(own if RunFolder(own).is_unused() else sweep / f"{name}-{wanted[:6]}")
+    return same[0]
 
 
 def count_finished(sweep: Path, jobs: Iterable[Settings | UsageError]) -> int:
@@ -71,6 +74,21 @@ def plan_of(jobs: Iterable[Settings | UsageError]) -> str | None:
 
 def _runs(sweep: Path) -> list[Path]:
     return sorted(path.parent for path in sweep.glob("[!.]*/config.yaml"))
+
+
+@functools.cache  # else each job would look at all runs
+def _by_digest(sweep: Path, started: int) -> dict[str | None, list[Path]]:
+    """The runs that were there, by their configuration; each job adds its own."""
+    found: dict[str | None, list[Path]] = {}
+    for path in _runs(sweep):
+        found.setdefault(digest_of_run(path), []).append(path)
+    return found
+
+
+def _started(sweep: Path) -> int:
+    """Tells one start of a sweep from the next: Hydra then writes its file anew."""
+    file = sweep / "multirun.yaml"
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:

@@ -14,6 +14,7 @@ import pytest
 from harness.cli import locale
 from harness.common.errors import UsageError
 from harness.common.paths import REPOSITORY, expand, user_cache
+from harness.compute.device import VARIABLES
 from harness.data.assets import Assets
 from harness.runs import folder as folders
 from tests.conftest import Ended
@@ -133,6 +134,10 @@ OF_OTHERS = {
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "SLURM_PROCID": "3", "SLURM_NTASKS": "4",
     "OMPI_COMM_WORLD_RANK": "2", "WANDB_MODE": "disabled", "WANDB_PROJECT": "a/b",
     "TENSORBOARD_PROXY_URL": "x", "TRACKIO_SPACE_ID": "me/mine", "GIT_DIR": "/dev/null",
+    "TORCH_LOGS": "", "TORCH_SHOW_CPP_STACKTRACES": "1", "TORCH_CPP_LOG_LEVEL": "INFO",
+    "TORCH_DISTRIBUTED_DEBUG": "DETAIL", "TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1",
+    "KMP_DUPLICATE_LIB_OK": "1", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTORCH_JIT": "0",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT", "NVIDIA_TF32_OVERRIDE": "0",
     "SOURCE_DATE_EPOCH": "0", "TZ": "Asia/Tokyo", "LC_NUMERIC": "de_DE.UTF-8",
 }  # fmt: skip
 
@@ -164,5 +169,6 @@ def test_every_variable_that_is_read_here_is_documented() -> None:
         for path in (REPOSITORY / package).rglob("*.py")
         for name in read.findall(path.read_text())
     }
+    found |= OF_OTHERS.keys() | set(VARIABLES)
     assert len(found) > 15
-    assert {name for name in found | OF_OTHERS.keys() if f"`{name}`" not in page} == set()
+    assert {name for name in found if f"`{name}`" not in page} == set()

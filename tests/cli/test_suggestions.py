@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from harness.cli.explain import LAUNCHERS
+from harness.cli.explain import LAUNCHERS, NO_OTHER_SWEEPER, SWEEPERS
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
 from harness.config.spelling import meaning, typed
@@ -91,7 +91,7 @@ def test_a_tilde_is_the_home_folder(
         ("hydra.searchpath=nope", "hydra.searchpath should be a list of folders"),
         ("model=gpt,bigram", "error: model=gpt,bigram has several values: for a sweep add -m\n"),
         ("hydra/launcher=nope", "hydra/launcher=nope does not exist. Choices: basic"),
-        ("-m hydra/sweeper=optuna", "hydra/sweeper=optuna can't be used: a sweep is checked"),
+        ("-m hydra.sweeper._target_=x.Y", "hydra.sweeper._target_ can't be changed; sweepers of"),
     ],
 )
 def test_other_ways_to_say_it_are_answered(line: str, expected: str, command: Command) -> None:
@@ -108,6 +108,25 @@ def test_a_launcher_that_is_not_installed_is_named_by_its_package(name: str) -> 
     assert str(error.value) == (
         f"hydra/launcher={name} is not installed: pip install {LAUNCHERS[name]}"
     )
+
+
+@pytest.mark.parametrize("name", SWEEPERS)
+def test_a_sweeper_of_others_is_named_by_its_package_and_refused(name: str) -> None:
+    with pytest.raises(UsageError) as error:
+        compose([f"hydra/sweeper={name}"])
+    assert str(error.value) == (
+        f"hydra/sweeper={name} is of the package {SWEEPERS[name]}; {NO_OTHER_SWEEPER}"
+    )
+
+
+def test_an_installed_sweeper_is_refused(command: Command, tmp_path: Path) -> None:
+    """As its package would bring it."""
+    (own := tmp_path / "own" / "hydra" / "sweeper").mkdir(parents=True)
+    (own / "optuna.yaml").write_text("_target_: hydra_plugins.hydra_optuna_sweeper.OptunaSweeper\n")
+    ended = command("train", "-m", "--config-dir", tmp_path / "own", "hydra/sweeper=optuna")
+    assert ended.code == 2
+    assert NO_OTHER_SWEEPER in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_hydras_own_help_is_shown(command: Command) -> None:

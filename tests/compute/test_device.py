@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from harness.common.errors import UsageError
+from harness.common.paths import REPOSITORY
+from harness.compute import device
 from harness.compute.device import Compute
 
 
@@ -13,3 +19,37 @@ def test_a_device_that_is_not_there_is_refused_by_number(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match="cuda:9 is not on this machine; it has: cpu, cuda:0 to"):
         Compute.choose("cuda:9", "fp32")
+
+
+@pytest.mark.parametrize("name", device.OF_FP32)
+def test_what_makes_fp32_another_one_is_named_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device._say.cache_clear()
+    for usual in ("", device.OF_FP32[name], device.OF_FP32[name].lower()):
+        monkeypatch.setenv(name, usual)
+        device.make_deterministic()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(name, "1\n")
+    device.make_deterministic()
+    device.make_deterministic()
+    said = f"{name}=1 : fp32 may be rounded to fewer bits; it is recorded\n"
+    assert capsys.readouterr().err == said
+
+
+def test_no_variable_is_recorded_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in device.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_CBWR", "")
+    fields = {"device", "name", "precision", "tf32", "threads"}
+    assert Compute.choose("cpu", "fp32").describe().keys() == fields
+
+
+def test_a_folder_that_torchs_compiler_can_not_make_is_one_line() -> None:
+    line = "from harness.compute.device import make_deterministic; make_deterministic()"
+    ended = subprocess.run(
+        [sys.executable, "-c", line], env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": "/dev/null/x"},
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    said = ended.stderr.splitlines()[-1]
+    assert "UsageError: torch can't make the folder of its compiler ([Errno 20]" in said

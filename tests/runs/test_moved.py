@@ -14,6 +14,8 @@ import pytest
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
+from harness.config.identity import require_same_settings, without_resumable
+from harness.config.saved import load_settings
 from harness.config.settings import read_settings
 from harness.data.assets import Assets
 from harness.live.watch import LiveRuns
@@ -65,6 +67,38 @@ def test_a_run_goes_on_when_all_it_was_made_from_is_gone(
     (tmp_path / "moved").mkdir()
     moved.rename(tmp_path / "moved" / "run")
     assert trace(tmp_path / "moved") == trace(tmp_path / "whole")
+
+
+def test_a_tokenizers_folder_is_stored_as_it_is_from_anywhere(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a text is. A run of an earlier version, which has it as it was typed, goes on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for number, typed in enumerate(("source", "./source", "~/source")):
+        folder, chosen = tmp_path / str(number), (*SMALL, f"tokenizer.name='{typed}'")
+        assert cut_off(folder, 2, monkeypatch, *chosen) == 143
+        config = folder / "run" / "config.yaml"
+        saved = load_settings(config)
+        assert saved.tokenizer["name"] == str(source)
+        before = without_resumable(saved)
+        before["tokenizer"]["name"] = typed
+        require_same_settings(before, saved, config)
+        assert train(folder, *chosen, "resume=true") == 0
+    monkeypatch.chdir("/")
+    assert resume(f"run_dir={tmp_path / '0/run'}", "train.steps=9") == 0
+
+
+def test_a_published_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a name that happens to be a file's, or nothing here."""
+    (tmp_path / "bert-base-uncased").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    bert = read_settings(compose(["tokenizer=bert"])).tokenizer
+    assert bert["name"] == "bert-base-uncased"
+    for name in ("file", "./nothing", "me/mine"):
+        chosen = read_settings(compose(["tokenizer=hf", f"tokenizer.name={name}"]))
+        assert chosen.tokenizer["name"] == name
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.compute.device import VARIABLES
 from harness.runs.load import load_run
 from tests.small_runs import cut_off, summary, trace, train
 
@@ -37,6 +38,7 @@ def changed(path: Path, group: str, name: str, value: object) -> None:
         ("versions", "torch", "1.0", "torch 1.0 → "),
         ("git", "commit", "0" * 40, f"code {'0' * 40} → "),
         ("machine", "name", "abacus", "processor abacus → "),
+        ("machine", "NVIDIA_TF32_OVERRIDE", "1", "NVIDIA_TF32_OVERRIDE 1 → unset"),
     ],
 )
 def test_what_can_not_be_equal_bit_for_bit_is_said(
@@ -54,6 +56,18 @@ def test_what_can_not_be_equal_bit_for_bit_is_said(
     (line,) = [line for line in caplog.messages if "resumed with other" in line]
     assert f"resumed with other {said}" in line
     assert line.endswith("it need not equal an uninterrupted run bit for bit")
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_that_changes_numbers_is_recorded_and_compared(
+    name: str, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(name, "any")  # too late for its library
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    assert train(tmp_path / "a", *CHOSEN, "resume=true") == 0
+    assert f"resumed with other {name} unset → any: it need not equal" in caplog.text
+    assert summary(tmp_path / "a")["machine"][name] == "any"
 
 
 def test_nothing_is_said_of_what_is_equal(

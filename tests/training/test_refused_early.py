@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.common.paths import REPOSITORY
 from tests.conftest import Ended
-from tests.small_runs import train
+from tests.small_runs import summary, trace, train
 from tests.waiting import GUARD
 
 MLP = ("model=mlp", "model.norm=batch_norm", "model.bias=false", "model.n_hidden=8")
@@ -25,6 +25,37 @@ ODD = {
     "cr only": "one\rtwo\r" * 300,
     "one character": "a" * 3000,
 }
+
+
+NEEDY = """
+import numpy
+import torch
+from zoo.bigram import Bigram
+class Bracket(Bigram):
+    def __init__(self, vocab_size: int, how: str):
+        super().__init__(vocab_size)
+        weight = self.table.weight
+        if how == "item":
+            self.largest = weight.abs().max().item()
+        elif how == "numpy":
+            self.mean = numpy.asarray(weight.detach()).mean()
+        elif how == "condition" and not (weight == weight).all():
+            raise AssertionError("NaN")
+        elif how == "elsewhere":
+            self.register_buffer("zeros", torch.from_numpy(numpy.zeros(vocab_size, "float32")))
+        elif how == "wrong":
+            {}["no such key"]
+        self.how = how
+    def initialize(self, scheme="default", zero_residual=False):
+        if self.how == "initialize":
+            self.table.weight.sum().item()
+        return super().initialize(scheme, zero_residual)
+    def features(self, ids_BT, cache=None):
+        if self.how == "forward" and ids_BT.min().item() < 0:
+            raise ValueError("a negative id")
+        features = super().features(ids_BT, cache)
+        return features + self.zeros if self.how == "elsewhere" else features
+"""
 
 
 def refused(folder: Path, *overrides: str) -> str:
@@ -92,3 +123,37 @@ def test_batch_normalization_of_one_position(tmp_path: Path) -> None:
     for more in (("train.batch_size=2", one[1]), (one[0], "train.seq_len=2")):
         assert train(tmp_path / more[0] / more[1], *MLP, *more, "train.steps=1") == 0
     assert train(tmp_path / "b", "model=mlp", "model.n_hidden=8", *one, "train.steps=1") == 0
+
+
+@pytest.fixture
+def needy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
+    """A user's own model, which needs values where the meta device has none."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "needy_models.py").write_text(NEEDY)
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    yield ("model._target_=needy_models.Bracket", "trust=[needy_models]", "train.steps=2")
+    sys.modules.pop("needy_models", None)
+
+
+@pytest.mark.parametrize(
+    "how", ["item", "numpy", "condition", "elsewhere", "initialize", "forward"]
+)
+def test_a_model_that_needs_values_is_trained_and_counted(
+    how: str, needy: tuple[str, ...], tmp_path: Path, command: Callable[..., Ended]
+) -> None:
+    """As one that needs none."""
+    assert train(tmp_path / "a", *needy, f"model.how={how}") == 0
+    assert train(tmp_path / "plain", *needy, "model.how=no") == 0
+    assert trace(tmp_path / "a") == trace(tmp_path / "plain")
+    own, plain = summary(tmp_path / "a"), summary(tmp_path / "plain")
+    for key in ("parameters", "flops_per_token", "test"):
+        assert own[key] == plain[key]
+    ended = command("evaluate", tmp_path / "a" / "run", "--trust", "needy_models")
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_models_own_fault_is_its_own(needy: tuple[str, ...], tmp_path: Path) -> None:
+    """Not one of the meta device."""
+    with pytest.raises(KeyError, match="no such key") as error:
+        train(tmp_path / "a", *needy, "model.how=wrong")
+    assert error.value.__context__ is None

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from harness.config.saved import load_settings
-from harness.training import loop
+from harness.runs.digest import digest_of_run
+from harness.training import loop, sweep_jobs
 from tests.conftest import Ended
 from tests.training.sweeps import Command, contents, folders, status, trace, without_model
 from tests.waiting import GUARD, wait_until
@@ -88,7 +90,8 @@ def test_a_job_that_failed_is_tried_again(
 KILLED = """
 import os, signal
 from harness.cli.hydra_app import run_hydra
-from harness.training import loop
+from harness.runs.digest import digest_of_run
+from harness.training import loop, sweep_jobs
 from harness import train
 draw = loop.draw_batch
 def drawing(ids, seed, step, *rest):
@@ -222,3 +225,32 @@ def test_what_a_kill_left_of_the_report_is_removed(
     (folder / ".report.html.zoo-8b1b88b7").touch()
     assert command(*line, "resume=true").code == 0
     assert list(folder.glob(".*")) == []
+
+
+def test_a_resumed_sweep_looks_at_each_run_once(
+    train_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each job that is not finished: with N of both it would be N²."""
+    own, sweep, looks = (
+        train_run("model=bigram", "train.steps=1"),
+        tmp_path / "sweep",
+        Counter[Path](),
+    )
+    settings = load_settings(own / "config.yaml")
+    for seed in range(20):
+        shutil.copytree(own, sweep / f"{seed}-before")
+        (sweep / f"{seed}-before" / "config.yaml").write_text(settings.replace(seed=seed).dump())
+
+    def look(run: Path) -> str | None:
+        looks[run] += 1
+        return digest_of_run(run)
+
+    monkeypatch.setattr(sweep_jobs, "digest_of_run", look)
+    for seed in range(10, 30):
+        found = sweep_jobs.job_folder(sweep, f"{seed}-job", settings.replace(seed=seed))
+        assert found == sweep / (f"{seed}-before" if seed < 20 else f"{seed}-job")
+        assert sweep_jobs.job_folder(sweep, "again", settings.replace(seed=seed)) == found
+    assert {looks[sweep / f"{seed}-before"] for seed in range(20)} == {1}
+    (sweep / "multirun.yaml").touch()  # the sweep is started again
+    shutil.move(sweep / "12-before", sweep / "moved")
+    assert sweep_jobs.job_folder(sweep, "job", settings.replace(seed=12)) == sweep / "moved"

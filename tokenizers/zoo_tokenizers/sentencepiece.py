@@ -95,6 +95,8 @@ class SentencePiece(Tokenizer):
             )
         except RuntimeError as error:
             reason = " ".join(str(error).rpartition("]")[2].split()) or str(error)
+            if re.search(r"sentences_\.empty|all_chars_count", str(error)):
+                reason = "to it line breaks and NUL are nothing; take tokenizer=bytes or char"
             raise TokenizerError(f"sentencepiece can't learn from this text: {reason}") from error
         self.restore({"sentencepiece.model": model.getvalue()})
 
