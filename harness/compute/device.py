@@ -84,13 +84,16 @@ class Compute:
         }
 
 
-def make_deterministic() -> None:
-    """The same command gives the same bits, at a fixed number of threads.
+def make_deterministic(compiled: bool = False) -> None:
+    """The same command gives the same bits, at a fixed number of threads. compiled: of a model that
+    is to be compiled, too.
 
     cuBLAS reads the variable before its first product. Filling uninitialized memory is not needed.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compiled:  # loads torch's compiler, which takes a second
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

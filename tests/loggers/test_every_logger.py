@@ -89,6 +89,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     summary = json.loads(wandb_reads(Path(line.split()[-1]), "--summary"))["summary"]
     final = json.loads(strict_json(flat_results(training.summary(tmp_path / "a"))))
     assert {name: summary.get(name) for name in final} == final
+    assert summary["certificate"] == "passed, sampled"
     assert summary["train/loss"]["min"] == min(row["train/loss"] for row in expected[:-1])
     scores = [row["val/bits_per_byte"] for row in expected if "val/bits_per_byte" in row]
     assert summary["val/bits_per_byte"]["min"] == min(scores) == summary["best/bits_per_byte"]
