@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
 from harness.cli.hydra_app import compose
 from harness.config.settings import Settings, read_settings
@@ -36,6 +37,7 @@ SMALL = (
 )
 GPT_SMALL = ("model=gpt", "model.n_layer=2", "model.n_head=2", "model.n_embd=16")
 
+FILES: dict[tuple[str, ...], DictConfig] = {}  # what all compositions of this process share
 # What `settings` replaces by the test's own paths.
 CORPUS, CACHE, RUN = "the-corpus", "the-cache", "the-run"
 
@@ -62,7 +64,7 @@ def _composed(overrides: tuple[str, ...]) -> Settings:
     """Hydra takes as long as the training itself, so equal overrides are composed once; where they
     name no folder of their own, a word stands for the test's."""
     own = (f"data.path={CORPUS}", f"cache={CACHE}", f"run_dir={RUN}")
-    return read_settings(compose([*SMALL, *own, *overrides]))
+    return read_settings(compose([*SMALL, *own, *overrides], known=FILES))
 
 
 def train(folder: Path, *overrides: str) -> int:

@@ -17,6 +17,7 @@ from harness.compute import costs as measure
 from harness.config.build import build_object
 from harness.config.settings import read_settings
 from harness.referee.weights import randomize as unit_gain
+from tests.small_runs import FILES
 from zoo.language_model import LanguageModel
 
 VOCAB = 23
@@ -48,7 +49,7 @@ def node(name: str, *overrides: str) -> dict[str, Any]:
 
 @functools.cache
 def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    return read_settings(compose([f"model={name}", *overrides])).model
+    return read_settings(compose([f"model={name}", *overrides], known=FILES)).model
 
 
 def maker(name: str, *overrides: str) -> Make:

@@ -13,6 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal import hydra as internals
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -74,12 +75,21 @@ def typed_overrides() -> list[str]:
     return list(typed)
 
 
-def compose(overrides: list[str], config_dir: Path = CONF) -> DictConfig:
+def compose(
+    overrides: list[str],
+    config_dir: Path = CONF,
+    known: dict[tuple[str, ...], DictConfig] | None = None,
+) -> DictConfig:
     """The configuration of these command-line overrides, without running anything.
 
-    Raises UsageError if it can't be composed.
+    known: what many calls share, by choice of files (see Loader). Raises UsageError if it can't be
+    composed.
     """
     with initialize_config_dir(str(config_dir), version_base="1.3"):
+        if known is not None:
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, Loader)
+            loader.by_files = known
         cfg = hydra_compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     return cfg

@@ -64,7 +64,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._of_sweep: dict[tuple[str, ...], DictConfig] | None = None  # None: no sweep
+        self.by_files: dict[tuple[str, ...], DictConfig] | None = None  # None: a single one
         self._names: dict[tuple[str, ...], list[str]] = {}
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
@@ -92,22 +92,26 @@ class Loader(ConfigLoaderImpl):
     ) -> DictConfig:
         if named.get("run_mode") == RunMode.MULTIRUN:
             # Without that check Hydra only asks whether it is a sweep.
-            self._of_sweep = {} if named.get("validate_sweep_overrides", True) else None
+            self.by_files = {} if named.get("validate_sweep_overrides", True) else None
             return super().load_configuration(*arguments, **named)
-        if self._of_sweep is None:
+        if self.by_files is None:
             return super().load_configuration(*arguments, **named)
         files = tuple(each for each in named["overrides"] if _chooses_file(each, choices))
-        if files not in self._of_sweep:
+        if files not in self.by_files:
             chosen = named | {"overrides": list(files)}
-            self._of_sweep[files] = super().load_configuration(*arguments, **chosen)
-        config = copy.deepcopy(self._of_sweep[files])
+            self.by_files[files] = super().load_configuration(*arguments, **chosen)
+        config = copy.deepcopy(self.by_files[files])
         return _with_values(config, named["overrides"], files)
 
     def _choices(self, config_name: str, places: tuple[str, ...], group: str) -> list[str]:
         """The names of a group's files. places: overrides that name folders to look in."""
         if (key := (*places, group)) not in self._names:
-            found = self.get_group_options(group, ObjectType.CONFIG, config_name, list(places))
-            self._names[key] = found
+            # Hydra's own look-up reads the configuration anew for each group: 10 ms.
+            self._names[key] = (
+                self.get_group_options(group, ObjectType.CONFIG, config_name, list(places))
+                if places
+                else self.repository.get_group_options(group, ObjectType.CONFIG)
+            )
         return self._names[key]
 
     def _known(self, *arguments: Any, **named: Any) -> list[str]:

@@ -108,8 +108,13 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("signum", "every"),
-    [(signal.SIGTERM, 30), (signal.SIGKILL, 30), (signal.SIGKILL, 100_000)],
-    ids=["stopped", "killed", "killed before its first checkpoint"],
+    [
+        pytest.param(signal.SIGTERM, 30, id="stopped", marks=pytest.mark.long),
+        pytest.param(signal.SIGKILL, 30, id="killed"),
+        pytest.param(
+            signal.SIGKILL, 100_000, id="killed before its first checkpoint", marks=pytest.mark.long
+        ),
+    ],
 )
 def test_a_run_that_ended_early_is_gone_on_with(
     signum: signal.Signals, every: int, tmp_path: Path
