@@ -72,8 +72,9 @@ FLOORS = (
 COMMANDS = {name for name in import_graph.modules() if re.fullmatch(r"harness\.(\w+)", name)} - {
     f"harness.{package}" for package in FLOORS
 }
-# Libraries that are only there for those who use them, and what is only needed when a sweep starts.
-LATE = {"harness.cli.sweep_callback", "harness.loggers.wandb"}
+# Libraries that are only there for those who use them, what is only needed when a sweep starts, and
+# torch, which one of the referee's two processes does without.
+LATE = {"harness.cli.sweep_callback", "harness.loggers.wandb", "harness.referee.process"}
 
 
 def floor(module: str) -> int:

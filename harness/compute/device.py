@@ -103,9 +103,10 @@ class Compute:
         }
 
 
-def make_deterministic() -> None:
+def make_deterministic(compiled: bool = False) -> None:
     """The same command gives the same bits, at a fixed number of threads; what makes fp32 another
-    one is named. Raises UsageError if torch can't make a folder that it needs.
+    one is named. compiled: of a model that is to be compiled, too. Raises UsageError if torch can't
+    make a folder that it needs.
 
     cuBLAS reads the variable before its first product. Filling uninitialized memory is not needed.
     """
@@ -113,13 +114,15 @@ def make_deterministic() -> None:
         if os.environ.get(name, "").upper() not in ("", usual):
             _say(f"{name}={os.environ[name]}: fp32 may be rounded to fewer bits; it is recorded")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    try:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    except OSError as error:  # it loads torch's compiler, which makes its cache
-        raise UsageError(
-            f"torch can't make the folder of its compiler ({error}): set TORCHINDUCTOR_CACHE_DIR "
-            "to one that can be written"
-        ) from error
+    if compiled:  # loads torch's compiler, which takes a second and makes its cache
+        try:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        except OSError as error:
+            raise UsageError(
+                f"torch can't make the folder of its compiler ({error}): set TORCHINDUCTOR_CACHE_DIR "
+                "to one that can be written"
+            ) from error
+    torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -16,18 +16,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from harness.common.errors import RunFailure
-from harness.compute.device import make_deterministic
 from harness.config.build import build_object
 from harness.config.keys import Node
 from harness.config.settings import Settings
-from harness.referee.decoder import Decoder, LocalDecoder
-from harness.runs.load import load_run
 from zoo_tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from harness.referee.decoder import Decoder
 
 CODE = {".py", ".pyc", ".so", ".pth", ".dylib", ".yaml", ".toml"}
 SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/System", "/Library")
@@ -54,7 +54,7 @@ def fresh_decoder(source: Source) -> Iterator[Decoder]:
     """Raises RunFailure with what goes wrong in the process."""
     with _process(_serve, source) as remote:
         remote.answer()  # it is loaded
-        yield cast(Decoder, remote)
+        yield cast("Decoder", remote)
 
 
 def learnt_again(run: Path, settings: Settings, train: Iterable[str]) -> str:
@@ -107,6 +107,10 @@ class _Remote:
 def _serve(connection: Connection, source: Source) -> None:
     import torch
 
+    from harness.compute.device import make_deterministic
+    from harness.referee.decoder import LocalDecoder
+    from harness.runs.load import load_run
+
     try:
         torch.set_num_threads(source.threads)
         guard(source.run)
@@ -115,6 +119,7 @@ def _serve(connection: Connection, source: Source) -> None:
         warnings.simplefilter("ignore")
         decoder = LocalDecoder(run.model, run.compute)
         decoder.feed(np.zeros(1, np.int64), np.zeros(1, np.int64))  # loads what torch loads late
+        decoder.carry(np.zeros(2, np.int64))
         decoder.start(1)
         close_all_doors()
         connection.send((False, None))

@@ -23,8 +23,8 @@ SAMPLED = 2048  # predictions that a sample checks, about
 PLACES = 16  # of a sample in a stream
 STRETCH = 512  # tokens of a stream that each row is fed
 
-# By how much the mean may differ from that of the score's own calls, in nats per token: at least
-# five times the most that an honest model of the zoo did (experiments/2026-11-28-referee).
+# By how much the mean may differ from that of the score's own calls, in nats per token: over three
+# times the most that an honest model of the zoo did (experiments/2026-11-28-referee).
 BOUND = {"fp32": 2e-6, "bf16": 2e-3, "fp16": 5e-4}
 
 Nats = NDArray[np.float64]

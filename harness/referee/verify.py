@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harness.common.errors import UsageError
-from harness.compute.costs import parameters
+from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
@@ -88,6 +88,8 @@ def verify_run(
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
     checks.append(counted(run.model, summary))
+    if complete:  # torch's counter takes a second to load
+        checks.append(flops(run.settings, run.model.vocab_size, summary))
     return Certificate(
         made_by="verify",
         complete=scored is not None and scored.tokens == scored.predictions,
@@ -320,8 +322,27 @@ def of_tokenizer(run: Run, dataset: Dataset) -> list[Check]:
 
 
 def counted(model: LanguageModel, summary: Summary) -> Check:
-    """The parameters that the summary states. FLOPs are counted by torch, not by a formula."""
+    """The parameters that the summary states."""
     total = parameters(model)["total"]
     stated = summary.parameters.total if summary.parameters else None
     failure = None if stated == total else f"{stated} parameters in the summary, {total} counted"
-    return outcome("costs", failure, f"{total:,} parameters; no formula for FLOPs, torch counts")
+    return outcome("costs", failure, f"{total:,} parameters")
+
+
+def flops(settings: Settings, vocab_size: int, summary: Summary) -> Check:
+    """The FLOPs of training that the summary states, counted again. A model states no formula for
+    them, so there is nothing else to hold the count against."""
+    plan, stated = settings.train, summary.flops_per_token
+    per_sequence = step_flops(
+        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
+        plan.seq_len, plan.trained,
+    )  # fmt: skip
+    found = per_sequence / len(range(plan.seq_len)[plan.trained])
+    if stated is not None and math.isclose(found, stated):
+        words = f"no formula; {found:,.0f} a token of training, counted by torch as in the summary"
+        return Check(name="flops", result="not applicable", words=words)
+    words = f"{stated} a token of training in the summary, {found:.0f} counted"
+    if (summary.versions or {}).get("torch") != torch.__version__:
+        words = f"{words} by another version of torch"
+        return Check(name="flops", result="unknown", words=words)
+    return Check(name="flops", result="failed", words=words)

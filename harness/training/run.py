@@ -99,7 +99,7 @@ def _attempt(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
-    make_deterministic()  # takes a second: errors in the settings were reported before it
+    make_deterministic(settings.compile)
     own = partial(launcher.identity, settings, dataset, compute.device)
     with processes.connect(compute.device, own) as temporary:
         require_precision(settings, compute)

@@ -123,7 +123,9 @@ def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
     return PlannedCost(flops_of(settings, dataset.tokenizer.vocab_size), total)
 
 
-def plan_lines(costs: Mapping[str, PlannedCost], trials: int, seeds: int, workers: int) -> list[str]:
+def plan_lines(
+    costs: Mapping[str, PlannedCost], trials: int, seeds: int, workers: int
+) -> list[str]:
     """The plan in words. trials: for each model. seeds: of the chosen settings."""
     jobs = trials + seeds
     flops = sum(cost.flops for cost in costs.values()) * jobs

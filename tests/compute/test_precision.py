@@ -132,6 +132,21 @@ def trained(name: str) -> LanguageModel:
     return model.eval()
 
 
+# Relative differences of the mean of 79 tokens from fp32: at most four times what was measured, the
+# largest of a group, with AVX-512 and kernels for bf16, and as on a processor without (`LESSER`).
+# All are rounding: fp16, with 3 bits more, differs by an eighth or so. Normalized keys and gates,
+# which decide what a state forgets, raise it.
+DELTA = {"bf16": 4 * 4.5e-3, "fp16": 4 * 3.5e-4}  # 4.48e-3 and 3.42e-4: gated_deltanet
+MIXED = {"bf16": 4 * 1.3e-3, "fp16": 4 * 2.3e-4}  # gpt_modern's and the hybrid's
+OTHERS = {"bf16": 4 * 9.3e-4, "fp16": 4 * 1.1e-4}  # mamba2's 9.25e-4; gru's 1.03e-4
+CLOSE = {"bf16": 4 * 2.0e-4, "fp16": 4 * 6e-5}  # gpt3's 1.99e-4; hf's 5.7e-5
+EXACT = {"bf16": 0.0, "fp16": 0.0}  # a table: nothing is multiplied
+GROUPS = {
+    "bigram": EXACT, "gated_deltanet": DELTA, "gated_deltanet_hybrid": MIXED, "gpt_modern": MIXED,
+    **dict.fromkeys(("bow", "gpt", "gpt1", "gpt3", "hf", "lstm", "megabyte", "mlp"), CLOSE),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_exact_evaluation_is_the_same_in_every_precision(name: str) -> None:
     model, ids = trained(name), random_ids(1, 80)[0].numpy()
@@ -140,8 +155,8 @@ def test_exact_evaluation_is_the_same_in_every_precision(name: str) -> None:
     for precision in ("bf16", "fp16"):
         if not refused(name, precision):
             mean = metrics.token_nats(model, ids, Compute(CPU, precision)).mean()
-            assert mean == pytest.approx(exact, rel=0.005)
-            assert mean != exact or name == "bigram"  # a table: nothing is multiplied
+            assert mean == pytest.approx(exact, rel=GROUPS.get(name, OTHERS)[precision], abs=0)
+            assert bool(mean == exact) is (name == "bigram")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

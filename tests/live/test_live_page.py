@@ -94,6 +94,7 @@ def test_a_runs_page_shows_configuration_samples_and_histograms(
     click(page, ".run a")
     page.wait("document.querySelectorAll('.one .line').length >= 3")
     assert texts(page, ".samples pre") == ["To be"]
+    assert any(text.startswith("not certified: no certificate") for text in texts(page, "dd"))
     page.run(
         "(() => { const box = document.querySelector('.samples input'); box.value = 0;"
         "box.dispatchEvent(new Event('input')); })()"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.live import watch
+from harness.runs import certificate
+from harness.runs.certificate import Check
 from tests.live.live_server import make_run, row, serving
 
 
@@ -22,6 +25,30 @@ def test_what_the_list_says_of_a_run(tmp_path: Path) -> None:
     assert (card["val"], card["test"], card["parameters"]) == (2.25, 2.25, 7)
     assert (card["step"], card["seconds"], card["tokens_per_second"]) == (1000, 12.5, 640)
     assert (card["can_stop"], card["can_resume"]) == (False, False)
+
+
+def test_the_list_says_what_a_certificate_says(finished_run: Path, tmp_path: Path) -> None:
+    own = certificate.read(finished_run)
+    assert own is not None
+    for name in ("sampled", "complete", "failed", "none", "forged"):
+        shutil.copytree(finished_run, tmp_path / name)
+    own.model_copy(update={"complete": True}).write(tmp_path / "complete")
+    wrong = [Check(name="sequential", result="failed", words="looks ahead")]
+    own.model_copy(update={"checks": wrong}).write(tmp_path / "failed")
+    (tmp_path / "none" / certificate.FILE).unlink()
+    path = tmp_path / "forged" / certificate.FILE
+    path.write_text(path.read_text().replace('"complete": false', '"complete": true'))
+    make_run(tmp_path / "running", [row(0)], status="running")
+    with serving(tmp_path) as client:
+        found = {name: card["certificate"] for name, card in client.runs().items()}
+    assert found.pop("none").startswith("not certified: no certificate; python -m harness.verify ")
+    assert found == {
+        "sampled": "certified, a sample scored again",
+        "complete": "certified, every token scored again",
+        "failed": "not certified: failed sequential: looks ahead",
+        "forged": "not certified: its certificate was not made here",
+        "running": None,
+    }
 
 
 def test_a_run_that_trains_is_read_from_its_last_row(tmp_path: Path) -> None:

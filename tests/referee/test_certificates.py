@@ -15,10 +15,12 @@ from harness.evaluation.score import resolve_stride, token_nats
 from harness.referee import sequential
 from harness.referee.decoder import LocalDecoder
 from harness.referee.sequential import rescore
+from harness.referee.verify import flops
 from harness.report.records.certified import certify_strangers
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
 from harness.runs import certificate, seal
+from harness.runs.certificate import Check
 from harness.runs.load import load_run
 from harness.runs.summary import read_summary
 from harness.training import run as training
@@ -125,6 +127,21 @@ def test_a_finished_run_has_a_certificate_that_binds_it(finished_run: Path) -> N
     assert found.bound_to.corpus == summary["corpus"]["sha256"]
     assert found.score is not None
     assert abs(found.score.difference) <= found.score.bound
+
+
+def test_flops_are_counted_again(finished_run: Path) -> None:
+    run, summary = load_run(finished_run, "best", "cpu", []), read_summary(finished_run)
+
+    def found() -> Check:
+        return flops(run.settings, run.model.vocab_size, summary)
+
+    assert found().result == "not applicable"  # there is no formula
+    assert f"{summary.flops_per_token:,.0f} a token" in found().words
+    assert summary.flops_per_token is not None
+    summary.flops_per_token /= 2
+    assert found().result == "failed"
+    summary.versions = {"torch": "1.0"}
+    assert found().result == "unknown"
 
 
 @pytest.mark.parametrize("chunk", [4096, 128])
