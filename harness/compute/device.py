@@ -119,8 +119,8 @@ def make_deterministic(compiled: bool = False) -> None:
             torch.use_deterministic_algorithms(True, warn_only=True)
         except OSError as error:
             raise UsageError(
-                f"torch can't make the folder of its compiler ({error}): set TORCHINDUCTOR_CACHE_DIR "
-                "to one that can be written"
+                f"torch can't make the folder of its compiler ({error}): set "
+                "TORCHINDUCTOR_CACHE_DIR to one that can be written"
             ) from error
     torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

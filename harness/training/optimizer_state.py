@@ -63,8 +63,8 @@ def _load(optimizer: torch.optim.Optimizer, saved: object, name: str) -> None:
     groups = given["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         raise ValueError(
-            f"{name}.param_groups are not {len(optimizer.param_groups)}, as of a version of the code "
-            "that decayed other parameters"
+            f"{name}.param_groups are not {len(optimizer.param_groups)}, as of a version of the "
+            "code that decayed other parameters"
         )
     for number, group in enumerate(optimizer.param_groups):
         where, its = f"{name}.param_groups.{number}", groups[number]
