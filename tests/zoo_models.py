@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,21 @@ VOCAB = 23
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 COUNTED = {"ngram"}  # in one pass, without parameters: see tests/zoo/test_ngram.py
 TRAINED = [name for name in NAMES if name not in COUNTED]
+# Configurations of a class that another name stands for.
+VARIANTS = {
+    *("gpt1", "gpt3", "gpt_modern", "llama", "mistral"),  # gpt
+    *("rnn", "gru"),  # lstm
+    "gated_deltanet_hybrid",
+}
 Make = Callable[..., LanguageModel]
 """make() has random weights of unit gain; make(random=False) those that training begins with."""
+
+
+def of_each_class(names: Sequence[str]) -> list[Any]:
+    """Parameters for a test that trains or decodes with each model: variants are long tests."""
+    return [
+        pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in names
+    ]
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
 from tests.small_runs import GPT_SMALL, SMALL, cut_off, losses, summary, trace, train
-from tests.zoo_models import TRAINED
+from tests.zoo_models import TRAINED, of_each_class
 
 DROPOUT = (*GPT_SMALL, "model.dropout=0.2", "train.accumulate=2")
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", of_each_class(TRAINED))
 def test_every_model_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
