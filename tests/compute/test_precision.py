@@ -76,6 +76,7 @@ def what_is_refused() -> dict[str, Any]:
     return {"auto": Compute.choose("cpu", "auto").precision, "refused": found}
 
 
+@pytest.mark.long
 def test_on_a_lesser_cpu_what_cannot_be_computed_is_refused() -> None:
     """Simulated: the libraries are told to use no more than AVX2."""
     code = (

@@ -90,7 +90,10 @@ def test_every_pair_of_choices_is_in_some_case() -> None:
     assert wanted - set().union(*(pairs(tuple(case.split())) for case in CASES)) == set()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[pytest.mark.long] if n % 2 else []) for n, c in enumerate(CASES)],
+)
 def test_a_runs_own_score_is_that_of_evaluate(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

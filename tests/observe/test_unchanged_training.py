@@ -51,7 +51,10 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True)["model"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[pytest.mark.long] if n % 2 else []) for n, c in enumerate(CASES)],
+)
 def test_a_watched_training_is_the_same_bit_for_bit(tmp_path: Path, case: str) -> None:
     few = (*CASES[case], "train.steps=5")
     train(tmp_path / "off", *few, "observe=off")

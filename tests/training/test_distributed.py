@@ -123,6 +123,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert len({str(batch).count("-1") for batch in parts[0] + parts[1]}) > 3
 
 
+@pytest.mark.long
 def test_all_stop_at_the_same_step_and_go_on_from_it(tmp_path: Path) -> None:
     plan = ("train.accumulate=2", "train.steps=100000", "eval.every=100000")
     run = tmp_path / "two" / "run"

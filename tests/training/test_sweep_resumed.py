@@ -137,6 +137,7 @@ def test_killed_reordered_and_extended_it_runs_only_what_is_missing(
     assert ended.code == 0
 
 
+@pytest.mark.long
 def test_other_settings_make_other_jobs(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_finished_job_that_was_edited_is_not_taken_for_the_one_asked_for(
     assert len(folders(folder)) == 2
 
 
+@pytest.mark.long
 def test_a_recipe_that_was_cut_off_goes_on(
     command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +218,7 @@ def test_sigterm_stops_the_whole_sweep(small: tuple[str, ...], tmp_path: Path) -
     assert out == ""
 
 
+@pytest.mark.long
 def test_what_a_kill_left_of_the_report_is_removed(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def search_two(folder: Path, shared: list[str], run: Run, seeds: int = 0) -> int
     return search.search(MODELS, shared, folder, seeds, 1, run)
 
 
+@pytest.mark.long
 def test_a_search_is_fair_goes_on_and_its_choice_can_be_used(
     tmp_path: Path, shared: list[str], run: Run
 ) -> None:

@@ -113,7 +113,7 @@ def test_equals_torchs_module(ours: type[Recurrent], theirs: type[nn.RNNBase]) -
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("layers", [pytest.param(1, marks=pytest.mark.long), 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_law_with_more_and_fewer_layers(law: str, name: str, layers: int) -> None:
     """At full width: a tanh RNN of 32 units forgets 48 tokens to the last bit."""
