@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -42,8 +43,10 @@ from tests.report.comparing import write_sweep
 from tests.small_runs import GPT_SMALL, TEXT, train
 from tests.waiting import GUARD
 
-# A shell that starts the suite in the background has Ctrl-C ignored, by what tests start, too.
+# A shell that starts the suite in the background has Ctrl-C ignored, by what tests start, too; and
+# nohup the end of the terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # By itself Hypothesis fails an example that takes longer than 200 ms.
 hypothesis.settings.register_profile(
@@ -98,6 +101,28 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(autouse=True)
+def _handlers_end_with_their_test() -> Generator[None]:
+    """A handler that is made while a test has a stderr of its own, by a library that is imported,
+    would write to a closed file for ever after."""
+
+    def found() -> list[tuple[logging.Logger, logging.Handler]]:
+        known = [logging.root, *logging.root.manager.loggerDict.values()]
+        return [
+            (logger, handler)
+            for logger in known
+            if isinstance(logger, logging.Logger)
+            for handler in logger.handlers
+            if type(handler) is logging.StreamHandler
+        ]
+
+    before = {id(handler) for _, handler in found()}
+    yield
+    for logger, handler in found():
+        if id(handler) not in before:
+            logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -46,7 +46,7 @@ def test_no_variable_is_recorded_that_is_not_set(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_that_torchs_compiler_can_not_make_is_one_line() -> None:
-    line = "from harness.compute.device import make_deterministic; make_deterministic()"
+    line = "from harness.compute.device import make_deterministic as f; f(compiled=True)"
     ended = subprocess.run(
         [sys.executable, "-c", line], env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": "/dev/null/x"},
         cwd=REPOSITORY, capture_output=True, text=True,
