@@ -62,6 +62,7 @@ def agents_command(sweep: dict[str, Any], job: dict[str, Any]) -> list[str]:
     return words
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_job_of_a_sweep_file_can_be_trained(path: Path) -> None:
     sweep = yaml.safe_load(path.read_text())

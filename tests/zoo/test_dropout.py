@@ -218,11 +218,19 @@ def test_a_dropped_block_is_the_identity() -> None:
     "chosen",
     [
         ("model=mlp", "model.dropout=0.5", "model.widen_dropout=true", "model.n_hidden=16"),
-        ("model=wavenet", "model.dropout=0.2", "model.n_stack=1"),
+        pytest.param(
+            ("model=wavenet", "model.dropout=0.2", "model.n_stack=1"), marks=pytest.mark.long
+        ),
         ("model=lstm", "model.dropout=0.2", "model.n_hidden=16"),
         ("model=gpt", "model.stochastic_depth=0.5", "model.n_embd=16", "model.n_layer=2"),
-        ("model=megabyte", "model.stochastic_depth=0.5", "model.attention_dropout=0.2"),
-        ("model=perceiver_ar", "model.stochastic_depth=0.5", "model.n_latent=4"),
+        pytest.param(
+            ("model=megabyte", "model.stochastic_depth=0.5", "model.attention_dropout=0.2"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ("model=perceiver_ar", "model.stochastic_depth=0.5", "model.n_latent=4"),
+            marks=pytest.mark.long,
+        ),
     ],
     ids=" ".join,
 )
