@@ -105,6 +105,8 @@ class Loader(ConfigLoaderImpl):
 
     def _choices(self, config_name: str, places: tuple[str, ...], group: str) -> list[str]:
         """The names of a group's files. places: overrides that name folders to look in."""
+        if "\0" in group:  # no file has it in its name, and none may be asked for
+            return []
         if (key := (*places, group)) not in self._names:
             # Hydra's own look-up reads the configuration anew for each group: 10 ms.
             self._names[key] = (

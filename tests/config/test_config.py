@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 
 from harness.cli.hydra_app import compose
@@ -282,6 +282,7 @@ OVERRIDES = st.builds(
 
 
 @given(st.lists(OVERRIDES, min_size=1, max_size=2))
+@example(["a\0b=", "a.b.c=)"])
 @hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_command_line_is_sound_or_refused(overrides: list[str]) -> None:
     with suppress(UsageError):
