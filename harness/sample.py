@@ -12,7 +12,7 @@ from harness.common.errors import UsageError
 
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 BEAMS_ONLY = ("length_penalty",)
-MOST_ALPHA = 10
+MOST_ALPHA = 30
 
 
 @command

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.evaluation.calibration import BINS, Calibration, equal_mass_bins, equal_width_bins
 from harness.evaluation.surprise import FrequencyBand, Passage
-from harness.report.drawing.library import Figure, own_style
+from harness.report.drawing.own_matplotlib import Figure, own_style
 from harness.report.drawing.parts import new_axes
 from harness.report.drawing.style import DASHES, MARKERS
 from harness.report.drawing.svg import PLACEHOLDERS, Palette, inline_svg

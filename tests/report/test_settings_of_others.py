@@ -14,7 +14,7 @@ import matplotlib
 
 from harness.common.paths import REPOSITORY
 from harness.report.drawing import inside
-from harness.report.drawing.library import own_style
+from harness.report.drawing.own_matplotlib import own_style
 from harness.report.html import figures
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
@@ -93,4 +93,4 @@ def test_matplotlib_is_imported_in_one_place() -> None:
         for path in (REPOSITORY / "harness").rglob("*.py")
         if imports.search(path.read_text())
     ]
-    assert found == ["report/drawing/library.py"]
+    assert found == ["report/drawing/own_matplotlib.py"]

@@ -132,11 +132,11 @@ def refused(ended: Ended, *words: str) -> None:
         (["--beams", "2", "--length-penalty", "1"], ["--length-penalty", "without --stop"]),
         (
             ["--beams", "2", "--stop", "a", "--length-penalty", "-1"],
-            ["--length-penalty -1 must lie between 0 and 10"],
+            ["--length-penalty -1 must lie between 0 and 30"],
         ),
         (
             ["--beams", "2", "--stop", "a", "--length-penalty", "1e300"],
-            ["--length-penalty 1e+300 must lie between 0 and 10"],
+            ["--length-penalty 1e+300 must lie between 0 and 30"],
         ),
         (["--min-q", "0.1"], ["no option --min-q", "Did you mean --min-p?"]),
     ],
@@ -169,7 +169,7 @@ def test_every_way_to_choose_can_be_asked_for(command: Command, finished_run: Pa
     [
         *(("--temperature", "1e-320"), ("--temperature", "1e308"), ("--top-p", "1e-320")),
         *(("--min-p", "1e-320"), ("--repetition-penalty", "1e-9"), ("--repetition-penalty", "1e9")),
-        ("--beams", "2", "--stop", "~", "--length-penalty", "10"),
+        ("--beams", "2", "--stop", "~", "--length-penalty", "30"),
     ],
 )
 def test_the_most_extreme_numbers_give_a_text(
@@ -229,7 +229,7 @@ def test_beams_of_different_lengths(command: Command, finished_run: Path) -> Non
     """The longer they may be worth, the longer the best one is."""
     options = ("--prompt", "10 green", "--beams", 4, "--num-samples", 4, "--tokens", 40)
     lengths = []
-    for alpha in (0, 1, 10):
+    for alpha in (0, 1, 30):
         out = sampled(command, finished_run, *options, "--stop", " ", "--length-penalty", alpha)
         texts = out.removesuffix("\n").split(f"\n{'-' * 40}\n")
         assert len(set(texts)) == 4

@@ -5,6 +5,7 @@ B batch, T time, C channels, V vocabulary.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from torch import Tensor, nn
@@ -12,17 +13,17 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 
 
-class StackedBlock(nn.Module):
+class StackedBlock(nn.Module, ABC):
     """A block of a Stack."""
 
+    @abstractmethod
     def forward(self, x_BTC: Tensor, cache: Cache | None, name: str, past: int) -> Tensor:
         """The residual stream after the block, (B, T, C). Its past of `past` positions lies in the
         cache, under names that begin with `name`."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    @abstractmethod
     def empty(self, name: str, batch_size: int) -> dict[str, Tensor]:
         """Its part of the cache before the text."""
-        raise NotImplementedError(f"{type(self).__name__} has no empty")
 
 
 class Stack(LanguageModel):

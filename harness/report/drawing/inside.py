@@ -12,7 +12,7 @@ from harness.common.errors import UsageError
 from harness.common.files import atomic_write
 from harness.common.rows import Row
 from harness.common.text import visible_line
-from harness.report.drawing.library import Axes, Figure, own_style
+from harness.report.drawing.own_matplotlib import Axes, Figure, own_style
 from harness.report.drawing.parts import style_axes
 from harness.report.drawing.svg import ON_WHITE
 from harness.runs import metrics

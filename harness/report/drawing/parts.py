@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.common.text import visible
 from harness.report.drawing.curves import Series
-from harness.report.drawing.library import (
+from harness.report.drawing.own_matplotlib import (
     Axes,
     Figure,
     FixedFormatter,

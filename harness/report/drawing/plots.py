@@ -23,7 +23,7 @@ from harness.report.drawing.curves import (
     pareto_front,
     validation_series,
 )
-from harness.report.drawing.library import Axes, Figure, own_style
+from harness.report.drawing.own_matplotlib import Axes, Figure, own_style
 from harness.report.drawing.svg import ON_WHITE, Palette, draw_svg
 from harness.report.records.groups import Group
 from harness.report.records.selection import WORDS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from harness.common.text import visible
-from harness.report.drawing.library import Figure, own_style
+from harness.report.drawing.own_matplotlib import Figure, own_style
 from harness.report.drawing.style import LIGHT_SERIES
 
 CONFIG = "config:"

@@ -16,7 +16,7 @@ from harness.report.drawing.curves import (
     training_series,
     validation_series,
 )
-from harness.report.drawing.library import Figure, own_style
+from harness.report.drawing.own_matplotlib import Figure, own_style
 from harness.report.records.groups import Group
 from harness.report.statistics.ranking import Comparison
 from harness.report.text.format import human
