@@ -39,7 +39,7 @@ def main() -> int:
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
-        help=f"as for harness.train; after one of {', '.join(TRIES)}: of its small trainings",
+        help="as for harness.train; after one of kills, disks, flips, folders: of its small trainings",
     )
     parser.add_argument("--kills", type=int, default=20, help="kills of one training (20)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (0)")
