@@ -39,7 +39,7 @@ def main() -> int:
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
-        help="as for harness.train; after one of kills, disks, flips, folders: of its small trainings",
+        help="as for harness.train; after kills, disks, flips or folders: of the small trainings",
     )
     parser.add_argument("--kills", type=int, default=20, help="kills of one training (20)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (0)")
