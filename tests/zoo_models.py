@@ -24,7 +24,8 @@ VOCAB = 23
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 COUNTED = {"ngram"}  # in one pass, without parameters: see tests/zoo/test_ngram.py
 TRAINED = [name for name in NAMES if name not in COUNTED]
-# Configurations of a class that another name stands for.
+# What another name stands for where every model trains or decodes: configurations of one class,
+# and rnn and gru, which have all but the kernel from lstm's base class.
 VARIANTS = {
     *("gpt1", "gpt3", "gpt_modern", "llama", "mistral"),  # gpt
     *("rnn", "gru"),  # lstm

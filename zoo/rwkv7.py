@@ -50,9 +50,13 @@ class RWKV7(LanguageModel):
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.embedding_norm = nn.LayerNorm(n_embd)
         self.dropout = nn.Dropout(dropout)
-        depths = [layer / max(1, n_layer - 1) for layer in range(n_layer)]
-        self.time_mixings = nn.ModuleList(TimeMixing(n_embd, n_head, n_rank, d) for d in depths)
-        self.channel_mixings = nn.ModuleList(ChannelMixing(n_embd, n_inner, d) for d in depths)
+        layers = range(n_layer)
+        self.time_mixings = nn.ModuleList(
+            TimeMixing(n_embd, n_head, n_rank, layer, n_layer) for layer in layers
+        )
+        self.channel_mixings = nn.ModuleList(
+            ChannelMixing(n_embd, n_inner, 1 - layer / n_layer) for layer in layers
+        )
         self.norm = nn.LayerNorm(n_embd)
         self.head = nn.Linear(n_embd, vocab_size, bias=False)
         self.initialize("gpt2")
@@ -85,17 +89,17 @@ class TimeMixing(nn.Module):
     length 1, finds is taken out to the share a (section 4.1; the state is transposed here).
 
     Returns its output (B, T, C) and its values, which later layers mix into theirs.
-    depth: 0 for the first layer, 1 for the last.
     """
 
-    def __init__(self, n_embd: int, n_head: int, n_rank: int, depth: float) -> None:
+    def __init__(self, n_embd: int, n_head: int, n_rank: int, layer: int, n_layer: int) -> None:
         super().__init__()
+        above, depth = 1 - layer / n_layer, layer / max(1, n_layer - 1)
         self.n_embd, self.n_head = n_embd, n_head
         channel = torch.arange(n_embd) / n_embd
         self.input_norm = nn.LayerNorm(n_embd)
         shares = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
         self.mixes = nn.ParameterDict(
-            {name: 1 - channel ** (share * (1 - depth)) for name, share in shares.items()}
+            {name: 1 - channel ** (share * above) for name, share in shares.items()}
         )
         self.receptance, self.key, self.value, self.projection = (
             nn.Linear(n_embd, n_embd, bias=False) for _ in range(4)
@@ -105,8 +109,8 @@ class TimeMixing(nn.Module):
         self.rate = LowRank(n_embd, n_rank, nn.Identity())
         self.rate_bias = nn.Parameter(torch.zeros(n_embd))
         self.gate = LowRank(n_embd, n_rank, nn.Sigmoid())
-        self.value_mix = LowRank(n_embd, n_rank, nn.Identity()) if depth else None
-        self.value_mix_bias = nn.Parameter(torch.ones(n_embd)) if depth else None
+        self.value_mix = LowRank(n_embd, n_rank, nn.Identity()) if layer else None
+        self.value_mix_bias = nn.Parameter(torch.ones(n_embd)) if layer else None
         self.removed_scale = nn.Parameter(torch.full((n_embd,), 0.85))
         self.key_rate = nn.Parameter(torch.ones(n_embd))
         self.bonus = nn.Parameter(torch.zeros(n_embd))
@@ -156,10 +160,10 @@ class ChannelMixing(nn.Module):
     """A feed-forward network with ReLU² of the present mixed with the position before (section
     4.2)."""
 
-    def __init__(self, n_embd: int, n_inner: int, depth: float) -> None:
+    def __init__(self, n_embd: int, n_inner: int, above: float) -> None:
         super().__init__()
         self.input_norm = nn.LayerNorm(n_embd)
-        self.mix = nn.Parameter(1 - (torch.arange(n_embd) / n_embd) ** ((1 - depth) ** 4))
+        self.mix = nn.Parameter(1 - (torch.arange(n_embd) / n_embd) ** (above**4))
         self.expand = nn.Linear(n_embd, n_inner, bias=False)
         self.projection = nn.Linear(n_inner, n_embd, bias=False)
 

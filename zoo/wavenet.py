@@ -7,7 +7,7 @@ B batch, T time, C channels, V vocabulary.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import Literal, get_args
 
@@ -106,7 +106,7 @@ class WaveNet(LanguageModel):
             )
             for layer, (kernel_size, dilation) in enumerate(layers)
         )
-        self.unseen = _holes([(initial_conv or 1, 1), *layers])
+        self._layers = [(initial_conv or 1, 1), *layers]
         self.output = (
             nn.Sequential(nn.ReLU(), nn.Linear(channels_skip, channels_skip), nn.ReLU())
             if output == "two_layers"
@@ -114,6 +114,10 @@ class WaveNet(LanguageModel):
         )
         self.head = nn.Linear(channels_skip, vocab_size)
         self.initialize("xavier")
+
+    @cached_property
+    def unseen(self) -> frozenset[int]:  # type: ignore[override]
+        return _holes(self._layers)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
@@ -142,7 +146,7 @@ def _holes(layers: list[tuple[int, int]]) -> frozenset[int]:
     seen = 1  # bit n: a token n + 1 back
     for kernel_size, dilation in layers:
         seen = reduce(or_, (seen << tap * dilation for tap in range(kernel_size)))
-    return frozenset(n + 1 for n in range(seen.bit_length()) if not seen >> n & 1)
+    return frozenset(n for n, bit in enumerate(reversed(f"{seen:b}"), 1) if bit == "0")
 
 
 class GatedBlock(nn.Module):

@@ -82,8 +82,8 @@ def compose(
 ) -> DictConfig:
     """The configuration of these command-line overrides, without running anything.
 
-    known: what many calls share, by choice of files (see Loader). Raises UsageError if it can't be
-    composed.
+    known: what many calls of a process share, as those of tests, by choice of files (see
+    Loader). Raises UsageError if it can't be composed.
     """
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         if known is not None:

@@ -64,6 +64,8 @@ class Interrupt:
                 raise Stopped(signum)
 
         with handling((*STOPPING, signal.SIGINT), stop):
+            if self.received is not None:  # just before
+                raise Stopped(self.received)
             yield
 
     def decide_alone(self) -> None:

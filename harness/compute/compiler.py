@@ -3,6 +3,7 @@ depends on the device and the system."""
 
 from __future__ import annotations
 
+import functools
 import secrets
 
 import torch
@@ -19,12 +20,17 @@ def require_compiler(settings: Settings, compute: Compute) -> None:
     is, which takes a second or two."""
     if not settings.compile:
         return
-    size = 2 + secrets.randbelow(MOST)  # what was compiled before is kept, for each size
     try:
-        torch.compile(lambda x: x + 1)(torch.ones(size, device=compute.device))
+        _compile(compute.device)
     except Exception as error:  # whatever its parts raise
         reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
         raise UsageError(
             f"compile=true: torch.compile does not work here ({reason}); install a C++ compiler "
             "(g++ or clang), or set compile=false"
         ) from error
+
+
+@functools.cache  # once for the jobs of a sweep; a failure is not kept
+def _compile(device: torch.device) -> None:
+    size = 2 + secrets.randbelow(MOST)  # what other processes compiled is kept, for each size
+    torch.compile(lambda x: x + 1)(torch.ones(size, device=device))

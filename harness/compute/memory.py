@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+from harness.common import contained
 
 
 class PeakMemory:
@@ -49,7 +50,7 @@ def total_memory(device: torch.device) -> int:
     """The device's memory in bytes; for the CPU at most the limit of this process's cgroup."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits = [contained.MEMORY]
     for path in map(Path, _LIMITS):
         if path.exists() and (text := path.read_text().strip()).isdigit():
             limits.append(int(text))

@@ -22,6 +22,7 @@ from harness.referee.state import buffer_values
 from harness.referee.verify import verify_model
 from harness.runs import certificate, digests
 from harness.runs.certificate import Certificate
+from harness.runs.damage import DamageError
 from harness.runs.load import load_run
 from harness.runs.summary import read_summary
 
@@ -36,10 +37,13 @@ def require_certified_code(side: Side) -> None:
 def certified_score(folder: Path, side: Side, split_name: str) -> float:
     """Bits per byte of a training's best weights on a split, val or test. Raises RunFailure if the
     training fails a check there. The certificate for val is kept in the training's folder."""
-    summary = read_summary(folder)
+    try:
+        summary = read_summary(folder)
+        kept = certificate.read(folder) if split_name == "val" else None
+    except (OSError, DamageError) as error:
+        raise RunFailure(f"{folder} can't be read: {error}") from error
     reported = summary.val.bits_per_byte if summary.val else None
-    kept = certificate.read(folder) if split_name == "val" else None
-    if kept is None or certificate.why_unfit(kept, folder, summary):
+    if kept is None or not kept.is_own or certificate.why_unfit(kept, folder, summary):
         kept, reported = _certify(folder, side, split_name, reported)
     if kept.failed:
         raise RunFailure(f"{side.text} is not judged, its certificate {kept.words} ({folder})")

@@ -45,8 +45,7 @@ class WandB(Logger):
 
     Where a setting says nothing, W&B's own variables count: WANDB_PROJECT, WANDB_ENTITY,
     WANDB_NAME, WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_DIR, and WANDB_MODE (disabled: nothing is
-    logged).
-    WANDB_TAGS are added.
+    logged). WANDB_TAGS are added.
     """
 
     modules = ("wandb",)

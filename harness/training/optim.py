@@ -65,6 +65,21 @@ def check_optimizer(settings: Settings, model: nn.Module) -> None:
     )  # fmt: skip
 
 
+def require_same_groups(saved: dict[str, Any], settings: Settings, model: nn.Module) -> None:
+    """Raises UsageError if an optimizer's saved state is of a version of the code that grouped the
+    model's parameters otherwise; the model may be on meta."""
+    parts = saved.get("parts", [saved])
+    try:
+        count = sum(len(part["param_groups"]) for part in parts)
+    except (KeyError, TypeError):
+        return  # who loads it says what is wrong
+    if count != (now := len(configured_groups(settings, model))):
+        raise UsageError(
+            f"{settings.run_dir} can't be resumed: its optimizer has {count} groups of parameters, "
+            f"now there are {now}: a version of the code before decayed other parameters"
+        )
+
+
 def peak_rates(settings: Settings, model: nn.Module) -> dict[str, float]:
     """The peak learning rate of each part of the model in `optimizer.lr_of`; of all other
     parameters under "". Parts without parameters are left out."""

@@ -62,10 +62,7 @@ def _load(optimizer: torch.optim.Optimizer, saved: object, name: str) -> None:
     optimizer.state.update(others)
     groups = given["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
-        raise ValueError(
-            f"{name}.param_groups are not {len(optimizer.param_groups)}, as of a version of the "
-            "code that decayed other parameters"
-        )
+        raise ValueError(f"{name}.param_groups are not {len(optimizer.param_groups)}")
     for number, group in enumerate(optimizer.param_groups):
         where, its = f"{name}.param_groups.{number}", groups[number]
         if not isinstance(its, dict) or its.get("params") != own["param_groups"][number]["params"]:

@@ -15,6 +15,7 @@ from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.compiler import require_compiler
 from harness.compute.device import Compute, make_deterministic
+from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
@@ -43,6 +44,7 @@ from harness.training.distributed import ProcessGroup
 from harness.training.loop import train
 from harness.training.memory import require_memory
 from harness.training.new_folder import create_run_folder, require_free
+from harness.training.optim import require_same_groups
 from harness.training.outcome import (
     explain_out_of_memory,
     first_summary,
@@ -79,7 +81,8 @@ def run(
 def _attempt(
     settings: Settings, on_batch: OnBatch, candidate: bool, reads_test: bool
 ) -> int | None:
-    """None if another training began in the folder while the data were read: decide again."""
+    """None if another training began in the folder while the data were read: decide again. Of
+    several processes one alone can see that, and they leave as unequal."""
     asked = settings
     processes = ProcessGroup.from_environment()
     processes.check(settings)
@@ -121,6 +124,8 @@ def _attempt(
                 if saved is not None:
                     if saved.tokenizer != dataset.tokenizer.digest:  # the folder's was changed
                         dataset = load_dataset(settings, existing, anew=True)
+                        if not reads_test:
+                            dataset = dataclasses.replace(dataset, test=None)
                     digest = checkpoint.digest_of(existing.checkpoints, saved)
                     start = {"start": f"step {saved.step}", "checkpoint": digest}
             processes.require_equal(start)
@@ -132,6 +137,8 @@ def _attempt(
                 return _nothing_to_do(existing)
             else:
                 require_same_origin(saved, dataset, settings, existing)
+                if saved is not None and saved.optimizer:
+                    require_same_groups(saved.optimizer, settings, meta_model(settings))
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
             return _train(settings, dataset, compute, folder, processes, saved, on_batch, candidate)
@@ -235,8 +242,8 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
         ):
             if line:
                 LOG.warning(line)
-        keep_from_before(context.summary, folder)
     if context.processes.is_main:
+        keep_from_before(context.summary, folder)  # also where it begins again: before step 1
         for line in digests.complaints(folder.path):
             LOG.warning(line)
         with writing(folder.path / digests.FILE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -39,7 +40,7 @@ from harness.tuning.plan import (
 
 PLAN = "plan.json"
 # What the search sets itself.
-OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "hydra.sweep.dir")
+OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "checkpoint_dir")
 
 
 def search(
@@ -144,4 +145,4 @@ def _words(chosen: dict[str, Point], key: str) -> str:
 
 
 def _command(models: Sequence[str], shared: Sequence[str]) -> str:
-    return " ".join(["python -m harness.search", f"model={','.join(models)}", *shared])
+    return shlex.join(["python", "-m", "harness.search", f"model={','.join(models)}", *shared])

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.common.errors import UsageError
+from harness.config.spelling import override
 from harness.tuning.choice import by_model
 from harness.tuning.plan import Point
 
@@ -35,7 +36,7 @@ def arguments(
         settings.append(f"{key}={','.join(dict.fromkeys(values))}")
     return [
         "-m", f"model={','.join(tried)}", f"seed={','.join(map(str, seeds))}", *shared, *settings,
-        f"hydra.sweep.dir={folder}", "resume=auto",
+        override("hydra.sweep.dir", str(folder)), "resume=auto",
         *(("hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}") if workers > 1 else ()),
     ]  # fmt: skip
 

@@ -135,8 +135,8 @@ def trained(name: str) -> LanguageModel:
 
 # Relative differences of the mean of 79 tokens from fp32: at most four times what was measured, the
 # largest of a group, with AVX-512 and kernels for bf16, and as on a processor without (`LESSER`).
-# All are rounding: fp16, with 3 bits more, differs by an eighth or so. Normalized keys and gates,
-# which decide what a state forgets, raise it.
+# All are rounding: fp16, with 3 bits more, differs by a third to a
+# thirteenth. Normalized keys and gates, which decide what a state forgets, raise it.
 DELTA = {"bf16": 4 * 4.5e-3, "fp16": 4 * 3.5e-4}  # 4.48e-3 and 3.42e-4: gated_deltanet
 MIXED = {"bf16": 5e-3, "fp16": 4 * 2.3e-4}  # 1.3e-3 and 2.3e-4: gpt_modern's and the hybrid's
 OTHERS = {"bf16": 4 * 9.3e-4, "fp16": 4 * 1.1e-4}  # mamba2's 9.25e-4; gru's 1.03e-4

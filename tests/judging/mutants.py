@@ -18,7 +18,7 @@ OF_THE_JUDGE = {
         'return certified_score(folder, side, "test")',
         JUDGING,
     ),
-    "each look is taken for the only one": (
+    "hardly any evidence is enough": (
         "harness/judging/evidence.py",
         "if e >= 1 / level]",
         "if e >= 1.5]",

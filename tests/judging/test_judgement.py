@@ -277,7 +277,7 @@ WRONG = {
     "its own seed": (("model=gpt seed=1", "gpt"), "seed=1: the judge chooses seed"),
     "its own folder": (("gpt", "mlp", "run_dir=x"), "run_dir=x: the judge chooses run_dir"),
     "its own budget": (("model=gpt train.steps=9", "gpt"), "is for both sides"),
-    "another text": (("model=gpt data.strip=true", "gpt"), ""),
+    "another text": (("model=gpt data.path=other.txt", "gpt"), "data.path=other.txt is for both"),
     "another stride": (("model=gpt eval.stride=1", "gpt"), "eval must be that of both sides"),
     "larger steps": (("model=gpt train.accumulate=2", "gpt"), "64 tokens for the candidate and 32"),
     "no margin": (("gpt", "mlp", "--margin", "0"), "--margin 0.0 must be above 0"),

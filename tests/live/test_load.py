@@ -233,7 +233,9 @@ def test_a_thousand_odd_requests_have_a_status_and_leave_no_traceback(
 
 def test_what_goes_beyond_a_limit_fails_the_drill() -> None:
     assert Load(10, 0, unanswered=0, descriptors=128, bytes=300_000).faults() == []
-    assert Load(10, 5, unanswered=2, memory=250_001).faults() == [
+    assert Load(10, 5, slow={"hung up on": 1}).faults() == []
+    assert Load(10, 5).faults() == ["10 runs and 5 slow clients: no slow client was hung up on"]
+    assert Load(10, 5, unanswered=2, memory=250_001, slow={"hung up on": 1}).faults() == [
         "10 runs and 5 slow clients: 2 unanswered requests, at most 0",
         "10 runs and 5 slow clients: 250,001 kB of memory, at most 250,000",
     ]

@@ -310,8 +310,10 @@ def test_a_run_without_counts(command: Command, finished_bigram: Path, tmp_path:
     refused(command("sample", copied, "--mask-unused"), "--mask-unused needs", "older versions")
     np.save(counts, np.ones(255, dtype=np.int64))
     refused(command("sample", copied), "does not hold a count for each of 256 ids")
-    np.save(counts, np.array([{"any": "object"}] * 256), allow_pickle=True)
+    touches = type("Touches", (), {"__reduce__": lambda _: (os.mkdir, (str(tmp_path / "ran"),))})
+    np.save(counts, np.array([touches()] * 256), allow_pickle=True)
     refused(command("sample", copied), "does not hold a count for each of 256 ids")
+    assert not (tmp_path / "ran").exists()
 
 
 # As it goes

@@ -24,7 +24,7 @@ from harness.training.distributed import ProcessGroup
 from tests.conftest import Ended
 from tests.small_runs import TEXT, TRAIN_SHARE, rows, settings, summary, trace, train
 from zoo import ngram
-from zoo.ngram import KneserNey
+from zoo.ngram import KneserNey, NGram
 
 COUNTS = ("model=ngram", "model.order=4")
 Command = Callable[..., Ended]
@@ -81,6 +81,31 @@ def test_resumed_once_finished_it_has_nothing_to_do(
     assert train(counted, *COUNTS, "resume=true") == 0
     assert "finished already" in capsys.readouterr().err
     assert (counted / "run" / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_cut_off_before_or_after_its_pass_it_ends_as_if_left_alone(
+    when: str, counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts again."""
+    fit = NGram.fit
+
+    def cut_off(model: NGram, ids_N: Tensor) -> None:
+        if when == "before":
+            raise KeyboardInterrupt
+        fit(model, ids_N)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NGram, "fit", cut_off)
+        code = train(tmp_path, *COUNTS)
+    assert code == (TERMINATED if when == "after" else 130)
+    assert summary(tmp_path)["status"] == "stopped"
+    assert train(tmp_path, *COUNTS, "resume=true") == 0
+    assert trace(tmp_path) == trace(counted)
+    found, expected = summary(tmp_path), summary(counted)
+    for key in ("status", "val", "test", "best", "parameters"):
+        assert found[key] == expected[key], key
 
 
 @pytest.mark.parametrize("order", [1, 3])

@@ -107,7 +107,7 @@ def test_a_search_is_fair_goes_on_and_its_choice_can_be_used(
     other = OmegaConf.merge(compose(["model=gpt"]), experiment)
     assert (other.optimizer.lr, other.init, other.optimizer.weight_decay) == (1e-3, "default", 0.1)
 
-    # Test is not read: with its scores turned round, or gone, the choice is the same.
+    # Test is not read: with its scores turned round the choice is the same.
     for path in trials(whole):
         summary = json.loads((path / "summary.json").read_text())
         summary["test"]["nats_per_token"] = -summary["test"]["nats_per_token"]

@@ -17,6 +17,7 @@ from tests.small_runs import GPT_SMALL, rows, train
 from tests.zoo_models import TRAINED, fresh, node, random_ids
 from zoo.initialization import SCHEMES, initialize, residual_maps
 from zoo.language_model import LanguageModel
+from zoo.layers.causal_conv import FilterPerChannel
 from zoo.roles import roles
 
 # Which of the zoo's models have a residual stream, and how many maps lead into it.
@@ -157,9 +158,12 @@ def test_every_scheme_on_every_architecture(name: str) -> None:
         before = {key: p.detach().clone() for key, p in model.named_parameters()}
         assert model.initialize(scheme) is model
         known = roles(model)
+        filters = {id(m.weight) for m in model.modules() if isinstance(m, FilterPerChannel)}
         for key, parameter in model.named_parameters():
             role = known[key]
             assert role is not None, key
+            if parameter.dim() > 1 and id(parameter) not in filters:
+                assert role.matrix or role.embedding, key
             if role.matrix or role.embedding:
                 assert not torch.equal(parameter, before[key]), key
                 assert parameter.isfinite().all(), key

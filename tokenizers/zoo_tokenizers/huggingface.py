@@ -40,7 +40,9 @@ from zoo_tokenizers.tokenizer import (
 _FILE = "tokenizer.json"
 LONGEST_WORD = 1000
 # A character has at most four bytes.
-_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD // 4},}}|\s{{{LONGEST_WORD // 4},}}")
+_LONG_WORD = re.compile(
+    rf"(?<!\S)\S{{{LONGEST_WORD // 4},}}|(?<!\s)\s{{{LONGEST_WORD // 4},}}"
+)  # looked for where a run begins alone
 _CONVERT = """
 import sys
 from transformers import AutoTokenizer
@@ -251,8 +253,9 @@ class BytePairs(_FromJson):
             )
         if len(_steps(json.loads(self._json))) > 1:
             notes.append(
-                f"the text has words of more than {LONGEST_WORD} bytes, learnt and encoded in "
-                "parts; without spaces (DNA, …) tokenizer=char or bytes may do better"
+                f"the text has more than {LONGEST_WORD} bytes without a blank, or of blanks alone: "
+                "longer words are learnt and encoded in parts; without spaces (DNA, …) "
+                "tokenizer=char or bytes may do better"
             )
         return notes
 

@@ -79,7 +79,8 @@ def tried(name: str, command: str, run: Path, folder: Path) -> Result:
         COMMANDS[command](copy)
 
     life = forked(work)
-    if list(hostile.snapshot(outside)) != before:
+    ran = (here / "x", copy.parent / "x")  # what the code in a configuration would touch
+    if list(hostile.snapshot(outside)) != before or any(path.exists() for path in ran):
         verdict = "loss"
     elif life.code is None:
         verdict = "hang"

@@ -148,7 +148,7 @@ def append(name: str, content: str) -> Change:
 
 
 def edit_checkpoint(kind: str, change: Callable[[dict[str, Any]], object]) -> Change:
-    """Signed again: nothing but its content gives it away. Also the configuration it names."""
+    """Signed again: nothing but its content gives it away."""
 
     def edit(run: Path, outside: Path) -> None:
         path = find(run, f"checkpoints/{kind}")

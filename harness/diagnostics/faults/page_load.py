@@ -156,11 +156,14 @@ class Load:
             "kB of memory": (self.memory, MOST_MEMORY),
         }
         where = f"{self.runs} runs and {self.clients} slow clients"
-        return [
+        wrong = [
             f"{where}: {value:,} {name}, at most {most:,}"
             for name, (value, most) in measured.items()
             if value > most
         ]
+        if self.clients and not self.slow.get("hung up on"):  # then it was not under load
+            wrong.append(f"{where}: no slow client was hung up on")
+        return wrong
 
 
 def measure(

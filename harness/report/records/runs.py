@@ -146,9 +146,10 @@ def read_run(
         # An unfinished run may have been killed before it wrote the file.
         return finished or (folder / name).exists()
 
-    if certified is None:
+    is_strangers = False
+    if certified is None:  # else it was made just now, maybe without a place for a key
         certified = read_or(None, lambda: certificate.read(folder))
-    is_strangers = certified is not None and not certified.is_own
+        is_strangers = certified is not None and not certified.is_own
     record = RunRecord(
         folder=folder,
         status=found.status if found else DAMAGED,
@@ -160,7 +161,7 @@ def read_run(
         if with_metrics and expected(metrics.FILE)
         else Metrics(),
         blocks=read_or(None, lambda: _test_blocks(folder, found and found.test)),
-        uncertified=read_or(None, lambda: _why_uncertified(certified, folder, found)),
+        uncertified=read_or(None, lambda: _why_uncertified(certified, is_strangers, folder, found)),
         is_strangers=is_strangers,
         sample=_last_sample(folder),
         **(read_or({}, lambda: _fields(found)) if found else {}),
@@ -237,14 +238,14 @@ def _sees(found: Summary) -> float | None:
 
 
 def _why_uncertified(
-    found: Certificate | None, folder: Path, summary: Summary | None
+    found: Certificate | None, is_strangers: bool, folder: Path, summary: Summary | None
 ) -> str | None:
     if summary is None:
         return None  # which is damage enough
     anew = f"{_verify(folder)} makes one"
     if found is None:
         return f"no certificate; {anew}"
-    if not found.is_own:
+    if is_strangers:
         return "its certificate was not made here"
     if unfit := certificate.why_unfit(found, folder, summary):
         return f"its certificate is for {unfit}; {anew}"

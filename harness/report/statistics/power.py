@@ -65,7 +65,7 @@ def plan(seeds: int, spread: float, pairs: int, source: str) -> str:
             f"differ. If {known}, 3 seeds each find {least:.3f} in {POWER:.0%} of cases{of_pairs}."
         )
     least = smallest_difference(seeds, spread, pairs)
-    more = seeds_needed(least / 2, spread, pairs)
+    more = seeds_needed(least / 2, spread, pairs) or f"more than {MOST_SEEDS}"
     return (
         f"If {known}, {seeds} seeds each find a difference of {least:.3f} in {POWER:.0%} of cases "
         f"(level {1 - LEVEL:.0%}{of_pairs}); half of it takes {more} seeds. The text's part of an "

@@ -10,7 +10,7 @@ from harness.common.text import visible_line
 from harness.report.records.groups import Group, Reader, reader
 from harness.report.records.runs import RunRecord
 from harness.report.records.selection import WORDS
-from harness.report.statistics.differences import Pair, adjacent_pairs
+from harness.report.statistics.differences import MAX_TESTED, Pair, adjacent_pairs
 from harness.report.statistics.floor import Floor, find_floor
 from harness.report.statistics.power import plan
 from harness.report.statistics.ranking import Comparison
@@ -202,7 +202,8 @@ def plan_lines(comparison: Comparison) -> list[str]:
             freedom = sum(own for _, own in variances)
             spread = math.sqrt(sum(own * variance for variance, own in variances) / freedom)
             fewest = min(len(group.counted) for group in trained)
-            pairs = len(groups) * (len(groups) - 1) // 2
+            tested = min(len(groups), MAX_TESTED)
+            pairs = tested * (tested - 1) // 2
             if spread:
                 lines.append(plan(fewest, spread, pairs, "as here"))
     return lines
