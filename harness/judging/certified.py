@@ -20,7 +20,7 @@ from harness.referee.process import Source, fresh_decoder
 from harness.referee.sequential import BOUND
 from harness.referee.state import buffer_values
 from harness.referee.verify import verify_model
-from harness.runs import certificate, digests
+from harness.runs import certificate
 from harness.runs.certificate import Certificate
 from harness.runs.damage import DamageError
 from harness.runs.load import load_run
@@ -87,5 +87,4 @@ def _certify(
     )  # fmt: skip
     if split_name == "val":
         made.write(folder)
-        digests.enter(folder, certificate.FILE)
     return made, found

@@ -9,8 +9,6 @@ from pathlib import Path
 from harness.common.errors import RunFailure, UsageError
 from harness.config.settings import Settings
 from harness.referee.verify import verify_model, verify_run
-from harness.runs import digests
-from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.certificate import Certificate
 from harness.runs.find import run_folders
 from harness.runs.summary import FILE
@@ -44,7 +42,6 @@ def of_runs(
                 folder, complete=complete, device=device, trust=trust, data_path=data_path
             )
             certificate.write(folder)
-            digests.enter(folder, CERTIFICATE_FILE)
         except (UsageError, RunFailure) as error:
             if len(folders) == 1:
                 raise

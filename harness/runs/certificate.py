@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from harness.common import contained
 from harness.common.files import atomic_write
 from harness.common.rows import strict_json
+from harness.runs import digests
 from harness.runs.damage import DamageError, parse_json
 from harness.runs.seal import is_sealed, seal
 from harness.runs.summary import Number, Record, Scored, Summary
@@ -100,6 +101,7 @@ class Certificate(Record):
         """With the user's seal. Raises RunFailure if it can't be written."""
         with atomic_write(folder / FILE) as file:
             file.write((strict_json(self.sealed().model_dump(), indent=2) + "\n").encode())
+        digests.enter(folder, FILE)
 
 
 def read(folder: Path) -> Certificate | None:

@@ -1,8 +1,8 @@
 """digests.sha256: a run's text files as they were when its training ended, so that a flipped bit is
 noticed. In the format that `sha256sum -c` reads.
 
-Whoever resumes the run removes it first, and what verify writes is entered. A run that was killed
-has none. config.yaml is compared with the checkpoint instead, and may be edited; tokenizer/ has a
+Whoever resumes the run removes it first, and a certificate that is made later enters itself. A run that
+was killed has none. config.yaml is compared with the checkpoint instead, and may be edited; tokenizer/ has a
 digest of its own. It proves no good will: whoever changes a file can change its digest.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from harness.common import contained
 from harness.common.files import write_atomically
-from harness.runs import blocks, certificate, metrics, samples, summary
+from harness.runs import blocks, metrics, samples, summary
 
 FILE = "digests.sha256"
 DIGESTED = (
-    *(summary.FILE, metrics.FILE, samples.FILE, blocks.FILE, certificate.FILE),
-    "train_counts.npy",
+    *(summary.FILE, metrics.FILE, samples.FILE, blocks.FILE),
+    *("certificate.json", "train_counts.npy"),
 )
 
 

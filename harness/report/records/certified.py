@@ -9,7 +9,6 @@ from dataclasses import replace
 from harness.common.errors import RunFailure
 from harness.referee.verify import verify_run
 from harness.report.records.runs import RunRecord, read_run
-from harness.runs import certificate, digests
 
 
 def certify_strangers(records: Sequence[RunRecord], *, complete: bool) -> list[RunRecord]:
@@ -33,7 +32,6 @@ def _anew(run: RunRecord, complete: bool) -> RunRecord:
         return replace(run, uncertified=f"{run.uncertified}, and it can't be made anew: {words}")
     try:
         made.write(run.folder)
-        digests.enter(run.folder, certificate.FILE)
     except RunFailure as error:
         _say(f"the new certificate is not kept: {error}")
     found = read_run(run.folder, certified=made.sealed())
