@@ -1,9 +1,10 @@
 """digests.sha256: a run's text files as they were when its training ended, so that a flipped bit is
 noticed. In the format that `sha256sum -c` reads.
 
-Whoever resumes the run removes it first, and a certificate that is made later enters itself. A run that
-was killed has none. config.yaml is compared with the checkpoint instead, and may be edited; tokenizer/ has a
-digest of its own. It proves no good will: whoever changes a file can change its digest.
+Whoever resumes the run removes it first, and a certificate that is made later enters itself. A run
+that was killed has none. config.yaml is compared with the checkpoint instead, and may be edited;
+tokenizer/ has a digest of its own. It proves no good will: whoever changes a file can change its
+digest.
 """
 
 from __future__ import annotations
