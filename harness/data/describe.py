@@ -8,8 +8,7 @@ from typing import Any
 from harness.config.settings import Settings
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
-from harness.data.dataset import Dataset, prepare
-from zoo_tokenizers import Tokenizer
+from harness.data.dataset import Dataset, build_tokenizer, prepare
 
 SAMPLE = 1 << 22  # bytes of train that are encoded again, to measure speed and round trip
 SHOWN = 5  # examples per row
@@ -18,7 +17,7 @@ SHOWN = 5  # examples per row
 def describe_data(settings: Settings) -> str:
     """Encode the corpus; returns its statistics as a table."""
     corpus = settings.build("data", Corpus)
-    tokenizer = settings.build("tokenizer", Tokenizer)
+    tokenizer = build_tokenizer(settings)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
     name = dataset.name or settings.names.data
     return render(name, settings.names.tokenizer, describe(dataset))

@@ -20,8 +20,8 @@ from torch import Tensor
 from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.data.batches import IGNORED
 from harness.evaluation import batch_norm
-from harness.evaluation.nats import IGNORED
 from harness.runs.checkpoint import from_checkpoint
 from harness.runs.restore import load_weights, restored
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
