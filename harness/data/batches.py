@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.data.encoded import Documents, Split
+from harness.data.encoded import Documents
 
 STEPS_PER_DRAW = 64  # drawing for a single step costs ten times as much
 IGNORED = -1  # a target without a loss
@@ -29,8 +29,9 @@ def draw_batch(
     counter-based (Philox, Salmon et al. 2011) and keyed by (seed, step), so that any step's batch
     is drawn without the earlier ones. numpy guarantees that its raw output never changes.
 
-    Of documents each row is one, from its beginning on, or a piece of a longer one (`_pieces`).
-    Rows are as long as the longest piece of the split; behind a shorter one targets are IGNORED.
+    documents: if given, each row is one, from its beginning on, or a piece of a longer one
+    (`_pieces`). Rows are as long as the longest piece of the split; behind a shorter one targets
+    are IGNORED.
     """
     first = step - step % STEPS_PER_DRAW
     if documents is None:
@@ -46,18 +47,19 @@ def draw_batch(
     return window[:, :-1], window[:, 1:].masked_fill(is_padding, IGNORED)
 
 
-def row_shape(split: Split, seq_len: int, trained: slice = slice(None)) -> tuple[int, float]:
-    """The positions of a row of a batch, and how many of them have a loss, on average."""
-    if split.documents is None:
+def row_shape(
+    documents: Documents | None, seq_len: int, trained: slice = slice(None)
+) -> tuple[int, float]:
+    """The positions of a row of a batch, and how many of them have a loss, on average. documents:
+    as for `draw_batch`."""
+    if documents is None:
         return seq_len, len(range(seq_len)[trained])
-    _, lengths_P, time = _pieces(split.documents, seq_len)
+    _, lengths_P, time = _pieces(documents, seq_len)
     return time, float(lengths_P.mean())
 
 
 @lru_cache(maxsize=2)
-def _pieces(
-    documents: Documents, seq_len: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def _pieces(documents: Documents, seq_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Where the rows of documents begin, (P,), how many predictions each has, (P,), and the most
     that one has. A document of more than seq_len is cut every seq_len predictions; each piece but
     the first begins, without a marker, with an empty past."""

@@ -138,7 +138,10 @@ class Corpus(ABC):
     documents by number."""
 
     of_documents = False
-    """Whether it is a list of documents, each predicted from its own beginning alone."""
+    """Whether it is a list of documents, each scored from its own beginning alone."""
+
+    rows: str | None = None
+    """How documents make the rows that are trained on; None for one text (`DocumentCorpus`)."""
 
     found: str | None = None
     """The name of the text that was read, if the configuration has alternatives."""

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,15 +74,27 @@ class DocumentText(Text):
         return notes
 
 
+Rows = Literal["alone", "packed", "across"]
+
+
 class DocumentCorpus(Corpus):
     """split: the shares of the documents in train, validation and test. shuffle: the seed of their
-    order, that of Python's `random.Random(shuffle).shuffle`; None: as they are in the file."""
+    order, that of Python's `random.Random(shuffle).shuffle`; None: as they are in the file.
+
+    rows: of training. `alone`, each is a document, or a piece of one, and padding. `packed`, each
+    is full of documents in a row, cut at its ends, and no position sees another document than its
+    own. `across`, they are packed and seen as one text, the end markers in it.
+    """
 
     of_documents = True
 
-    def __init__(self, split: list[float], shuffle: int | None = None) -> None:
+    def __init__(
+        self, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
+    ) -> None:
         super().__init__(split)
-        self.shuffle = shuffle
+        if rows not in get_args(Rows):
+            raise ValueError(f"rows={rows!r} is not one of {', '.join(get_args(Rows))}")
+        self.shuffle, self.rows = shuffle, rows
 
     def read(self, assets: Assets) -> DocumentText:
         """Raises UsageError if there are none."""
@@ -94,7 +107,7 @@ class DocumentCorpus(Corpus):
         return DocumentText(documents, empty=len(found) - len(documents))
 
     def moved_to(self, path: Path) -> Corpus:
-        return Lines(str(path), self.split, self.shuffle)
+        return Lines(str(path), self.split, self.shuffle, self.rows)
 
     @abstractmethod
     def documents(self, assets: Assets) -> list[bytes]:
@@ -104,8 +117,10 @@ class DocumentCorpus(Corpus):
 class Lines(DocumentCorpus):
     """Each line of a file, without its line break, LF or CRLF. An empty line is no document."""
 
-    def __init__(self, path: str, split: list[float], shuffle: int | None = None) -> None:
-        super().__init__(split, shuffle)
+    def __init__(
+        self, path: str, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
+    ) -> None:
+        super().__init__(split, shuffle, rows)
         self.path = expand(path)
 
     def documents(self, assets: Assets) -> list[bytes]:
@@ -120,9 +135,15 @@ class DownloadedLines(DocumentCorpus):
     """The lines of a file with a known digest."""
 
     def __init__(
-        self, file: str, url: str, sha256: str, split: list[float], shuffle: int | None = None
+        self,
+        file: str,
+        url: str,
+        sha256: str,
+        split: list[float],
+        shuffle: int | None = None,
+        rows: Rows = "alone",
     ) -> None:
-        super().__init__(split, shuffle)
+        super().__init__(split, shuffle, rows)
         self._download = Download(file, url, sha256, split)
 
     def documents(self, assets: Assets) -> list[bytes]:

@@ -69,7 +69,7 @@ def measure(settings: Settings) -> dict[str, str]:
     bare = _BareStep(settings, dataset, compute, model)
     _, seconds = timed_loop(settings, dataset, compute, bare, WARM_UP + PAIRS)
     plan = settings.train
-    time, targets = row_shape(dataset.train, plan.seq_len, plan.trained)
+    time, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
     tokens = round(plan.batch_size * plan.accumulate * targets)
     flops = step_flops(build, time, plan.trained) / targets
     step = statistics.median(seconds)
@@ -147,8 +147,8 @@ class _BareStep:
     ) -> None:
         plan = settings.train
         rows = plan.batch_size * plan.accumulate
-        train = dataset.train
-        batch = draw_batch(train.ids, settings.seed, 0, rows, plan.seq_len, train.documents)
+        train, documents = dataset.train.ids, dataset.row_documents
+        batch = draw_batch(train, settings.seed, 0, rows, plan.seq_len, documents)
         self._micro_batches = [
             tuple(part.to(compute.device) for part in micro)
             for micro in zip(*(part.split(plan.batch_size) for part in batch), strict=True)

@@ -78,8 +78,7 @@ def _of_documents(dataset: Dataset, text: DocumentText, split: Split, score: Sco
 
 
 def _unknown_places(dataset: Dataset, split: Split) -> NDArray[np.int64]:
-    """(2, N): where the unknown characters of the test text are, in bytes, and how many each has.
-    """
+    """(2, N): where the unknown characters of the test text are, and how many bytes each has."""
     with dataset.text.unchanged(dataset.parts[2]) as pieces:
         return np.array(list(unknown_characters(pieces, split.unknown))).T
 

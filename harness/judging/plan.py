@@ -47,7 +47,7 @@ def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
     """How many the budget allows. step: seconds."""
     plan, (currency, total) = settings.train, settings.train.budget
     rows = plan.batch_size * plan.accumulate
-    time, targets = row_shape(dataset.train, plan.seq_len, plan.trained)
+    time, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
     tokens = rows * targets
     vocab_size = dataset.tokenizer.vocab_size
     per_step = {

@@ -38,7 +38,7 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
     targets = len(largest.ids) - 1 if largest is not None else settings.train.seq_len
     documents = largest.documents if largest is not None else None
     vocab_size, plan = dataset.tokenizer.vocab_size, settings.train
-    time, _ = row_shape(dataset.train, plan.seq_len)
+    time, _ = row_shape(dataset.row_documents, plan.seq_len)
     cls = resolve_class(settings.model["_target_"], LanguageModel, "model", settings.trust)
     key = json.dumps(
         [

@@ -114,9 +114,7 @@ def scored_again(
     """The sequential score of a split beside the reported one, and whether they agree."""
     ids = np.asarray(split.ids)
     try:
-        found = rescore(
-            decoder, ids, reported.stride, complete, seed, in_time, split.documents
-        )
+        found = rescore(decoder, ids, reported.stride, complete, seed, in_time, split.documents)
     except Stopped:
         raise
     except Exception as error:  # of the model's code

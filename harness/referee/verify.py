@@ -83,18 +83,16 @@ def verify_run(
             checks += [check, reported_again(summary, reported, run.compute)]
             if scored is not None:
                 checks += alone(decoder, dataset.test, reported, run.compute.precision)
-        checks += list(
-            _trials(
-                run.model, run.settings, run.compute, len(dataset.test.ids) - 1,
-                row_shape(dataset.train, run.settings.train.seq_len)[0], dataset.test.documents,
-            )
-        )  # fmt: skip
+        targets = len(dataset.test.ids) - 1
+        time, _ = row_shape(dataset.row_documents, run.settings.train.seq_len)
+        own = (run.model, run.settings, run.compute, targets, time, dataset.test.documents)
+        checks += list(_trials(*own))
     checks += list(of_class(run.settings, run.tokenizer.vocab_size, complete))
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
     checks.append(counted(run.model, summary))
     if complete:  # torch's counter takes a second to load
-        checks.append(flops(run.settings, run.model.vocab_size, summary, dataset.train))
+        checks.append(flops(run.settings, run.model.vocab_size, summary, dataset.row_documents))
     return Certificate(
         made_by="verify",
         complete=scored is not None and scored.tokens == scored.predictions,
@@ -347,11 +345,13 @@ def counted(model: LanguageModel, summary: Summary) -> Check:
     return outcome("costs", failure, f"{total:,} parameters")
 
 
-def flops(settings: Settings, vocab_size: int, summary: Summary, train: Split) -> Check:
+def flops(
+    settings: Settings, vocab_size: int, summary: Summary, row_documents: Documents | None = None
+) -> Check:
     """The FLOPs of training that the summary states, counted again. A model states no formula for
     them, so there is nothing else to hold the count against."""
     plan, stated = settings.train, summary.flops_per_token
-    time, targets = row_shape(train, plan.seq_len, plan.trained)
+    time, targets = row_shape(row_documents, plan.seq_len, plan.trained)
     per_sequence = step_flops(
         lambda: settings.build("model", LanguageModel, vocab_size=vocab_size), time, plan.trained
     )

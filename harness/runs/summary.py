@@ -101,10 +101,12 @@ class Compressed(Record):
 
 
 class CorpusIdentity(Record):
-    """sha256: of the whole text. split: the shares of train, validation and test."""
+    """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
+    of documents a training saw, `data.rows`."""
 
     sha256: str | None = None
     split: list[Number] | None = None
+    rows: str | None = None
 
 
 def _pair(texts: list[str]) -> list[str]:

@@ -40,8 +40,8 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
-    if corpus.of_documents:
-        _require_documents(settings, model)
+    if corpus.rows in ("alone", "packed"):
+        _require_apart(settings, corpus.rows, model)
     if model.fit is not None:
         require_countable(settings, processes)
         return
@@ -61,20 +61,25 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
         raise UsageError("train.max_norm: the model has no weights but embeddings")
 
 
-def _require_documents(settings: Settings, model: LanguageModel) -> None:
-    """Raises UsageError for what is not possible with rows of one document each, and padding."""
-    where = f"data={settings.names.data} has documents"
-    if settings.train.positions != "all":
-        raise UsageError(f"{where}: train.positions={settings.train.positions} is for one long text")
+def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
+    """Raises UsageError for what is not possible with documents that don't see each other."""
+    where = f"data={settings.names.data} has documents, in rows of data.rows={rows}"
+    if rows == "alone" and settings.train.positions != "all":
+        raise UsageError(
+            f"{where}: train.positions={settings.train.positions} would be padding of short ones; "
+            "take data.rows=packed"
+        )
+    if rows == "packed" and settings.compile:
+        raise UsageError(f"{where}: compile=true would compile for each length of a document")
     if batch_norm.layers(model):
         raise UsageError(
-            f"{where}: batch normalization would count the padding of short ones; "
-            "take another norm of the model"
+            f"{where}: batch normalization would count the padding of short ones; take another "
+            "norm of the model, or data.rows=across"
         )
     if model.fit is not None and model.receptive_field != 1:
         raise UsageError(
-            f"{where}: model={settings.names.model} would count across them; what sees one token "
-            "alone can't (model.order=2)"
+            f"{where}: model={settings.names.model} would count across them; take data.rows=across,"
+            " or model.order=2, which sees one token alone"
         )
 
 

@@ -122,7 +122,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                     batch_norm.freeze(trainer.model)
                 batch = draw_batch(
                     dataset.train.ids, settings.seed, step, rows, plan.seq_len,
-                    dataset.train.documents,
+                    dataset.row_documents,
                 )  # fmt: skip
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)

@@ -14,7 +14,6 @@ from harness.config.settings import Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
-
 OF_DOCUMENTS = ("documents", "text_nats_per_token")  # fields of a score
 
 

@@ -26,7 +26,7 @@ class Recorder:
         self._context, self._model, self._progress = context, model, progress
         self._summary = summary = context.summary
         rows = plan.batch_size * plan.accumulate
-        time, targets = row_shape(context.dataset.train, plan.seq_len, plan.trained)
+        time, targets = row_shape(context.dataset.row_documents, plan.seq_len, plan.trained)
         self._flops_per_step = rows * step_flops(
             lambda: settings.build("model", LanguageModel, vocab_size=model.vocab_size),
             time,

@@ -81,7 +81,7 @@ class PlannedCost:
 def flops_of(settings: Settings, dataset: Dataset) -> float:
     """Training FLOPs of the whole budget. Raises UsageError for one in bytes, FLOPs or seconds."""
     plan, vocab_size = settings.train, dataset.tokenizer.vocab_size
-    time, _ = row_shape(dataset.train, plan.seq_len, plan.trained)
+    time, _ = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
     per_sequence = step_flops(
         lambda: settings.build("model", LanguageModel, vocab_size=vocab_size), time, plan.trained
     )
@@ -94,7 +94,7 @@ def _steps(settings: Settings, dataset: Dataset) -> float:
     if currency == "steps":
         return amount
     if currency == "tokens":
-        _, targets = row_shape(dataset.train, plan.seq_len, plan.trained)
+        _, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
         return amount / (plan.batch_size * plan.accumulate * targets)
     raise UsageError(f"a search is planned in steps or tokens; its budget is train.{currency}")
 
@@ -107,8 +107,8 @@ def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
     plan, seconds = settings.train, []
     for step in range(WARM_UP + TIMED):
         rows = plan.batch_size * plan.accumulate
-        train = dataset.train
-        batch = draw_batch(train.ids, settings.seed, step, rows, plan.seq_len, train.documents)
+        train, documents = dataset.train.ids, dataset.row_documents
+        batch = draw_batch(train, settings.seed, step, rows, plan.seq_len, documents)
         started = perf_counter()
         trainer.step(batch, 0.0, {"step": step})
         compute.synchronize()

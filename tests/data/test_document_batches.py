@@ -27,7 +27,7 @@ def rows_of(split: Split, seq_len: int, steps: int = 300) -> list[tuple[list[int
     for step in range(steps):
         inputs, targets = draw_batch(split.ids, 1, step, 6, seq_len, split.documents)
         assert inputs.dtype == targets.dtype == torch.int64
-        assert inputs.shape == targets.shape == (6, row_shape(split, seq_len)[0])
+        assert inputs.shape == targets.shape == (6, row_shape(split.documents, seq_len)[0])
         for ins, outs in zip(inputs.tolist(), targets.tolist(), strict=True):
             real = len(outs) - outs.count(IGNORED)
             assert IGNORED not in outs[:real]  # padding lies behind
@@ -63,9 +63,9 @@ def test_long_documents_begin_with_the_marker_and_go_on_without() -> None:
 
 
 def test_rows_are_as_long_as_the_longest_document_at_most() -> None:
-    assert row_shape(split_of([3, 1, 8]), 64) == (8, 4.0)
-    assert row_shape(split_of([3, 1, 8]), 4) == (4, 3.0)  # 3, 1, 4 and 4
-    assert row_shape(Split(np.zeros(99, np.uint8), 99, {}), 64, slice(-1, None)) == (64, 1)
+    assert row_shape(split_of([3, 1, 8]).documents, 64) == (8, 4.0)
+    assert row_shape(split_of([3, 1, 8]).documents, 4) == (4, 3.0)  # 3, 1, 4 and 4
+    assert row_shape(None, 64, slice(-1, None)) == (64, 1)
 
 
 def test_a_batch_of_documents_is_a_pure_function_of_seed_and_step() -> None:

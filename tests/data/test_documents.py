@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def documents_of(dataset: Dataset) -> list[list[str]]:
         assert borders[0] == 0
         assert borders[-1] == len(part.ids) - 1
         assert (part.ids[borders] == dataset.tokenizer.marker).all()
-        pairs = zip(borders[:-1], borders[1:], strict=True)
+        pairs = itertools.pairwise(borders)
         found.append([dataset.tokenizer.decode(part.ids[a + 1 : b]) for a, b in pairs])
     return found
 
@@ -127,7 +128,7 @@ def test_the_digest_says_where_documents_end() -> None:
 
 @pytest.mark.parametrize("name", ["bytes", "bpe", "gpt2", "sentencepiece"])
 def test_a_marker_is_an_id_that_no_text_becomes(name: str, assets: Path) -> None:
-    """gpt2 has <|endoftext|> and sentencepiece has </s> in its vocabulary: as text they are text."""
+    """Nor do the specials <|endoftext|> of gpt2 and </s> of sentencepiece: they are text."""
     own = tokenizer_of(f"tokenizer={name}", *["tokenizer.vocab_size=300"] * (name in LEARNT))
     if name == "gpt2" and not (assets / "tiktoken").exists():
         pytest.skip("its vocabulary is not in the asset path")

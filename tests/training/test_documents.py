@@ -1,4 +1,4 @@
-"""Training on documents: each from an empty past, padding nowhere, and the records that come of it."""
+"""Training on documents: each from an empty past, padding nowhere, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_on_documents_counts_no_padding(trained: Path) -> None:
     tokens = text_bytes = 0
     for row in rows(trained / "0"):
         assert (row["tokens"], row["bytes"]) == (tokens, text_bytes)
-        batch = draw_batch(dataset.train.ids, 0, row["step"], 2, 32, dataset.train.documents)
+        batch = draw_batch(dataset.train.ids, 0, row["step"], 2, 32, dataset.row_documents)
         targets = batch[1][batch[1] != IGNORED].numpy()
         tokens += len(targets)
         text_bytes += int(dataset.tokenizer.token_bytes[targets].sum())

@@ -21,7 +21,8 @@ MAX_TESTED = 12  # groups; more than 66 pairs would leave Holm's correction litt
 class Pair:
     """Two groups, and how much lower the test bits per byte of `better` are than those of `worse`.
 
-    documents: how many the test split has; None for one text. p: two-sided, after Holm's correction for `family` pairs, all that were tested on this data set.
+    p: two-sided, after Holm's correction for `family` pairs, all that were tested on this data set.
+    documents: how many the test split has; None for one text.
     untested: why there is no interval, or None.
     """
 

@@ -9,9 +9,9 @@ Two things vary by chance, and the interval covers both:
   Recommendations for Practice", Journal of Business & Economic Statistics 36). If correlation
   reaches far, even those cosines are not slow enough. So the variance is divided by the share of it
   that they show of REFERENCE, a process like the losses of real models.
-  Documents are independent draws: whole ones are what varies, whatever happens inside of them. Their
-  standard error is that of a ratio of means, to which a bootstrap over documents comes as its
-  resamples grow in number (Cochran 1977, Sampling Techniques, section 6.4).
+  Documents are independent draws: whole ones vary, whatever happens inside of them. The standard
+  error is that of a ratio of means (Cochran 1977, Sampling Techniques, section 6.4), which a
+  bootstrap over documents approaches.
 - Training: initialization and batches. Welch's t (Biometrika 34, 1947) over each model's seeds.
   Seeds are not paired: the same seed draws the same batches for both models, but that hardly
   correlates their scores, and relabelling the seeds would change the verdict.
