@@ -31,7 +31,12 @@ class Span(NamedTuple):
 
 
 class Text:
-    """A text in a file or in memory, read in blocks because it may not fit in memory."""
+    """A text in a file or in memory, read in blocks because it may not fit in memory.
+
+    of_documents: whether `strings` are whole documents.
+    """
+
+    of_documents = False
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source

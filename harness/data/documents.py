@@ -29,6 +29,8 @@ class DocumentText(Text):
     number of empty ones, which were left out.
     """
 
+    of_documents = True
+
     def __init__(self, documents: Sequence[bytes], empty: int = 0) -> None:
         super().__init__(b"".join(documents))
         sizes = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))

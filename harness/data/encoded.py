@@ -101,6 +101,10 @@ def encode_parts(
     Raises TokenizerError for text that the tokenizer can't encode, and RunFailure if the text is no
     longer the one that the spans are of.
     """
+    if text.of_documents != (tokenizer.marker is not None):
+        kinds = "documents", "one long text"
+        own, given = kinds if tokenizer.marker is not None else reversed(kinds)
+        raise TokenizerError(f"the tokenizer is one of {own}, and this is {given}")
     for folder in (cache / "assets", *cache.glob("encoded/*"), *cache.glob("learnt/*")):
         remove_leftovers(folder)
     cuts = [(part.start, part.stop) for part in parts]
