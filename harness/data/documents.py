@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,12 +15,15 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.outside import open_regular
 from harness.common.paths import expand
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus, Download, Span, Text
 from zoo_tokenizers import WholeTexts
+
+MOST_BYTES = 4 << 30  # of a file of documents
 
 
 class DocumentText(Text):
@@ -61,13 +65,12 @@ class DocumentText(Text):
         yield self.strings(span.start, span.stop)  # nobody else has this memory
 
     def spans(self, parts: Iterable[tuple[int, int]]) -> tuple[Span, list[Span]]:
-        whole, spans = hashlib.sha256(), []
-        for start, stop in parts:
-            digest = hashlib.sha256((self.ends_in(start, stop) - start).astype("<i8").tobytes())
-            digest.update(self.read(start, stop))
-            whole.update(digest.digest())
-            spans.append(Span(start, stop, digest.hexdigest()))
-        return Span(0, self.size, whole.hexdigest()), spans
+        return self._span(0, self.size), [self._span(*part) for part in parts]
+
+    def _span(self, start: int, stop: int) -> Span:
+        digest = hashlib.sha256((self.ends_in(start, stop) - start).astype("<i8").tobytes())
+        digest.update(self.read(start, stop))
+        return Span(start, stop, digest.hexdigest())
 
     def notes(self) -> list[str]:
         notes = super().notes()
@@ -126,7 +129,14 @@ class Lines(DocumentCorpus):
         self.path = expand(path)
 
     def documents(self, assets: Assets) -> list[bytes]:
+        most = int(MOST_BYTES * contained.factor())
         with open_regular(self.path, "data.path=") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise UsageError(
+                    f"data.path={self.path} has {size:,} bytes, and documents are held in memory: "
+                    f"{most:,} are the most; $ZOO_LIMITS=10 allows ten times as many"
+                )
             try:
                 return lines(file.read())
             except OSError as error:

@@ -186,7 +186,7 @@ def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
 
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
-    # Of one text: batch normalization is refused for documents.
+    # Cut anywhere: documents alone, with their padding, have no batch normalization.
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
         context.interrupt.check()

@@ -114,6 +114,14 @@ def test_empty_lines_are_counted_and_no_documents(tmp_path: Path) -> None:
         dataset_of(tmp_path, ["a"], Bytes())
 
 
+def test_a_file_that_memory_might_not_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZOO_LIMITS", "1e-9")
+    with pytest.raises(UsageError, match="documents are held in memory: 4 are the most"):
+        dataset_of(tmp_path, ["abc", "d"], Bytes())
+
+
 def test_the_digest_says_where_documents_end() -> None:
     digests = set()
     for documents in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"]):
