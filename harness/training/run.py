@@ -24,7 +24,7 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
-from harness.runs import checkpoint, digests
+from harness.runs import checkpoint, digests, process
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.load import stored_tokenizer
@@ -149,6 +149,9 @@ def _go_on(folder: RunFolder) -> str:
 
 
 def _nothing_to_do(folder: RunFolder) -> int:
+    if (folder.path / process.FILE).exists():  # one was killed after its last write
+        with suppress(UsageError, RunFailure), folder.lock():
+            pass
     print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
     return 0
 
