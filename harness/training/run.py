@@ -14,7 +14,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.compiler import require_compiler
-from harness.compute.device import Compute, make_deterministic
+from harness.compute.device import Compute, faster_precision, make_deterministic
 from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
@@ -93,7 +93,11 @@ def _attempt(
         require_free(settings)
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
-    settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
+    # Resolved: a resumed run keeps it.
+    settings = settings.replace(precision=compute.precision)
+    if settings.optimizer.get("orthogonalize") == "auto":
+        chosen = {"orthogonalize": faster_precision(compute.device.type)}
+        settings = settings.replace(optimizer=settings.optimizer | chosen)
     check_settings(settings, processes)
     dataset = load_dataset(settings, existing)
     if not reads_test:
