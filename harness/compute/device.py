@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -135,7 +136,7 @@ def _say(line: str) -> None:
 
 
 @functools.cache
-def faster_precision(kind: str) -> str:
+def faster_precision(kind: str) -> Literal["bf16", "fp32"]:
     """bf16 where a kind of device multiplies matrices in at most two thirds of fp32's time, else
     fp32. It is measured, in some 10 ms: what a device can't do is emulated, a hundred times slower,
     and which kernels there are depends on the processor, the library and their settings."""
