@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cli import explain
+from harness.cli import explain, recipe
 from harness.cli.overrides import prepared
 from harness.common.errors import UsageError
 from harness.common.paths import expand
@@ -66,6 +66,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(*arguments, **named)
         self.by_files: dict[tuple[str, ...], DictConfig] | None = None  # None: a single one
         self._names: dict[tuple[str, ...], list[str]] = {}
+        self._recipes: dict[tuple[str, ...], DictConfig] = {}
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         places = tuple(x for x in named["overrides"] if x.startswith("hydra.searchpath="))
@@ -85,6 +86,8 @@ class Loader(ConfigLoaderImpl):
                 config.hydra.sweep.dir = str(expand(place))
         if named.get("run_mode") != RunMode.MULTIRUN:  # the jobs of a sweep come by themselves
             own_class.fit(config, overrides)
+            alone = functools.partial(self._recipe, named["config_name"], places)
+            recipe.fit(config, overrides, alone)
         return config
 
     def _compose(
@@ -115,6 +118,17 @@ class Loader(ConfigLoaderImpl):
                 else self.repository.get_group_options(group, ObjectType.CONFIG)
             )
         return self._names[key]
+
+    def _recipe(self, config_name: str, places: tuple[str, ...], name: str) -> DictConfig:
+        """A recipe with nothing else that was typed."""
+        key = (*places, name)
+        if key not in self._recipes:
+            self._recipes[key] = super().load_configuration(
+                config_name=config_name,
+                overrides=[*places, f"experiment={name}"],
+                run_mode=RunMode.RUN,
+            )
+        return self._recipes[key]
 
     def _known(self, *arguments: Any, **named: Any) -> list[str]:
         """The existing keys; empty if the configuration can't be composed."""
