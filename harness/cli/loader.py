@@ -24,19 +24,28 @@ from harness.common.values import fits, show
 from harness.config import own_class
 from harness.config.keys import dotted_keys, walk
 
-# Registered here because processes started by a launcher import this module, but no command.
-# `${unique:}`: six hex digits, the same everywhere in a run, different between processes.
+# Resolvers are registered here because processes started by a launcher import this module, but no
+# command. `${unique:}`: six hex digits, the same everywhere in a run, different between processes.
 OmegaConf.register_new_resolver(
     "unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True
 )
-# `${by_model:{gpt: 1e-3, …, default: 1e-2}}`: the value for the chosen model.
-OmegaConf.register_new_resolver(
-    "by_model",
-    lambda values, _root_: values[
-        _root_.names.model if _root_.names.model in values else "default"
-    ],
-    replace=True,
-)
+
+
+def _by_model(values: DictConfig, _root_: DictConfig) -> Any:
+    """`${by_model:{gpt: 1e-3, …, default: 1e-2}}`: the value for the chosen model."""
+    name = _root_.names.model
+    if name in values:
+        return values[name]
+    if "default" not in values:
+        raise UsageError(f"by_model has no value for model={name}, and no default")
+    recipe.say(
+        f"model={name}: no rate was searched for it, it has a default one; for a fair comparison, "
+        f"with the same search for every model: python -m harness.baseline {name}"
+    )
+    return values["default"]
+
+
+OmegaConf.register_new_resolver("by_model", _by_model, replace=True)
 
 _PLUGINS = "hydra._internal.core_plugins"
 _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}

@@ -69,7 +69,7 @@ def _scale(config: DictConfig, own: DictConfig, recipe: str, typed: Mapping[str,
             scaled = _scaled(value, meant[1], now[1])
         if scaled != value:
             config.schedule[key] = scaled
-            _say(
+            say(
                 f"experiment={recipe} is for {meant[1]:g} {meant[0]}: for {now[1]:g} {now[0]} its "
                 f"schedule.{key}={_words(value)} becomes {_words(scaled)}, the same share"
             )
@@ -97,5 +97,6 @@ def _words(value: Any) -> str:
 
 
 @functools.cache  # a sweep composes each job several times
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """On stderr, once a process."""
     print(line, file=sys.stderr)
