@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import import_graph, packages_picture, settings_reference
+from docs import gallery, import_graph, packages_picture, settings_reference
 from harness.config import comments
 from tests.pages import PAGES, ROOT, name_of
 
@@ -63,6 +63,18 @@ def test_comments_are_read(tmp_path: Path) -> None:
         ("three", '"a # b"', ""),
         ("four.inner", "null", "in there"),
     ]
+
+
+def test_the_readme_s_gallery_is_that_of_the_files() -> None:
+    shown = (ROOT / "README.md").read_text().partition("<!-- gallery: ")[2]
+    block = shown.partition(" -->\n")[2].partition("<!-- /gallery -->")[0]
+    assert block == gallery.table() + "\n", "python -m docs.gallery, and put it into README.md"
+    for path, names in gallery.files().items():
+        row = next(row for row in gallery.rows() if str(path.relative_to(ROOT)) in row)
+        what, source = row.split(" | ")[1:3]
+        assert what, path
+        assert re.search(r"\d{4}", source), path
+        assert all(f"`{name}`" in row for name in names)
 
 
 def test_the_import_graph_is_that_of_the_files() -> None:
