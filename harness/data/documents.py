@@ -99,7 +99,8 @@ class DocumentCorpus(Corpus):
         super().__init__(split)
         if rows not in get_args(Rows):
             raise ValueError(f"rows={rows!r} is not one of {', '.join(get_args(Rows))}")
-        self.shuffle, self.rows = shuffle, rows
+        self.shuffle = shuffle
+        self.rows: Rows = rows
 
     def read(self, assets: Assets) -> DocumentText:
         """Raises UsageError if there are none."""
