@@ -31,8 +31,8 @@ class Recurrent(LanguageModel):
     receptive_field = None
     kernel: type[nn.RNN | nn.GRU | nn.LSTM]
     states: tuple[str, ...] = ("hidden",)
-    # torch's CPU kernel for an RNN and a GRU casts in every step: under autocast a stream takes four
-    # to five times as long. oneDNN's for an LSTM gains from bf16.
+    # torch's CPU kernel for an RNN and a GRU casts in every step: in bf16 a stream takes four times
+    # as long, and more. oneDNN's for an LSTM gains from bf16.
     fp32_on_cpu = True
 
     def __init__(
