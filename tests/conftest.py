@@ -21,6 +21,7 @@ import torch
 from omegaconf import OmegaConf
 
 from harness import (
+    ablate,
     bench,
     compare,
     compress,
@@ -66,6 +67,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "decompress": decompress.main,
     "compare": compare.main,
     "search": search.main,
+    "ablate": ablate.main,
     "verify": verify.main,
     "inside": inside.main,
     "judge": judge.main,
