@@ -138,6 +138,8 @@ class TokenReader:
         settings = self._settings[run.folder]
         assets = Assets.own().of_stranger(settings.trust)
         corpus = settings.build("data", Corpus)
+        if corpus.of_documents:
+            raise UsageError("--where is for one long text, and these runs' data are documents")
         return prepare(corpus, self.tokenizer, assets, trained=run.corpus)
 
     @cached_property

@@ -16,6 +16,7 @@ from harness.common.files import write_atomically, writing
 from harness.config import own_class
 from harness.config.settings import Settings, read_settings, require_trusted
 from harness.config.spelling import override
+from harness.data.corpus import Corpus
 from harness.report.html.document import Asked, write_report
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord, find_runs
@@ -137,6 +138,8 @@ def _variant(
 
 def _require_changes(changes: Sequence[str], variants: Sequence[Variant]) -> None:
     base = variants[0].settings
+    if base.build("data", Corpus).of_documents:
+        raise UsageError("an ablation is on one long text, and these data are documents")
     for change, variant in zip(changes, variants[1:], strict=False):
         if variant.settings.plain() == base.plain():
             raise UsageError(f"{change} changes nothing: the base has it already")

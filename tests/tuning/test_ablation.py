@@ -94,6 +94,7 @@ def test_a_change_takes_the_place_of_the_base_s_own() -> None:
         (["gpt", "seed=1"], "the ablation chooses seed"),
         (["gpt", "rms_norm"], "is no setting"),
         (["gpt", "tokenizer=bytes"], "tokenizer must be that of the base"),
+        (["model=gpt data=names", NORM], "these data are documents"),
         (["gpt", ""], "a change is settings"),
         (["gpt", "model.n_layer=1,2"], "model.n_layer"),
         (["gpt", "'"], "No closing quotation"),
