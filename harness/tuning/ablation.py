@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from harness.runs.summary import FILE
 from harness.training.sweep_jobs import CANDIDATES
 from harness.tuning import sweeps
 from harness.tuning.plan import DECAY, INIT, RATE, PlannedCost, start, trials_each
-from harness.tuning.search import planned_costs, search
+from harness.tuning.search import CHOSEN, planned_costs, search
 
 BASE, ALL = "base", "all"
 ADDED, LEFT_OUT, AT_ONCE = "added", "left out", "all at once"
@@ -163,7 +163,7 @@ def ablate(
     seeds: int,
     workers: int,
     searched: bool,
-    run: sweeps.Run = sweeps.run_sweep,
+    run: sweeps.Run | None = None,
 ) -> int:
     """Print the plan, train every variant with the first `seeds` seeds, and report the effects;
     returns the exit code. What is finished in `folder` is not trained again.
@@ -183,34 +183,35 @@ def ablate(
     command = _command(plan, searched)
     settings = {variant.name: variant.settings for variant in plan.variants}
     costs = planned_costs(folder, command, settings, "ablation")
-    for line in plan_lines(costs, trials, seeds, workers):
-        print(line, flush=True)
+    print(plan_line(costs, trials, seeds, workers), flush=True)
     code = 0
     for variant in plan.variants:
         print(f"{variant.name}: {' '.join(variant.overrides)}", flush=True)
         train = _train_searched if searched else _train
         code = max(code, train(variant, folder / variant.name, seeds, workers, run))
-    return max(code, report(plan, folder, seeds, budget, command))
+    return max(
+        code, report(plan, folder, seeds, budget, f"{command} --folder {shlex.quote(str(folder))}")
+    )
 
 
-def plan_lines(costs: dict[str, PlannedCost], trials: int, seeds: int, workers: int) -> list[str]:
+def plan_line(costs: Mapping[str, PlannedCost], trials: int, seeds: int, workers: int) -> str:
     """The plan in words."""
     jobs = trials + seeds
     flops = sum(cost.flops for cost in costs.values()) * jobs
     hours = sum(cost.seconds for cost in costs.values()) * jobs / workers / 3600
     each = f"{trials} trials and {seeds} seeds" if trials else f"{seeds} seeds, no search"
-    return [
+    return (
         f"{len(costs)} variants, each {each}: {jobs * len(costs)} trainings, {flops:.3g} training "
-        f"FLOPs, about {hours:.2g} hours with {workers} at a time, by speeds measured as it began",
-    ]
+        f"FLOPs, about {hours:.2g} hours with {workers} at a time, by speeds measured as it began"
+    )
 
 
-def _train(variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps.Run) -> int:
+def _train(variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps.Run | None) -> int:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CANDIDATES, b"")  # validation is read, and test is not shown
     parallel = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}") if workers > 1 else ()
-    return run(
+    return (run or sweeps.run_sweep)(
         [
             "-m", *variant.overrides, f"seed={','.join(map(str, range(seeds)))}",
             override("hydra.sweep.dir", str(folder)), "resume=auto", *parallel,
@@ -220,13 +221,10 @@ def _train(variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps
 
 
 def _train_searched(
-    variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps.Run
+    variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps.Run | None
 ) -> int:
     shared = [word for word in variant.overrides if _key(word) != "model"]
-    return search(
-        [variant.settings.names.model], shared, folder, seeds, workers,
-        lambda arguments, table: run(arguments, False),
-    )  # fmt: skip
+    return search([variant.settings.names.model], shared, folder, seeds, workers, run, table=False)
 
 
 def _command(plan: AblationPlan, searched: bool) -> str:
@@ -264,7 +262,7 @@ def report(plan: AblationPlan, folder: Path, seeds: int, budget: str, command: s
 
 def _records(variant: Variant, folder: Path) -> list[RunRecord]:
     """Of the trainings that count: not of a search's trials."""
-    chosen = folder / "chosen"
+    chosen = folder / CHOSEN
     place = chosen if chosen.exists() else folder
     return find_runs([place]) if any(place.rglob(FILE)) else []
 

@@ -20,22 +20,21 @@ from harness.runs.test_reads import FILE as READS
 from harness.runs.token_nats import FILES
 from tests.conftest import Ended
 from tests.report.comparing import Page
-from tests.small_runs import GPT_SMALL, train
+from tests.small_runs import train
 
 SPLIT = "data.split=[0.5,0.4,0.1]"  # 12 kB of validation: 47 blocks
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A counted model, two seeds of a bigram, and a GPT."""
+    """A counted model, and two seeds of a bigram."""
     folder = tmp_path_factory.mktemp("where")
     for name, words in {
         "ngram": ["model=ngram"],
         "bigram-0": ["model=bigram"],
         "bigram-1": ["model=bigram", "seed=1"],
-        "gpt": [*GPT_SMALL, "optimizer.lr=1e-2"],
     }.items():
-        assert train(folder / name, *words, SPLIT) == 0
+        assert train(folder / name, *words, SPLIT, "train.steps=2") == 0
     return folder
 
 
@@ -51,18 +50,17 @@ def found(folder: Path) -> Where:
 def test_it_scores_once_and_says_so(runs: Path, command: Callable[..., Ended]) -> None:
     out = runs / "page.html"
     first = command("compare", runs, "--where", "--out", out)
-    assert (first.code, first.err.count("scoring them once")) == (0, 4)
+    assert (first.code, first.err.count("scoring them once")) == (0, 3)
     assert "By kind of token: " in first.out
     assert "how unsure the floor is" in first.out
-    page = out.read_bytes()
     for path in runs.glob("*/run/checkpoints/*"):
         if "ngram" not in str(path):  # whose certainty is computed anew
             path.unlink()
-    again = command("compare", runs, "--where", "--out", out)
-    assert (again.code, again.err, again.out) == (0, "", first.out)
-    assert out.read_bytes() == page
+    again = command("compare", runs, "--where")
+    assert (again.code, again.err) == (0, "")
+    assert again.out.splitlines() == first.out.splitlines()[:-1]  # but for the page
 
-    words = Page(page.decode()).words
+    words = Page(out.read_text()).words
     assert "Where the differences come from" in words
     assert "An ordinary passage" in words
     assert "Loss over the length of the context" in words
@@ -87,11 +85,12 @@ def test_the_whole_difference_is_that_of_the_validation_scores(runs: Path) -> No
             assert curve.bits == pytest.approx([curve.full] * len(curve.bits), abs=1e-6)
         if group.model == "ngram":
             assert curve.gains_until <= 8  # it sees six tokens
-    assert {pair.found.seeds for pair in where.pairs} == {(1, 1), (1, 2)}
+    assert [pair.found.seeds for pair in where.pairs] == [(1, 2)]
 
 
+@pytest.mark.long
 def test_losses_that_do_not_fit_are_made_anew(runs: Path, command: Callable[..., Ended]) -> None:
-    one, other = runs / "gpt" / "run", runs / "bigram-0" / "run"
+    one, other = runs / "ngram" / "run", runs / "bigram-0" / "run"
     expected = found(runs)
     kept = (one / FILES["val"]).read_bytes()
     (one / FILES["val"]).write_bytes((other / FILES["val"]).read_bytes())
@@ -104,15 +103,16 @@ def test_losses_that_do_not_fit_are_made_anew(runs: Path, command: Callable[...,
     assert found(runs).pairs[0].found.divisions == expected.pairs[0].found.divisions
 
 
+@pytest.mark.long
 def test_test_is_read_where_it_is_asked_for(runs: Path, command: Callable[..., Ended]) -> None:
-    for name in ("gpt", "bigram-0"):
+    for name in ("bigram-1", "bigram-0"):
         summary = runs / name / "run" / "summary.json"
         summary.write_text(json.dumps(json.loads(summary.read_text()) | {"candidate": True}))
     assert command("compare", runs, "--where").code == 0
     assert not [*runs.glob(f"*/run/{READS}"), *runs.glob(f"*/run/{FILES['test']}")]
     ended = command("compare", runs, "--where", "--split", "test")
     assert "test bits per byte ahead of" in ended.out
-    assert len([*runs.glob(f"*/run/{READS}")]) == len([*runs.glob(f"*/run/{FILES['test']}")]) == 4
+    assert len([*runs.glob(f"*/run/{READS}")]) == len([*runs.glob(f"*/run/{FILES['test']}")]) == 3
 
 
 def refused(command: Callable[..., Ended], *arguments: object) -> str:
@@ -123,10 +123,11 @@ def refused(command: Callable[..., Ended], *arguments: object) -> str:
     return last
 
 
+@pytest.mark.long
 def test_what_can_not_be_compared_is_one_line(
     runs: Path, command: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    assert "at least two models, and 1 of them" in refused(command, runs / "gpt")
+    assert "at least two models, and 1 of them" in refused(command, runs / "ngram")
     assert train(tmp_path / "bytes", "model=bigram", "tokenizer=bytes", SPLIT) == 0
     line = refused(command, runs, tmp_path / "bytes")
     assert "several tokenizers: bytes, char; give it the runs of one" in line
@@ -134,7 +135,7 @@ def test_what_can_not_be_compared_is_one_line(
     assert train(tmp_path / "other", "model=mlp", "model.n_hidden=4", split) == 0
     assert "split the text differently" in refused(command, runs, tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
-    for path in (runs / "gpt" / "run" / "checkpoints").iterdir():
+    for path in (runs / "bigram-1" / "run" / "checkpoints").iterdir():
         path.unlink()
     assert "has no checkpoint yet" in refused(command, runs)
 
@@ -142,7 +143,7 @@ def test_what_can_not_be_compared_is_one_line(
 def test_weights_that_score_otherwise_are_refused(
     runs: Path, command: Callable[..., Ended]
 ) -> None:
-    summary = runs / "gpt" / "run" / "summary.json"
+    summary = runs / "bigram-0" / "run" / "summary.json"
     content = json.loads(summary.read_text())
     content["val"]["nats_per_token"] *= 1.01
     summary.write_text(json.dumps(content))
@@ -151,7 +152,7 @@ def test_weights_that_score_otherwise_are_refused(
 
 def test_the_text_of_a_run_is_escaped(runs: Path, tmp_path: Path) -> None:
     comparison = compare_runs(find_runs([runs]))
-    where = found(runs)
+    where = find_where(comparison, "val", [])
     evil = "<script>alert(1)</script>"
     pair = where.pairs[0]
     piece = replace(pair.contrasts[0].pieces[0], text=evil, bits=9.0)

@@ -145,7 +145,9 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, base: str, run: Run) ->
     runs = sorted(folder.glob("*/*/summary.json"))
     assert len(runs) == 4
     page = (folder / "report.html").read_text()
-    assert "optimizer.lr=0.5, added: " in Page(page).words  # better, by two seeds of each
+    assert (
+        "optimizer.lr=0.5 added to the base gains" in Page(page).words
+    )  # better, by two seeds of each
     before = {path: path.read_bytes() for path in runs[:-1]}
     runs[-1].unlink()  # as one that was killed before it had a summary
     assert ablate(plan, folder, 2, 1, False, run) == 0

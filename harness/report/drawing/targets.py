@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import geometric_mean
 
 import numpy as np
 
@@ -35,10 +36,9 @@ def cost_series(styled: Sequence[tuple[int, Group]], axis: Axis, key: str) -> li
         points = []
         for level in np.linspace(highest, lowest, POINTS).tolist():
             (own,) = costs_of([group], Target(level, key)) or (None,)
-            mean = own and own.mean(axis.key)
-            if own and mean and own.all_reached and min(own.values(axis.key)) > 0:
-                values = own.values(axis.key)
-                points.append((level, mean.mean, min(values), max(values)))
+            values = own.values(axis.key) if own and own.all_reached else [0.0]
+            if min(values) > 0:
+                points.append((level, geometric_mean(values), min(values), max(values)))
         if len(points) > 1:
             series.append(as_series(group.label, style, points))
     return series

@@ -47,6 +47,8 @@ def read_target(text: str, comparison: Comparison) -> Target:
     Raises UsageError for none of these, and for runs that a target can't be common to.
     """
     groups = comparison.ranked
+    if not groups:
+        raise UsageError("--target: no run here is ranked; harness.compare without it says why")
     data = sorted({group.data for group in groups})
     if len(data) > 1:
         raise UsageError(f"--target is a score on one text, and these runs have {', '.join(data)}")

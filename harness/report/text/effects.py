@@ -8,7 +8,7 @@ from harness.report.statistics.effects import Ablation, Effect
 from harness.report.statistics.paired import LEVEL
 from harness.report.text.format import p_value, signed
 
-HEADS = ("change", "how", "gain", "interval", "p", "seeds", "an effect?")
+HEADS = ("change", "how", "its gain", "interval", "p", "seeds", "an effect?")
 
 
 def cells(effect: Effect) -> tuple[str, ...]:
@@ -47,12 +47,22 @@ def lines(found: Ablation) -> Iterator[str]:
         assert effect.interval is not None  # or it would not be significant
         assert effect.gain is not None
         yield (
-            f"{effect.comparand.change}, {effect.comparand.how}: {abs(effect.gain):.3f} bits per "
-            f"byte {verdict(effect)} ({LEVEL:.0%} interval of the gain "
-            f"{signed(effect.interval.low)} to {signed(effect.interval.high)})."
+            f"{_deed(effect, effect.gain)} {abs(effect.gain):.3f} bits per byte ({LEVEL:.0%} "
+            f"interval of the change's gain {signed(effect.interval.low)} to "
+            f"{signed(effect.interval.high)})."
         )
     if not real:
         yield "No change is shown to have an effect."
+
+
+def _deed(effect: Effect, gain: float) -> str:
+    """What is done and whether it gains or costs."""
+    change, how = effect.comparand.change, effect.comparand.how
+    if how == "left out":
+        return f"{change} left out of all changes {'costs' if gain > 0 else 'gains'}"
+    if how == "all at once":
+        return f"All changes at once {'gain' if gain > 0 else 'cost'}"
+    return f"{change} added to the base {'gains' if gain > 0 else 'costs'}"
 
 
 def note(found: Ablation) -> str:

@@ -20,7 +20,7 @@ def print_effects(found: Ablation, file: IO[str]) -> None:
         console.print(visible_line(line), style="bold", soft_wrap=whole)
     table = empty_table()
     for head in HEADS:
-        is_number = head in ("gain", "interval", "p")
+        is_number = head in ("its gain", "interval", "p")
         table.add_column(head, justify="right" if is_number else "left", no_wrap=is_number)
     for effect in found.effects:
         table.add_row(*(Text(visible_line(cell)) for cell in cells(effect)))
