@@ -83,8 +83,8 @@ def find_where(comparison: Comparison, split: SplitName, trust: Sequence[str]) -
 def _require_one_text(groups: Sequence[Group]) -> None:
     if len(groups) < 2:
         raise UsageError(
-            f"--where compares at least two models, and {len(groups)} of them has a score in bits "
-            "per byte; harness.compare without it says why"
+            f"token by token at least two models are compared, and {len(groups)} of these has a "
+            "score in bits per byte; harness.compare says why"
         )
     for what, found in (
         ("texts", {group.data for group in groups}),
@@ -92,8 +92,8 @@ def _require_one_text(groups: Sequence[Group]) -> None:
     ):
         if len(found) > 1:
             raise UsageError(
-                f"--where compares token by token, and these runs have several {what}: "
-                f"{', '.join(sorted(found))}; give it the runs of one"
+                f"runs of one text and tokenizer are compared token by token, and these have "
+                f"several {what}: {', '.join(sorted(found))}"
             )
 
 
@@ -110,7 +110,7 @@ class TokenReader:
         self.dataset = self._dataset()
         found = getattr(self.dataset, split)
         if found is None:
-            raise UsageError(f"--where: data.split leaves no {WORDS[split]} split")
+            raise UsageError(f"data.split leaves no {WORDS[split]} split to compare token by token")
         self.split: Split = found
 
     def _read_settings(self, run: RunRecord) -> Settings:
@@ -125,8 +125,8 @@ class TokenReader:
         for run, tokenizer in zip(self._runs, found, strict=True):
             if tokenizer.digest != found[0].digest:
                 raise UsageError(
-                    f"--where compares token by token, and {run.folder} has another vocabulary "
-                    f"than {self._runs[0].folder}"
+                    f"runs of one tokenizer are compared token by token, and {run.folder} has "
+                    f"another vocabulary than {self._runs[0].folder}"
                 )
         return found[0]
 
@@ -134,12 +134,14 @@ class TokenReader:
         run = self._runs[0]
         splits = {str(settings.data["split"]) for settings in self._settings.values()}
         if len(splits) > 1:
-            raise UsageError(f"--where: the runs split the text differently: {', '.join(splits)}")
+            raise UsageError(f"the runs split the text differently: {', '.join(sorted(splits))}")
         settings = self._settings[run.folder]
         assets = Assets.own().of_stranger(settings.trust)
         corpus = settings.build("data", Corpus)
         if corpus.of_documents:
-            raise UsageError("--where is for one long text, and these runs' data are documents")
+            raise UsageError(
+                "one long text is compared token by token, and these data are documents"
+            )
         return prepare(corpus, self.tokenizer, assets, trained=run.corpus)
 
     @cached_property
@@ -156,9 +158,9 @@ class TokenReader:
         scored = getattr(run, self._name)
         tokens = len(self.ids_M) - 1
         if scored is None or scored.nats_per_token is None or scored.tokens is None:
-            raise UsageError(f"--where: {run.folder} has no {WORDS[self._name]} score")
+            raise UsageError(f"{run.folder} has no {WORDS[self._name]} score")
         total = scored.nats_per_token * scored.tokens - self.split.unknown_nats
-        score = f"{DEFINITION} {run.corpus} {scored.nats_per_token!r}"
+        score = f"{DEFINITION} {run.corpus} {scored.nats_per_token!r} {self._window(run)}"
         found = stored.read(run.folder, self._name, tokens, score)
         if found is not None:
             return found
@@ -168,7 +170,7 @@ class TokenReader:
         if not stored.are_of(made, total):
             anew = float(made.full.sum(dtype=np.float64)) / tokens
             raise UsageError(
-                f"--where: {run.folder} scores {anew:.4f} nats per token here, and its summary "
+                f"{run.folder} scores {anew:.4f} nats per token here, and its summary "
                 f"says {total / tokens:.4f}: other weights, text or settings than it was scored by"
             )
         try:
@@ -176,6 +178,12 @@ class TokenReader:
         except RunFailure as error:
             _say(f"they are not kept: {error}")
         return made
+
+    def _window(self, run: RunRecord) -> int:
+        """How long the windows are in which its context is limited."""
+        settings = self._settings[run.folder]
+        block_size = meta_model(settings, self.tokenizer.vocab_size).block_size
+        return token_scores.window_length(block_size, settings.train.seq_len)
 
     def partitions(self, floor: Group | None) -> list[token_classes.Partition]:
         """Those of the text and, with a counted model, that of its certainty."""
@@ -195,11 +203,9 @@ class TokenReader:
 
     def curve(self, group: Group, losses: Sequence[TokenNats]) -> where.ContextCurve:
         """The group's loss over the length of the context."""
-        settings = self._settings[group.counted[0].folder]
-        block_size = meta_model(settings, self.tokenizer.vocab_size).block_size
-        trained = settings.train.seq_len
-        length = token_scores.window_length(block_size, trained)
-        contexts_N = token_scores.contexts(len(self.ids_M) - 1, length)
+        run = group.counted[0]
+        contexts_N = token_scores.contexts(len(self.ids_M) - 1, self._window(run))
+        trained = self._settings[run.folder].train.seq_len
         full, limited = zip(*losses, strict=True)
         return where.context_curve(full, limited, contexts_N, trained, self.tokens)
 

@@ -143,9 +143,21 @@ def _require_changes(changes: Sequence[str], variants: Sequence[Variant]) -> Non
     for change, variant in zip(changes, variants[1:], strict=False):
         if variant.settings.plain() == base.plain():
             raise UsageError(f"{change} changes nothing: the base has it already")
+        if variant.settings.train.budget != base.train.budget:
+            raise UsageError(f"{change}: the budget must be that of the base")
+        sizes = [_tokens_of_step(each) for each in (base, variant.settings)]
+        if base.train.budget[0] == "steps" and sizes[0] != sizes[1]:
+            raise UsageError(
+                f"{change}: a step has {sizes[1]} tokens, and {sizes[0]} of the base; give the "
+                "budget by train.tokens"
+            )
         for group in ("data", "eval", "tokenizer"):
             if variant.settings.plain()[group] != base.plain()[group]:
                 raise UsageError(f"{change}: {group} must be that of the base, to be compared")
+
+
+def _tokens_of_step(settings: Settings) -> int:
+    return settings.train.batch_size * settings.train.accumulate * settings.train.seq_len
 
 
 def _require_searchable(plan: AblationPlan) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.evaluation import token_classes as classes
@@ -68,6 +68,7 @@ def test_kinds_of_longer_tokens() -> None:
     ]
 
 
+@settings(max_examples=40)
 @given(st.text(st.sampled_from("aB 7.\né€😀\udcff\x00"), min_size=2, max_size=40))
 def test_every_token_has_a_class_of_every_text(text: str) -> None:
     """Also bytes that are no UTF-8."""
@@ -93,6 +94,7 @@ def test_every_token_has_a_class_of_every_text(text: str) -> None:
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=30)
 
 
+@settings(max_examples=40)
 @given(IDS, IDS)
 def test_the_longest_ngram_that_train_has(train: list[int], ids: list[int]) -> None:
     found = classes.longest_seen(np.array(train), np.array(ids), 5)
@@ -102,6 +104,7 @@ def test_the_longest_ngram_that_train_has(train: list[int], ids: list[int]) -> N
         assert length == max(own, default=0)
 
 
+@settings(max_examples=40)
 @given(IDS, st.integers(1, 4), st.integers(1, 20))
 def test_what_repeats_within_the_context(ids: list[int], length: int, context: int) -> None:
     """The whole n-gram lies a second time among the `context` tokens before its last one."""

@@ -127,10 +127,10 @@ def refused(command: Callable[..., Ended], *arguments: object) -> str:
 def test_what_can_not_be_compared_is_one_line(
     runs: Path, command: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    assert "at least two models, and 1 of them" in refused(command, runs / "ngram")
+    assert "at least two models are compared, and 1 of these" in refused(command, runs / "ngram")
     assert train(tmp_path / "bytes", "model=bigram", "tokenizer=bytes", SPLIT) == 0
     line = refused(command, runs, tmp_path / "bytes")
-    assert "several tokenizers: bytes, char; give it the runs of one" in line
+    assert "these have several tokenizers: bytes, char" in line
     split = "data.split=[0.6,0.3,0.1]"
     assert train(tmp_path / "other", "model=mlp", "model.n_hidden=4", split) == 0
     assert "split the text differently" in refused(command, runs, tmp_path / "other")
@@ -140,6 +140,7 @@ def test_what_can_not_be_compared_is_one_line(
     assert "has no checkpoint yet" in refused(command, runs)
 
 
+@pytest.mark.long
 def test_weights_that_score_otherwise_are_refused(
     runs: Path, command: Callable[..., Ended]
 ) -> None:
@@ -150,6 +151,7 @@ def test_weights_that_score_otherwise_are_refused(
     assert "and its summary says" in refused(command, runs)
 
 
+@pytest.mark.long
 def test_the_text_of_a_run_is_escaped(runs: Path, tmp_path: Path) -> None:
     comparison = compare_runs(find_runs([runs]))
     where = find_where(comparison, "val", [])

@@ -95,6 +95,8 @@ def test_a_change_takes_the_place_of_the_base_s_own() -> None:
         (["gpt", "rms_norm"], "is no setting"),
         (["gpt", "tokenizer=bytes"], "tokenizer must be that of the base"),
         (["model=gpt data=names", NORM], "these data are documents"),
+        (["gpt", "train.steps=7"], "the budget must be that of the base"),
+        (["gpt", "train.batch_size=3"], "give the budget by train.tokens"),
         (["gpt", ""], "a change is settings"),
         (["gpt", "model.n_layer=1,2"], "model.n_layer"),
         (["gpt", "'"], "No closing quotation"),
@@ -122,6 +124,7 @@ def test_a_mistake_is_one_line(
 # The trainings
 
 
+@pytest.mark.long
 def test_every_variant_is_trained_alike_and_its_effects_are_reported(
     tmp_path: Path, base: str, run: Run
 ) -> None:

@@ -41,6 +41,7 @@ REFERENCE = ((0.97, 0.27), (0.23, 0.73))
 REFERENCE_BYTES = 256
 
 Array = NDArray[np.floating]
+Sizes = NDArray[np.integer] | NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Interval:
 def paired_interval(
     first_SK: Array,
     second_SK: Array,
-    sizes_K: NDArray[np.integer] | Array,
+    sizes_K: Sizes,
     block_bytes: int | None = None,
     *,
     documents: bool = False,
@@ -90,7 +91,7 @@ def paired_interval(
 
 
 def text_error(
-    difference_K: Array, sizes_K: NDArray[np.integer] | Array, block_bytes: int | None = None
+    difference_K: Array, sizes_K: Sizes, block_bytes: int | None = None
 ) -> tuple[float, float]:
     """Standard error of the mean per byte, for the choice of the text; degrees of freedom."""
     blocks, total = len(sizes_K), sizes_K.sum()
@@ -105,7 +106,7 @@ def text_error(
     return math.sqrt(blocks * variance / share) / float(total), freedom
 
 
-def document_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, float]:
+def document_error(difference_K: Array, sizes_K: Sizes) -> tuple[float, float]:
     """As `text_error`, where each block is drawn by itself."""
     blocks, total = len(sizes_K), float(sizes_K.sum())
     deviations_K = difference_K - sizes_K * (difference_K.sum() / total)
@@ -113,9 +114,7 @@ def document_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[f
     return math.sqrt(blocks * variance) / total, blocks - 1
 
 
-def training_error(
-    first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer] | Array
-) -> tuple[float, float]:
+def training_error(first_SK: Array, second_SK: Array, sizes_K: Sizes) -> tuple[float, float]:
     """Standard error of the mean per byte, for the chance in training; degrees of freedom."""
     parts = []
     for model_SK in (first_SK, second_SK):
@@ -146,7 +145,7 @@ def share_shown(blocks: int, block_bytes: int) -> float:
     return float(np.mean(products_JK @ covariance_K) / of_mean)
 
 
-def share_of_part(sizes_K: Array, block_bytes: int) -> tuple[float, float]:
+def share_of_part(sizes_K: Sizes, block_bytes: int) -> tuple[float, float]:
     """As `share_shown`, for losses of a part of the text, `sizes_K` bytes in each block; and the
     degrees of freedom of the estimate (Satterthwaite 1946, Biometrics Bulletin 2).
 
