@@ -53,7 +53,7 @@ def find_where(comparison: Comparison, split: SplitName, trust: Sequence[str]) -
     reading = TokenReader(groups, split, list(trust))
     losses = [[reading.losses(run) for run in group.counted] for group in groups]
     floor = find_floor(groups)
-    partitions = reading.partitions(floor and floor.group)
+    partitions = reading.partitions(floor.group if floor else None)
     full = [[own.full for own in each] for each in losses]
     pairs = where.correct(
         [where.divide(full[0], other, reading.tokens, partitions) for other in full[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ def plan_ablation(base: str, changes: Sequence[str]) -> AblationPlan:
         for name, those in chosen.items()
     ]
     _require_changes(changes, variants)
+    _require_different(variants)
     comparands = [
         Comparand(change, ADDED, BASE, f"add-{n + 1}") for n, change in enumerate(changes)
     ]
@@ -154,6 +156,15 @@ def _require_changes(changes: Sequence[str], variants: Sequence[Variant]) -> Non
         for group in ("data", "eval", "tokenizer"):
             if variant.settings.plain()[group] != base.plain()[group]:
                 raise UsageError(f"{change}: {group} must be that of the base, to be compared")
+
+
+def _require_different(variants: Sequence[Variant]) -> None:
+    for one, other in itertools.combinations(variants, 2):
+        if one.settings.plain() == other.settings.plain():
+            raise UsageError(
+                f"the variants {one.name} and {other.name} would have the same settings: one "
+                "change makes another one void"
+            )
 
 
 def _tokens_of_step(settings: Settings) -> int:
