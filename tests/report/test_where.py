@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from harness.evaluation.token_classes import Partition
+from harness.report.records.groups import Group
 from harness.report.statistics import paired, where
+from harness.report.statistics.paired import Interval
 from harness.report.statistics.passages import contrasts
 from harness.report.statistics.where import PairDivided, Tokens, correct, divide
+from harness.report.text.where import pair_line
 from tests.report.test_paired import HARD, text
 from zoo_tokenizers.bytes import Bytes
 
@@ -174,6 +178,25 @@ def test_a_context_of_every_length_has_its_own_mean() -> None:
     assert curve.gains_until == 1
     more = where.context_curve([full, full], [limited, full], context, 8, tokens)
     assert (more.low[0], more.high[0]) == pytest.approx((score, score + 1))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_words_claim_what_is_shown(sign: int) -> None:
+    """Whoever is ahead comes first, with its own interval."""
+    a, b = (Group(name, "", "", "", name, {}, (), ()) for name in "ab")
+    sure = PairDivided(sign * 0.2, Interval(sign * 0.2, *sorted((sign * 0.1, sign * 0.3)), 0.0),
+                       (3, 3), (), np.zeros(1))  # fmt: skip
+    ahead, behind = ("a", "b") if sign > 0 else ("b", "a")
+    assert pair_line(a, b, sure, "val") == (
+        f"{ahead} is 0.200 validation bits per byte ahead of {behind} (95% interval 0.100 to "
+        "0.300, for new seeds)."
+    )
+    low, high = sorted((sign * -0.1, sign * 0.5))
+    unsure = replace(sure, interval=Interval(sign * 0.2, low, high, 0.2), seeds=(1, 3))
+    assert pair_line(a, b, unsure, "test").startswith(
+        f"{ahead} is not shown to be ahead of {behind}: 0.200 test bits per byte (95% interval "
+        "−0.100 to 0.500, for these trained models alone"
+    )
 
 
 def test_the_passages_shown_are_those_of_the_difference() -> None:

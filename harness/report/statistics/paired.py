@@ -103,7 +103,7 @@ def text_error(
         if block_bytes is None
         else share_of_part(sizes_K, block_bytes)
     )
-    return math.sqrt(blocks * variance / share) / float(total), freedom
+    return math.sqrt(blocks * (variance / share)) / float(total), freedom
 
 
 def document_error(difference_K: Array, sizes_K: Sizes) -> tuple[float, float]:

@@ -5,31 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.report.records.groups import Group
-from harness.report.records.selection import WORDS
+from harness.report.records.selection import WORDS, Split
 from harness.report.statistics.paired import LEVEL, Interval
 from harness.report.statistics.passages import Contrast
 from harness.report.statistics.where import GAIN, ContextCurve, Division, PairDivided, Part
 from harness.report.text.format import p_value, signed
 
 
-def pair_line(first: Group, second: Group, found: PairDivided, split: str) -> str:
+def pair_line(first: Group, second: Group, found: PairDivided, split: Split) -> str:
     """The whole difference of the two."""
-    words = WORDS["test" if split == "test" else "val"]
+    words = WORDS[split]
     ahead, behind = (first, second) if found.total >= 0 else (second, first)
-    line = f"{ahead.label} is {abs(found.total):.3f} {words} bits per byte ahead of {behind.label}"
+    size = f"{abs(found.total):.3f} {words} bits per byte"
     if found.interval is None:
-        return f"{line}; the text is too short for intervals."
-    low, high = sorted((found.interval.low, found.interval.high), key=abs)
-    if found.interval.low <= 0 <= found.interval.high:
-        low, high = found.interval.low, found.interval.high
-    elif found.total < 0:
-        low, high = -low, -high
+        return f"{ahead.label} is {size} ahead of {behind.label}; too short a text for intervals."
+    low, high = found.interval.low, found.interval.high
+    if found.total < 0:
+        low, high = -high, -low
     seeds = (
         "new seeds"
         if min(found.seeds) > 1
         else "these trained models alone: one seed says nothing of the chance in training"
     )
-    return f"{line} ({LEVEL:.0%} interval {signed(low)} to {signed(high)}, for {seeds})."
+    interval = f"{LEVEL:.0%} interval {signed(low)} to {signed(high)}, for {seeds}"
+    if low <= 0:
+        return f"{ahead.label} is not shown to be ahead of {behind.label}: {size} ({interval})."
+    return f"{ahead.label} is {size} ahead of {behind.label} ({interval})."
 
 
 def findings(first: Group, second: Group, found: PairDivided) -> Iterator[str]:
