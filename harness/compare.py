@@ -41,6 +41,10 @@ def main() -> int:
         help="test, but val while there are variants of a model to choose from; test of those is "
         "logged in their folders",
     )
+    parser.add_argument(
+        "--ladder", action="store_true", help="show what each model gains over the one before, in "
+        "the order of their names",
+    )  # fmt: skip
     options = parser.parse_args()
 
     from harness.report.records.runs import find_runs

@@ -36,6 +36,11 @@ class Dataset:
     lost: RoundTripLoss | None = None
     name: str | None = None
 
+    @property
+    def final(self) -> Split | None:
+        """What the ranked score is of: test, or validation where the text has no test split."""
+        return self.val if self.test is None else self.test
+
     def counts(self) -> NDArray[np.int64]:
         """(V,): how often each id occurs in the train split."""
         vocab_size, ids = self.tokenizer.vocab_size, self.train.ids

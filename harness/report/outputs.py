@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.common.errors import RunFailure, UsageError
@@ -29,18 +30,20 @@ def compare(
     runs_csv: Path | None,
     complete: bool = False,
     split: Split | None = None,
+    ladder: bool = False,
 ) -> int:
     """Write the comparison of these runs, which were found in `paths`, in every format that has a
     path, and print it. complete: rank no run whose certificate is a sample.
 
     split: read test of runs that have not been chosen, too, which is logged; or validation of any.
+    ladder: the runs are steps, in the order of their names; show what each gains.
 
     Raises UsageError for a path that can't be written."""
     if complete:
         records = [require_complete(run) for run in records]
     if split == "test":
         log_reading(records, shlex.join(["harness.compare", *map(str, paths), "--split", "test"]))
-    comparison = compare_runs(records, split)
+    comparison = replace(compare_runs(records, split), is_ladder=ladder)
     written = []
     try:
         for path, write in (

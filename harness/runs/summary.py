@@ -103,6 +103,10 @@ class CorpusIdentity(Record):
     sha256: str | None = None
     split: list[Number] | None = None
 
+    @property
+    def has_test(self) -> bool:
+        return not self.split or self.split[-1] != 0
+
 
 def _pair(texts: list[str]) -> list[str]:
     if len(texts) != 2:
@@ -156,6 +160,13 @@ class Summary(Record):
     loss_spikes: Number | None = None
     error: str | None = None
     missing: dict[str, str] | None = None
+
+    @property
+    def final(self) -> Scored | None:
+        """The score that is certified and ranked: test, or validation where there is no test
+        split."""
+        no_test = self.corpus is not None and not self.corpus.has_test
+        return self.val if no_test else self.test
 
     def plain(self) -> dict[str, Any]:
         """The fields that were set, as plain values."""

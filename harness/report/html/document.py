@@ -15,14 +15,15 @@ from harness.report.html import figures
 from harness.report.html.pages import render
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.report.statistics import differences, floor, paired
+from harness.report.statistics import differences, floor, ladder, paired
 from harness.report.statistics.ranking import Comparison
 from harness.report.text import columns, export, format, pairs, verdict
+from harness.report.text import ladder as ladder_words
 
 # Each is an anchor of the page and a template, which is empty where it does not apply.
 SECTIONS = (
-    "ranking", "lossy", "differences", "curves", "cost", "losses", "samples", "configurations",
-    "runs", "paper", "origin",
+    "ranking", "ladder", "lossy", "differences", "curves", "cost", "losses", "samples",
+    "configurations", "runs", "paper", "origin",
 )  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def _page(comparison: Comparison, command: str) -> str:
         "line": visible_line,
         # Modules whose functions the templates call.
         "columns": columns, "differences": differences, "export": export, "figures": figures,
+        "ladder": ladder, "words": ladder_words,
         "floor": floor, "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
     }  # fmt: skip
     sections = {name: render(f"report/{name}.html.j2", **values) for name in SECTIONS}

@@ -15,6 +15,7 @@ from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
+from harness.report.text import ladder
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -65,6 +66,8 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
             console.print(visible_line(best), soft_wrap=whole)
+        for line in ladder.lines(comparison):
+            console.print(visible_line(line), soft_wrap=whole)
         for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
             console.print(visible_line(sentence(pair)), soft_wrap=whole)
         for line in plan_lines(comparison):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.common.text import visible_line
 from harness.report.records.groups import Group, Reader, reader
 from harness.report.records.runs import RunRecord
-from harness.report.records.selection import WORDS
+from harness.report.records.selection import WORDS, without_test_split
 from harness.report.statistics.differences import MAX_TESTED, Pair, adjacent_pairs
 from harness.report.statistics.floor import Floor, find_floor
 from harness.report.statistics.power import plan
@@ -20,6 +20,10 @@ from harness.report.text.pairs import headline_evidence
 VALIDATION_NOTE = (
     "Validation is shown: there are variants of a model here to choose from, and a choice must not "
     "see test. Compare the chosen ones with --split test, which is logged in their folders."
+)
+NO_TEST_NOTE = (
+    "Validation is shown: the text has no test split here (data.split). The best checkpoints were "
+    "chosen by it, which flatters them all a little, and pairs are not tested on it."
 )
 NOT_GIVEN = ("None", "null", "–", "")
 
@@ -246,7 +250,8 @@ def notes(comparison: Comparison) -> list[str]:
         differing += [f"{what}{where}" for what in _differences(groups)]
     lines = [f"Not an equal comparison. These differ: {'; '.join(differing)}."] if differing else []
     if comparison.split == "val":
-        lines.append(VALIDATION_NOTE)
+        by_need = without_test_split(comparison.records)
+        lines.append(NO_TEST_NOTE if by_need else VALIDATION_NOTE)
     for group in comparison.groups:
         if len(group.counted) < group.attempts:
             lines.append(
