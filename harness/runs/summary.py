@@ -60,13 +60,15 @@ class Scored(Record):
 
 
 class TrainCost(Record):
-    """The cost of training, totals over the run."""
+    """The cost of training, totals over the run. seconds: without evaluation_seconds, those of
+    scoring validation on the way."""
 
     steps: Number | None = None
     tokens: Number | None = None
     bytes: Number | None = None
     flops: Number | None = None
     seconds: Number | None = None
+    evaluation_seconds: Number | None = None
     tokens_per_second: Number | None = None
     peak_memory_bytes: Number | None = None
 

@@ -90,8 +90,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 checkpoints.save(progress)
             if evaluating:
                 if dataset.val is not None:
+                    begun = context.clock()
                     with observer.validation(evaluated, dataset.val, row):
                         score = _score(context, evaluated, dataset.val)
+                    progress.evaluation_seconds += context.clock() - begun
                     row |= score.metrics("val/")
                     if progress.update_best(score):
                         checkpoints.save_best(progress)
@@ -185,10 +187,17 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
-    settings = context.settings
+    settings, done = context.settings, 0
+
+    def on_batch(tokens: int) -> None:
+        nonlocal done
+        context.interrupt.check()
+        done += tokens
+        context.on_score(done / (len(split.ids) - 1))
+
     return score_split(
         model, split, context.dataset.tokenizer, context.compute, settings.eval.stride,
-        settings.eval.batch_size, on_batch=lambda tokens: context.interrupt.check(),
+        settings.eval.batch_size, on_batch=on_batch,
         batch_statistics=settings.train.batch_norm == "batch",
     )  # fmt: skip
 

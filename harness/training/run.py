@@ -204,14 +204,14 @@ def _train(
         folder.logging(quiet=not processes.is_main),
         interrupt.handling_signals(),
         clock.running(),
-        progress_bar(settings) if processes.is_main else nullcontext(ignore) as on_row,
+        progress_bar(settings) if processes.is_main else nullcontext() as bar,
     ):
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
         context = RunContext(
             settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
-            LOG.info, on_row, on_batch,
+            LOG.info, bar.row if bar else ignore, bar.score if bar else ignore, on_batch,
         )  # fmt: skip
         try:
             _write_beginning(context, saved)

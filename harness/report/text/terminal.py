@@ -29,6 +29,7 @@ from harness.report.text.pairs import sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
     equality_lines,
+    evaluation_lines,
     floor_lines,
     headlines,
     lossy_examples,
@@ -62,7 +63,8 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        for line in (*equality_lines(comparison), *floor_lines(comparison)):
+        under = equality_lines, evaluation_lines, floor_lines
+        for line in (line for lines in under for line in lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
             console.print(visible_line(best), soft_wrap=whole)

@@ -25,6 +25,7 @@ NO_TEST_NOTE = (
     "Validation is shown: the text has no test split here (data.split). The best checkpoints were "
     "chosen by it, which flatters them all a little, and pairs are not tested on it."
 )
+EVALUATION = reader("train.evaluation_seconds")
 NOT_GIVEN = ("None", "null", "–", "")
 
 
@@ -190,6 +191,22 @@ def _equality_line(groups: Sequence[Group], where: str) -> str:
     own = f"Equal{where}: {', '.join(equal) or 'nothing'}."
     differing = f" Not equal: {', '.join(unequal)}." if unequal else ""
     return own + differing
+
+
+def evaluation_lines(comparison: Comparison) -> list[str]:
+    """What share of a training's time its evaluations took, where the runs know it."""
+    shares = {}
+    for group in trained_or_all(comparison.ranked):
+        took, trained = group.spread(EVALUATION), group.spread(reader("train.seconds"))
+        if took is not None and trained is not None and took.mean + trained.mean > 0:
+            shares[group.label] = took.mean / (took.mean + trained.mean)
+    if not shares:
+        return []
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    words = f"{shares[most]:.0%} of the time ({most})"
+    if least != most:
+        words = f"{shares[least]:.0%} ({least}) to {words}"
+    return [f"Exact evaluation on the way took {words}, which training seconds leave out."]
 
 
 def plan_lines(comparison: Comparison) -> list[str]:
