@@ -28,6 +28,7 @@ def main() -> int:
         ("out", "FILE", "the report to one HTML file"),
         ("plots", "DIR", "the figures to a folder, as PNG and SVG"),
         ("markdown", "FILE", "the table as Markdown"),
+        ("latex", "FILE", "the table as LaTeX"),
         ("csv", "FILE", "the table as CSV, with every digit"),
         ("runs-csv", "FILE", "one line per run, also those left out of the table"),
     ):

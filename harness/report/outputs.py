@@ -26,6 +26,7 @@ def compare(
     out: Path | None,
     plots: Path | None,
     markdown: Path | None,
+    latex: Path | None,
     csv: Path | None,
     runs_csv: Path | None,
     complete: bool = False,
@@ -48,6 +49,7 @@ def compare(
     try:
         for path, write in (
             (markdown, lambda: export.markdown(comparison)),
+            (latex, lambda: export.latex(comparison)),
             (csv, lambda: export.csv_table(comparison)),
             (runs_csv, lambda: export.csv_runs(comparison.records, comparison.split)),
         ):

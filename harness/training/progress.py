@@ -18,8 +18,9 @@ from harness.runs.summary import Best, Scored
 @dataclass
 class Progress:
     """Counters and the best score; part of every checkpoint. seconds: without evaluation and
-    saving. evaluation_seconds: of scoring validation. frozen: whether batch normalization's statistics are. saved_best: the best step at each
-    of the last two checkpoints, either of which may be resumed from."""
+    saving. evaluation_seconds: of scoring validation. frozen: whether batch normalization's
+    statistics are. saved_best: the best step at each of the last two checkpoints, either of which
+    may be resumed from."""
 
     step: int = 0
     tokens: int = 0

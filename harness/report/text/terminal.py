@@ -25,7 +25,7 @@ from harness.report.text.columns import (
     ranks,
     reference_cells,
 )
-from harness.report.text.pairs import sentence
+from harness.report.text.pairs import caveats, sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
     equality_lines,
@@ -70,8 +70,9 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
             console.print(visible_line(best), soft_wrap=whole)
         for line in ladder.lines(comparison):
             console.print(visible_line(line), soft_wrap=whole)
-        for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
-            console.print(visible_line(sentence(pair)), soft_wrap=whole)
+        adjacent = adjacent_pairs(comparison.pairs, comparison.ranked)
+        for line in (*map(sentence, adjacent), *caveats(adjacent)):
+            console.print(visible_line(line), soft_wrap=whole)
         for line in plan_lines(comparison):
             console.print(visible_line(line), soft_wrap=whole)
     if comparison.lossy:
