@@ -185,7 +185,7 @@ def _equality_line(groups: Sequence[Group], where: str) -> str:
             equal.append(name if counted else f"{name} (0)")
         else:
             low, high = min(counted), max(counted)
-            span = f"{amount(low)} to {amount(high)}, {high / low:.3g}-fold"
+            span = f"{amount(low)} to {amount(high)}, {amount(high / low)}-fold"
             none = "; 0 for look-ups" * (len(counted) < len(known))
             unequal.append(f"{name} ({span}{none})")
     own = f"Equal{where}: {', '.join(equal) or 'nothing'}."
