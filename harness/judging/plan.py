@@ -11,6 +11,7 @@ from harness.common.text import duration
 from harness.compute.costs import step_flops
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
 from harness.diagnostics.bench import WARM_UP, timed_loop
 from harness.evaluation.score import score_split
@@ -47,7 +48,8 @@ def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
     """How many the budget allows. step: seconds."""
     plan, (currency, total) = settings.train, settings.train.budget
     rows = plan.batch_size * plan.accumulate
-    tokens = rows * len(range(plan.seq_len)[plan.trained])
+    time, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
+    tokens = rows * targets
     vocab_size = dataset.tokenizer.vocab_size
     per_step = {
         "steps": 1.0,
@@ -55,7 +57,7 @@ def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
         "bytes": tokens * dataset.train.bytes / len(dataset.train.ids),
         "flops": rows * step_flops(
             lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
-            plan.seq_len, plan.trained,
+            time, plan.trained,
         ),
         "seconds": step,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
-from harness.data.dataset import Dataset, prepare, require_length
+from harness.data.dataset import Dataset, build_tokenizer, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
 from harness.runs import checkpoint, digests, process
@@ -54,7 +54,7 @@ from harness.training.outcome import (
     result_line,
 )
 from harness.training.progress_bar import progress_bar
-from zoo_tokenizers import Tokenizer, TokenizerError
+from zoo_tokenizers import TokenizerError
 
 LOG = logging.getLogger("harness")
 
@@ -167,7 +167,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     Raises UsageError if it can't be read or is too short to train on.
     """
     corpus = settings.build("data", Corpus)
-    tokenizer, is_ready = settings.build("tokenizer", Tokenizer), False
+    tokenizer, is_ready = build_tokenizer(settings), False
     assets = Assets.of(settings.assets, settings.cache)
     if of is not None:
         assets = assets.of_stranger(settings.trust)

@@ -13,7 +13,7 @@ from harness.tuning.choice import ENDED
 from harness.tuning.plan import PlannedCost
 
 
-class Progress:
+class SearchProgress:
     """Of the trainings in a search's folder. each: how many every model has."""
 
     def __init__(
@@ -53,5 +53,5 @@ class Progress:
         before = len(self._ended)
         for path in self._folder.glob(f"*/*/{FILE}"):
             if path not in self._ended and status_of(path.parent) in ENDED:
-                self._ended[path] = self._planned.get(read_summary(path.parent).model, 0.0)
+                self._ended[path] = self._planned.get(read_summary(path.parent).model or "", 0.0)
         return len(self._ended) > before

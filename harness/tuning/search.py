@@ -38,7 +38,7 @@ from harness.tuning.plan import (
     start,
     trials_each,
 )
-from harness.tuning.progress import Progress
+from harness.tuning.progress import SearchProgress
 
 PLAN = "plan.json"
 CHOSEN = "chosen"  # the folder of the seeds
@@ -72,7 +72,7 @@ def search(
         print(line, flush=True)
     if only_plan:
         return 0
-    progress = Progress(folder, costs, each + seeds, workers)
+    progress = SearchProgress(folder, costs, each + seeds, workers)
     run = run or partial(sweeps.run_sweep, watch=progress.look)
     trials: list[Tried] = []
     for stage in STAGES:

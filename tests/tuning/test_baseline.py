@@ -16,7 +16,7 @@ from harness.runs.summary import read_summary
 from harness.tuning import plan, search
 from harness.tuning.baseline import baseline
 from harness.tuning.plan import INIT, RATE, PlannedCost, Stage
-from harness.tuning.progress import Progress
+from harness.tuning.progress import SearchProgress
 from tests.conftest import Ended
 from tests.small_runs import SMALL
 from tests.training.sweeps import contents
@@ -107,7 +107,7 @@ def test_a_mistake_is_one_line(
 
 def test_the_time_left_is_the_plan_s_at_the_pace_so_far(tmp_path: Path) -> None:
     costs = {"a": PlannedCost(1.0, 100.0), "b": PlannedCost(1.0, 0.0)}
-    progress = Progress(tmp_path, costs, each=3, workers=1)
+    progress = SearchProgress(tmp_path, costs, each=3, workers=1)
     assert "training 0 of 6 has ended; about 5.0 minutes left" in progress.line(0.0)
     progress._ended = {tmp_path / "a0": 100.0}
     # As planned; twice as fast; and 60 s for what the plan leaves out, which all others have, too.

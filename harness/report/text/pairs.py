@@ -36,7 +36,7 @@ def interval(pair: Pair) -> str:
 
 def evidence(pair: Pair) -> str:
     """The interval, and what it is for."""
-    span = f"{interval(pair)}, for text like these {pair.text_bytes:,} test bytes"
+    span = f"{interval(pair)}, for {_tested_on(pair)}"
     fewer, more = sorted(pair.seeds)
     if pair.has_one_seed:
         return f"{span}; one seed says nothing of the chance in training"
@@ -44,13 +44,18 @@ def evidence(pair: Pair) -> str:
     return f"{span} and for new seeds ({each}, by Welch's t)"
 
 
+def _tested_on(pair: Pair) -> str:
+    if pair.documents is not None:
+        return f"documents like these {pair.documents:,}"
+    return f"text like these {pair.text_bytes:,} test bytes"
+
+
 def caveats(pairs: Sequence[Pair]) -> list[str]:
     """What the sentences of these pairs are for, once for all."""
     tested = [pair for pair in pairs if pair.interval is not None]
     if not tested:
         return []
-    sizes = " or ".join(f"{size:,}" for size in sorted({pair.text_bytes for pair in tested}))
-    words = f"Intervals are for text like these {sizes} test bytes"
+    words = f"Intervals are for {' or '.join(dict.fromkeys(map(_tested_on, tested)))}"
     several = sorted({pair.seeds for pair in tested if not pair.has_one_seed})
     if several:
         each = ", ".join(f"{one} and {other}" for one, other in several)
