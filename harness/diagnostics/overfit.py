@@ -35,8 +35,8 @@ def overfit(settings: Settings, out: Path | None = None) -> int:
     columns = [losses[len(losses) * column // 72] for column in range(72)]
     print(draw(columns, start="0", end=f"{len(losses)} steps"))
     if out is not None:
-        finite = [(step, loss) for step, loss in enumerate(losses) if math.isfinite(loss)]
-        write_losses(out, *zip(*finite, strict=True), "steps on one batch")
+        finite = {step: loss for step, loss in enumerate(losses) if math.isfinite(loss)}
+        write_losses(out, list(finite), list(finite.values()), "steps on one batch")
         print(f"{out} written", file=sys.stderr)
     learnt = losses[-1] <= LEARNT
     verdict = "learnt by heart"
