@@ -12,7 +12,7 @@ from harness.report.statistics.ranking import Comparison
 
 
 @dataclass(frozen=True)
-class Step:
+class Rung:
     """gain: how many bits per byte lower its score is than that of the step before; None for the
     first. gains: the same with each seed that both have."""
 
@@ -21,20 +21,20 @@ class Step:
     gains: tuple[float, ...] = ()
 
 
-def steps(comparison: Comparison) -> list[Step]:
+def steps(comparison: Comparison) -> list[Rung]:
     """The ranked groups in the order of their names, in which 2 comes before 10."""
     groups = sorted(comparison.ranked, key=lambda group: _natural(group.label))
     later = [_step(before, group) for before, group in itertools.pairwise(groups)]
-    return [*(Step(group) for group in groups[:1]), *later]
+    return [*(Rung(group) for group in groups[:1]), *later]
 
 
-def _step(before: Group, group: Group) -> Step:
+def _step(before: Group, group: Group) -> Rung:
     own, others = _by_seed(group), _by_seed(before)
     gains = tuple(others[seed] - own[seed] for seed in own if seed in others)
     score, last = group.score, before.score
     assert score is not None  # a ranked group has this number
     assert last is not None
-    return Step(group, last.mean - score.mean, gains)
+    return Rung(group, last.mean - score.mean, gains)
 
 
 def _by_seed(group: Group) -> dict[float | None, float]:
@@ -42,7 +42,7 @@ def _by_seed(group: Group) -> dict[float | None, float]:
     return {run.seed: score for run in group.counted if (score := read(run)) is not None}
 
 
-def span(found: Sequence[Step]) -> tuple[float, float]:
+def span(found: Sequence[Rung]) -> tuple[float, float]:
     """The ends of an axis for all gains, zero included."""
     values = [0.0, *(gain for step in found for gain in (step.gain, *step.gains) if gain)]
     return min(values), max(values)
