@@ -28,6 +28,7 @@ def main() -> int:
         ("out", "FILE", "the report to one HTML file"),
         ("plots", "DIR", "the figures to a folder, as PNG and SVG"),
         ("markdown", "FILE", "the table as Markdown"),
+        ("latex", "FILE", "the table as LaTeX"),
         ("csv", "FILE", "the table as CSV, with every digit"),
         ("runs-csv", "FILE", "one line per run, also those left out of the table"),
     ):
@@ -56,6 +57,10 @@ def main() -> int:
     parser.add_argument(
         "--trust", action="append", default=[], help="a package with your own models, for --where"
     )
+    parser.add_argument(
+        "--ladder", action="store_true", help="show what each model gains over the one before, in "
+        "the order of their names",
+    )  # fmt: skip
     options = parser.parse_args()
 
     from harness.report.records.runs import find_runs

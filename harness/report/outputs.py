@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.common.errors import RunFailure, UsageError
@@ -29,6 +30,7 @@ def compare(
     out: Path | None,
     plots: Path | None,
     markdown: Path | None,
+    latex: Path | None,
     csv: Path | None,
     runs_csv: Path | None,
     complete: bool = False,
@@ -36,6 +38,7 @@ def compare(
     where: bool = False,
     target: str | None = None,
     trust: Sequence[str] = (),
+    ladder: bool = False,
 ) -> int:
     """Write the comparison of these runs, which were found in `paths`, in every format that has a
     path, and print it. complete: rank no run whose certificate is a sample.
@@ -44,19 +47,21 @@ def compare(
     where: also where the differences come from, by the validation text unless split is "test".
     target: also what that validation score costs. trust: packages of the user's own models, which
     `where` may load.
+    ladder: the runs are steps, in the order of their names; show what each gains.
 
     Raises UsageError for a path that can't be written, and as `find_where` and `find_costs`."""
     if complete:
         records = [require_complete(run) for run in records]
     if split == "test":
         log_reading(records, shlex.join(["harness.compare", *map(str, paths), "--split", "test"]))
-    comparison = compare_runs(records, split)
+    comparison = replace(compare_runs(records, split), is_ladder=ladder)
     costs = None if target is None else find_costs(comparison, target)
     found = find_where(comparison, split or "val", trust) if where else None
     written = []
     try:
         for path, write in (
             (markdown, lambda: export.markdown(comparison)),
+            (latex, lambda: export.latex(comparison)),
             (csv, lambda: export.csv_table(comparison)),
             (runs_csv, lambda: export.csv_runs(comparison.records, comparison.split)),
         ):

@@ -43,6 +43,7 @@ def stages(monkeypatch: pytest.MonkeyPatch, wanted: tuple[Stage, ...]) -> None:
         monkeypatch.setattr(module, "STAGES", wanted)
 
 
+@pytest.mark.long
 def test_a_new_model_is_searched_trained_and_ranked_beside_the_floor(
     tmp_path: Path,
     shared: list[str],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from harness.common.rows import strict_json
 from harness.report.drawing import plots, svg
 from harness.report.drawing.context import context_figure
 from harness.report.drawing.curves import (
@@ -145,6 +146,7 @@ def _curves(
         f"{y_title} over {axis.title}: {'; '.join(ends.values())}",
         ends,
         wide,
+        lambda figure: _readings(series, figure, axis),
     )
 
 
@@ -177,11 +179,35 @@ def _drawings(
     description: str,
     titles: Mapping[str, str],
     wide: Size,
+    readings: Callable[[Figure], Content] | None = None,
 ) -> dict[str, str]:
-    return {
-        kind: svg.inline_svg(draw(size), f"{name}-{kind}", description, titles)
-        for kind, size in (("wide", wide), ("narrow", plots.NARROW))
-    }
+    """For wide pages and for phones; with readings, also what a pointer over each reads off."""
+    found = {}
+    for kind, size in (("wide", wide), ("narrow", plots.NARROW)):
+        figure = draw(size)
+        if readings is not None:
+            found[f"{kind}_readings"] = strict_json(readings(figure))
+        found[kind] = svg.inline_svg(figure, f"{name}-{kind}", description, titles)
+    return found
+
+
+def _readings(series: Sequence[Series], figure: Figure, axis: Axis) -> Content:
+    """The curves' points as shares of the figure from its left, and in words."""
+    axes = figure.axes[0]
+    to_figure = axes.transData + figure.transFigure.inverted()
+    lines = []
+    for line in series:
+        log = axes.get_xscale() == "log"
+        shown = [(x, y) for x, y in zip(line.x, line.y, strict=True) if x > 0 or not log]
+        if line.level or not shown:
+            continue
+        at = to_figure.transform(shown)[:, 0]
+        points = [
+            (round(float(place), 4), f"{human(x)}", f"{y:.3f}")
+            for place, (x, y) in zip(at, shown, strict=True)
+        ]
+        lines.append({"style": line.style, "label": line.label, "points": points})
+    return {"x": axis.title, "lines": lines}
 
 
 def _legend(series: Sequence[Series]) -> list[tuple[int, str]]:

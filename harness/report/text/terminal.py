@@ -15,6 +15,7 @@ from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
+from harness.report.text import ladder
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -24,10 +25,11 @@ from harness.report.text.columns import (
     ranks,
     reference_cells,
 )
-from harness.report.text.pairs import sentence
+from harness.report.text.pairs import caveats, sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
     equality_lines,
+    evaluation_lines,
     floor_lines,
     headlines,
     lossy_examples,
@@ -56,12 +58,16 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        for line in (*equality_lines(comparison), *floor_lines(comparison)):
+        under = equality_lines, evaluation_lines, floor_lines
+        for line in (line for lines in under for line in lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
             console.print(visible_line(best), soft_wrap=whole)
-        for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
-            console.print(visible_line(sentence(pair)), soft_wrap=whole)
+        for line in ladder.lines(comparison):
+            console.print(visible_line(line), soft_wrap=whole)
+        adjacent = adjacent_pairs(comparison.pairs, comparison.ranked)
+        for line in (*map(sentence, adjacent), *caveats(adjacent)):
+            console.print(visible_line(line), soft_wrap=whole)
         for line in plan_lines(comparison):
             console.print(visible_line(line), soft_wrap=whole)
     if comparison.lossy:
