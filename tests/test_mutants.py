@@ -240,9 +240,9 @@ MUTANTS = {
         PINNED,
     ),
     "blocks of the test score without what is unknown": (
-        "harness/evaluation/block_scores.py",
-        "    if split.unknown:\n",
-        "    if False:\n",
+        "harness/evaluation/token_losses.py",
+        "    if not split.unknown:\n",
+        "    if True:\n",
         PINNED,
     ),
     "evaluate has a batch size of its own": (

@@ -72,10 +72,17 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
             f"with it: logger=[{','.join(left_out)}]",
             file=sys.stderr,
         )
-    saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
+    if saved.eval.also and not asked.eval.also:
+        print(
+            f"eval.also {', '.join(saved.eval.also)}: not used, only the run's folder names it; to "
+            "go on with it: eval.also={NAME: FILE}",
+            file=sys.stderr,
+        )
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
     before, after = saved.plain(), asked.plain()
+    for key in keys_with_role(Role.FROM_USER):
+        _put(before, key, _get(after, key))
     if not any(override.startswith("experiment=") for override in overrides):
         typed, after = after, copy.deepcopy(before)
         for override in overrides:

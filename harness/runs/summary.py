@@ -17,6 +17,7 @@ from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+ALSO = "also"  # before the names of other texts, in rows, and what summary.json calls them
 SAMPLE = "sample of step"  # with the step: a part of the results, under `missing`
 RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
@@ -123,7 +124,8 @@ class Summary(Record):
     failed run lacks, each with the reason. leaks: the tokenizer may have been learnt from the
     validation or test text. causal: no score depends on later tokens, as far as the certificate
     says; None before there is one. certificate: its outcome in words. definition: of the test
-    score; None in the first runs, whose definition is 1. compressors: of the text, in the run of a
+    score; None in the first runs, whose definition is 1. also: other texts by the best weights
+    (`eval.also`), by their names. compressors: of the text, in the run of a
     model that counts. candidate: of a search, or a sweep over variants of a model; validation
     chooses among them, so no command shows `test` unasked."""
 
@@ -146,6 +148,7 @@ class Summary(Record):
     train: TrainCost | None = None
     val: Scored | None = None
     test: Scored | None = None
+    also: dict[str, Scored] | None = None
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None

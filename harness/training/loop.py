@@ -28,7 +28,7 @@ from harness.runs.blocks import FILE as BLOCKS_FILE
 from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
-from harness.runs.summary import SAMPLE, Scored
+from harness.runs.summary import ALSO, SAMPLE, Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
@@ -97,6 +97,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                     if not finished and progress.out_of_patience(settings):
                         finished = True
                         report("train.patience: no better score for too long, the training ends")
+                for name, other in context.also.items():
+                    row |= _score(context, evaluated, other.split).metrics(f"{ALSO}/{name}/")
                 for line in (evaluation_line(row, spent / total), *observer.new_findings()):
                     report(line)
                 recorder.write_summary(row)
@@ -143,9 +145,19 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         recorder.finish(trainer.guard)
 
     interrupt.decide_alone()
-    if dataset.test is None or not processes.is_main:
+    if not processes.is_main:
         return
-    if dataset.val is not None and progress.best is None:
+    is_chosen = dataset.val is None or progress.best is not None
+    with part_of_results(context.summary, ALSO):
+        if context.also and is_chosen:
+            checkpoints.load_best(progress)
+            context.summary.also = {
+                name: Scored.of(_score(context, evaluated, other.split).summary())
+                for name, other in context.also.items()
+            }
+    if dataset.test is None:
+        return
+    if not is_chosen:
         why = "no validation score was finite, so no weights were chosen to score it with"
         record_missing(context.summary, "test", why)
         return

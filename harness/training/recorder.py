@@ -10,7 +10,7 @@ from harness.compute.costs import parameters, step_flops
 from harness.compute.memory import PeakMemory
 from harness.runs import samples
 from harness.runs.samples import Sample
-from harness.runs.summary import Best, ParameterCount, Scored, TrainCost
+from harness.runs.summary import ALSO, Best, ParameterCount, Scored, TrainCost
 from harness.training.context import RunContext
 from harness.training.guards import Guard
 from harness.training.progress import Progress
@@ -111,4 +111,8 @@ def evaluation_line(row: Row, share: float) -> str:
         line += f"  val {row['val/nats_per_token']:.4f} nats/token"
         if row["val/bits_per_byte"] is not None:
             line += f"  {row['val/bits_per_byte']:.4f} bits/byte"
+    for name, value in row.items():
+        if name.startswith(f"{ALSO}/") and name.endswith("/bits_per_byte"):
+            text = name.removeprefix(f"{ALSO}/").removesuffix("/bits_per_byte")
+            line += f"  {text} –" if value is None else f"  {text} {value:.4f}"
     return line + f"  {row['seconds']:.0f} s"

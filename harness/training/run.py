@@ -19,6 +19,7 @@ from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
+from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare, require_length
@@ -98,6 +99,7 @@ def _attempt(
     dataset = load_dataset(settings, existing)
     if not reads_test:
         dataset = dataclasses.replace(dataset, test=None)
+    also = _other_texts(settings, dataset)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
@@ -124,6 +126,7 @@ def _attempt(
                 if saved is not None:
                     if saved.tokenizer != dataset.tokenizer.digest:  # the folder's was changed
                         dataset = load_dataset(settings, existing, anew=True)
+                        also = _other_texts(settings, dataset)
                         if not reads_test:
                             dataset = dataclasses.replace(dataset, test=None)
                     digest = checkpoint.digest_of(existing.checkpoints, saved)
@@ -141,7 +144,9 @@ def _attempt(
                     require_same_groups(saved.optimizer, settings, meta_model(settings))
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
-            return _train(settings, dataset, compute, folder, processes, saved, on_batch, candidate)
+            return _train(
+                settings, dataset, also, compute, folder, processes, saved, on_batch, candidate
+            )
 
 
 def _go_on(folder: RunFolder) -> str:
@@ -176,9 +181,15 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     return dataset
 
 
+def _other_texts(settings: Settings, dataset: Dataset) -> dict[str, LoneText]:
+    cache = Assets.of(settings.assets, settings.cache).cache
+    return encode_alone(settings.eval.also or {}, "eval.also.", dataset.tokenizer, cache)
+
+
 def _train(
     settings: Settings,
     dataset: Dataset,
+    also: dict[str, LoneText],
     compute: Compute,
     folder: RunFolder,
     processes: ProcessGroup,
@@ -202,9 +213,12 @@ def _train(
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
+        for name, text in also.items():
+            for note in text.notes(name, dataset.digest):
+                LOG.warning(note)
         context = RunContext(
             settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
-            LOG.info, on_row, on_batch,
+            LOG.info, on_row, on_batch, also,
         )  # fmt: skip
         try:
             _write_beginning(context, saved)
