@@ -74,7 +74,12 @@ MUTANTS = {
         "buffer.is_floating_point()",
         f"{OWN} -k recurrence",
     ),
-    "the last weights are tested": (LOOP, "checkpoints.load_best(progress)", "pass", PINNED),
+    "the last weights are tested": (
+        LOOP,
+        "checkpoints.load_best(progress)\n        started",
+        "started",
+        PINNED,
+    ),
     "validation scores the test split": (
         LOOP,
         "_score(context, evaluated, dataset.val)",
