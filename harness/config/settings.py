@@ -6,6 +6,7 @@ them by `keys_with_role`.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -112,9 +113,9 @@ class Names(_Group):
 
 
 def _absolute(path: str) -> str:
-    """A path of a file that is here means the same to a later command in another folder."""
+    """A path of what is here means the same to a later command in another folder."""
     here = os.path.expanduser(path)
-    return os.path.abspath(here) if os.path.exists(here) else path
+    return os.path.abspath(here) if os.path.exists(here) or glob.has_magic(here) else path
 
 
 def _from_anywhere(files: dict[str, str] | None) -> dict[str, str] | None:
@@ -193,7 +194,11 @@ class ObserveSettings(_Group):
 
 def _path_from_anywhere(data: Node) -> Node:
     path = data.get("path")
-    return data | {"path": _absolute(path)} if isinstance(path, str) else data
+    if isinstance(path, list):
+        return data | {
+            "path": [_absolute(each) if isinstance(each, str) else each for each in path]
+        }
+    return data | {"path": _absolute(path)} if isinstance(path, str) and path else data
 
 
 def folder_from_anywhere(tokenizer: Node) -> Node:
@@ -229,7 +234,14 @@ class Settings(_Group):
 
     names: Names
     # Runs compare the digest of the text, not its path.
-    data: Annotated[Node, AfterValidator(_path_from_anywhere), KeyRole("path", NO_EFFECT)]
+    data: Annotated[
+        Node,
+        AfterValidator(_path_from_anywhere),
+        KeyRole("path", NO_EFFECT),
+        KeyRole("errors", NO_EFFECT),
+        KeyRole("field", NO_EFFECT),
+        KeyRole("separator", NO_EFFECT),
+    ]
     tokenizer: Annotated[Node, AfterValidator(folder_from_anywhere)]
     model: Node
     optimizer: Node

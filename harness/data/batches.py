@@ -23,8 +23,52 @@ def draw_batch(
     """
     first = step - step % STEPS_PER_DRAW
     starts = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
+    return _windows(ids, starts, seq_len)
+
+
+def shuffled_batch(
+    ids: NDArray[np.unsignedinteger], seed: int, step: int, rows: int, seq_len: int
+) -> tuple[Tensor, Tensor]:
+    """As `draw_batch`, but rows come without replacement: windows side by side that cover the
+    split, in an order of the epoch's own, and then those of the next epoch.
+
+    In an epoch each token after the first is predicted once, but for fewer than seq_len of them,
+    at the two ends, which are predicted twice.
+    """
+    count, first = windows_in(len(ids), seq_len), step * rows
+    starts = np.empty(rows, dtype=np.int64)
+    row = 0
+    while row < rows:
+        epoch, at = divmod(first + row, count)
+        some = _epoch(seed, epoch, len(ids), seq_len)[at : at + rows - row]
+        starts[row : row + len(some)] = some
+        row += len(some)
+    return _windows(ids, starts, seq_len)
+
+
+def windows_in(tokens: int, seq_len: int) -> int:
+    """The windows of an epoch."""
+    return -(-(tokens - 1) // seq_len)
+
+
+def _windows(
+    ids: NDArray[np.unsignedinteger], starts: NDArray[np.int64], seq_len: int
+) -> tuple[Tensor, Tensor]:
     window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
     return window[:, :-1], window[:, 1:]
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, tokens: int, seq_len: int) -> NDArray[np.int64]:
+    """(windows,): where the windows of an epoch begin, in its order. They may reach beyond the two
+    ends together, by less than a window; how far beyond the first is drawn, so that their borders
+    move. Those at the ends are pushed inside."""
+    # Far from the numbers that `_starts` takes of the same key.
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=1 << 192)
+    count, predictions = windows_in(tokens, seq_len), tokens - 1
+    before = int(philox.random_raw()) % (count * seq_len - predictions + 1)
+    starts = np.clip(np.arange(count) * seq_len - before, 0, predictions - seq_len)
+    return starts[np.argsort(philox.random_raw(count), kind="stable")]
 
 
 @lru_cache(maxsize=2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Span, Text, packed_as, split_points
+from harness.data.corpus import Corpus, Span, Text, split_points
 from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts, fit_tokenizer
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -46,12 +46,7 @@ class Dataset:
 
     def notes(self) -> list[str]:
         """What a reader of the scores must know about the data, one sentence each."""
-        notes = self.tokenizer.notes()
-        if packed := packed_as(self.text):
-            notes.append(
-                f"the text looks like {packed}: it is trained on as it is; if that is not meant, "
-                "unpack it or convert it to UTF-8 first"
-            )
+        notes = [*self.tokenizer.notes(), *self.text.notes()]
         if self.lost is not None:
             notes.append(lossy_note(self.lost))
         for name in PARTS[1:]:

@@ -18,7 +18,7 @@ from harness.config.keys import Node
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, TextFile
+from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, prepare
 from harness.runs import checkpoint, digests
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
@@ -52,9 +52,9 @@ class Run:
         its settings say. Raises UsageError if the text or its split has changed."""
         corpus = self.settings.build("data", Corpus)
         if path is not None:
-            corpus = TextFile(str(path), self.settings.data["split"])
+            corpus = corpus.moved_to(path)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
-        assets = Assets.own().of_stranger(self.settings.trust)
+        assets = Assets.own().of_stranger(self.settings.trust, self.corpus_digest)
         try:
             return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
         except UsageError as error:

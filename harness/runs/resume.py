@@ -97,6 +97,15 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
 
 
+def text_of(folder: RunFolder) -> str | None:
+    """The digest of the run's text; None if its summary does not say."""
+    try:
+        corpus = read_summary(folder.path).corpus
+    except (OSError, DamageError):
+        return None
+    return corpus and corpus.sha256
+
+
 def has_begun(folder: RunFolder) -> bool:
     """Whether a training has written its summary there, which it does before its first step."""
     return (folder.path / SUMMARY).exists()

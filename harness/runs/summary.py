@@ -61,13 +61,14 @@ class Scored(Record):
 
 
 class TrainCost(Record):
-    """The cost of training, totals over the run."""
+    """The cost of training, totals over the run. epochs: tokens, by those of the train split."""
 
     steps: Number | None = None
     tokens: Number | None = None
     bytes: Number | None = None
     flops: Number | None = None
     seconds: Number | None = None
+    epochs: Number | None = None
     tokens_per_second: Number | None = None
     peak_memory_bytes: Number | None = None
 
@@ -99,10 +100,17 @@ class Compressed(Record):
 
 
 class CorpusIdentity(Record):
-    """sha256: of the whole text. split: the shares of train, validation and test."""
+    """sha256: of the whole text. split: the shares of train, validation and test. Of a text that
+    was made from files: how many files and texts (records) were joined, how many of these are
+    empty, bytes that were replaced, hidden files and linked folders that were passed over."""
 
     sha256: str | None = None
     split: list[Number] | None = None
+    files: Number | None = None
+    texts: Number | None = None
+    empty: Number | None = None
+    replaced: Number | None = None
+    passed_over: Number | None = None
 
 
 def _pair(texts: list[str]) -> list[str]:

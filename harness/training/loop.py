@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.common.interrupt import Stopped
 from harness.compute.meta import meta_model
-from harness.data.batches import draw_batch
+from harness.data.batches import draw_batch, shuffled_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
@@ -122,7 +122,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                draw = shuffled_batch if settings.data.get("order") == "shuffled" else draw_batch
+                batch = draw(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:

@@ -35,7 +35,9 @@ def first_summary(
         status="running",
         **settings.names.model_dump(),
         seed=settings.seed,
-        corpus=CorpusIdentity(sha256=dataset.digest, split=settings.data["split"]),
+        corpus=CorpusIdentity(
+            sha256=dataset.digest, split=settings.data["split"], **dataset.text.counts
+        ),
         lossless=tokenizer.lossless,
         lost=LostText(**asdict(dataset.lost)) if dataset.lost else None,
         leaks=tokenizer.leaks,

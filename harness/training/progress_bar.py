@@ -38,7 +38,8 @@ def progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
             if not bar.n:
                 bar.initial = bar.n = spent  # a resumed run: measure the speed of this session
             if "train/loss" in row:
-                bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
+                shown = f"loss {row['train/loss']:.3f}, {row['epochs']:.3g} epochs"
+                bar.set_postfix_str(shown, refresh=False)
             bar.update(spent - bar.n)
 
         yield on_row if not bar.disable else lambda row: None

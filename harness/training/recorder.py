@@ -40,6 +40,7 @@ class Recorder:
         targets_per_step = rows * len(range(plan.seq_len)[plan.trained])
         summary.flops_per_token = self._flops_per_step / targets_per_step
         self._memory = PeakMemory(context.compute.device)
+        self._predictions = max(1, len(context.dataset.train.ids) - 1)
         for logger in context.loggers:
             logger.open(context.folder.path, settings, progress.step)
 
@@ -52,6 +53,7 @@ class Recorder:
             "bytes": progress.bytes,
             "flops": progress.step * self._flops_per_step,
             "seconds": progress.seconds,
+            "epochs": progress.tokens / self._predictions,
         }
 
     def log(self, row: Row) -> None:
@@ -78,7 +80,7 @@ class Recorder:
         """Record what the training took so far, and its best score."""
         self._summary.train = TrainCost(
             steps=row["step"],
-            **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
+            **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds", "epochs")},
             tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else None,
             peak_memory_bytes=self._memory.read(),
         )
@@ -106,7 +108,7 @@ def first_loss_line(loss: float, vocab_size: int) -> str:
 
 def evaluation_line(row: Row, share: float) -> str:
     """share: of the budget that is spent."""
-    line = f"step {row['step']:>6} {share:>4.0%}"
+    line = f"step {row['step']:>6} {share:>4.0%}  {row['epochs']:.3g} epochs"
     if "val/nats_per_token" in row:
         line += f"  val {row['val/nats_per_token']:.4f} nats/token"
         if row["val/bits_per_byte"] is not None:

@@ -36,6 +36,7 @@ from harness.runs.resume import (
     repair_tokenizer,
     require_same_origin,
     run_to_resume,
+    text_of,
 )
 from harness.sampling.decode import encode_prompt
 from harness.training import launcher
@@ -168,7 +169,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     tokenizer, is_ready = settings.build("tokenizer", Tokenizer), False
     assets = Assets.of(settings.assets, settings.cache)
     if of is not None:
-        assets = assets.of_stranger(settings.trust)
+        assets = assets.of_stranger(settings.trust, text_of(of))
         with suppress(UsageError):
             if not anew:
                 tokenizer, is_ready = stored_tokenizer(settings, of), True
