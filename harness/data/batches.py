@@ -27,28 +27,35 @@ def draw_batch(
 
 
 def shuffled_batch(
-    ids: NDArray[np.unsignedinteger], seed: int, step: int, rows: int, seq_len: int
+    ids: NDArray[np.unsignedinteger],
+    seed: int,
+    step: int,
+    rows: int,
+    seq_len: int,
+    trained: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `draw_batch`, but rows come without replacement: windows side by side that cover the
-    split, in an order of the epoch's own, and then those of the next epoch.
+    """As `draw_batch`, but rows come without replacement: those of an epoch cover the split, in an
+    order of its own, and then come those of the next.
 
-    In an epoch each token after the first is predicted once, but for fewer than seq_len of them,
-    at the two ends, which are predicted twice.
+    trained: how many positions at the end of a row have a loss; None: all. In an epoch each token
+    that can be the target of one is one once, but for fewer than `trained` of them at the two
+    ends, which are twice.
     """
-    count, first = windows_in(len(ids), seq_len), step * rows
+    trained = trained or seq_len
+    count, first = rows_in(len(ids), seq_len, trained), step * rows
     starts = np.empty(rows, dtype=np.int64)
     row = 0
     while row < rows:
         epoch, at = divmod(first + row, count)
-        some = _epoch(seed, epoch, len(ids), seq_len)[at : at + rows - row]
+        some = _epoch(seed, epoch, len(ids), seq_len, trained)[at : at + rows - row]
         starts[row : row + len(some)] = some
         row += len(some)
     return _windows(ids, starts, seq_len)
 
 
-def windows_in(tokens: int, seq_len: int) -> int:
-    """The windows of an epoch."""
-    return -(-(tokens - 1) // seq_len)
+def rows_in(tokens: int, seq_len: int, trained: int) -> int:
+    """The rows of an epoch."""
+    return -(-(tokens - 1 - seq_len) // trained) + 1
 
 
 def _windows(
@@ -59,15 +66,15 @@ def _windows(
 
 
 @lru_cache(maxsize=2)
-def _epoch(seed: int, epoch: int, tokens: int, seq_len: int) -> NDArray[np.int64]:
-    """(windows,): where the windows of an epoch begin, in its order. They may reach beyond the two
-    ends together, by less than a window; how far beyond the first is drawn, so that their borders
+def _epoch(seed: int, epoch: int, tokens: int, seq_len: int, trained: int) -> NDArray[np.int64]:
+    """(rows,): where the rows of an epoch begin, in its order. Side by side they reach beyond the
+    two ends together by less than a row; how far beyond the first is drawn, so that their borders
     move. Those at the ends are pushed inside."""
     # Far from the numbers that `_starts` takes of the same key.
     philox = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=1 << 192)
-    count, predictions = windows_in(tokens, seq_len), tokens - 1
-    before = int(philox.random_raw()) % (count * seq_len - predictions + 1)
-    starts = np.clip(np.arange(count) * seq_len - before, 0, predictions - seq_len)
+    count, last = rows_in(tokens, seq_len, trained), tokens - 1 - seq_len
+    before = int(philox.random_raw()) % ((count - 1) * trained - last + 1)
+    starts = np.clip(np.arange(count) * trained - before, 0, last)
     return starts[np.argsort(philox.random_raw(count), kind="stable")]
 
 

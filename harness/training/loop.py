@@ -122,8 +122,12 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                draw = shuffled_batch if settings.data.get("order") == "shuffled" else draw_batch
-                batch = draw(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                asked = (dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                if settings.data.get("order") == "shuffled":
+                    trained = len(range(plan.seq_len)[plan.trained])
+                    batch = shuffled_batch(*asked, trained)
+                else:
+                    batch = draw_batch(*asked)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:

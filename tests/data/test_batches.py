@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.batches import draw_batch, shuffled_batch, windows_in
+from harness.data.batches import draw_batch, rows_in, shuffled_batch
 
 
 @given(
@@ -76,25 +76,29 @@ PINNED = [966, 718, 989, 114]
     rows=st.integers(1, 9),
     seq_len=st.integers(1, 20),
     extra=st.integers(1, 60),
+    is_last=st.booleans(),
 )
-def test_an_epoch_predicts_each_token_once(seed: int, rows: int, seq_len: int, extra: int) -> None:
-    """But for fewer than a window's, at the two ends; each row is of one epoch."""
+def test_an_epoch_predicts_each_token_once(
+    seed: int, rows: int, seq_len: int, extra: int, is_last: bool
+) -> None:
+    """But for fewer than a row's, at the two ends; also if only a row's last position counts."""
     ids = np.arange(seq_len + extra, dtype=np.uint16)
-    count = windows_in(len(ids), seq_len)
+    trained = 1 if is_last else seq_len
+    count = rows_in(len(ids), seq_len, trained)
     steps = -(-2 * count // rows)
-    batches = [shuffled_batch(ids, seed, step, rows, seq_len) for step in range(steps)]
+    batches = [shuffled_batch(ids, seed, step, rows, seq_len, trained) for step in range(steps)]
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert torch.equal(targets - inputs, torch.ones_like(inputs))  # neighbours in the text
     for epoch in range(2):
-        found = targets[epoch * count : (epoch + 1) * count]
+        found = targets[epoch * count : (epoch + 1) * count, -trained:]
         times = np.bincount(found.flatten().numpy(), minlength=len(ids))
-        assert times[0] == 0
-        assert times[1:].min() == 1
+        first = seq_len - trained + 1  # nothing before it can be predicted
+        assert times[:first].max() == 0
+        assert times[first:].min() == 1
         twice = np.flatnonzero(times > 1)
         assert times.max() <= 2
-        assert len(twice) < seq_len
-        middle = range(seq_len + 1, len(ids) - seq_len)
-        assert not set(twice.tolist()) & set(middle)
+        assert len(twice) < trained
+        assert not set(twice.tolist()) & set(range(seq_len + 1, len(ids) - seq_len))
 
 
 def test_a_shuffled_batch_is_a_function_of_seed_and_step_alone() -> None:
@@ -102,7 +106,7 @@ def test_a_shuffled_batch_is_a_function_of_seed_and_step_alone() -> None:
     ids = np.arange(1000, dtype=np.uint16)
     pinned = shuffled_batch(ids, 7, 11, 4, 2)[0][:, 0].tolist()
     assert pinned == SHUFFLED
-    for seed, step in ((8, 11), (7, 12), (7, 11 + windows_in(1000, 2) // 4 * 4)):
+    for seed, step in ((8, 11), (7, 12), (7, 11 + rows_in(1000, 2, 2) // 4 * 4)):
         assert shuffled_batch(ids, seed, step, 4, 2)[0][:, 0].tolist() != pinned
     assert shuffled_batch(ids, 7, 11, 4, 2)[0][:, 0].tolist() == pinned
     # The same windows however they are shared out: 2 steps of 6 rows are 3 of 4.
@@ -115,7 +119,7 @@ def test_a_shuffled_batch_is_a_function_of_seed_and_step_alone() -> None:
 def test_orders_of_epochs_are_uniform() -> None:
     """Each window is as often first as any other."""
     ids = np.arange(11, dtype=np.uint8)
-    count = windows_in(len(ids), 2)
+    count = rows_in(len(ids), 2, 2)
     assert count == 5
     first = [int(shuffled_batch(ids, 0, step, 1, 2)[0][0, 0]) for step in range(0, 5000, count)]
     counts = np.bincount(first)[::2]
