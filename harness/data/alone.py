@@ -9,8 +9,10 @@ from pathlib import Path
 from harness.common.errors import UsageError
 from harness.common.outside import open_regular
 from harness.common.paths import expand
+from harness.data.assets import Assets
 from harness.data.corpus import Span, Text
 from harness.data.dataset import Dataset, lossy_note, unknown_note
+from harness.data.documents import Lines
 from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -42,26 +44,28 @@ class LoneText:
 
 
 def encode_alone(
-    files: Mapping[str, str], key: str, tokenizer: Tokenizer, cache: Path
+    files: Mapping[str, str], key: str, tokenizer: Tokenizer, assets: Assets
 ) -> dict[str, LoneText]:
-    """Each text by its name, encoded and kept in the cache. key: what begins a message.
+    """Each text by its name, encoded and kept in the cache: the bytes of the file as they are; of a
+    tokenizer with an end marker each of its lines as a document. key: what begins a message.
 
     Raises UsageError for a file that can't be read or encoded, and for one with fewer than two
     tokens: nothing predicts the first.
     """
     return {
-        name: _encode(expand(file), f"{key}{name}=", tokenizer, cache)
+        name: _encode(expand(file), f"{key}{name}=", tokenizer, assets)
         for name, file in files.items()
     }
 
 
-def _encode(path: Path, key: str, tokenizer: Tokenizer, cache: Path) -> LoneText:
+def _encode(path: Path, key: str, tokenizer: Tokenizer, assets: Assets) -> LoneText:
     open_regular(path, key).close()
-    text = Text(path)
+    is_one = tokenizer.marker is None
+    text = Text(path) if is_one else Lines(str(path), [1.0, 0.0, 0.0]).read(assets)
     end = text.size
     whole, parts = text.spans([(0, end), (end, end), (end, end)])
     try:
-        (split, *_), lost = encode_parts(text, whole, parts, tokenizer, cache)
+        (split, *_), lost = encode_parts(text, whole, parts, tokenizer, assets.cache)
     except TokenizerError as error:
         raise UsageError(f"{key}{path}: {error}") from error
     if len(split.ids) < 2:

@@ -34,10 +34,14 @@ class Span(NamedTuple):
 
 
 class Text:
-    """A text in a file or in memory, read in blocks because it may not fit in memory. counts: of
-    what it was made from, if it was."""
+    """A text in a file or in memory, read in blocks because it may not fit in memory.
+
+    counts: of what it was made from, if it was. of_documents: whether `strings` are whole
+    documents.
+    """
 
     counts: Mapping[str, int] = {}
+    of_documents = False
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
@@ -59,12 +63,12 @@ class Text:
         for at in range(start, stop, BLOCK):
             yield self.read(at, min(at + BLOCK, stop))
 
-    def strings(self, start: int, stop: int) -> Iterator[str]:
+    def strings(self, start: int, stop: int) -> Iterable[str]:
         """The text in blocks of whole characters. Bytes that are not UTF-8: lone surrogates."""
         return _decode(self.blocks(start, stop))
 
     @contextmanager
-    def unchanged(self, span: Span) -> Iterator[Iterator[str]]:
+    def unchanged(self, span: Span) -> Iterator[Iterable[str]]:
         """The span as `strings` of it. Raises RunFailure at the end of the block if what was read
         in it are not the bytes that the span's digest is of."""
         digest = hashlib.sha256()
@@ -105,6 +109,11 @@ class Text:
             return len(self._source), 0
         status = self._source.stat()
         return status.st_size, status.st_mtime_ns
+
+    def cut(self, share: float) -> int:
+        """Where a share of the text ends: the nearest start of a character."""
+        # Rounded first: 0.7 + 0.1 < 0.8 in floating point would move the cut by a byte.
+        return _character_start(self, int(round(share * self.size, 6)))
 
     def notes(self) -> list[str]:
         """What a reader of the scores must know about the text, one sentence each."""
@@ -157,8 +166,15 @@ def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
 
 
 class Corpus(ABC):
-    """A source of text. split: the shares of train, validation and test, by bytes. order: of the
-    sequences trained on: `random`, or `shuffled` (without replacement)."""
+    """A source of text. split: the shares of train, validation and test, by bytes, or of
+    documents by number. order: of the rows trained on: `random`, or `shuffled` (without
+    replacement)."""
+
+    of_documents = False
+    """Whether it is a list of documents, each scored from its own beginning alone."""
+
+    rows: str | None = None
+    """How documents make the rows that are trained on; None for one text (`DocumentCorpus`)."""
 
     found: str | None = None
     """The name of the text that was read, if the configuration has alternatives."""
@@ -279,12 +295,10 @@ def packed_as(text: Text) -> str | None:
 
 
 def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:
-    """Start and end of each part. The cuts are at the cumulative shares of the bytes, moved to the
-    nearest start of a character."""
+    """Start and end of each part. The cuts are at the cumulative shares."""
     cuts = [0]
     for share in (shares[0], shares[0] + shares[1]):
-        # Rounded first: 0.7 + 0.1 < 0.8 in floating point would move the cut by a byte.
-        cuts.append(max(cuts[-1], _character_start(text, int(round(share * text.size, 6)))))
+        cuts.append(max(cuts[-1], text.cut(share)))
     return list(itertools.pairwise([*cuts, text.size]))
 
 

@@ -16,7 +16,7 @@ from harness.compute.device import make_deterministic
 from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
 from harness.data.dataset import Dataset
-from harness.evaluation.score import Score, resolve_stride, score_split
+from harness.evaluation.score import Score, by_place, resolve_stride, score_split
 from harness.evaluation.token_losses import write_tokens
 from harness.runs.load import Run, load_run
 
@@ -43,7 +43,7 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     options = _options(run, arguments)
     result: dict[str, Any] = {"run": str(run.folder.path)}
     if arguments.text:
-        texts = encode_alone(arguments.text, "--text ", run.tokenizer, Assets.own().cache)
+        texts = encode_alone(arguments.text, "--text ", run.tokenizer, Assets.own())
         for name, part in texts.items():
             for note in part.notes(name, run.corpus_digest):
                 print(f"note: {visible_line(note)}", file=sys.stderr)
@@ -52,6 +52,7 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         result["texts"] = [
             {"text": name, "file": arguments.text[name], "sha256": texts[name].span.sha256}
             | score.summary()
+            | _by_position(score)
             for name, score in scores.items()
         ]
     else:
@@ -66,7 +67,8 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
                 result |= calibrate(run, dataset, split, options)
         else:
             parts = {split: LoneText.part_of(dataset, split)}
-            result |= _scores(run, parts, options, arguments)[split].summary()
+            score = _scores(run, parts, options, arguments)[split]
+            result |= score.summary() | _by_position(score)
     result |= {"strided_inference": options["strided"], "precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))
@@ -84,6 +86,10 @@ def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
             "streaming pass"
         )
     strided = arguments.strided_inference
+    for option in ("strided_inference", "calibration"):
+        if getattr(arguments, option) and run.tokenizer.marker is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is for one long text, and this run's data are documents")
     if strided and run.model.patch_size is None:
         raise UsageError(
             f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"
@@ -118,6 +124,12 @@ def _scores(
     return scores
 
 
+def _by_position(score: Score) -> dict[str, Any]:
+    """The loss by the place in a document; nothing of one long text."""
+    documents = score.documents
+    return {} if documents is None else {"nats_by_position": by_place(score.token_nats, documents)}
+
+
 def _progress(total: int | None, options: dict[str, Any]) -> tqdm[Any]:
     """A bar that the scoring moves. total: tokens, if that is known."""
     bar = tqdm(total=total, unit=" tokens", unit_scale=True, disable=None)
@@ -126,6 +138,9 @@ def _progress(total: int | None, options: dict[str, Any]) -> tqdm[Any]:
 
 
 def _print_table(result: dict[str, Any]) -> None:
+    if by_position := result.get("nats_by_position"):
+        shown = "  ".join(f"{place}: {nats:.4f}" for place, nats in by_position.items())
+        result = result | {"nats_by_position": shown}
     short = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
     width = max(map(len, short))
     for name, value in short.items():  # the page has the rest

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.common.files import atomic_write
 from harness.data.alone import LoneText
+from harness.data.documents import DocumentText
 from harness.evaluation.score import Score
 from zoo_tokenizers import Tokenizer
 
@@ -38,9 +39,7 @@ def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Token
     nats = np.concatenate(([0.0], score.token_nats))
     if not split.unknown:
         return Tokens(ids, sizes, nats)
-    with part.text.unchanged(part.span) as pieces:
-        places = np.array(list(unknown_characters(pieces, split.unknown)))
-    at, own = places.T
+    at, own = unknown_places(part)
     known_bytes_before = at - np.concatenate(([0], np.cumsum(own)[:-1]))
     # Where tokens have no known bytes, these characters come last.
     index = (
@@ -48,11 +47,22 @@ def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Token
         if tokenizer.lossless
         else np.full(len(own), len(ids))
     )
+    if split.documents is not None and isinstance(part.text, DocumentText):
+        # The marker that begins a document begins at the same byte, and comes before them.
+        ends_D = part.text.ends_in(part.span.start, part.span.stop) - part.span.start
+        document = np.searchsorted(ends_D, at, side="right")
+        index = np.maximum(index, split.documents.borders[document] + 1)
     return Tokens(
         np.insert(ids, index, UNKNOWN),
         np.insert(sizes, index, own),
         np.insert(nats, index, split.unknown_nats / len(own)),
     )
+
+
+def unknown_places(part: LoneText) -> NDArray[np.int64]:
+    """(2, N): where the characters that the vocabulary lacks are, and how many bytes each has."""
+    with part.text.unchanged(part.span) as pieces:
+        return np.array(list(unknown_characters(pieces, part.split.unknown))).T
 
 
 def unknown_characters(pieces: Iterable[str], unknown: Iterable[str]) -> Iterator[tuple[int, int]]:

@@ -127,7 +127,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                     trained = len(range(plan.seq_len)[plan.trained])
                     batch = shuffled_batch(*asked, trained)
                 else:
-                    batch = draw_batch(*asked)
+                    batch = draw_batch(*asked, dataset.row_documents)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:
@@ -200,6 +200,7 @@ def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
 
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
+    # Cut anywhere: documents alone, with their padding, have no batch normalization.
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
         context.interrupt.check()

@@ -14,7 +14,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.compiler import require_compiler
-from harness.compute.device import Compute, make_deterministic
+from harness.compute.device import Compute, faster_precision, make_deterministic
 from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
@@ -22,10 +22,10 @@ from harness.config.spelling import typed
 from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
-from harness.data.dataset import Dataset, prepare, require_length
+from harness.data.dataset import Dataset, build_tokenizer, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
-from harness.runs import checkpoint, digests
+from harness.runs import checkpoint, digests, process
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.load import stored_tokenizer
@@ -56,7 +56,7 @@ from harness.training.outcome import (
     result_line,
 )
 from harness.training.progress_bar import progress_bar
-from zoo_tokenizers import Tokenizer, TokenizerError
+from zoo_tokenizers import TokenizerError
 
 LOG = logging.getLogger("harness")
 
@@ -95,7 +95,11 @@ def _attempt(
         require_free(settings)
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
-    settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
+    # Resolved: a resumed run keeps it.
+    settings = settings.replace(precision=compute.precision)
+    if settings.optimizer.get("orthogonalize") == "auto":
+        chosen = {"orthogonalize": faster_precision(compute.device.type)}
+        settings = settings.replace(optimizer=settings.optimizer | chosen)
     check_settings(settings, processes)
     dataset = load_dataset(settings, existing)
     if not reads_test:
@@ -155,6 +159,9 @@ def _go_on(folder: RunFolder) -> str:
 
 
 def _nothing_to_do(folder: RunFolder) -> int:
+    if (folder.path / process.FILE).exists():  # one was killed after its last write
+        with suppress(UsageError, RunFailure), folder.lock():
+            pass
     print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
     return 0
 
@@ -166,7 +173,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     Raises UsageError if it can't be read or is too short to train on.
     """
     corpus = settings.build("data", Corpus)
-    tokenizer, is_ready = settings.build("tokenizer", Tokenizer), False
+    tokenizer, is_ready = build_tokenizer(settings), False
     assets = Assets.of(settings.assets, settings.cache)
     if of is not None:
         assets = assets.of_stranger(settings.trust, text_of(of))
@@ -183,8 +190,8 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
 
 
 def _other_texts(settings: Settings, dataset: Dataset) -> dict[str, LoneText]:
-    cache = Assets.of(settings.assets, settings.cache).cache
-    return encode_alone(settings.eval.also or {}, "eval.also.", dataset.tokenizer, cache)
+    assets = Assets.of(settings.assets, settings.cache)
+    return encode_alone(settings.eval.also or {}, "eval.also.", dataset.tokenizer, assets)
 
 
 def _train(

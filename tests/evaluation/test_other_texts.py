@@ -14,6 +14,7 @@ import pytest
 
 from harness.common.errors import UsageError
 from harness.data.alone import encode_alone
+from harness.data.assets import Assets
 from harness.data.encoded import UNICODE_SCALARS
 from harness.evaluation.score import score_of
 from harness.evaluation.token_losses import write_tokens
@@ -139,7 +140,7 @@ def test_a_lossy_tokenizer_is_said(tmp_path: Path) -> None:
             return super().encode(text.upper())
 
     (tmp_path / "text").write_text("To be")
-    texts = encode_alone({"hamlet": str(tmp_path / "text")}, "", Upper(), tmp_path / "cache")
+    texts = encode_alone({"hamlet": str(tmp_path / "text")}, "", Upper(), Assets((), tmp_path))
     (note,) = texts["hamlet"].notes("hamlet", "")
     assert note.startswith("the tokenizer is lossy: it changes 3 of 5 characters")
     score = score_of(np.ones(4, dtype=np.float32), texts["hamlet"].split, Upper(), None)
