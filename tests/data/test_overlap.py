@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data import overlap as module
@@ -26,6 +26,7 @@ def of(part: bytes, other: bytes) -> module.Overlap:
     return overlap(text, Span(len(other), text.size, ""), Span(0, len(other), ""))
 
 
+@settings(max_examples=40)
 @given(
     st.binary(max_size=60).map(lambda x: bytes(byte % 3 for byte in x)),
     st.binary(max_size=60).map(lambda x: bytes(byte % 3 for byte in x)),

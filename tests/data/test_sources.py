@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.common.errors import RunFailure, UsageError
@@ -178,6 +178,7 @@ def test_every_format_gives_its_texts(kind: str, packed: str, bom: str, tmp_path
         assert text.counts["texts"] == len(RECORDS)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_records_of_any_text_come_back(records: list[str]) -> None:
     for kind, make in (("csv", as_csv), ("jsonl", as_json_lines)):
@@ -230,6 +231,7 @@ def test_what_is_no_text_is_named(case: str, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 
+@settings(max_examples=60)
 @given(st.binary(max_size=60))
 def test_replaced_bytes_are_counted(content: bytes) -> None:
     reader = sources.Reader("replace", "text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from harness.runs.resume import resumed_settings
 from tests import small_runs
 from tests.conftest import Ended
 from tests.small_runs import TEXT, TRAIN_SHARE
+from tests.training.documents import LINES
 from zoo_tokenizers.bytes import Bytes
 
 Command = Callable[..., Ended]
@@ -175,6 +177,29 @@ def test_refused_in_one_line(
     assert (ended.code, ended.out) == (2, "")
     assert message.format(folder=tmp_path) in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_lines_of_a_run_on_documents(tmp_path: Path, command: Command) -> None:
+    """Each is one, from an empty past, and its marker a token of no bytes."""
+    assert small_runs.train(tmp_path / "a", "model=bigram", *LINES, "train.steps=1") == 0
+    run, out = tmp_path / "a" / "run", tmp_path / "out.tsv"
+    split = evaluated(command, run, "--split", "test", "--tokens", out)
+    tokens = lines_of(out)
+    ends = [at for at, line in enumerate(tokens) if line["bytes"] == "0"]
+    documents = [
+        b"".join(bytes_of(line["token"]) for line in tokens[first + 1 : last])
+        for first, last in itertools.pairwise(ends)
+    ]
+    assert len(documents) == split["documents"]
+    (tmp_path / "lines").write_bytes(b"\n".join([*documents[:2], "Ω\nein ΩΩ".encode(), b""]))
+    (tmp_path / "test").write_bytes(b"\n".join(documents))
+    pairs = [f"{name}={tmp_path / name}" for name in ("test", "lines")]
+    own, lines = evaluated(command, run, "--text", *pairs, "--tokens", out)["texts"]
+    shared = {*own} & {*split} - {"run"}
+    assert {name: own[name] for name in shared} == {name: split[name] for name in shared}
+    assert (lines["documents"], lines["unknown"]) == (4, 3)
+    last = [line["token"] for line in lines_of(out) if line["text"] == "lines"][-9:]
+    assert last == ["'Ω'", "''", "'e'", "'i'", "'n'", "' '", "'Ω'", "'Ω'", "''"]
 
 
 # In training
