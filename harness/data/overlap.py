@@ -16,7 +16,7 @@ from harness.data.corpus import Span, Text
 LONG = 64  # bytes of a passage that is long
 SHINGLE, BLOCK, SHARE = 32, 1024, 0.5  # of a near-duplicate, see `Overlap`
 CHUNK = 1 << 20  # bytes hashed at a time
-MOST_HELD_OUT, MOST_SEARCHED = 1 << 26, 1 << 28  # bytes that are looked at, at the start
+MOST_HELD_OUT, MOST_SEARCHED = 1 << 24, 1 << 28  # bytes that are looked at, at the start
 _TABLE = 1 << 24  # entries of a table that most hashes are refused by
 
 
