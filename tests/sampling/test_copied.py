@@ -33,9 +33,9 @@ def test_what_train_has_is_marked(tmp_path: Path) -> None:
 def test_the_prompt_is_not_the_models(tmp_path: Path) -> None:
     """But a passage may begin in it."""
     prompt = "Ten green bottles"
-    found, line = marked(tmp_path, f"{prompt} hang", f"{prompt}, hanging", begins=len(prompt))
-    assert found == [f"{prompt}⟦ hang⟧", f"{prompt}, hanging"]
-    assert line.startswith("5 of 14 sampled bytes (36%)")
+    found, line = marked(tmp_path, f"{prompt} hang", f"{prompt}, hang", begins=len(prompt))
+    assert found == [f"{prompt}⟦ hang⟧", f"{prompt}, hang"]
+    assert line.startswith("5 of 11 sampled bytes (45%)")
 
 
 def test_texts_are_looked_for_one_by_one_and_in_whole_characters(tmp_path: Path) -> None:
@@ -50,13 +50,13 @@ def test_texts_are_looked_for_one_by_one_and_in_whole_characters(tmp_path: Path)
 def test_the_command(options: tuple[object, ...], command, finished_run: Path) -> None:  # noqa: ANN001
     """The same samples as without, but for the marks."""
     asked = ("sample", finished_run, "--tokens", 60, *options)
-    plain, found = command(*asked), command(*asked, "--novelty", 3)
+    plain, found = command(*asked), command(*asked, "--novelty", 2)
     assert isinstance(found, Ended)
     assert (found.code, plain.err) == (0, "")
     assert found.out.replace("⟦", "").replace("⟧", "") == plain.out
     assert "⟦" in found.out
     assert found.err.count("\n") == 1
-    assert "lie in passages of 3 bytes or more that train has, too; the longest: '" in found.err
+    assert "lie in passages of 2 bytes or more that train has, too; the longest: '" in found.err
 
 
 def test_refused(command, finished_run: Path) -> None:  # noqa: ANN001
