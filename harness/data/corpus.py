@@ -241,8 +241,8 @@ def _warn_once(notice: str) -> None:
 
 class TextFile(Corpus):
     """Text in files. path: a file, a glob, a folder, or a list of them (`find_files`). errors: what
-    happens to bytes that are not UTF-8 (`Reader`); None: path is one file, whose bytes are taken as
-    they are. field: of a record. separator: between two files, and between two records.
+    happens to bytes that are not UTF-8 (`TextReader`); None: path is one file, whose bytes are
+    taken as they are. field: of a record. separator: between two files, and between two records.
     """
 
     def __init__(

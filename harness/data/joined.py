@@ -14,7 +14,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers, sha256_of, write_atomically
 from harness.common.outside import open_regular
 from harness.data.assets import Assets
-from harness.data.sources import KEY, Reader, format_of
+from harness.data.sources import KEY, TextReader, format_of
 
 FORMAT = 1  # version of what is kept; increase it when equal files would make another text
 Counts = dict[str, int]
@@ -27,8 +27,8 @@ def join(
 ) -> tuple[Path, Counts]:
     """One text of all, `separator` between two. An empty one adds nothing.
 
-    Raises UsageError for what can't be read (`Reader.texts`). A run's folder may name any files: of
-    a run, nothing is written but the text that it was trained on.
+    Raises UsageError for what can't be read (`TextReader.texts`). A run's folder may name any
+    files: of a run, nothing is written but the text that it was trained on.
     """
     digests = [_digest(path) for path in files]
     kinds = [format_of(path) for path in files]
@@ -37,7 +37,7 @@ def join(
     remove_leftovers(folder)
     counts = _read_counts(folder)
     if counts is None:
-        reader = Reader(errors, field)
+        reader = TextReader(errors, field)
         if assets.confirmed is not None:
             digest = hashlib.sha256()
             _write_texts(digest.update, files, digests, reader, separator)
@@ -46,7 +46,7 @@ def join(
                     "data: the text is not the one this run was trained on (SHA-256 "
                     f"{digest.hexdigest()}, the run's {assets.expected})"
                 )
-            reader = Reader(errors, field)
+            reader = TextReader(errors, field)
         digest = hashlib.sha256()
         with atomic_write(folder / "text") as target:
 
@@ -63,7 +63,7 @@ def join(
 def require_text(path: Path) -> None:
     """Raises UsageError if a file without records is no UTF-8."""
     with open_regular(path, KEY) as file:
-        for text in Reader("strict", "").texts(path, file):
+        for text in TextReader("strict", "").texts(path, file):
             for _ in text:
                 pass
 
@@ -72,7 +72,7 @@ def _write_texts(
     write: Callable[[bytes], object],
     files: list[Path],
     digests: list[str],
-    reader: Reader,
+    reader: TextReader,
     separator: str,
 ) -> Counts:
     """Raises RunFailure if a file is no longer the one that its digest is of."""

@@ -117,7 +117,7 @@ def looks_like(start: bytes) -> str | None:
 
 
 @dataclass
-class Reader:
+class TextReader:
     """Reads texts. errors: `strict` refuses what is not UTF-8, `replace` puts � in place of each
     such byte. field: of a record, the one that holds the text. replaced: how many were."""
 

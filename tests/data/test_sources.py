@@ -183,7 +183,7 @@ def test_every_format_gives_its_texts(kind: str, packed: str, bom: str, tmp_path
 def test_records_of_any_text_come_back(records: list[str]) -> None:
     for kind, make in (("csv", as_csv), ("jsonl", as_json_lines)):
         file = io.BytesIO(make(records).encode())
-        found = sources.Reader("strict", "text").texts(Path(f"a.{kind}"), file)
+        found = sources.TextReader("strict", "text").texts(Path(f"a.{kind}"), file)
         assert ["".join(text) for text in found] == records
 
 
@@ -234,7 +234,7 @@ def test_what_is_no_text_is_named(case: str, tmp_path: Path) -> None:
 @settings(max_examples=60)
 @given(st.binary(max_size=60))
 def test_replaced_bytes_are_counted(content: bytes) -> None:
-    reader = sources.Reader("replace", "text")
+    reader = sources.TextReader("replace", "text")
     (text,) = (list(each) for each in reader.texts(Path("a"), io.BytesIO(content)))
     plain = content.decode("utf-8", "surrogateescape")
     stray = [character for character in plain if 0xDC80 <= ord(character) <= 0xDCFF]
@@ -278,7 +278,7 @@ def test_a_file_that_changes_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, a__txt="A" * 99, b__txt="B")
-    read = sources.Reader.texts
+    read = sources.TextReader.texts
 
     def reading(self, path, file):  # noqa: ANN001, ANN202
         content = path.read_bytes()
@@ -286,7 +286,7 @@ def test_a_file_that_changes_while_it_is_read(
         yield from read(self, path, file)
         path.write_bytes(content)  # the right one is back by the end
 
-    monkeypatch.setattr(sources.Reader, "texts", reading)
+    monkeypatch.setattr(sources.TextReader, "texts", reading)
     with pytest.raises(RunFailure, match=r"a\.txt changed while it was being read; start again"):
         texts_in(tmp_path)
     assert not list((tmp_path / "cache").rglob("text"))
