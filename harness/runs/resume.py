@@ -106,7 +106,7 @@ def text_of(folder: RunFolder) -> str | None:
         corpus = read_summary(folder.path).corpus
     except (OSError, DamageError):
         return None
-    return corpus and corpus.sha256
+    return None if corpus is None else corpus.sha256
 
 
 def has_begun(folder: RunFolder) -> bool:
