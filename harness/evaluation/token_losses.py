@@ -21,7 +21,7 @@ COLUMNS = ("text", "byte", "bytes", "id", "token", "nats")
 UNKNOWN = -1  # in place of an id
 
 
-class Tokens(NamedTuple):
+class PlacedTokens(NamedTuple):
     """A scored text, (N,) each: its tokens and, in their places, the characters that the vocabulary
     lacks, as UNKNOWN. sizes: in bytes. nats: of a first token 0."""
 
@@ -30,7 +30,7 @@ class Tokens(NamedTuple):
     nats: NDArray[np.floating]
 
 
-def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Tokens:
+def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> PlacedTokens:
     """The tokens that a score is the sum of. Raises RunFailure if the text is no longer the one
     that was scored."""
     split = part.split
@@ -38,7 +38,7 @@ def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Token
     sizes = tokenizer.token_bytes[ids]
     nats = np.concatenate(([0.0], score.token_nats))
     if not split.unknown:
-        return Tokens(ids, sizes, nats)
+        return PlacedTokens(ids, sizes, nats)
     at, own = unknown_places(part)
     known_bytes_before = at - np.concatenate(([0], np.cumsum(own)[:-1]))
     # Where tokens have no known bytes, these characters come last.
@@ -52,7 +52,7 @@ def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Token
         ends_D = part.text.ends_in(part.span.start, part.span.stop) - part.span.start
         document = np.searchsorted(ends_D, at, side="right")
         index = np.maximum(index, split.documents.borders[document] + 1)
-    return Tokens(
+    return PlacedTokens(
         np.insert(ids, index, UNKNOWN),
         np.insert(sizes, index, own),
         np.insert(nats, index, split.unknown_nats / len(own)),
