@@ -1,11 +1,13 @@
-"""Score a finished run on a whole split; optionally measure its calibration.
+"""Score a finished run on a whole split, or on other texts; optionally measure its calibration.
 
 python -m harness.evaluate RUN --split test [--stride N] [--strided-inference] [--calibration]
+python -m harness.evaluate RUN --text NAME=FILE … [--tokens out.tsv]
 """
 
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from harness.cli.tool import Parser, command
 from harness.common.errors import UsageError
@@ -16,7 +18,8 @@ from harness.config.settings import PRECISIONS
 def main() -> int:
     """Print the scores."""
     parser = Parser(
-        prog="python -m harness.evaluate", description="Score a run on every token of a split."
+        prog="python -m harness.evaluate",
+        description="Score a run on every token of a split, or of texts.",
     )
     parser.add_run()
     parser.add_argument(
@@ -26,6 +29,16 @@ def main() -> int:
         "logged in their folders",
     )
     parser.add_data_path()
+    parser.add_argument(
+        "--text",
+        nargs="+",
+        action="extend",
+        metavar="NAME=FILE",
+        help="texts of your own in place of a split, each scored by itself",
+    )
+    parser.add_argument(
+        "--tokens", type=Path, metavar="FILE", help="also write the loss of every token there (TSV)"
+    )
     parser.add_argument("--stride", type=int, help="tokens between two windows (half a window)")
     parser.add_argument(
         "--strided-inference",
@@ -42,12 +55,19 @@ def main() -> int:
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse({"batch_size": 1})
+    for name in ("split", "data_path", "calibration"):
+        if arguments.text and getattr(arguments, name):
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning with --text")
+    if arguments.tokens and arguments.calibration:
+        raise UsageError("--tokens has no meaning with --calibration, whose page shows the losses")
+    arguments.text = _by_name(arguments.text or [])
 
     from harness.report.records.runs import read_run
     from harness.report.records.selection import log_reading, split_to_show
 
-    record = read_run(arguments.run, with_metrics=False, with_config=False)
-    arguments.split = arguments.split or split_to_show([record])
+    if not arguments.text:
+        record = read_run(arguments.run, with_metrics=False, with_config=False)
+        arguments.split = arguments.split or split_to_show([record])
     if arguments.calibration and arguments.split == "val":
         raise UsageError(
             "--calibration fits its temperature on val, so val can't be its test: "
@@ -63,6 +83,19 @@ def main() -> int:
     from harness.report.calibrate import calibrate
 
     return evaluate_run(arguments, calibrate)
+
+
+def _by_name(texts: list[str]) -> dict[str, str]:
+    """The files by their names, from NAME=FILE."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name.isprintable() and name and equals and file):
+            raise UsageError(f"--text {text} should be NAME=FILE")
+        if name in found:
+            raise UsageError(f"--text: two texts have the name {name}")
+        found[name] = file
+    return found
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Sample text from a trained model.
 
 python -m harness.sample RUN --prompt "ROMEO:" --tokens 200 --temperature 0.8
+python -m harness.sample RUN --novelty
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from harness.common.errors import UsageError
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 BEAMS_ONLY = ("length_penalty",)
 MOST_ALPHA = 30
+NOVELTY = 32  # bytes of a passage that is copied rather than a common phrase
 
 
 @command
@@ -34,6 +36,15 @@ def main() -> int:
         action="store_true",
         help="never sample ids that do not occur in the train split (padding, special tokens, …)",
     )
+    parser.add_argument(
+        "--novelty",
+        type=int,
+        nargs="?",
+        const=NOVELTY,
+        metavar="BYTES",
+        help=f"mark by ⟦…⟧ what train has, too, in passages of this length or more ({NOVELTY})",
+    )
+    parser.add_data_path()
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--temperature", type=float, help="0 is greedy (1.0)")
     sampling.add_argument("--top-k", type=int, help="only the k most likely tokens")
@@ -56,7 +67,9 @@ def main() -> int:
         metavar="ALPHA",
         help="with --stop: rank by log p / ((5 + tokens) / 6)^ALPHA (0: by log p)",
     )
-    arguments = parser.parse({"tokens": 1, "num_samples": 1, "beams": 1, "seed": 0})
+    arguments = parser.parse({"tokens": 1, "num_samples": 1, "beams": 1, "seed": 0, "novelty": 1})
+    if arguments.data_path and not arguments.novelty:
+        raise UsageError("--data-path has no meaning without --novelty: the text is not read")
     if arguments.stop == "":
         raise UsageError("--stop '' is empty")
     if arguments.beams and arguments.num_samples > arguments.beams:

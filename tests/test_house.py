@@ -39,6 +39,7 @@ INTERFACES: dict[str, type] = {
 }
 # What a file leaves to the user, by group, name and key.
 WANTED = {
+    ("data", "bytes", "path"): "any",
     ("data", "lines", "path"): "any.txt",
     ("data", "text", "path"): "any.txt",
     ("tokenizer", "hf", "name"): "bert-base-uncased",

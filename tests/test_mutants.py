@@ -74,7 +74,12 @@ MUTANTS = {
         "buffer.is_floating_point()",
         f"{OWN} -k recurrence",
     ),
-    "the last weights are tested": (LOOP, "checkpoints.load_best(progress)", "pass", PINNED),
+    "the last weights are tested": (
+        LOOP,
+        "checkpoints.load_best(progress)\n        started",
+        "started",
+        PINNED,
+    ),
     "validation scores the test split": (
         LOOP,
         "_score(context, evaluated, dataset.val)",
@@ -240,9 +245,9 @@ MUTANTS = {
         PINNED,
     ),
     "blocks of the test score without what is unknown": (
-        "harness/evaluation/block_scores.py",
-        "    if split.unknown:\n",
-        "    if False:\n",
+        "harness/evaluation/token_losses.py",
+        "    if not split.unknown:\n",
+        "    if True:\n",
         PINNED,
     ),
     "evaluate has a batch size of its own": (

@@ -6,6 +6,7 @@ them by `keys_with_role`.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -111,6 +112,16 @@ class Names(_Group):
     model: Name
 
 
+def _absolute(path: str) -> str:
+    """A path of what is here means the same to a later command in another folder."""
+    here = os.path.expanduser(path)
+    return os.path.abspath(here) if os.path.exists(here) or glob.has_magic(here) else path
+
+
+def _from_anywhere(files: dict[str, str] | None) -> dict[str, str] | None:
+    return files and {name: _absolute(path) for name, path in files.items()}
+
+
 class TrainSettings(_Group):
     """The training budget is given by one of steps, tokens, bytes, flops, seconds."""
 
@@ -164,6 +175,10 @@ class EvalSettings(_Group):
     batch_size: Annotated[PositiveInt, NO_EFFECT]
     sample_tokens: Annotated[Annotated[int, Field(ge=0)], NO_EFFECT]
     prompt: Annotated[str, NO_EFFECT]
+    # A run's folder can't choose which files are read.
+    also: Annotated[
+        dict[Name, str] | None, AfterValidator(_from_anywhere), NO_EFFECT | Role.FROM_USER
+    ] = None
 
 
 class CheckpointSettings(_Group):
@@ -178,11 +193,12 @@ class ObserveSettings(_Group):
 
 
 def _path_from_anywhere(data: Node) -> Node:
-    """A path of a file that is here means the same to a later command in another folder."""
     path = data.get("path")
-    if not isinstance(path, str) or not os.path.exists(path := os.path.expanduser(path)):
-        return data
-    return data | {"path": os.path.abspath(path)}
+    if isinstance(path, list):
+        return data | {
+            "path": [_absolute(each) if isinstance(each, str) else each for each in path]
+        }
+    return data | {"path": _absolute(path)} if isinstance(path, str) and path else data
 
 
 def folder_from_anywhere(tokenizer: Node) -> Node:
@@ -218,7 +234,14 @@ class Settings(_Group):
 
     names: Names
     # Runs compare the digest of the text, not its path.
-    data: Annotated[Node, AfterValidator(_path_from_anywhere), KeyRole("path", NO_EFFECT)]
+    data: Annotated[
+        Node,
+        AfterValidator(_path_from_anywhere),
+        KeyRole("path", NO_EFFECT),
+        KeyRole("errors", NO_EFFECT),
+        KeyRole("field", NO_EFFECT),
+        KeyRole("separator", NO_EFFECT),
+    ]
     tokenizer: Annotated[Node, AfterValidator(folder_from_anywhere)]
     model: Node
     optimizer: Node

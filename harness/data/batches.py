@@ -36,8 +36,7 @@ def draw_batch(
     first = step - step % STEPS_PER_DRAW
     if documents is None:
         starts_R = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
-        window = torch.from_numpy(ids[starts_R[:, None] + np.arange(seq_len + 1)].astype(np.int64))
-        return window[:, :-1], window[:, 1:]
+        return _windows(ids, starts_R, seq_len)
     starts_P, lengths_P, time = _pieces(documents, seq_len)
     drawn_R = _starts(seed, first, rows, len(starts_P))[step - first]
     ends_R1 = (starts_P + lengths_P)[drawn_R][:, None]
@@ -45,6 +44,45 @@ def draw_batch(
     window = torch.from_numpy(ids[np.minimum(places, ends_R1)].astype(np.int64))
     is_padding = torch.from_numpy(places[:, 1:] > ends_R1)
     return window[:, :-1], window[:, 1:].masked_fill(is_padding, IGNORED)
+
+
+def shuffled_batch(
+    ids: NDArray[np.unsignedinteger],
+    seed: int,
+    step: int,
+    rows: int,
+    seq_len: int,
+    trained: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `draw_batch`, but rows come without replacement: those of an epoch cover the split, in an
+    order of its own, and then come those of the next.
+
+    trained: how many positions at the end of a row have a loss; None: all. In an epoch each token
+    that can be the target of one is one once, but for fewer than `trained` of them at the two
+    ends, which are twice.
+    """
+    trained = trained or seq_len
+    count, first = rows_in(len(ids), seq_len, trained), step * rows
+    starts = np.empty(rows, dtype=np.int64)
+    row = 0
+    while row < rows:
+        epoch, at = divmod(first + row, count)
+        some = _epoch(seed, epoch, len(ids), seq_len, trained)[at : at + rows - row]
+        starts[row : row + len(some)] = some
+        row += len(some)
+    return _windows(ids, starts, seq_len)
+
+
+def rows_in(tokens: int, seq_len: int, trained: int) -> int:
+    """The rows of an epoch."""
+    return -(-(tokens - 1 - seq_len) // trained) + 1
+
+
+def _windows(
+    ids: NDArray[np.unsignedinteger], starts: NDArray[np.int64], seq_len: int
+) -> tuple[Tensor, Tensor]:
+    window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
+    return window[:, :-1], window[:, 1:]
 
 
 def row_shape(
@@ -70,6 +108,19 @@ def _pieces(documents: Documents, seq_len: int) -> tuple[NDArray[np.int64], NDAr
     starts_P = np.repeat(documents.borders[:-1], counts_D) + before_P
     lengths_P = np.minimum(np.repeat(lengths_D, counts_D) - before_P, seq_len)
     return starts_P, lengths_P, int(lengths_P.max())
+
+
+@lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, tokens: int, seq_len: int, trained: int) -> NDArray[np.int64]:
+    """(rows,): where the rows of an epoch begin, in its order. Side by side they reach beyond the
+    two ends together by less than a row; how far beyond the first is drawn, so that their borders
+    move. Those at the ends are pushed inside."""
+    # Far from the numbers that `_starts` takes of the same key.
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=1 << 192)
+    count, last = rows_in(tokens, seq_len, trained), tokens - 1 - seq_len
+    before = int(philox.random_raw()) % ((count - 1) * trained - last + 1)
+    starts = np.clip(np.arange(count) * trained - before, 0, last)
+    return starts[np.argsort(philox.random_raw(count), kind="stable")]
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ import itertools
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,11 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.outside import open_regular
 from harness.common.paths import expand
 from harness.data.assets import Assets
+from harness.data.joined import Counts, join, require_text
+from harness.data.sources import KEY, PACKED, find_files, format_of, looks_like
 
 BLOCK = 1 << 20  # bytes read at a time
+SHOWN = 3  # names in a note
 
 
 class Span(NamedTuple):
@@ -33,9 +36,11 @@ class Span(NamedTuple):
 class Text:
     """A text in a file or in memory, read in blocks because it may not fit in memory.
 
-    of_documents: whether `strings` are whole documents.
+    counts: of what it was made from, if it was. of_documents: whether `strings` are whole
+    documents.
     """
 
+    counts: Mapping[str, int] = {}
     of_documents = False
 
     def __init__(self, source: Path | bytes) -> None:
@@ -131,6 +136,28 @@ class Text:
         return Span(0, self.size, whole.hexdigest()), spans
 
 
+class JoinedText(Text):
+    """Files or records as one text (`join`). passed_over: what lies beside them, unread."""
+
+    def __init__(self, path: Path, counts: Counts, passed_over: list[Path]) -> None:
+        super().__init__(path)
+        self.counts = counts | {"passed_over": len(passed_over)}
+        self._passed_over = passed_over
+
+    def notes(self) -> list[str]:
+        notes = []
+        if count := self.counts["replaced"]:
+            notes.append(f"{count:,} bytes that are not UTF-8 were replaced by � (data.errors)")
+        if count := self.counts["empty"]:
+            notes.append(f"{count:,} of {self.counts['texts']:,} files or records are empty")
+        if places := self._passed_over:
+            shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
+            notes.append(
+                f"{len(places):,} hidden files and folders and linked folders are not read: {shown}"
+            )
+        return notes
+
+
 def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for block in blocks:
@@ -140,7 +167,8 @@ def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
 
 class Corpus(ABC):
     """A source of text. split: the shares of train, validation and test, by bytes, or of
-    documents by number."""
+    documents by number. order: of the rows trained on: `random`, or `shuffled` (without
+    replacement)."""
 
     of_documents = False
     """Whether it is a list of documents, each scored from its own beginning alone."""
@@ -151,10 +179,12 @@ class Corpus(ABC):
     found: str | None = None
     """The name of the text that was read, if the configuration has alternatives."""
 
-    def __init__(self, split: list[float]) -> None:
+    def __init__(self, split: list[float], order: str = "random") -> None:
         if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-9):
             raise ValueError(f"split={split} must be three shares that add up to 1")
-        self.split = split
+        if order not in ("random", "shuffled"):
+            raise ValueError(f"order={order} must be random or shuffled")
+        self.split, self.order = split, order
 
     @abstractmethod
     def read(self, assets: Assets) -> Text:
@@ -170,9 +200,15 @@ class Download(Corpus):
     available."""
 
     def __init__(
-        self, file: str, url: str, sha256: str, split: list[float], fallback: str | None = None
+        self,
+        file: str,
+        url: str,
+        sha256: str,
+        split: list[float],
+        fallback: str | None = None,
+        order: str = "random",
     ) -> None:
-        super().__init__(split)
+        super().__init__(split, order)
         if file in ("", "..") or file != Path(file).name or "\0" in file:
             raise ValueError(f"file={file!r} must be the plain name of a file")
         if fallback not in (None, "python_docs"):
@@ -204,15 +240,44 @@ def _warn_once(notice: str) -> None:
 
 
 class TextFile(Corpus):
-    """Any file; its bytes are not changed."""
+    """Text in files. path: a file, a glob, a folder, or a list of them (`find_files`). errors: what
+    happens to bytes that are not UTF-8 (`TextReader`); None: path is one file, whose bytes are
+    taken as they are. field: of a record. separator: between two files, and between two records.
+    """
 
-    def __init__(self, path: str, split: list[float]) -> None:
-        super().__init__(split)
-        self.path = expand(path)
+    def __init__(
+        self,
+        path: str | list[str],
+        split: list[float],
+        errors: str | None = None,
+        field: str = "text",
+        separator: str = "\n\n",
+        order: str = "random",
+    ) -> None:
+        super().__init__(split, order)
+        if not path or (isinstance(path, list) and "" in path):
+            raise ValueError("path is empty")
+        if errors not in (None, "strict", "replace"):
+            raise ValueError(f"errors={errors} must be strict, replace or null")
+        if errors is None and not isinstance(path, str):
+            raise ValueError("path: of one file alone the bytes are taken as they are")
+        self.path, self.errors, self.field, self.separator = path, errors, field, separator
 
     def read(self, assets: Assets) -> Text:
-        open_regular(self.path, "data.path=").close()
-        return Text(self.path)
+        if self.errors is None:
+            path = expand(str(self.path))
+            open_regular(path, KEY).close()
+            return Text(path)
+        found = find_files(self.path)
+        is_plain = self.errors == "strict" and len(found.files) == 1 and not found.passed_over
+        if is_plain and format_of(found.files[0]) == ("", ""):
+            require_text(found.files[0])
+            return Text(found.files[0])
+        path, counts = join(found.files, self.errors, self.field, self.separator, assets)
+        return JoinedText(path, counts, found.passed_over)
+
+    def moved_to(self, path: Path) -> Corpus:
+        return TextFile(str(path), self.split, self.errors, self.field, self.separator, self.order)
 
 
 class PythonDocs(Corpus):
@@ -224,23 +289,9 @@ class PythonDocs(Corpus):
         return Text("\n\n".join(topics[name] for name in sorted(topics)).encode())
 
 
-PACKED = {
-    b"\x1f\x8b": "a gzip file",
-    b"\xfd7zXZ\0": "an xz file",
-    b"BZh": "a bzip2 file",
-    b"\x28\xb5\x2f\xfd": "a zstd file",
-    b"PK\x03\x04": "a zip file",
-    b"%PDF-": "a PDF",
-    b"PAR1": "a Parquet file",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-
-
 def packed_as(text: Text) -> str | None:
     """What a text is instead of plain text, by its first bytes; None if it may be plain."""
-    start = text.read(0, max(map(len, PACKED)))
-    return next((name for magic, name in PACKED.items() if start.startswith(magic)), None)
+    return looks_like(text.read(0, max(map(len, PACKED))))
 
 
 def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:

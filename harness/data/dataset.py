@@ -60,21 +60,31 @@ class Dataset:
         """What a reader of the scores must know about the data, one sentence each."""
         notes = [*self.tokenizer.notes(), *self.text.notes()]
         if self.lost is not None:
-            before, after = self.lost.examples[0] if self.lost.examples else ("", "")
-            notes.append(
-                f"the tokenizer is lossy: it changes {self.lost.changed} of "
-                f"{self.lost.characters} characters ({before!r} → {after!r}); no bits per byte"
-            )
+            notes.append(lossy_note(self.lost))
         for name in PARTS[1:]:
             part = getattr(self, name)
             if part is not None and part.unknown:
-                shown = ", ".join(map(repr, list(part.unknown)[:5]))
-                notes.append(
-                    f"the {name} split has {sum(part.unknown.values())} characters that are not in "
-                    f"train ({shown}{', …' if len(part.unknown) > 5 else ''}); bits per byte "
-                    "include their cost, but the model does not see them"
-                )
+                notes.append(unknown_note(f"the {name} split", part))
         return notes
+
+
+def lossy_note(lost: RoundTripLoss) -> str:
+    """What a lossy tokenizer does to a text."""
+    before, after = lost.examples[0] if lost.examples else ("", "")
+    return (
+        f"the tokenizer is lossy: it changes {lost.changed} of {lost.characters} characters "
+        f"({before!r} → {after!r}); no bits per byte"
+    )
+
+
+def unknown_note(name: str, part: Split) -> str:
+    """How many characters of a part the vocabulary lacks. name: of the part."""
+    shown = ", ".join(map(repr, list(part.unknown)[:5]))
+    return (
+        f"{name} has {sum(part.unknown.values())} characters that are not in train "
+        f"({shown}{', …' if len(part.unknown) > 5 else ''}); bits per byte include their cost, but "
+        "the model does not see them"
+    )
 
 
 def build_tokenizer(settings: Settings) -> Tokenizer:

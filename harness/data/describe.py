@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from time import perf_counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, build_tokenizer, prepare
 from harness.data.encoded import PARTS
+from harness.data.overlap import LONG, MOST_SEARCHED, Overlap, overlap
 
 SAMPLE = 1 << 22  # bytes of train that are encoded again, to measure speed and round trip
 SHOWN = 5  # examples per row
@@ -30,7 +32,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     seen: for 1, 10 and 100, the number of ids that occur less often than that in train. A model
     hardly learns them (the "glitch" tokens of Land & Bartolo 2024, arXiv 2405.05417).
     rare: the longest ids that occur fewer than 10 times. one_byte, partial: the shares of train's
-    tokens that are a single byte, and that are not whole characters.
+    tokens that are a single byte, and that are not whole characters. overlap: what parts have in
+    common.
     """
     tokenizer, counts, pieces = dataset.tokenizer, dataset.counts(), dataset.tokenizer.pieces
     used = counts.nonzero()[0].tolist()
@@ -72,6 +75,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "sampled_bytes": size,
         "exact": exact,
         "megabytes_per_second": size / seconds / 1e6,
+        "overlap": _overlaps(dataset),
         "notes": dataset.notes(),
     }
 
@@ -106,6 +110,7 @@ def render(data: str, tokenizer: str, found: dict[str, Any]) -> str:
         "way back": f"{way_back} on {found['sampled_bytes']:,} bytes of train",
         "speed": f"{found['megabytes_per_second']:.1f} MB/s, one stream",
     }
+    rows |= {name: _overlap_line(each) for name, each in found["overlap"].items()}
     lines += [f"{name:17}{value}" for name, value in rows.items()]
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 
@@ -119,6 +124,29 @@ def _encode_again(dataset: Dataset) -> tuple[float, int, bool]:
     ids, _ = tokenizer.encode_known(text)
     seconds = perf_counter() - started
     return seconds, end, tokenizer.decode(ids) == text
+
+
+def _overlaps(dataset: Dataset) -> dict[str, Overlap]:
+    """By "test in train" and the like, for the parts that are there."""
+    spans = {
+        name: span
+        for name, span in zip(PARTS, dataset.parts, strict=True)
+        if getattr(dataset, name) is not None
+    }
+    pairs = itertools.combinations(spans, 2)
+    return {
+        f"{part} in {other}": overlap(dataset.text, spans[part], spans[other])
+        for other, part in pairs
+    }
+
+
+def _overlap_line(found: Overlap) -> str:
+    return (
+        f"{found.copied:,} of {found.bytes:,} bytes ({found.copied / max(1, found.bytes):.2%}) in "
+        f"passages of {LONG} bytes or more, the longest {found.longest:,}; {found.near:,} of "
+        f"{found.blocks:,} blocks are near-duplicates"
+        + (f"; looked for in {found.searched:,} bytes" if found.searched == MOST_SEARCHED else "")
+    )
 
 
 def _whole_characters(piece: bytes) -> bool:

@@ -1,9 +1,10 @@
-"""The exact score of a finished run."""
+"""The exact score of a finished run, on a split or on other texts."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -12,12 +13,23 @@ from harness.common.errors import UsageError
 from harness.common.rows import strict_json
 from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
+from harness.data.alone import LoneText, encode_alone
+from harness.data.assets import Assets
 from harness.data.dataset import Dataset
-from harness.evaluation.score import by_place, resolve_stride, score_split
+from harness.evaluation.score import Score, by_place, resolve_stride, score_split
+from harness.evaluation.token_losses import write_tokens
 from harness.runs.load import Run, load_run
 
 Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
 """From a run, its data, a split's name and the arguments of `token_nats` to the reported values."""
+HEADS = {
+    "text": "text",
+    "tokens": "tokens",
+    "bytes": "bytes",
+    "unknown": "unknown",
+    "nats_per_token": "nats/token",
+    "bits_per_byte": "bits/byte",
+}
 
 
 def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
@@ -28,14 +40,56 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         arguments.checkpoint_dir,
     )  # fmt: skip
     make_deterministic()  # as in training, so that the score is the same
+    options = _options(run, arguments)
+    result: dict[str, Any] = {"run": str(run.folder.path)}
+    if arguments.text:
+        texts = encode_alone(arguments.text, "--text ", run.tokenizer, Assets.own())
+        for name, part in texts.items():
+            for note in part.notes(name, run.corpus_digest):
+                print(f"note: {visible_line(note)}", file=sys.stderr)
+        scores = _scores(run, texts, options, arguments)
+        result |= {"step": run.step, "stride": scores[next(iter(scores))].stride}
+        result["texts"] = [
+            {"text": name, "file": arguments.text[name], "sha256": texts[name].span.sha256}
+            | score.summary()
+            | _by_position(score)
+            for name, score in scores.items()
+        ]
+    else:
+        split = arguments.split
+        dataset = run.dataset(arguments.data_path)
+        for name in ["val"] * arguments.calibration + [split]:
+            if getattr(dataset, name) is None:
+                raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
+        result |= {"split": split, "step": run.step}
+        if arguments.calibration:
+            with _progress(None, options):
+                result |= calibrate(run, dataset, split, options)
+        else:
+            parts = {split: LoneText.part_of(dataset, split)}
+            score = _scores(run, parts, options, arguments)[split]
+            result |= score.summary() | _by_position(score)
+    result |= {"strided_inference": options["strided"], "precision": run.compute.precision}
+    if arguments.json:
+        print(strict_json(result))
+    else:
+        _print_table(result)
+    return 0
+
+
+def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `token_nats`. Raises UsageError for what does not fit the model."""
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
-    batch_size = arguments.batch_size or run.settings.eval.batch_size
     if run.model.block_size is None and arguments.stride is not None:
         raise UsageError(
             f"--stride has no meaning for {run.settings.names.model}: it is scored in one "
             "streaming pass"
         )
     strided = arguments.strided_inference
+    for option in ("strided_inference", "calibration"):
+        if getattr(arguments, option) and run.tokenizer.marker is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is for one long text, and this run's data are documents")
     if strided and run.model.patch_size is None:
         raise UsageError(
             f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"
@@ -45,44 +99,61 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
             resolve_stride(run.model.block_size, stride, run.model.patch_size if strided else None)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
-    dataset = run.dataset(arguments.data_path)
-    for name in ["val"] * arguments.calibration + [arguments.split]:
-        if getattr(dataset, name) is None:
-            raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
-    split = getattr(dataset, arguments.split)
-    for option in ("strided_inference", "calibration"):
-        if getattr(arguments, option) and split.documents is not None:
-            name = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{name} is for one long text, and this run's data are documents")
-    result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
-    passes = None if arguments.calibration else 2 if strided else 1
-    total = passes and (len(split.ids) - 1) * passes
-    with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:
-        options: dict[str, Any] = {
-            "stride": stride,
-            "batch_size": batch_size,
-            "on_batch": bar.update,
-            "strided": strided,
-            "batch_statistics": run.settings.train.batch_norm == "batch",
+    return {
+        "stride": stride,
+        "batch_size": arguments.batch_size or run.settings.eval.batch_size,
+        "strided": strided,
+        "batch_statistics": run.settings.train.batch_norm == "batch",
+    }
+
+
+def _scores(
+    run: Run, parts: Mapping[str, LoneText], options: dict[str, Any], arguments: argparse.Namespace
+) -> dict[str, Score]:
+    """The score of each part; the loss of every token in a file, if that is asked for."""
+    passes = 2 if options["strided"] else 1
+    total = sum(len(part.split.ids) - 1 for part in parts.values()) * passes
+    with _progress(total, options):
+        scores = {
+            name: score_split(run.model, part.split, run.tokenizer, run.compute, **options)
+            for name, part in parts.items()
         }
-        if arguments.calibration:
-            result |= calibrate(run, dataset, arguments.split, options)
-        else:
-            score = score_split(run.model, split, run.tokenizer, run.compute, **options)
-            result |= score.summary()
-            if score.documents is not None:
-                by_position = by_place(score.token_nats, score.documents)
-                shown = "  ".join(f"{place}: {nats:.4f}" for place, nats in by_position.items())
-                result["nats_by_position"] = by_position if arguments.json else shown
-    result |= {"strided_inference": strided, "precision": run.compute.precision}
-    if arguments.json:
-        print(strict_json(result))
-    else:
-        short = {name: value for name, value in result.items() if not isinstance(value, dict)}
-        width = max(map(len, short))
-        for name, value in short.items():  # the page has the rest
-            print(f"{name:{width}} {_shown(value)}")
-    return 0
+    if arguments.tokens is not None:
+        scored = {name: (part, scores[name]) for name, part in parts.items()}
+        write_tokens(arguments.tokens, scored, run.tokenizer)
+    return scores
+
+
+def _by_position(score: Score) -> dict[str, Any]:
+    """The loss by the place in a document; nothing of one long text."""
+    documents = score.documents
+    return {} if documents is None else {"nats_by_position": by_place(score.token_nats, documents)}
+
+
+def _progress(total: int | None, options: dict[str, Any]) -> tqdm[Any]:
+    """A bar that the scoring moves. total: tokens, if that is known."""
+    bar = tqdm(total=total, unit=" tokens", unit_scale=True, disable=None)
+    options["on_batch"] = bar.update
+    return bar
+
+
+def _print_table(result: dict[str, Any]) -> None:
+    if by_position := result.get("nats_by_position"):
+        shown = "  ".join(f"{place}: {nats:.4f}" for place, nats in by_position.items())
+        result = result | {"nats_by_position": shown}
+    short = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
+    width = max(map(len, short))
+    for name, value in short.items():  # the page has the rest
+        print(f"{name:{width}} {_shown(value)}")
+    if "texts" not in result:
+        return
+    rows = [[_shown(text[name]) for name in HEADS] for text in result["texts"]]
+    table = [list(HEADS.values()), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    print()
+    for first, *others in table:
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        print("  ".join([f"{first:{widths[0]}}", *cells]))
 
 
 def _shown(value: Any) -> str:

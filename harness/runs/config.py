@@ -17,6 +17,8 @@ from harness.runs.damage import DamageError
 
 FILE = "config.yaml"
 # Folders of the first versions hold Hydra's own settings, too.
+# What runs of earlier versions lack, with the value that they had.
+AS_BEFORE = ("data.order", "random")
 NOT_CONFIGURATION = keys_with_role(Role.SAME_CONFIGURATION) | {"hydra"}
 
 
@@ -47,7 +49,8 @@ def read_flat(folder: Path) -> dict[str, str]:
     return {
         key: text
         for key, text in _flatten(config)
-        if not any(key == name or key.startswith(f"{name}.") for name in NOT_CONFIGURATION)
+        if (key, text) != AS_BEFORE
+        and not any(key == name or key.startswith(f"{name}.") for name in NOT_CONFIGURATION)
     }
 
 

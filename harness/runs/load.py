@@ -54,7 +54,7 @@ class Run:
         if path is not None:
             corpus = corpus.moved_to(path)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
-        assets = Assets.own().of_stranger(self.settings.trust)
+        assets = Assets.own().of_stranger(self.settings.trust, self.corpus_digest)
         try:
             return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
         except UsageError as error:

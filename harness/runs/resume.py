@@ -72,13 +72,20 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
             f"with it: logger=[{','.join(left_out)}]",
             file=sys.stderr,
         )
-    saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
+    if saved.eval.also and not asked.eval.also:
+        print(
+            f"eval.also {', '.join(saved.eval.also)}: not used, only the run's folder names it; to "
+            "go on with it: eval.also={NAME: FILE}",
+            file=sys.stderr,
+        )
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
     if asked.optimizer.get("orthogonalize") == "auto":
         chosen = saved.optimizer.get("orthogonalize", "bf16")
         asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
     before, after = saved.plain(), asked.plain()
+    for key in keys_with_role(Role.FROM_USER):
+        _put(before, key, _get(after, key))
     if not any(override.startswith("experiment=") for override in overrides):
         typed, after = after, copy.deepcopy(before)
         for override in overrides:
@@ -91,6 +98,15 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         )
     settings = read_settings(after)
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
+
+
+def text_of(folder: RunFolder) -> str | None:
+    """The digest of the run's text; None if its summary does not say."""
+    try:
+        corpus = read_summary(folder.path).corpus
+    except (OSError, DamageError):
+        return None
+    return None if corpus is None else corpus.sha256
 
 
 def has_begun(folder: RunFolder) -> bool:

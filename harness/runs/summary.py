@@ -17,6 +17,7 @@ from harness.common.rows import strict_json
 from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
+ALSO = "also"  # before the names of other texts, in rows, and what summary.json calls them
 SAMPLE = "sample of step"  # with the step: a part of the results, under `missing`
 RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
@@ -64,7 +65,7 @@ class Scored(Record):
 
 class TrainCost(Record):
     """The cost of training, totals over the run. seconds: without evaluation_seconds, those of
-    scoring validation on the way."""
+    scoring validation on the way. epochs: tokens, by those of the train split."""
 
     steps: Number | None = None
     tokens: Number | None = None
@@ -72,6 +73,7 @@ class TrainCost(Record):
     flops: Number | None = None
     seconds: Number | None = None
     evaluation_seconds: Number | None = None
+    epochs: Number | None = None
     tokens_per_second: Number | None = None
     peak_memory_bytes: Number | None = None
 
@@ -104,11 +106,18 @@ class Compressed(Record):
 
 class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
-    of documents a training saw, `data.rows`."""
+    of documents a training saw, `data.rows`. Of a text that was made from files: how many files
+    and texts (records) were joined, how many of these are empty, bytes that were replaced, hidden
+    files and linked folders that were passed over."""
 
     sha256: str | None = None
     split: list[Number] | None = None
     rows: str | None = None
+    files: Number | None = None
+    texts: Number | None = None
+    empty: Number | None = None
+    replaced: Number | None = None
+    passed_over: Number | None = None
 
     @property
     def has_test(self) -> bool:
@@ -134,7 +143,8 @@ class Summary(Record):
     failed run lacks, each with the reason. leaks: the tokenizer may have been learnt from the
     validation or test text. causal: no score depends on later tokens, as far as the certificate
     says; None before there is one. certificate: its outcome in words. definition: of the test
-    score; None in the first runs, whose definition is 1. compressors: of the text, in the run of a
+    score; None in the first runs, whose definition is 1. also: other texts by the best weights
+    (`eval.also`), by their names. compressors: of the text, in the run of a
     model that counts. candidate: of a search, or a sweep over variants of a model; validation
     chooses among them, so no command shows `test` unasked."""
 
@@ -157,6 +167,7 @@ class Summary(Record):
     train: TrainCost | None = None
     val: Scored | None = None
     test: Scored | None = None
+    also: dict[str, Scored] | None = None
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.common.outside import read_text
-from harness.common.text import visible
+from harness.common.text import visible, visible_line
 from harness.runs.load import Run, load_run
 from harness.sampling.beams import beam_search
+from harness.sampling.copied import mark_copied
 from harness.sampling.decode import DEFAULT_PROMPT, SamplingParams, encode_prompt, stream
 from harness.sampling.transcript import Transcript
 from zoo_tokenizers import TokenizerError
@@ -35,6 +36,7 @@ def sample_run(arguments: argparse.Namespace) -> int:
     counts = run.folder.read_counts(run.tokenizer.vocab_size)
     allowed_V = _seen_ids(run, counts) if arguments.mask_unused else None
     prompt = _prompt(text, "--prompt-file" if file else "--prompt", run, counts)
+    dataset = run.dataset(arguments.data_path) if arguments.novelty else None
     block_size = run.model.block_size
     if block_size is not None and len(prompt) > block_size:
         print(
@@ -45,7 +47,13 @@ def sample_run(arguments: argparse.Namespace) -> int:
         texts = _beam_search(run, prompt, allowed_V, arguments)
     else:
         texts = _draw(run, prompt, allowed_V, arguments, params)
+    line = None
+    if dataset is not None:
+        begins = len(Transcript(run.tokenizer, prompt).text)
+        texts, line = mark_copied(texts, begins, dataset, arguments.novelty)
     print(_shown(SEPARATOR.join(texts)))
+    if line:
+        print(visible_line(line), file=sys.stderr)
     return 0
 
 
@@ -56,8 +64,8 @@ def _draw(
     arguments: argparse.Namespace,
     params: SamplingParams,
 ) -> list[str]:
-    """The texts; of a single one only what is not on stdout yet."""
-    is_single = arguments.num_samples == 1
+    """The texts; of a single one only what is not on stdout yet, unless it is to be marked."""
+    is_single = arguments.num_samples == 1 and not arguments.novelty
     rows = [Transcript(run.tokenizer, prompt, arguments.stop) for _ in range(arguments.num_samples)]
     if is_single:
         print(_shown(rows[0].text), end="", flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -13,6 +13,7 @@ from harness.common.interrupt import Interrupt
 from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.data.alone import LoneText
 from harness.data.dataset import Dataset
 from harness.loggers.base import Logger
 from harness.runs.folder import RunFolder
@@ -31,7 +32,8 @@ def ignore(*arguments: Any) -> None:
 class RunContext:
     """summary: filled in as the training goes. report: called with each line for the log; on_row:
     with each row; on_score: with the share of a split that is scored. processes: those that train
-    this model together. clock: seconds; two readings tell what a step took."""
+    this model together. clock: seconds; two readings tell what a step took. also: other texts that
+    are scored at each evaluation."""
 
     settings: Settings
     dataset: Dataset
@@ -46,3 +48,4 @@ class RunContext:
     on_row: Callable[[Row], None] = ignore
     on_score: Callable[[float], None] = ignore
     on_batch: OnBatch = ignore
+    also: Mapping[str, LoneText] = field(default_factory=dict)

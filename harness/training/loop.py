@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.common.interrupt import Stopped
 from harness.compute.meta import meta_model
-from harness.data.batches import draw_batch
+from harness.data.batches import draw_batch, shuffled_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
@@ -28,7 +28,7 @@ from harness.runs.blocks import FILE as BLOCKS_FILE
 from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
-from harness.runs.summary import SAMPLE, Scored
+from harness.runs.summary import ALSO, SAMPLE, Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
@@ -100,6 +100,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                     if not finished and progress.out_of_patience(settings):
                         finished = True
                         report("train.patience: no better score for too long, the training ends")
+                for name, other in context.also.items():
+                    row |= _score(context, evaluated, other.split).metrics(f"{ALSO}/{name}/")
                 for line in (evaluation_line(row, spent / total), *observer.new_findings()):
                     report(line)
                 recorder.write_summary(row)
@@ -123,10 +125,12 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                batch = draw_batch(
-                    dataset.train.ids, settings.seed, step, rows, plan.seq_len,
-                    dataset.row_documents,
-                )  # fmt: skip
+                asked = (dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                if settings.data.get("order") == "shuffled":
+                    trained = len(range(plan.seq_len)[plan.trained])
+                    batch = shuffled_batch(*asked, trained)
+                else:
+                    batch = draw_batch(*asked, dataset.row_documents)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:
@@ -149,12 +153,22 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         recorder.finish(trainer.guard)
 
     interrupt.decide_alone()
+    if not processes.is_main:
+        return
+    is_chosen = dataset.val is None or progress.best is not None
+    with part_of_results(context.summary, ALSO):
+        if context.also and is_chosen:
+            checkpoints.load_best(progress)
+            context.summary.also = {
+                name: Scored.of(_score(context, evaluated, other.split).summary())
+                for name, other in context.also.items()
+            }
     # Whoever trains without reading test has no final score (reads_test).
     has_test = context.summary.corpus is None or context.summary.corpus.has_test
     final = dataset.test if has_test else dataset.val
-    if final is None or not processes.is_main:
+    if final is None:
         return
-    if dataset.val is not None and progress.best is None:
+    if not is_chosen:
         if dataset.test is None:
             return
         why = "no validation score was finite, so no weights were chosen to score it with"

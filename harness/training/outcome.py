@@ -31,7 +31,9 @@ def first_summary(
 ) -> Summary:
     """All that is known before the first step."""
     tokenizer, count = dataset.tokenizer, processes.world_size
-    corpus = CorpusIdentity(sha256=dataset.digest, split=settings.data["split"])
+    corpus = CorpusIdentity.of(
+        {"sha256": dataset.digest, "split": settings.data["split"], **dataset.text.counts}
+    )
     if dataset.rows is not None:
         corpus.rows = dataset.rows
     return Summary(

@@ -35,7 +35,7 @@ class ProgressBar:
         if not bar.n:
             bar.initial = bar.n = spent  # a resumed run: measure the speed of this session
         if "train/loss" in row:
-            self._loss = f"loss {row['train/loss']:.3f}"
+            self._loss = f"loss {row['train/loss']:.3f}, {row['epochs']:.3g} epochs"
         bar.set_postfix_str(self._loss, refresh=False)
         bar.update(spent - bar.n)
 

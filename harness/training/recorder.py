@@ -11,7 +11,7 @@ from harness.compute.memory import PeakMemory
 from harness.data.batches import row_shape
 from harness.runs import samples
 from harness.runs.samples import Sample
-from harness.runs.summary import Best, ParameterCount, Scored, TrainCost
+from harness.runs.summary import ALSO, Best, ParameterCount, Scored, TrainCost
 from harness.training.context import RunContext
 from harness.training.guards import Guard
 from harness.training.progress import Progress
@@ -41,6 +41,7 @@ class Recorder:
         summary.parameters = ParameterCount(**parameters(model))
         summary.flops_per_token = self._flops_per_step / (rows * targets)
         self._memory = PeakMemory(context.compute.device)
+        self._predictions = max(1, len(context.dataset.train.ids) - 1)
         for logger in context.loggers:
             logger.open(context.folder.path, settings, progress.step)
 
@@ -53,6 +54,7 @@ class Recorder:
             "bytes": progress.bytes,
             "flops": progress.step * self._flops_per_step,
             "seconds": progress.seconds,
+            "epochs": progress.tokens / self._predictions,
         }
 
     def log(self, row: Row) -> None:
@@ -79,7 +81,7 @@ class Recorder:
         """Record what the training took so far, and its best score."""
         self._summary.train = TrainCost(
             steps=row["step"],
-            **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
+            **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds", "epochs")},
             evaluation_seconds=self._progress.evaluation_seconds,
             tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else None,
             peak_memory_bytes=self._memory.read(),
@@ -110,9 +112,13 @@ def first_loss_line(loss: float, vocab_size: int) -> str:
 
 def evaluation_line(row: Row, share: float) -> str:
     """share: of the budget that is spent; the last step may go beyond it."""
-    line = f"step {row['step']:>6} {min(share, 1):>4.0%}"
+    line = f"step {row['step']:>6} {min(share, 1):>4.0%}  {row['epochs']:.3g} epochs"
     if "val/nats_per_token" in row:
         line += f"  val {row['val/nats_per_token']:.4f} nats/token"
         if row["val/bits_per_byte"] is not None:
             line += f"  {row['val/bits_per_byte']:.4f} bits/byte"
+    for name, value in row.items():
+        if name.startswith(f"{ALSO}/") and name.endswith("/bits_per_byte"):
+            text = name.removeprefix(f"{ALSO}/").removesuffix("/bits_per_byte")
+            line += f"  {text} –" if value is None else f"  {text} {value:.4f}"
     return line + f"  {row['seconds']:.0f} s"

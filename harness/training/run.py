@@ -19,6 +19,7 @@ from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
+from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, build_tokenizer, prepare, require_length
@@ -35,6 +36,7 @@ from harness.runs.resume import (
     repair_tokenizer,
     require_same_origin,
     run_to_resume,
+    text_of,
 )
 from harness.sampling.decode import encode_prompt
 from harness.training import launcher
@@ -102,6 +104,7 @@ def _attempt(
     dataset = load_dataset(settings, existing)
     if not reads_test:
         dataset = dataclasses.replace(dataset, test=None)
+    also = _other_texts(settings, dataset)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
@@ -128,6 +131,7 @@ def _attempt(
                 if saved is not None:
                     if saved.tokenizer != dataset.tokenizer.digest:  # the folder's was changed
                         dataset = load_dataset(settings, existing, anew=True)
+                        also = _other_texts(settings, dataset)
                         if not reads_test:
                             dataset = dataclasses.replace(dataset, test=None)
                     digest = checkpoint.digest_of(existing.checkpoints, saved)
@@ -145,7 +149,9 @@ def _attempt(
                     require_same_groups(saved.optimizer, settings, meta_model(settings))
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
-            return _train(settings, dataset, compute, folder, processes, saved, on_batch, candidate)
+            return _train(
+                settings, dataset, also, compute, folder, processes, saved, on_batch, candidate
+            )
 
 
 def _go_on(folder: RunFolder) -> str:
@@ -170,7 +176,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     tokenizer, is_ready = build_tokenizer(settings), False
     assets = Assets.of(settings.assets, settings.cache)
     if of is not None:
-        assets = assets.of_stranger(settings.trust)
+        assets = assets.of_stranger(settings.trust, text_of(of))
         with suppress(UsageError):
             if not anew:
                 tokenizer, is_ready = stored_tokenizer(settings, of), True
@@ -183,9 +189,15 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     return dataset
 
 
+def _other_texts(settings: Settings, dataset: Dataset) -> dict[str, LoneText]:
+    assets = Assets.of(settings.assets, settings.cache)
+    return encode_alone(settings.eval.also or {}, "eval.also.", dataset.tokenizer, assets)
+
+
 def _train(
     settings: Settings,
     dataset: Dataset,
+    also: dict[str, LoneText],
     compute: Compute,
     folder: RunFolder,
     processes: ProcessGroup,
@@ -212,9 +224,12 @@ def _train(
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
+        for name, text in also.items():
+            for note in text.notes(name, dataset.digest):
+                LOG.warning(note)
         context = RunContext(
             settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
-            LOG.info, bar.row if bar else ignore, bar.score if bar else ignore, on_batch,
+            LOG.info, bar.row if bar else ignore, bar.score if bar else ignore, on_batch, also,
         )  # fmt: skip
         try:
             _write_beginning(context, saved)

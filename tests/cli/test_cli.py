@@ -177,7 +177,7 @@ DATA = {
     'eval.prompt="é"': "eval.prompt: character 'é'",
     "data.path=empty": "the train split is empty",
     "train.seq_len=20000": "which is too short for sequences of train.seq_len=20000",
-    "data.path=.": "/here can't be read: Is a directory",
+    "data.path=.": "the train split is empty: the corpus has 0 bytes",
     "data=tiny_shakespeare data.url=http://127.0.0.1:9/x assets=[]": "86c4e6aa9db7c042ec79f339dc",
 }
 

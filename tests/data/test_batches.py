@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.batches import draw_batch
+from harness.data.batches import draw_batch, rows_in, shuffled_batch
 
 
 @given(
@@ -66,3 +66,76 @@ def test_the_batches_of_a_seed_are_these_for_ever() -> None:
 
 
 PINNED = [966, 718, 989, 114]
+
+
+# Without replacement
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    rows=st.integers(1, 9),
+    seq_len=st.integers(1, 20),
+    extra=st.integers(1, 60),
+    is_last=st.booleans(),
+)
+def test_an_epoch_predicts_each_token_once(
+    seed: int, rows: int, seq_len: int, extra: int, is_last: bool
+) -> None:
+    """But for fewer than a row's, at the two ends; also if only a row's last position counts."""
+    ids = np.arange(seq_len + extra, dtype=np.uint16)
+    trained = 1 if is_last else seq_len
+    count = rows_in(len(ids), seq_len, trained)
+    steps = -(-2 * count // rows)
+    batches = [shuffled_batch(ids, seed, step, rows, seq_len, trained) for step in range(steps)]
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert torch.equal(targets - inputs, torch.ones_like(inputs))  # neighbours in the text
+    for epoch in range(2):
+        found = targets[epoch * count : (epoch + 1) * count, -trained:]
+        times = np.bincount(found.flatten().numpy(), minlength=len(ids))
+        first = seq_len - trained + 1  # nothing before it can be predicted
+        assert times[:first].max() == 0
+        assert times[first:].min() == 1
+        twice = np.flatnonzero(times > 1)
+        assert times.max() <= 2
+        assert len(twice) < trained
+        assert not set(twice.tolist()) & set(range(seq_len + 1, len(ids) - seq_len))
+
+
+def test_a_shuffled_batch_is_a_function_of_seed_and_step_alone() -> None:
+    """Whatever was drawn before; another seed and another epoch have another order."""
+    ids = np.arange(1000, dtype=np.uint16)
+    pinned = shuffled_batch(ids, 7, 11, 4, 2)[0][:, 0].tolist()
+    assert pinned == SHUFFLED
+    for seed, step in ((8, 11), (7, 12), (7, 11 + rows_in(1000, 2, 2) // 4 * 4)):
+        assert shuffled_batch(ids, seed, step, 4, 2)[0][:, 0].tolist() != pinned
+    assert shuffled_batch(ids, 7, 11, 4, 2)[0][:, 0].tolist() == pinned
+    # The same windows however they are shared out: 2 steps of 6 rows are 3 of 4.
+    assert torch.equal(
+        torch.cat([shuffled_batch(ids, 7, step, 6, 2)[0] for step in range(2)]),
+        torch.cat([shuffled_batch(ids, 7, step, 4, 2)[0] for step in range(3)]),
+    )
+
+
+def test_orders_of_epochs_are_uniform() -> None:
+    """Each window is as often first as any other."""
+    ids = np.arange(11, dtype=np.uint8)
+    count = rows_in(len(ids), 2, 2)
+    assert count == 5
+    first = [int(shuffled_batch(ids, 0, step, 1, 2)[0][0, 0]) for step in range(0, 5000, count)]
+    counts = np.bincount(first)[::2]
+    assert len(counts) == count
+    assert (abs(counts - 200) < 5 * math.sqrt(200)).all()
+
+
+def test_random_windows_leave_tokens_out_of_a_nominal_epoch() -> None:
+    """1/e of them: the reason for the other order."""
+    ids, rows, seq_len = np.arange(64 * 1000 + 1, dtype=np.uint32), 100, 64
+    seen = {}
+    for draw in (draw_batch, shuffled_batch):
+        targets = [draw(ids, 0, step, rows, seq_len)[1] for step in range(10)]
+        seen[draw] = len(torch.cat(targets).unique()) / (len(ids) - 1)
+    assert seen[shuffled_batch] == 1
+    assert seen[draw_batch] == pytest.approx(1 - 1 / math.e, abs=0.02)
+
+
+SHUFFLED = [801, 841, 441, 397]

@@ -35,10 +35,11 @@ def described(folder: Path, tokenizer: Tokenizer, text: str = TEXT) -> dict[str,
 def test_the_numbers(tmp_path: Path) -> None:
     assert len(TEXT.encode()) == 100
     found = described(tmp_path, Characters())
+    one = {"documents": None}  # it is one text
     assert found["parts"] == {
-        "train": {"bytes": 80, "tokens": 79, "bytes_per_token": 80 / 79, "unknown": 0},
-        "val": {"bytes": 10, "tokens": 5, "bytes_per_token": 2.0, "unknown": 2},
-        "test": {"bytes": 10, "tokens": 9, "bytes_per_token": 10 / 9, "unknown": 1},
+        "train": {"bytes": 80, "tokens": 79, "bytes_per_token": 80 / 79, "unknown": 0, **one},
+        "val": {"bytes": 10, "tokens": 5, "bytes_per_token": 2.0, "unknown": 2, **one},
+        "test": {"bytes": 10, "tokens": 9, "bytes_per_token": 10 / 9, "unknown": 1, **one},
     }
     assert (found["vocab_size"], found["stored_as"]) == (5, "uint8")
     assert found["used"] == 5

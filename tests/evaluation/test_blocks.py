@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evaluation.block_scores import unknown_characters
+from harness.evaluation.token_losses import unknown_characters
 from harness.runs import blocks
 from harness.runs.blocks import Blocks, block_size, borders, per_block
 from harness.runs.damage import DamageError

@@ -5,5 +5,6 @@ from __future__ import annotations
 from tests.small_runs import GPT_SMALL
 
 # The corpus of the small runs, a document a line: some seventy bytes each.
-LINES = ("data._target_=harness.data.documents.Lines", "+data.shuffle=0")
+OF_ONE_TEXT = ("~data.errors", "~data.field", "~data.separator", "~data.order")
+LINES = ("data._target_=harness.data.documents.Lines", "+data.shuffle=0", *OF_ONE_TEXT)
 GPT_OF_DOCUMENTS = (*GPT_SMALL, *LINES, "model.block_size=32", "train.seq_len=32")

@@ -52,6 +52,7 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
         Column("sees", "tokens", _sees),
         _number("FLOPs", "per token", "flops_per_token"),
         Column("training", "tokens", _tokens),
+        _number("training", "epochs", "train.epochs", lambda spread: f"{spread.mean:.3g}"),
         _number("training", "FLOPs", "train.flops"),
         _number("training", "s", "train.seconds", lambda spread: seconds(spread.mean)),
         _number("speed", "tokens/s", "train.tokens_per_second"),

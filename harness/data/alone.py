@@ -1,0 +1,76 @@
+"""Texts beside a corpus, each encoded by itself with the tokenizer of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.common.errors import UsageError
+from harness.common.outside import open_regular
+from harness.common.paths import expand
+from harness.data.assets import Assets
+from harness.data.corpus import Span, Text
+from harness.data.dataset import Dataset, lossy_note, unknown_note
+from harness.data.documents import Lines
+from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts
+from zoo_tokenizers import Tokenizer, TokenizerError
+
+
+@dataclass(frozen=True)
+class LoneText:
+    """A text with its ids. span: of `text`, all of it or one part. lost: what a lossy tokenizer
+    loses; None if it is lossless."""
+
+    split: Split
+    text: Text
+    span: Span
+    lost: RoundTripLoss | None = None
+
+    @classmethod
+    def part_of(cls, dataset: Dataset, name: str) -> LoneText:
+        """The split of this name."""
+        return cls(getattr(dataset, name), dataset.text, dataset.parts[PARTS.index(name)])
+
+    def notes(self, name: str, corpus: str) -> list[str]:
+        """What a reader of its score must know, one sentence each. corpus: the digest of the text
+        that the model was trained on."""
+        notes = [lossy_note(self.lost)] if self.lost else []
+        if self.split.unknown:
+            notes.append(unknown_note(name, self.split))
+        if self.span.sha256 == corpus:
+            notes.append(f"{name} is the text that this run was trained on, its test split too")
+        return notes
+
+
+def encode_alone(
+    files: Mapping[str, str], key: str, tokenizer: Tokenizer, assets: Assets
+) -> dict[str, LoneText]:
+    """Each text by its name, encoded and kept in the cache: the bytes of the file as they are; of a
+    tokenizer with an end marker each of its lines as a document. key: what begins a message.
+
+    Raises UsageError for a file that can't be read or encoded, and for one with fewer than two
+    tokens: nothing predicts the first.
+    """
+    return {
+        name: _encode(expand(file), f"{key}{name}=", tokenizer, assets)
+        for name, file in files.items()
+    }
+
+
+def _encode(path: Path, key: str, tokenizer: Tokenizer, assets: Assets) -> LoneText:
+    open_regular(path, key).close()
+    is_one = tokenizer.marker is None
+    text = Text(path) if is_one else Lines(str(path), [1.0, 0.0, 0.0]).read(assets)
+    end = text.size
+    whole, parts = text.spans([(0, end), (end, end), (end, end)])
+    try:
+        (split, *_), lost = encode_parts(text, whole, parts, tokenizer, assets.cache)
+    except TokenizerError as error:
+        raise UsageError(f"{key}{path}: {error}") from error
+    if len(split.ids) < 2:
+        raise UsageError(
+            f"{key}{path} has nothing to score: {end:,} bytes are {len(split.ids)} tokens, and "
+            "nothing predicts the first"
+        )
+    return LoneText(split, text, whole, lost)

@@ -1,0 +1,242 @@
+"""The files that a path names, and the texts that lie in them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import glob
+import gzip
+import json
+import lzma
+import os
+import re
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from harness.common.errors import UsageError
+from harness.common.paths import expand
+from harness.common.values import did_you_mean
+
+KEY = "data.path="  # begins a message
+BLOCK = 1 << 20  # bytes read at a time
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
+RECORDS = (".jsonl", ".ndjson", ".csv")
+NOT_READ = {
+    ".zst": "install zstd and unpack it: zstd -d FILE",
+    ".bz2": "unpack it: bunzip2 FILE",
+    ".zip": "unpack it: unzip FILE",
+    ".parquet": "write its text as .jsonl",
+}
+PACKED = {
+    b"\x1f\x8b": "a gzip file",
+    b"\xfd7zXZ\0": "an xz file",
+    b"BZh": "a bzip2 file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"PK\x03\x04": "a zip file",
+    b"%PDF-": "a PDF",
+    b"PAR1": "a Parquet file",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # a byte that is not UTF-8, or half a character of JSON
+
+
+class Found(NamedTuple):
+    """Files in their order. passed_over: hidden files and folders, and linked folders, that lie in
+    the named ones."""
+
+    files: list[Path]
+    passed_over: list[Path]
+
+
+def find_files(named: str | Sequence[str]) -> Found:
+    """The files that a path names: itself, those that a glob matches, those in a folder at any
+    depth, sorted by name; of several paths in the order given.
+
+    Raises UsageError if there are none, and for a file that is named twice.
+    """
+    found = Found([], [])
+    for path in [named] if isinstance(named, str) else named:
+        before = len(found.files)
+        place = expand(path)
+        if place.is_dir():
+            _walk(place, found)
+        elif os.path.lexists(place) or not glob.has_magic(path) or "\0" in path:
+            found.files.append(place)
+        else:
+            for match in sorted(map(Path, glob.glob(str(place), recursive=True))):
+                if not match.is_dir():
+                    found.files.append(match)
+                elif "**" not in path:  # which matches what lies in it, too
+                    _walk(match, found)
+        if len(found.files) == before:
+            raise UsageError(f"{KEY}{path} names no file")
+    file, times = Counter(found.files).most_common(1)[0]
+    if times > 1:
+        raise UsageError(f"{KEY}{file} is named twice")
+    return found
+
+
+def _walk(folder: Path, found: Found) -> None:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError(f"{KEY}{folder} can't be read: {error.strerror}") from error
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith(".") or (entry.is_symlink() and path.is_dir()):
+            found.passed_over.append(path)
+        elif entry.is_dir():
+            _walk(path, found)
+        else:
+            found.files.append(path)
+
+
+def format_of(path: Path) -> tuple[str, str]:
+    """By the end of its name: how a file is packed, and how what it holds is written; empty for
+    plain text. Raises UsageError for a format that is not read."""
+    name, kind = os.path.splitext(path.name.lower())
+    packed = kind if kind in UNPACK else ""
+    if packed:
+        kind = os.path.splitext(name)[1]
+    if kind in NOT_READ:
+        raise UsageError(f"{KEY}{path}: {kind} is not read; {NOT_READ[kind]}")
+    return packed, kind if kind in RECORDS else ""
+
+
+def looks_like(start: bytes) -> str | None:
+    """What a file is instead of plain text, by its first bytes; None if it may be plain."""
+    return next((name for magic, name in PACKED.items() if start.startswith(magic)), None)
+
+
+@dataclass
+class TextReader:
+    """Reads texts. errors: `strict` refuses what is not UTF-8, `replace` puts � in place of each
+    such byte. field: of a record, the one that holds the text. replaced: how many were."""
+
+    errors: str
+    field: str
+    replaced: int = 0
+
+    def texts(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
+        """The texts in a file, each in pieces: of .jsonl and .csv one for each record, of all
+        others the whole; of .gz and .xz what they hold. A text is to be read before the next.
+
+        Raises UsageError, naming the place, for what is no text, no record, or damaged.
+        """
+        packed, records = format_of(path)
+        if packed:
+            file = UNPACK[packed](file)
+        if records == ".csv":
+            yield from self._csv(path, file)
+        elif records:
+            yield from self._json_lines(path, file)
+        else:
+            yield self._plain(path, file)
+
+    def _plain(self, path: Path, file: IO[bytes]) -> Iterator[str]:
+        where = str(path)
+        decoder, at = codecs.getincrementaldecoder("utf-8")("surrogateescape"), 0
+        for block in _read(path, partial(file.read, BLOCK)):
+            if at == 0 and (packed := looks_like(block)):
+                where += f", which looks like {packed},"
+            text = decoder.decode(block)
+            yield self._clean(text, where, at)
+            at += len(text.encode("utf-8", "surrogateescape"))
+        yield self._clean(decoder.decode(b"", final=True), where, at)
+
+    def _lines(self, path: Path, file: IO[bytes]) -> Iterator[str]:
+        """Without the mark of byte order that may begin the file. What is not UTF-8 is refused, or
+        left for `_clean` as lone surrogates."""
+        at = 0
+        for line in _read(path, file.readline):
+            text = line.decode("utf-8", "surrogateescape")
+            if self.errors == "strict":
+                self._clean(text, str(path), at)
+            yield text.removeprefix(BOM) if at == 0 else text
+            at += len(line)
+
+    def _json_lines(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
+        for number, line in enumerate(self._lines(path, file), 1):
+            where = f"{path} line {number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{KEY}{where} is not JSON: {error}") from error
+            if not isinstance(record, dict):
+                raise UsageError(f"{KEY}{where} is no object with a field data.field={self.field}")
+            self._require_field(record, where)
+            text = record[self.field]
+            if not isinstance(text, str):
+                raise UsageError(f"{KEY}{where}: the field {self.field} is no text: {text!r:.40}")
+            yield [self._clean(text, where)]
+
+    def _csv(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
+        csv.field_size_limit(sys.maxsize)
+        rows = csv.reader(self._lines(path, file), strict=True)
+        head: list[str] | None = None
+        try:
+            for row in rows:
+                where = f"{path} line {rows.line_num}"
+                if head is None:
+                    head = row
+                    self._require_field(head, where)
+                elif row:
+                    if len(row) != len(head):
+                        raise UsageError(
+                            f"{KEY}{where} has {len(row)} fields, and the first line {len(head)}"
+                        )
+                    yield [self._clean(row[head.index(self.field)], where)]
+        except csv.Error as error:
+            raise UsageError(f"{KEY}{path} line {rows.line_num} is not CSV: {error}") from error
+
+    def _require_field(self, known: Iterable[str], where: str) -> None:
+        names = list(known)
+        if self.field not in names:
+            raise UsageError(
+                f"{KEY}{where} has no field {self.field!r:.80}; data.field should be one of "
+                f"{', '.join(map(repr, names)):.200}.{did_you_mean(self.field, names)}"
+            )
+
+    def _clean(self, text: str, where: str, offset: int | None = None) -> str:
+        """The text without what is none. offset: of the text in its file, in bytes; None: of a
+        record."""
+        found = _NO_TEXT.search(text)
+        if found is None:
+            return text
+        if self.errors == "replace":
+            text, count = _NO_TEXT.subn("\N{REPLACEMENT CHARACTER}", text)
+            self.replaced += count
+            return text
+        if offset is None:
+            what = f"holds half a character, \\u{ord(found[0]):04x}"
+        else:
+            at = offset + len(text[: found.start()].encode("utf-8", "surrogateescape"))
+            what = f"is not UTF-8: byte 0x{ord(found[0]) & 0xFF:02x} at byte offset {at}"
+        raise UsageError(
+            f"{KEY}{where} {what}; data.errors=replace puts � in its place, data=bytes takes any "
+            "file as it is"
+        )
+
+
+def _read(path: Path, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """What `read` gives until it gives nothing."""
+    while True:
+        try:
+            piece = read()
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise UsageError(
+                f"{KEY}{path} can't be read, or is not what its name says: {error}"
+            ) from error
+        if not piece:
+            return
+        yield piece
