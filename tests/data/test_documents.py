@@ -147,7 +147,7 @@ def test_a_marker_is_an_id_that_no_text_becomes(name: str, assets: Path) -> None
     for text in ("<|endoftext|>", "</s>", "<s>", "<unk>", "\0", ""):
         ids = marked.encode(text)
         assert marked.marker not in ids
-        assert len(ids) > 3 or len(text) < 2  # its characters, no special
+        assert len(ids) > 1 or len(text) < 2  # pieces of it, no special
         assert marked.decode([marked.marker, *ids, marked.marker]) == text
     assert marked.token_bytes[marked.marker] == 0
     assert marked.digest != own.digest
@@ -189,5 +189,8 @@ def test_a_tokenizer_that_gives_the_markers_id_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_byte_that_is_no_text_is_named_with_its_document(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the document 'b.udcff': byte 0xff at byte offset 1"):
-        dataset_of(tmp_path, b"a\nb\xff\nc\n" * 5, Characters())
+    for line in range(10):  # of train while it is learnt, of others when they are encoded
+        content = [b"a"] * 10
+        content[line] = b"a\xff"
+        with pytest.raises(UsageError, match=r"byte 0xff of the document 'a.udcff' is not UTF-8"):
+            dataset_of(tmp_path, b"\n".join(content), Characters())
