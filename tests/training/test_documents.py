@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,6 +24,15 @@ from harness.training.trainer import Trainer
 from tests.conftest import Ended
 from tests.small_runs import cut_off, rows, settings, summary, trace, train
 from tests.training.documents import GPT_OF_DOCUMENTS, LINES
+from zoo.ngram import NGram
+
+
+class OfOneText(NGram):
+    """Counts one long text alone."""
+
+    def fit(self, ids_N: torch.Tensor) -> None:  # type: ignore[override]
+        super().fit(ids_N)
+
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -168,7 +176,7 @@ def test_evaluate_shows_the_loss_by_position(trained: Path, command: Callable[..
     [
         (("model=mlp", "model.norm=batch_norm", "model.bias=false"), "batch normalization would"),
         (("model=gpt", "train.positions=last"), "would be padding of short ones"),
-        (("model=ngram",), "would count across them"),
+        (("model=ngram", f"model._target_={__name__}.OfOneText", "trust=[tests]"), "counts across"),
     ],
 )
 def test_what_is_not_possible_with_documents_is_refused(
@@ -189,8 +197,13 @@ def test_what_is_for_one_text_is_refused(trained: Path, command: Callable[..., E
     assert (ended.code, "a file is compressed as one text" in ended.err) == (2, True)
 
 
-def test_counted_bigrams_of_documents_are_their_counts(tmp_path: Path) -> None:
-    """A model that sees one token counts documents as they are: the marker comes before each."""
-    assert train(tmp_path / "run", *LINES, "model=ngram", "model.order=2") == 0
-    assert summary(tmp_path / "run")["causal"] is True
-    assert np.isfinite(summary(tmp_path / "run")["test"]["bits_per_byte"])
+def test_n_grams_of_documents_are_the_floor(tmp_path: Path) -> None:
+    scores = {}
+    for rows_seen in ("alone", "across"):
+        chosen = (*LINES, f"+data.rows={rows_seen}", "model=ngram", "model.order=4")
+        assert train(tmp_path / rows_seen, *chosen) == 0
+        found = summary(tmp_path / rows_seen)
+        assert found["causal"] is True
+        assert found["corpus"]["rows"] == rows_seen
+        scores[rows_seen] = found["test"]["bits_per_byte"]
+    assert scores["alone"] < scores["across"]  # what lies before a document says nothing of it
