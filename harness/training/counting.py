@@ -47,8 +47,8 @@ class Counter:
         self._device, self._interrupt = compute.device, interrupt
 
     def fit(self, ids: Ids, marker: int | None = None) -> NDArray[np.integer]:
-        """Count a text, (N,), or documents that `marker` divides; returns the ids that were predicted. Raises Stopped after a signal:
-        the model is then as it was."""
+        """Count a text, (N,), or documents that `marker` divides; returns the ids that were
+        predicted. Raises Stopped after a signal: the model is then as it was."""
         assert self.model.fit is not None, "the model takes steps"
         before = deepcopy(self.model.state_dict())
         try:

@@ -76,7 +76,7 @@ class EndMarker(Tokenizer):
 
         def documents() -> Iterator[str]:
             nonlocal document
-            for document in train:
+            for document in train:  # noqa: UP028 - an error names the last one
                 yield document
 
         try:
