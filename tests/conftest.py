@@ -22,6 +22,7 @@ import torch
 from omegaconf import OmegaConf
 
 from harness import (
+    baseline,
     bench,
     compare,
     compress,
@@ -67,6 +68,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "decompress": decompress.main,
     "compare": compare.main,
     "search": search.main,
+    "baseline": baseline.main,
     "verify": verify.main,
     "inside": inside.main,
     "judge": judge.main,

@@ -97,7 +97,8 @@ class DocumentCorpus(Corpus):
         self, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
     ) -> None:
         super().__init__(split)
-        self.shuffle, self.rows = shuffle, rows
+        self.shuffle = shuffle
+        self.rows: Rows = rows
 
     def read(self, assets: Assets) -> DocumentText:
         """Raises UsageError if there are none."""

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import torch
 
+from harness.common.text import duration
 from harness.compute.costs import step_flops
 from harness.compute.device import Compute
 from harness.config.settings import Settings
@@ -79,11 +80,3 @@ def plan_lines(number: int, level: float, most: int, pair_seconds: float) -> lis
             words = f"about {needed} pairs, {duration(needed * pair_seconds)}"
         lines.append(f"a difference of {effect}σ (σ: of one pair's difference) takes {words}")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """In the unit in which it is a number from 1 on."""
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from harness.common.errors import UsageError
+from harness.common.text import duration
 from harness.compute.costs import step_flops
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch, row_shape
@@ -130,12 +131,12 @@ def plan_lines(
     """The plan in words. trials: for each model. seeds: of the chosen settings."""
     jobs = trials + seeds
     flops = sum(cost.flops for cost in costs.values()) * jobs
-    hours = sum(cost.seconds for cost in costs.values()) * jobs / workers / 3600
+    seconds = sum(cost.seconds for cost in costs.values()) * jobs / workers
     tried = [f"{stage.name} ({len(stage.values)})" for stage in STAGES]
     return [
         f"{len(costs)} models, each {trials} trials ({', '.join(tried)}; what is chosen "
         f"already is not tried again), and {seeds} seeds of what is chosen",
-        f"{jobs * len(costs)} trainings, {flops:.3g} training FLOPs, about {hours:.2g} hours "
+        f"{jobs * len(costs)} trainings, {flops:.3g} training FLOPs, about {duration(seconds)} "
         f"with {workers} at a time, by speeds measured just now",
         *(
             f"{model}: {cost.flops:.3g} FLOPs, {cost.seconds:.0f} s each"

@@ -160,7 +160,7 @@ def test_the_plan_s_flops_are_the_closed_form() -> None:
     costs = {"a": plan.PlannedCost(1e9, 60.0), "b": plan.PlannedCost(3e9, 30.0)}
     text = "\n".join(plan_lines(costs, 4, 2, 3))
     # (4 + 2) trainings of each; 90 seconds for a pair, three at a time.
-    assert "12 trainings, 2.4e+10 training FLOPs, about 0.05 hours with 3 at a time" in text
+    assert "12 trainings, 2.4e+10 training FLOPs, about 3.0 minutes with 3 at a time" in text
 
 
 def test_without_a_finite_score_there_is_no_choice() -> None:
