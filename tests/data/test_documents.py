@@ -105,7 +105,7 @@ def test_names_are_split_as_in_the_lectures(assets: Path, tmp_path: Path) -> Non
 def test_empty_lines_are_counted_and_no_documents(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, b"\na\n\n\r\nb\nc\nd\n", Bytes(), shares=[0.5, 0.25, 0.25])
     assert documents_of(dataset) == [["a", "b"], ["c"], ["d"]]
-    assert "3 empty lines are no documents" in dataset.notes()
+    assert "3 empty documents are left out" in dataset.notes()
     with pytest.raises(UsageError, match="there are no documents"):
         dataset_of(tmp_path, b"\n\n", Bytes())
     with pytest.raises(UsageError, match="the val split has no documents"):
@@ -120,6 +120,18 @@ def test_a_file_that_memory_might_not_hold_is_refused(
     monkeypatch.setenv("ZOO_LIMITS", "1e-9")
     with pytest.raises(UsageError, match="documents are held in memory: 4 are the most"):
         dataset_of(tmp_path, ["abc", "d"], Bytes())
+
+
+def test_a_divider_may_be_any_text(tmp_path: Path) -> None:
+    path = tmp_path / "stories.txt"
+    path.write_text("<|end|>one\ntwo<|end|>\nthree<|end|><|end|>four <|end")
+    corpus = Lines(str(path), [0.4, 0.3, 0.3], divider="<|end|>")
+    for each in (corpus, corpus.moved_to(path)):
+        dataset = prepare(each, EndMarker(Bytes()), Assets((), tmp_path / "cache"))
+        assert documents_of(dataset) == [["one\ntwo"], ["\nthree"], ["four <|end"]]
+        assert "2 empty documents are left out" in dataset.notes()
+    with pytest.raises(ValueError, match="divides nothing"):
+        Lines(str(path), SHARES, divider="")
 
 
 def test_the_digest_says_where_documents_end() -> None:
