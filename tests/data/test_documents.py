@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import split_points
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.data.documents import DocumentText, Lines, lines
+from harness.data.encoded import Documents, Split
 from harness.referee.certify import tokens_cover
 from tests.data.datasets import SHARES, parts_of
 from tests.zoo_tokenizers.building import tokenizer_of
@@ -78,6 +80,12 @@ def test_every_document_is_in_one_part_and_whole(
         assert train + val + test == texts
     for part in parts_of(dataset):
         assert tokens_cover(dataset, part, dataset.tokenizer).result == "passed"
+    if tokenizer is Bytes:
+        ids, at = dataset.train.ids.copy(), len(train[0]) + 1
+        ids[[at, at + 1]] = ids[[at + 1, at]]  # a marker one byte too late
+        moved = Split(ids, dataset.train.bytes, {}, Documents(np.flatnonzero(ids == 256)))
+        found = tokens_cover(replace(dataset, train=moved), moved, dataset.tokenizer)
+        assert (found.result, "not where the documents end" in found.words) == ("failed", True)
     again = dataset_of(tmp_path, texts, tokenizer())  # from the cache
     assert documents_of(again) == [train, val, test]
     assert again.digest == dataset.digest
