@@ -222,10 +222,10 @@ def _raw_counts(patch: pytest.MonkeyPatch) -> None:
     """At every order: interpolated, but not Kneser-Ney."""
     plain = KneserNey.fit
 
-    def fit(head: KneserNey, ids_N: torch.Tensor) -> None:
+    def fit(head: KneserNey, ids_N: torch.Tensor, marker: int | None = None) -> None:
         for length in range(len(head.orders)):
             alone = KneserNey(head.vocab_size, length + 1).double()
-            plain(alone, ids_N)
+            plain(alone, ids_N, marker)
             head.orders[length].set(alone.orders[-1].keys, alone.orders[-1].counts)
 
     patch.setattr(KneserNey, "fit", fit)
