@@ -12,7 +12,13 @@ SWEEP  := runs/compare-$(shell date +%Y%m%d-%H%M%S)
 endif
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install compare compare-seeds live test test-long check docs clean
+# The steps of the course from a bigram to a transformer, each a recipe (conf/experiment/ladder_*).
+STEPS := 1_bigram 2_positions 3_one_head 4_multi_head 5_feed_forward 6_residual 7_blocks 8_norm 9_dropout
+comma := ,
+empty :=
+LADDER := $(subst $(empty) $(empty),$(comma),$(addprefix ladder_,$(STEPS)))
+
+.PHONY: install compare compare-seeds ladder live test test-long check docs clean
 
 # What training, comparing and the live page need.
 install: $(READY)
@@ -37,6 +43,14 @@ compare: $(READY)
 # The same with five seeds: what a claim needs.
 compare-seeds:
 	$(MAKE) compare SEEDS=seed=0,1,2,3,4
+
+# Nine steps from a bigram to a transformer, and what each gains: ladder.html. With more seeds:
+# make ladder SEEDS=seed=0,1,2
+ladder: SWEEP := $(subst compare,ladder,$(SWEEP))
+ladder: $(READY)
+	$(PY) -m harness.train -m experiment=$(LADDER) train.steps=2000 eval.every=500 optimizer.lr=3e-3 $(SEEDS) hydra.sweep.dir=$(SWEEP)
+	$(PY) -m harness.compare $(SWEEP) --ladder --out ladder.html
+	@echo "ladder.html written: open it in a browser"
 
 # A page on this machine: runs as they train, side by side; trainings started and stopped.
 live: $(READY)

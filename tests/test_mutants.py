@@ -83,8 +83,8 @@ MUTANTS = {
     ),
     "the test is on validation": (
         LOOP,
-        "test = _score(context, evaluated, dataset.test)",
-        "test = _score(context, evaluated, dataset.val)",
+        "score = _score(context, evaluated, final)",
+        "score = _score(context, evaluated, dataset.val)",
         PINNED,
     ),
     "the best is chosen by test": (

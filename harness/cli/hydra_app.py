@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from inspect import getmodule
 from pathlib import Path
@@ -91,6 +92,18 @@ def _check_options() -> None:
     if options.experimental_rerun is not None:
         # It unpickles a file, which can run any code.
         raise UsageError("--experimental-rerun is not supported; resume a run by resume=true")
+
+
+def take_option(name: str) -> str | None:
+    """The value of an option of ours, which Hydra must not see: `--out FILE`; None if it is not
+    given."""
+    values = [word.partition("=")[2] for word in sys.argv if word.startswith(f"{name}=")]
+    sys.argv = [word for word in sys.argv if not word.startswith(f"{name}=")]
+    if name in sys.argv[:-1]:
+        place = sys.argv.index(name)
+        values = [sys.argv[place + 1]]
+        del sys.argv[place : place + 2]
+    return values[-1] if values else None
 
 
 def typed_overrides() -> list[str]:

@@ -9,6 +9,14 @@ from __future__ import annotations
 import re
 
 _FORMULA = re.compile(r"^\s*[=+\-@＝＋－＠]|^[\t\r\n]")
+_LATEX = str.maketrans(
+    {
+        **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+        "±": r"$\pm$", "−": "$-$", "–": "--", "·": r"$\cdot$", "…": r"\ldots{}",
+    }
+)  # fmt: skip
 _MARKDOWN = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]|~$"}
     | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;"}
@@ -44,6 +52,11 @@ def markdown(text: str) -> str:
     line = visible_line(text).translate(_MARKDOWN)
     line = line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
     return _BLOCK.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", line)
+
+
+def latex(text: str) -> str:
+    """The visible text, of which TeX takes nothing for a command."""
+    return visible_line(text).translate(_LATEX)
 
 
 def csv_cell(text: str) -> str:

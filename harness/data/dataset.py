@@ -43,6 +43,11 @@ class Dataset:
         """The documents that are rows of training; None where rows are cut anywhere."""
         return self.train.documents if self.rows == "alone" else None
 
+    @property
+    def final(self) -> Split | None:
+        """What the ranked score is of: test, or validation where the text has no test split."""
+        return self.val if self.test is None else self.test
+
     def counts(self) -> NDArray[np.int64]:
         """(V,): how often each id occurs in the train split."""
         vocab_size, ids = self.tokenizer.vocab_size, self.train.ids

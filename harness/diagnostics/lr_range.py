@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
@@ -11,15 +13,16 @@ from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.probe import checked_compute, probe
+from harness.report.drawing.losses import write_losses
 from harness.training.optim import peak_rates
 from harness.training.run import load_dataset
 
 LOWEST, HIGHEST = 1e-4, 1e3  # factors on optimizer.lr
 
 
-def lr_range(settings: Settings) -> int:
+def lr_range(settings: Settings, out: Path | None = None) -> int:
     """Print the smoothed loss over the learning rate, and where it fell, on stdout; 0 if it fell,
-    else 1."""
+    else 1. out: also a picture, PNG or SVG."""
     plan = settings.train
     if plan.steps is None or plan.steps < 20:
         raise UsageError("a range test is counted in steps, and needs 20: give train.steps")
@@ -35,9 +38,21 @@ def lr_range(settings: Settings) -> int:
         for step, factor in enumerate(factors)
     )
     losses = smooth(probe(settings, dataset, compute, steps))
-    shown = [min(losses[len(losses) * column // 72], 2 * losses[0]) for column in range(72)]
-    print(draw(shown, start=at(peaks, factors[0]), end=at(peaks, factors[len(losses) - 1])))
+    top = losses[0] + 0.5 * (losses[0] - min(losses)) or 1.0  # what diverges is cut off
+    shown = [min(losses[len(losses) * column // 72], top) for column in range(72)]
+    low = min(shown) - 0.1 * (max(shown) - min(shown))
+    ends = at(peaks, factors[0]), at(peaks, factors[len(losses) - 1])
+    print(draw(shown, *ends, bottom=low))
     begun, best = fell(losses)
+    if out is not None:
+        peak = next(iter(peaks.values())) if len(peaks) == 1 else 1.0
+        rates = [peak * factor for factor in factors[: len(losses)]]
+        write_losses(
+            out, rates, [min(loss, top) for loss in losses],
+            "learning rate" if len(peaks) == 1 else "factor on the learning rates",
+            log=True, marked=[rates[begun], rates[best]] if begun != best else [],
+        )  # fmt: skip
+        print(f"{out} written", file=sys.stderr)
     if begun == best:
         print(f"the loss fell nowhere from its {losses[0]:.3f} nats per token")
         return 1
@@ -45,8 +60,13 @@ def lr_range(settings: Settings) -> int:
         f"the loss fell between {at(peaks, factors[begun])} and {at(peaks, factors[best])}, "
         f"from {losses[0]:.3f} to {losses[best]:.3f} nats per token"
     )
-    # The usual rule: a tenth of the rate of the least loss, beyond which it diverges.
-    print(f"a tenth of the latter is a safe peak: {as_settings(peaks, factors[best] / 10)}")
+    if best == len(factors) - 1:
+        print("still falling at the end: the range is too low to show where learning breaks")
+        return 0
+    print(
+        "rule of thumb for a peak, a tenth of the rate of the least loss: "
+        f"{as_settings(peaks, factors[best] / 10)}"
+    )
     return 0
 
 

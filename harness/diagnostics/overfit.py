@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 from harness.common.errors import UsageError
 from harness.common.terminal_plot import draw
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.probe import checked_compute, probe
+from harness.report.drawing.losses import write_losses
 from harness.training.run import load_dataset
 
 LEARNT = 0.1  # nats per token
 
 
-def overfit(settings: Settings) -> int:
+def overfit(settings: Settings, out: Path | None = None) -> int:
     """Train at the peak learning rate and print the loss on stdout; 0 if it came down to LEARNT,
-    else 1."""
+    else 1. out: also a picture, PNG or SVG."""
     plan = settings.train
     if plan.steps is None:
         raise UsageError("overfitting is counted in steps: give train.steps")
@@ -27,12 +34,26 @@ def overfit(settings: Settings) -> int:
     losses = probe(settings, dataset, compute, [(1.0, batch)] * plan.steps)
     columns = [losses[len(losses) * column // 72] for column in range(72)]
     print(draw(columns, start="0", end=f"{len(losses)} steps"))
+    if out is not None:
+        finite = {step: loss for step, loss in enumerate(losses) if math.isfinite(loss)}
+        write_losses(out, list(finite), list(finite.values()), "steps on one batch")
+        print(f"{out} written", file=sys.stderr)
     learnt = losses[-1] <= LEARNT
     verdict = "learnt by heart"
-    if not learnt:
+    if not learnt and still_falling(losses):
+        verdict = f"not down to {LEARNT}, and still falling at the end: more steps"
+    elif not learnt:
         receptive = meta_model(settings, vocab_size=2).receptive_field
         field = f"receptive field {receptive}" if receptive else "no bound"
         verdict = f"not down to {LEARNT}: more steps, another rate, or"
         verdict += f" a model that sees too little ({field})"
     print(f"loss on one batch: {losses[0]:.3f} → {losses[-1]:.4f} nats per token: {verdict}")
     return 0 if learnt else 1
+
+
+def still_falling(losses: Sequence[float]) -> bool:
+    """Whether the mean of the last tenth lies more than a hundredth below that of the tenth
+    before."""
+    part = max(1, len(losses) // 10)
+    before, last = losses[-2 * part : -part], losses[-part:]
+    return bool(before) and statistics.fmean(last) < 0.99 * statistics.fmean(before)

@@ -86,7 +86,9 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
 
 
 def _shown(value: Any) -> str:
-    """A value of the table; a pair is before and after temperature scaling."""
+    """A value of the table, at five digits; a pair is before and after temperature scaling."""
     if isinstance(value, tuple):
         return " → ".join(map(_shown, value))
+    if isinstance(value, float):
+        return f"{value:.5g}"
     return "–" if value is None else visible_line(str(value))

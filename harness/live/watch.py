@@ -151,9 +151,10 @@ class LiveRun:
         }
 
     def _certificate(self) -> str | None:
-        """Whether its test score may be ranked, in words; None before there is one."""
+        """Whether its score may be ranked, in words; None before there is one."""
         record = self._record
-        if record.test is None:
+        done = record.test is not None or (not record.has_test and record.status == "finished")
+        if not done:
             return None
         if record.uncertified is not None:
             return f"not certified: {record.uncertified}"

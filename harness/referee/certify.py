@@ -45,18 +45,20 @@ def after_training(
     compute: Compute,
     folder: RunFolder,
     model: LanguageModel,
-    test: Score,
+    score: Score,
+    reported: Scored,
     evaluated_seconds: float,
     on_token: Callable[[], object],
 ) -> Certificate | None:
-    """Score a sample of the test split again, one token at a time, and write the certificate. None
-    for a score that is NaN or infinite. Changes neither the model nor torch's generators.
+    """Score a sample of the test split, or of validation where there is none, again, one token at a
+    time, and write the certificate. None for a score that is NaN or infinite. Changes neither the
+    model nor torch's generators.
 
-    evaluated_seconds: that all evaluations took; the sample takes a tenth of it, or five seconds.
-    on_token: called between tokens; may raise Stopped.
+    reported: the score in the summary. evaluated_seconds: that all evaluations took; the sample
+    takes a tenth of it, or five seconds. on_token: called between tokens; may raise Stopped.
     """
-    split = dataset.test
-    if split is None or not math.isfinite(test.nats):
+    split = dataset.final
+    if split is None or not math.isfinite(score.nats):
         return None
     until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
     checks = [tokens_cover(dataset, split, as_saved(settings, dataset.tokenizer))]
@@ -72,7 +74,7 @@ def after_training(
         words = "before the training, with fresh weights, at the shapes of training and scoring"
         checks.append(Check(name="causality", result="sampled", words=words))
         scored, check = scored_again(
-            LocalDecoder(model, compute, on_token), split, dataset.tokenizer, test,
+            LocalDecoder(model, compute, on_token), split, dataset.tokenizer, score,
             compute.precision, complete=False, seed=settings.seed,
             in_time=lambda: perf_counter() < until,
         )  # fmt: skip
@@ -80,7 +82,7 @@ def after_training(
     certificate = Certificate(
         made_by="training",
         complete=False,
-        bound_to=bound_to(settings, dataset, folder, model, Scored.of(test.summary())),
+        bound_to=bound_to(settings, dataset, folder, model, reported),
         checks=checks,
         score=scored,
         parameters=parameters(model)["total"],

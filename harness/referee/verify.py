@@ -57,11 +57,12 @@ def verify_run(
     path: Path, *, complete: bool, device: str, trust: list[str], data_path: Path | None = None
 ) -> Certificate:
     """A run's certificate. data_path: see `Run.dataset`. Raises UsageError if the run can't be
-    read, or has no test score."""
+    read, or has no score to certify."""
     run = load_run(path, "best", device, trust)
     summary = read_summary(path)
     dataset = run.dataset(data_path)
-    if dataset.test is None or summary.test is None:
+    split = dataset.final
+    if split is None or summary.final is None:
         raise UsageError(f"{path} has no test score, so there is nothing to certify")
     make_deterministic()
     checks: list[Check] = []
@@ -72,20 +73,20 @@ def verify_run(
     else:
         source = Source(path, "best", device, trust, run.compute.precision, torch.get_num_threads())
         reported = score_split(
-            run.model, dataset.test, run.tokenizer, run.compute, run.settings.eval.stride,
+            run.model, split, run.tokenizer, run.compute, run.settings.eval.stride,
             run.settings.eval.batch_size,
         )  # fmt: skip
         with fresh_decoder(source) as decoder:
             scored, check = scored_again(
-                decoder, dataset.test, run.tokenizer, reported, run.compute.precision,
+                decoder, split, run.tokenizer, reported, run.compute.precision,
                 complete=complete, seed=run.settings.seed,
             )  # fmt: skip
             checks += [check, reported_again(summary, reported, run.compute)]
             if scored is not None:
-                checks += alone(decoder, dataset.test, reported, run.compute.precision)
-        targets = len(dataset.test.ids) - 1
+                checks += alone(decoder, split, reported, run.compute.precision)
+        targets = len(split.ids) - 1
         time, _ = row_shape(dataset.row_documents, run.settings.train.seq_len)
-        own = (run.model, run.settings, run.compute, targets, time, dataset.test.documents)
+        own = (run.model, run.settings, run.compute, targets, time, split.documents)
         checks += list(_trials(*own))
     checks += list(of_class(run.settings, run.tokenizer.vocab_size, complete))
     checks.append(state(run.model))
@@ -96,7 +97,7 @@ def verify_run(
     return Certificate(
         made_by="verify",
         complete=scored is not None and scored.tokens == scored.predictions,
-        bound_to=bound_to(run.settings, dataset, run.folder, run.model, summary.test),
+        bound_to=bound_to(run.settings, dataset, run.folder, run.model, summary.final),
         checks=checks,
         score=scored,
         parameters=parameters(run.model)["total"],
@@ -145,7 +146,7 @@ class _RandomText(Tokenizer):
 
 def reported_again(summary: Summary, found: Score, compute: Compute) -> Check:
     """The score of the summary is what the weights get."""
-    reported = summary.test.nats_per_token if summary.test else None
+    reported = summary.final.nats_per_token if summary.final else None
     # Another machine adds up in another order.
     near = reported is not None and math.isclose(
         found.nats_per_token, reported, rel_tol=20 * BOUND[compute.precision]

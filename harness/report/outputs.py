@@ -5,17 +5,22 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically
 from harness.report.drawing.plots import write_plots
-from harness.report.html.document import write_report
+from harness.report.html.document import Asked, write_report
 from harness.report.records.runs import RunRecord, require_complete
 from harness.report.records.selection import Split, log_reading
 from harness.report.statistics.ranking import compare_runs
+from harness.report.statistics.targets import find_costs
 from harness.report.text import export
+from harness.report.text.target_terminal import print_costs
 from harness.report.text.terminal import print_comparison
+from harness.report.text.where_terminal import print_where
+from harness.report.where import find_where
 
 
 def compare(
@@ -25,26 +30,38 @@ def compare(
     out: Path | None,
     plots: Path | None,
     markdown: Path | None,
+    latex: Path | None,
     csv: Path | None,
     runs_csv: Path | None,
     complete: bool = False,
     split: Split | None = None,
+    where: bool = False,
+    target: str | None = None,
+    trust: Sequence[str] = (),
+    ladder: bool = False,
 ) -> int:
     """Write the comparison of these runs, which were found in `paths`, in every format that has a
     path, and print it. complete: rank no run whose certificate is a sample.
 
     split: read test of runs that have not been chosen, too, which is logged; or validation of any.
+    where: also where the differences come from, by the validation text unless split is "test".
+    target: also what that validation score costs. trust: packages of the user's own models, which
+    `where` may load.
+    ladder: the runs are steps, in the order of their names; show what each gains.
 
-    Raises UsageError for a path that can't be written."""
+    Raises UsageError for a path that can't be written, and as `find_where` and `find_costs`."""
     if complete:
         records = [require_complete(run) for run in records]
     if split == "test":
         log_reading(records, shlex.join(["harness.compare", *map(str, paths), "--split", "test"]))
-    comparison = compare_runs(records, split)
+    comparison = replace(compare_runs(records, split), is_ladder=ladder)
+    costs = None if target is None else find_costs(comparison, target)
+    found = find_where(comparison, split or "val", trust) if where else None
     written = []
     try:
         for path, write in (
             (markdown, lambda: export.markdown(comparison)),
+            (latex, lambda: export.latex(comparison)),
             (csv, lambda: export.csv_table(comparison)),
             (runs_csv, lambda: export.csv_runs(comparison.records, comparison.split)),
         ):
@@ -52,7 +69,7 @@ def compare(
                 write_atomically(path, write().encode(errors="replace"))
                 written.append(f"{path} written")
         if out is not None:
-            write_report(comparison, out, paths)
+            write_report(comparison, out, paths, Asked(found, costs))
             written.append(f"{out} written")
         if plots is not None:
             written.append(f"{plots}: {len(write_plots(comparison, plots))} files written")
@@ -60,6 +77,10 @@ def compare(
         raise UsageError(str(error)) from None
     # Last: whoever reads it may not read to the end (`… | head`).
     print_comparison(comparison, sys.stdout)
+    if found is not None:
+        print_where(found, sys.stdout)
+    if costs is not None:
+        print_costs(costs, sys.stdout)
     for line in written:
         print(line)
     return 0

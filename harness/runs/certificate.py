@@ -47,7 +47,8 @@ class SequentialScore(Record):
 class Binding(Record):
     """What a certificate is for. definition: version of what a score is. Digests are SHA-256;
     weights: of the checkpoint's file; source: of the model's class and the modules that it uses.
-    split: the shares of train, validation and test. reported: the test score."""
+    split: the shares of train, validation and test. reported: the test score, or where there is no
+    test split the validation score."""
 
     definition: int
     weights: str | None = None
@@ -139,6 +140,6 @@ def why_unfit(found: Certificate, folder: Path, summary: Summary) -> str | None:
             return "another tokenizer"
     if corpus is not None and (corpus.sha256, corpus.split) != (bound.corpus, bound.split):
         return "another text or split"
-    if summary.test is not None and (summary.definition or 1) != bound.definition:
+    if summary.final is not None and (summary.definition or 1) != bound.definition:
         return "another definition of the score"
-    return "another score" if summary.test != bound.reported else None
+    return "another score" if summary.final != bound.reported else None

@@ -63,13 +63,15 @@ class Scored(Record):
 
 
 class TrainCost(Record):
-    """The cost of training, totals over the run."""
+    """The cost of training, totals over the run. seconds: without evaluation_seconds, those of
+    scoring validation on the way."""
 
     steps: Number | None = None
     tokens: Number | None = None
     bytes: Number | None = None
     flops: Number | None = None
     seconds: Number | None = None
+    evaluation_seconds: Number | None = None
     tokens_per_second: Number | None = None
     peak_memory_bytes: Number | None = None
 
@@ -107,6 +109,10 @@ class CorpusIdentity(Record):
     sha256: str | None = None
     split: list[Number] | None = None
     rows: str | None = None
+
+    @property
+    def has_test(self) -> bool:
+        return not self.split or self.split[-1] != 0
 
 
 def _pair(texts: list[str]) -> list[str]:
@@ -161,6 +167,13 @@ class Summary(Record):
     loss_spikes: Number | None = None
     error: str | None = None
     missing: dict[str, str] | None = None
+
+    @property
+    def final(self) -> Scored | None:
+        """The score that is certified and ranked: test, or validation where there is no test
+        split."""
+        no_test = self.corpus is not None and not self.corpus.has_test
+        return self.val if no_test else self.test
 
     def plain(self) -> dict[str, Any]:
         """The fields that were set, as plain values."""

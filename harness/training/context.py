@@ -30,8 +30,8 @@ def ignore(*arguments: Any) -> None:
 @dataclass(frozen=True)
 class RunContext:
     """summary: filled in as the training goes. report: called with each line for the log; on_row:
-    with each row. processes: those that train this model together. clock: seconds; two readings
-    tell what a step took."""
+    with each row; on_score: with the share of a split that is scored. processes: those that train
+    this model together. clock: seconds; two readings tell what a step took."""
 
     settings: Settings
     dataset: Dataset
@@ -44,4 +44,5 @@ class RunContext:
     clock: Callable[[], float] = perf_counter
     report: Callable[[str], None] = ignore
     on_row: Callable[[Row], None] = ignore
+    on_score: Callable[[float], None] = ignore
     on_batch: OnBatch = ignore

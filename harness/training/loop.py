@@ -42,7 +42,8 @@ from zoo.language_model import LanguageModel
 
 
 def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
-    """Train until the budget is spent, then score the test split. saved: the checkpoint to resume.
+    """Train until the budget is spent, then score the test split and certify the score; where there
+    is none, that of validation. saved: the checkpoint to resume.
 
     Raises Stopped after a signal and FolderLost, its work saved, and NonFiniteError.
     """
@@ -89,8 +90,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 checkpoints.save(progress)
             if evaluating:
                 if dataset.val is not None:
+                    begun = context.clock()
                     with observer.validation(evaluated, dataset.val, row):
                         score = _score(context, evaluated, dataset.val)
+                    progress.evaluation_seconds += context.clock() - begun
                     row |= score.metrics("val/")
                     if progress.update_best(score):
                         checkpoints.save_best(progress)
@@ -147,29 +150,40 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         recorder.finish(trainer.guard)
 
     interrupt.decide_alone()
-    if dataset.test is None or not processes.is_main:
+    # Whoever trains without reading test has no final score (reads_test).
+    has_test = context.summary.corpus is None or context.summary.corpus.has_test
+    final = dataset.test if has_test else dataset.val
+    if final is None or not processes.is_main:
         return
     if dataset.val is not None and progress.best is None:
+        if dataset.test is None:
+            return
         why = "no validation score was finite, so no weights were chosen to score it with"
         record_missing(context.summary, "test", why)
         return
-    with part_of_results(context.summary, "test", needed=True):
+    part = CERTIFICATE_FILE if dataset.test is None else "test"
+    with part_of_results(context.summary, part, needed=True):
         checkpoints.load_best(progress)
         started = perf_counter()
-        test = _score(context, evaluated, dataset.test)
-        context.summary.test = Scored.of(test.summary())
+        score = _score(context, evaluated, final)
+        if dataset.test is not None:
+            context.summary.test = Scored.of(score.summary())
     context.folder.require_own()
-    with part_of_results(context.summary, BLOCKS_FILE):
-        write_test_blocks(context.folder.path, dataset, test)
-        if isinstance(trainer, Counter):  # it is the floor, and so are they
-            context.summary.compressors = compress_test(dataset, interrupt.check)
-    context.folder.require_own()
+    if dataset.test is not None:
+        with part_of_results(context.summary, BLOCKS_FILE):
+            write_test_blocks(context.folder.path, dataset, score)
+            if isinstance(trainer, Counter):  # it is the floor, and so are they
+                context.summary.compressors = compress_test(dataset, interrupt.check)
+        context.folder.require_own()
+    reported = context.summary.final
+    assert reported is not None, "there is a score by now"
     evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
     seconds = (perf_counter() - started) * evaluations
     with part_of_results(context.summary, CERTIFICATE_FILE):
         certificate = after_training(
-            settings, dataset, compute, context.folder, evaluated, test, seconds, interrupt.check
-        )
+            settings, dataset, compute, context.folder, evaluated, score, reported, seconds,
+            interrupt.check,
+        )  # fmt: skip
         if certificate is not None:
             context.summary.causal = not certificate.failed
             context.summary.certificate = certificate.words
@@ -177,10 +191,17 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
 
 
 def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
-    settings = context.settings
+    settings, done = context.settings, 0
+
+    def on_batch(tokens: int) -> None:
+        nonlocal done
+        context.interrupt.check()
+        done += tokens
+        context.on_score(done / (len(split.ids) - 1))
+
     return score_split(
         model, split, context.dataset.tokenizer, context.compute, settings.eval.stride,
-        settings.eval.batch_size, on_batch=lambda tokens: context.interrupt.check(),
+        settings.eval.batch_size, on_batch=on_batch,
         batch_statistics=settings.train.batch_norm == "batch",
     )  # fmt: skip
 

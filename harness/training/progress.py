@@ -20,13 +20,15 @@ OF_DOCUMENTS = ("documents", "text_nats_per_token")  # fields of a score
 @dataclass
 class Progress:
     """Counters and the best score; part of every checkpoint. seconds: without evaluation and
-    saving. frozen: whether batch normalization's statistics are. saved_best: the best step at each
-    of the last two checkpoints, either of which may be resumed from."""
+    saving. evaluation_seconds: of scoring validation. frozen: whether batch normalization's
+    statistics are. saved_best: the best step at each of the last two checkpoints, either of which
+    may be resumed from."""
 
     step: int = 0
     tokens: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
     best: dict[str, Any] | None = None
     frozen: bool = False
     saved_best: list[int] = field(default_factory=list)
@@ -34,7 +36,7 @@ class Progress:
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks
         something. A NaN or infinite one, of a checkpoint of an earlier version, is none."""
-        for name in ("step", "tokens", "bytes", "seconds"):
+        for name in ("step", "tokens", "bytes", "seconds", "evaluation_seconds"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
         if self.best is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -13,11 +15,42 @@ from harness.common.rows import Row
 from harness.config.settings import Settings
 
 LOG = logging.getLogger("harness")
+REFRESH = 0.2  # seconds
+
+
+class ProgressBar:
+    """Loss, speed and time left of a training; while a split is scored, how much of it is."""
+
+    def __init__(self, bar: Any, currency: str, total: float) -> None:
+        self._bar, self._total = bar, total
+        self._key = "step" if currency == "steps" else currency
+        self._loss, self._drawn = "", 0.0
+
+    def row(self, row: Row) -> None:
+        """A step was taken, or an evaluation made."""
+        bar = self._bar
+        if bar.disable:
+            return
+        spent = min(row[self._key], self._total)
+        if not bar.n:
+            bar.initial = bar.n = spent  # a resumed run: measure the speed of this session
+        if "train/loss" in row:
+            self._loss = f"loss {row['train/loss']:.3f}"
+        bar.set_postfix_str(self._loss, refresh=False)
+        bar.update(spent - bar.n)
+
+    def score(self, share: float) -> None:
+        """This share of a split is scored by now."""
+        if self._bar.disable or perf_counter() - self._drawn < REFRESH:
+            return
+        self._drawn = perf_counter()
+        words = f"evaluating {share:.0%}"
+        self._bar.set_postfix_str(f"{self._loss}, {words}" if self._loss else words)
 
 
 @contextmanager
-def progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
-    """A bar with loss, speed and time left; none where stderr is not a terminal."""
+def progress_bar(settings: Settings) -> Iterator[ProgressBar]:
+    """A bar; nothing where stderr is not a terminal."""
     names = settings.names
     currency, total = settings.train.budget
     description = f"{names.model} {names.tokenizer} s{settings.seed}"
@@ -32,13 +65,4 @@ def progress_bar(settings: Settings) -> Iterator[Callable[[Row], None]]:
             dynamic_ncols=True,
         ) as bar,
     ):
-
-        def on_row(row: Row) -> None:
-            spent = min(row["step" if currency == "steps" else currency], total)
-            if not bar.n:
-                bar.initial = bar.n = spent  # a resumed run: measure the speed of this session
-            if "train/loss" in row:
-                bar.set_postfix_str(f"loss {row['train/loss']:.3f}", refresh=False)
-            bar.update(spent - bar.n)
-
-        yield on_row if not bar.disable else lambda row: None
+        yield ProgressBar(bar, currency, total)

@@ -80,6 +80,7 @@ class Recorder:
         self._summary.train = TrainCost(
             steps=row["step"],
             **{name: row[name] for name in ("tokens", "bytes", "flops", "seconds")},
+            evaluation_seconds=self._progress.evaluation_seconds,
             tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else None,
             peak_memory_bytes=self._memory.read(),
         )
@@ -108,8 +109,8 @@ def first_loss_line(loss: float, vocab_size: int) -> str:
 
 
 def evaluation_line(row: Row, share: float) -> str:
-    """share: of the budget that is spent."""
-    line = f"step {row['step']:>6} {share:>4.0%}"
+    """share: of the budget that is spent; the last step may go beyond it."""
+    line = f"step {row['step']:>6} {min(share, 1):>4.0%}"
     if "val/nats_per_token" in row:
         line += f"  val {row['val/nats_per_token']:.4f} nats/token"
         if row["val/bits_per_byte"] is not None:

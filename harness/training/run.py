@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
 from harness.common import contained
@@ -53,7 +53,7 @@ from harness.training.outcome import (
     record_failure,
     result_line,
 )
-from harness.training.progress_bar import progress_bar
+from harness.training.progress_bar import ProgressBar, progress_bar
 from zoo_tokenizers import TokenizerError
 
 LOG = logging.getLogger("harness")
@@ -200,18 +200,21 @@ def _train(
     interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     code, failure = 1, None
+    shown: AbstractContextManager[ProgressBar | None] = (
+        progress_bar(settings) if processes.is_main else nullcontext()
+    )
     with (
         folder.logging(quiet=not processes.is_main),
         interrupt.handling_signals(),
         clock.running(),
-        progress_bar(settings) if processes.is_main else nullcontext(ignore) as on_row,
+        shown as bar,
     ):
         LOG.info(f"run folder: {folder.path}")
         for note in dataset.notes():
             LOG.warning(note)
         context = RunContext(
             settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
-            LOG.info, on_row, on_batch,
+            LOG.info, bar.row if bar else ignore, bar.score if bar else ignore, on_batch,
         )  # fmt: skip
         try:
             _write_beginning(context, saved)

@@ -70,7 +70,8 @@ def baseline(
     failed = complete and _certify(places)
     compare(
         find_runs(places), paths=places, out=folder / "report.html", plots=None,
-        markdown=folder / "table.md", csv=folder / "table.csv", runs_csv=None, complete=complete,
+        markdown=folder / "table.md", latex=folder / "table.tex", csv=folder / "table.csv",
+        runs_csv=None, complete=complete,
     )  # fmt: skip
     return int(failed)
 

@@ -18,7 +18,7 @@ Part = dict[str, Any]
 
 # What no two runs or checkouts have in common; of these the type alone is kept.
 VOLATILE = re.compile(
-    r"(^|[./ ])(seconds|tokens_per_second|peak_memory_bytes|__id__)( ±)?$"
+    r"(^|[./ ])((?:evaluation_)?seconds|tokens_per_second|peak_memory_bytes|__id__)( ±)?$"
     r"|^(machine|versions|git)\.|^assets$"
 )
 GROUPS = "train|model|optimizer|schedule|eval|data|tokenizer|checkpoint|observe|logger|names|hydra"

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from harness import lr_range, overfit, schedule
-from harness.cli.hydra_app import compose
+from harness.cli.hydra_app import compose, take_option
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.settings import Settings, read_settings
@@ -90,6 +91,34 @@ def test_where_the_loss_fell() -> None:
     assert ranges.fell([5.0, 6.0, math.inf]) == (0, 0)
     some = ranges.as_settings({"": 0.1, "head": 2.0}, 0.5)
     assert some == "optimizer.lr=5.0e-02 'optimizer.lr_of={head: 1.0e+00}'"
+
+
+def test_what_still_falls_at_the_end_is_said_and_nothing_beyond_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling = [5.0 - 0.1 * step for step in range(20)]
+    for module in ("lr_range", "overfit"):
+        monkeypatch.setattr(f"harness.diagnostics.{module}.probe", lambda *_: falling)
+    cfg = composed(tmp_path / "a", *GPT_SMALL, "train.steps=20", "train.seq_len=8")
+    picture = tmp_path / "range.png"
+    assert lr_range.task(cfg, str(picture)) == 0
+    said = capsys.readouterr().out
+    assert "still falling at the end" in said
+    assert "rule of thumb" not in said
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert overfit.task(cfg, str(tmp_path / "one.svg")) == 1
+    assert "still falling at the end: more steps" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "one.svg").read_text()
+    with pytest.raises(UsageError, match="should end in"):
+        overfit.task(cfg, "a.pdf")
+
+
+def test_an_option_of_ours_is_not_hydra_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (["--out", "a.png"], ["--out=a.png"]):
+        monkeypatch.setattr("sys.argv", ["x", "model=gpt", *words, "seed=1"])
+        assert take_option("--out") == "a.png"
+        assert sys.argv == ["x", "model=gpt", "seed=1"]
+    assert take_option("--out") is None
 
 
 def test_a_rate_at_which_nothing_is_learnt_is_said(

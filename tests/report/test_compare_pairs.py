@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from harness.common.text import markdown
+from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs, read_run
 from harness.report.statistics.differences import Pair, adjacent_pairs
 from harness.report.statistics.ranking import Comparison, compare_runs
-from harness.report.text.pairs import evidence, sentence
+from harness.report.text.pairs import caveats, evidence, forest_axis, sentence
 from harness.report.text.verdict import headlines
 from tests import small_runs as training
 from tests.conftest import Ended
@@ -50,9 +52,12 @@ def test_a_difference_beyond_text_and_seeds_is_called_one(tmp_path: Path) -> Non
     assert pair.is_significant
     assert sentence(pair) == (
         f"gpt is 0.100 bits per byte better than rnn (95% interval {pair.interval.low:.3f} to "
-        f"{pair.interval.high:.3f}, for text like these 10,240 test bytes and for new seeds "
-        "(3 each, by Welch's t))."
+        f"{pair.interval.high:.3f})."
     )
+    assert caveats([pair]) == [
+        "Intervals are for text like these 10,240 test bytes and for new seeds (3 and 3, by "
+        "Welch's t)."
+    ]
     (line,) = headlines(compared(tmp_path))
     assert line.evidence.startswith("Tested in pairs: 95% interval ")
 
@@ -76,8 +81,12 @@ def test_one_seed_speaks_of_the_text_alone(tmp_path: Path) -> None:
     assert pair.is_significant
     words = sentence(pair)
     assert words.startswith("As trained here, gpt is 0.100 bits per byte better than rnn (95%")
-    assert "for text like these 10,240 test bytes; one" in words
-    assert "one seed says nothing of the chance in training" in words
+    assert "one seed" not in words  # which is said once, for all pairs
+    assert caveats([pair, pair]) == [
+        "Intervals are for text like these 10,240 test bytes.",
+        "One seed says nothing of the chance in training.",
+    ]
+    assert "one seed says nothing" in evidence(pair)
 
 
 def test_every_seed_counts_and_none_is_paired(tmp_path: Path) -> None:
@@ -90,6 +99,23 @@ def test_every_seed_counts_and_none_is_paired(tmp_path: Path) -> None:
     assert pair.interval is not None
     assert pair.interval.mean == pytest.approx(2.325 - 2.01)
     assert "for new seeds (3 and 2, by Welch's t)" in evidence(pair)
+
+
+def test_the_forest_s_axis_is_made_for_the_close_pairs(tmp_path: Path) -> None:
+    for model, test in (("a", 2.0), ("b", 2.01), ("c", 2.03), ("far", 9.0)):
+        write(tmp_path, model, 0, test)
+    pairs = compared(tmp_path).pairs
+    low, high = forest_axis(pairs)
+    assert low <= 0 < high < 0.2
+    close = [pair.interval for pair in pairs if pair.worse.model != "far"]
+    assert all(each is not None and low <= each.mean <= high for each in close)
+    write_report(compared(tmp_path), tmp_path / "a.html", [tmp_path])
+    text = (tmp_path / "a.html").read_text()
+    table = text[text.index("Differences between pairs") :]
+    assert table.count("M133 3.5l6") == 3  # an arrow for each of those that lie beyond
+    assert 'text-anchor="middle">0</text>' in table
+    headings = re.findall(r"<button[^>]*>([^<]*)", table)
+    assert headings[:4] == ["first", "second", "is the first better?", "difference"]
 
 
 def test_neighbours_of_the_ranking(tmp_path: Path) -> None:

@@ -78,7 +78,25 @@ def test_each_panel_draws_what_was_seen() -> None:
     assert list(positions.lines[0].get_ydata()) == [3.0, 2.0, 1.5]
     assert list(positions.lines[0].get_xdata()) == [1, 2, 3]
     said = [axes.get_xlabel() for axes in figure.axes[1::2]]
-    assert said[2:4] == ["no nonlinearity", "neither attention nor gates"]
+    assert said[2:4] == [
+        "no nonlinearity was seen",
+        "attention or gates: not observed (observe=full)",
+    ]
+
+
+def test_a_folder_is_its_runs_and_what_was_not_observed_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all").mkdir()
+    seen = write(tmp_path / "all" / "seen", ROWS)
+    write(tmp_path / "all" / "counted", [{"step": 0, "train/loss": 3.0}])
+    assert list(inside.observed([tmp_path / "all"])) == [seen]
+    assert capsys.readouterr().err.endswith("counted was not observed\n")
+    # With observe=full it would have been seen, had it been there.
+    full = inside.draw(["full"], [[ROWS[0] | {"attention/blocks.0.attention/entropy/0": None}]])
+    assert full.axes[3].get_xlabel() == "step; nats of each head"
+    bare = {"step": 0, "weights/a.weight/spectral_norm": 2.0}
+    assert inside.draw(["bare"], [[bare]]).axes[3].get_xlabel() == "no attention or gates was seen"
 
 
 def test_the_command_draws_a_real_run(
@@ -96,7 +114,7 @@ def test_the_command_draws_a_real_run(
         (["nowhere"], "nowhere is not a run's folder"),
         (["RUN"], "was not observed; train with observe=basic or full"),
         (["RUN", "--out", "a.pdf"], "--out a.pdf should end in .png or .svg"),
-        (["RUN"] * 7, "7 runs are too many for one figure: 6 fit"),
+        (["FOLDER"], "7 runs are too many for one figure: 6 fit"),
         (["RUN", "--ot", "a.png"], "there is no option --ot. Did you mean --out?"),
     ],
 )
@@ -104,7 +122,11 @@ def test_mistakes_are_one_line(
     tmp_path: Path, command: Callable[..., Ended], arguments: list[str], message: str
 ) -> None:
     run = write(tmp_path / "unseen", [{"step": 0, "train/loss": 3.0}])
-    ended = command("inside", *(str(run) if each == "RUN" else each for each in arguments))
+    (tmp_path / "seven").mkdir()
+    for number in range(7):
+        write(tmp_path / "seven" / f"{number}", ROWS)
+    places = {"RUN": str(run), "FOLDER": str(tmp_path / "seven")}
+    ended = command("inside", *(places.get(each, each) for each in arguments))
     assert ended.code == 2
     assert message in ended.err
     assert ended.err.count("\n") == 1

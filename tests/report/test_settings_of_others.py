@@ -61,7 +61,7 @@ def test_a_style_that_was_set_since_changes_no_figure(
     comparison = compare_runs(find_runs([sweep]))
 
     def drawn() -> list[Any]:
-        inside.write_figure([finished_run], tmp_path / "inside.png")
+        inside.write_figure(inside.observed([finished_run]), tmp_path / "inside.png")
         found = (tmp_path / "inside.png").read_bytes()
         return [figures.costs(comparison), figures.curves(comparison), found]
 

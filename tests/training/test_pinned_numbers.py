@@ -267,6 +267,7 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "flops_per_token": flops_of_a_step() / (T * ROWS * ACCUMULATE),
         "train.steps": STEPS,
         **{f"train.{name}": last[name] for name in ("tokens", "bytes", "flops", "seconds")},
+        "train.evaluation_seconds": lambda seconds: seconds > 0,
         "train.tokens_per_second": last["tokens"] / last["seconds"],
         "train.peak_memory_bytes": found_memory,
         "best.step": best,

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from harness.cli.hydra_app import compose
+from harness.common.paths import CONF
 from harness.config.settings import Settings, read_settings
 from zoo_tokenizers import Tokenizer
 
-# Name: the file in conf/tokenizer and what is changed in it.
-ON_THE_CORPUS = {
-    "char": ["tokenizer=char"],
-    "bytes": ["tokenizer=bytes"],
-    "sentencepiece": ["tokenizer=sentencepiece"],
-    "unigram": ["tokenizer=sentencepiece", "tokenizer.model_type=unigram"],
-    "p50k": ["tokenizer=p50k"],
-    "gpt2": ["tokenizer=gpt2"],
-    "cl100k": ["tokenizer=cl100k"],
-    "tiktoken": ["tokenizer=tiktoken", "tokenizer.encoding=p50k_edit"],
-    "bert": ["tokenizer=bert"],
-    "hf": ["tokenizer=hf", "tokenizer.name=google-bert/bert-base-uncased"],
-    "bpe": ["tokenizer=bpe"],
+# Of files that name no vocabulary of their own.
+NAMED = {
+    "tiktoken": ["tokenizer.encoding=p50k_edit"],
+    "hf": ["tokenizer.name=google-bert/bert-base-uncased"],
 }
+# Name: the file in conf/tokenizer and what is changed in it. A new file is tried by itself.
+ON_THE_CORPUS = {
+    path.stem: [f"tokenizer={path.stem}", *NAMED.get(path.stem, [])]
+    for path in sorted((CONF / "tokenizer").glob("*.yaml"))
+} | {"unigram": ["tokenizer=sentencepiece", "tokenizer.model_type=unigram"]}
+# What is known of some, to be sure that a test sees the right one.
 VOCABULARIES = {
     "char": 65,
     "bytes": 256,

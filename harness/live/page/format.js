@@ -66,8 +66,28 @@ const NAMES = {
   grad_norm_clipped: "gradient norm, clipped",
 };
 
+// Of what was observed, by the part of the model that it is of.
+const PATTERNS = [
+  [/^updates?\/(.+)\/log10_ratio$/, "size of updates against weights, log₁₀: $1"],
+  [/^activations\/(.+)\/std$/, "standard deviation of outputs: $1"],
+  [/^activations\/(.+)\/mean$/, "mean of outputs: $1"],
+  [/^activations\/(.+)\/(?:inactive|saturation)$/, "share of outputs at rest: $1"],
+  [/^weights\/(.+)\/norm$/, "norm of weights: $1"],
+  [/^gradients?\/(.+)\/norm$/, "norm of the gradient: $1"],
+  [/^dead\/(.+)\/share$/, "share of dead units: $1"],
+  [/^attention\/(.+)\/entropy\/(\d+)$/, "entropy of attention, nats: $1, head $2"],
+  [/^val\/loss_by_position\/(.+)$/, "validation loss at position $1 of the context"],
+];
+
+const named = (name) => {
+  const found = PATTERNS.find(([pattern]) => pattern.test(name));
+  return found ? name.replace(...found) : name.replaceAll("_", " ");
+};
+
+export const parent = (folder) => folder.split("/").slice(0, -1).join("/");
+
 export function metric(name) {
-  const title = NAMES[name] ?? name.replaceAll("_", " ");
+  const title = NAMES[name] ?? named(name);
   return title[0].toUpperCase() + title.slice(1);
 }
 

@@ -23,6 +23,7 @@ const app = {
   setup: null,
   look: readLook(),
   cache: new Map(),
+  colours: new Map(), // of architectures
 
   async details(id) {
     if (!this.cache.has(id)) this.cache.set(id, get("run", { run: id }));
@@ -31,11 +32,12 @@ const app = {
 
   // How the pictures look, kept in the address, so that it can be loaded again or sent on.
   remember() {
-    const { chosen, axis, left, right, logX, logY, smooth } = this.look;
+    const { chosen, sweep, axis, left, right, logX, logY, smooth } = this.look;
     const query = new URLSearchParams({ axis, left, right });
     if (logX) query.set("logx", "1");
     if (logY) query.set("logy", "1");
     if (smooth) query.set("smooth", smooth);
+    if (sweep) query.set("sweep", sweep);
     if (chosen) query.set("runs", [...chosen].join(" "));
     history.replaceState(null, "", `#/?${query}`);
   },
@@ -73,6 +75,7 @@ function readLook() {
     logY: query.get("logy") === "1",
     smooth: Number(query.get("smooth") ?? 0.02) || 0,
     chosen: query.has("runs") ? new Set(query.get("runs").split(" ").filter(Boolean)) : null,
+    sweep: query.get("sweep"),
     zoom: null,
   };
 }
@@ -115,6 +118,12 @@ async function begin() {
   }
   useDashes(app.setup.dashes);
   useStatuses(app.setup.statuses);
+  const large = find("large");
+  const enlarge = (on) => {
+    document.documentElement.classList.toggle("large", on);
+    large.setAttribute("aria-pressed", on);
+  };
+  large.addEventListener("click", () => enlarge(!document.documentElement.classList.contains("large")));
   const starter = new Starter(app);
   document.body.append(starter.node);
   find("start").addEventListener("click", () => starter.open());

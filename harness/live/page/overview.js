@@ -113,29 +113,29 @@ export class Overview {
       h("pre", {}, "python -m harness.train model=gpt tokenizer=char"));
   }
 
-  // The runs that were chosen; where none was, those that train and the newest.
+  // The runs that were chosen, or those of a sweep as they begin; else those that train and the newest.
   #pick(runs) {
-    const { chosen } = this.app.look;
+    const { chosen, sweep } = this.app.look;
+    if (sweep) return runs.filter((run) => run.folder.startsWith(`${sweep}/`));
     const followed = new Set(this.app.found.followed);
     return runs.filter((run) => (chosen ?? followed).has(run.id));
   }
 
-  // A run keeps its colour as long as it is drawn, whoever joins it.
+  // An architecture has one colour, and its seeds share it, as long as the page is open; whoever joins.
   #style(picked) {
-    for (const id of [...this.styles.keys()]) if (!picked.some((run) => run.id === id)) this.styles.delete(id);
+    const { colours } = this.app;
+    this.styles.clear();
     for (const run of [...picked].sort((a, b) => a.begun - b.begun)) {
-      if (this.styles.has(run.id)) continue;
-      const taken = new Set(this.styles.values());
-      let style = 0;
-      while (taken.has(style)) style += 1;
-      this.styles.set(run.id, style);
+      const name = kind(run);
+      if (!colours.has(name)) colours.set(name, colours.size);
+      this.styles.set(run.id, colours.get(name));
     }
   }
 
   #toggle(id, on) {
     const chosen = new Set(this.picked.map((run) => run.id));
     if (on) chosen.add(id); else chosen.delete(id);
-    this.#set({ chosen });
+    this.#set({ chosen, sweep: null });
   }
 
   #table(runs) {
@@ -151,20 +151,20 @@ export class Overview {
   }
 
   #say(shown) {
-    const { chosen } = this.app.look;
+    const { chosen, sweep } = this.app.look;
     const { words } = this.app.list;
     this.#sayRest(shown.length);
     const count = this.picked.length;
     const text = chosen ? `${whole(count)} compared` : `following the newest ${count}`;
-    const stamp = JSON.stringify([text, shown.map((run) => run.id), words]);
+    const stamp = JSON.stringify([text, sweep, shown.map((run) => run.id), words]);
     if (this.chosen.dataset.said === stamp) return;
     this.chosen.dataset.said = stamp;
     const few = shown.slice(0, MOST_COMPARED);
     const these = few.length < shown.length ? `compare the first ${few.length}` : words ? `compare these ${few.length}` : "compare all";
-    const link = (name, set) => h("button", { type: "button", class: "link", onclick: () => this.#set({ chosen: set }) }, name);
-    this.chosen.replaceChildren(text,
+    const link = (name, set) => h("button", { type: "button", class: "link", onclick: () => this.#set({ chosen: set, sweep: null }) }, name);
+    this.chosen.replaceChildren(sweep ? `following ${sweep}` : text,
       link(these, new Set(few.map((run) => run.id))),
-      chosen ? link("follow the newest", null) : "", count ? link("none", new Set()) : "");
+      chosen || sweep ? link("follow the newest", null) : "", count ? link("none", new Set()) : "");
   }
 
   // How many runs there are beside those in the table.
@@ -231,7 +231,7 @@ export class Overview {
   // Asked for only when something that is drawn has changed.
   async #curves() {
     const look = this.app.look;
-    const drawn = this.picked.filter((run) => this.styles.get(run.id) < MOST_LINES).slice(0, MOST_LINES);
+    const drawn = this.picked.slice(0, MOST_LINES);
     const stamp = JSON.stringify([drawn.map((run) => [run.id, run.changed]), look.left, look.right, look.axis, look.zoom]);
     if (stamp === this.stamp || this.asking) return;
     this.asking = true;
@@ -263,6 +263,7 @@ export class Overview {
       say(note, [
         share < 1 ? `reading: ${Math.floor(share * 100)} % of the longest run so far.` : "",
         isPerToken(name) && tokenizers.size > 1 ? "Per token: comparable on one tokenizer only." : "",
+        ...unequal(drawn),
         this.picked.length > drawn.length ? `The first ${drawn.length} of ${this.picked.length} are drawn.` : "",
       ].filter(Boolean).join(" "));
       note.hidden = !note.textContent;
@@ -304,6 +305,18 @@ export class Overview {
   }
 }
 
+// What the report would warn of.
+function unequal(runs) {
+  const several = (values) => [...new Set(values)];
+  const texts = several(runs.map((run) => run.data));
+  const steps = several(runs.filter((run) => run.status === "finished" && run.step > 1).map((run) => run.step)).sort((a, b) => a - b);
+  return [
+    texts.length > 1 ? `On different texts (${texts.join(", ")}): their scores do not compare.` : "",
+    steps.length > 1 ? `Trained for ${whole(steps[0])} to ${whole(steps.at(-1))} steps: not one budget.` : "",
+  ];
+}
+
+const kind = (run) => `${run.model} ${run.tokenizer}`;
 const FIRST = ["val/bits_per_byte", "val/nats_per_token", "val/perplexity", "train/loss", "lr", "grad_norm"];
 const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
 const classes = (column) => [column.text ? "text" : "", column.wide ? "wide" : ""].filter(Boolean).join(" ") || null;

@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { byDepth, Chart } from "./chart.js";
 import { choice, h, say, select, toggle } from "./dom.js";
-import { AXES, age, duration, exact, human, metric, score, title } from "./format.js";
+import { AXES, age, duration, exact, human, metric, parent, score, title } from "./format.js";
 import { badge, progress } from "./overview.js";
 import { Ridges } from "./ridges.js";
 
@@ -21,6 +21,7 @@ export class RunPage {
     this.groups = new Map();
     this.zoom = null;
     this.heading = h("h1", {});
+    this.sweep = h("a", { hidden: true }, "its sweep");
     this.badge = h("span");
     this.progress = h("small");
     this.bar = h("progress", { max: 1, "aria-label": "share of the budget that is spent" });
@@ -42,7 +43,7 @@ export class RunPage {
     this.made = h("div", { class: "config" });
     this.terminal = h("pre");
     this.node = h("article", { class: "one" },
-      h("p", {}, h("a", { href: "#/" }, "← All runs")),
+      h("p", {}, h("a", { href: "#/" }, "← All runs"), " ", this.sweep),
       h("header", { class: "title" }, this.heading, this.badge, this.bar, this.progress, this.action),
       this.error, this.facts, this.controls, this.curves, this.samples.node,
       h("section", {}, h("h2", {}, "Configuration"), this.config),
@@ -78,6 +79,9 @@ export class RunPage {
 
   #head(run) {
     say(this.heading, title(run));
+    this.sweep.hidden = !run.in_sweep;
+    this.sweep.href = `#/?${new URLSearchParams({ sweep: parent(run.folder) })}`;
+    this.sweep.onclick = () => Object.assign(this.app.look, { chosen: null, sweep: parent(run.folder) });
     document.title = `${title(run)} · The zoo`;
     badge(this.badge, run);
     this.bar.hidden = run.share == null || run.status === "finished";

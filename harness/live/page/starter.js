@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { h } from "./dom.js";
+import { parent } from "./format.js";
 
 const RECIPE = "experiment";
 const PATIENCE = 300; // milliseconds between questions while it starts
@@ -93,8 +94,11 @@ export class Starter {
       if (runs.length) {
         this.node.close();
         await this.app.refresh();
-        const sweep = /(^|\s)(-m|--multirun)(\s|$)/.test(this.command.value);
-        return this.app.go(sweep ? "#/" : `#/run/${runs[0]}`);
+        const begun = this.app.runs.find((run) => run.id === runs[0]);
+        if (!begun?.in_sweep) return this.app.go(`#/run/${runs[0]}`);
+        const sweep = parent(begun.folder);
+        Object.assign(this.app.look, { chosen: null, sweep });
+        return this.app.go(`#/?${new URLSearchParams({ sweep })}`);
       }
       if (code != null) return this.#fail(error ?? "It ended without a run.");
       if (Date.now() - begun > 4000) this.state.textContent = "Preparing the text …";

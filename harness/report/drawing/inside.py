@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.common import contained
@@ -17,6 +18,7 @@ from harness.report.drawing.parts import style_axes
 from harness.report.drawing.svg import ON_WHITE
 from harness.runs import metrics
 from harness.runs.damage import DamageError, is_finite
+from harness.runs.find import run_folders
 
 POSITIONS = re.compile(r"[0-9]{1,12}(-[0-9]{1,12})?")
 MOST_VALUES = 1 << 22
@@ -28,19 +30,47 @@ BLOCK = re.compile(r"(.+\.)?(\w*blocks|layers|hidden|h)\.\d+")
 COLUMN_WIDTH, ROW_HEIGHT, FONT = 3.1, 2.0, 8.0  # inches, inches, points
 
 
-@own_style()
-def write_figure(folders: Sequence[Path], out: Path) -> None:
-    """Draw these runs into a PNG or SVG file.
+def observed(paths: Sequence[Path]) -> dict[Path, Rows]:
+    """The observed rows of each run in these folders. In a folder of several, those
+    that were not observed are passed over, with a line.
 
-    Raises UsageError for a run that was not observed, RunFailure if the file can't be written.
+    Raises UsageError for a run that was not observed, and for a folder without any that was.
     """
-    figure = draw([folder.absolute().name for folder in folders], [read(path) for path in folders])
+    found: dict[Path, Rows] = {}
+    for path in paths:
+        runs = sorted(run_folders(path)) or [path]
+        if runs == [path]:
+            found[path] = read(path)
+            continue
+        own = {}
+        for run in runs:
+            if rows := observed_rows(run):
+                own[run] = rows
+            else:
+                print(f"{run} was not observed", file=sys.stderr)
+        if not own:
+            raise UsageError(f"no run in {path} was observed; train with observe=basic or full")
+        found |= own
+    return found
+
+
+@own_style()
+def write_figure(runs: Mapping[Path, Rows], out: Path) -> None:
+    """Draw these runs into a PNG or SVG file. Raises RunFailure if it can't be written."""
+    figure = draw([folder.absolute().name for folder in runs], list(runs.values()))
     with atomic_write(out) as file:
         figure.savefig(file, format=out.suffix[1:], dpi=110)
 
 
 def read(folder: Path) -> Rows:
     """The observed rows of a run. Raises UsageError if there are none."""
+    if rows := observed_rows(folder):
+        return rows
+    raise UsageError(f"{folder} was not observed; train with observe=basic or full")
+
+
+def observed_rows(folder: Path) -> Rows:
+    """Those with something that was observed. Raises UsageError for what is no run."""
     path, rows, values = folder / metrics.FILE, [], 0
     try:
         for row in metrics.intact_rows(path):
@@ -53,8 +83,6 @@ def read(folder: Path) -> Rows:
         raise UsageError(f"{folder} is not a run's folder: {error}") from error
     except DamageError as error:
         raise UsageError(f"{folder}: {error}") from error
-    if not rows:
-        raise UsageError(f"{folder} was not observed; train with observe=basic or full")
     return rows
 
 
@@ -140,7 +168,7 @@ def _inactive(axes: Axes, rows: Rows) -> str:
     axes.set_ylim(0, 1)
     axes.set_xticks([])
     if not outputs:
-        return "no nonlinearity"
+        return "no nonlinearity was seen"
     return "each nonlinearity: outputs; orange: dead units" if dead else "each nonlinearity"
 
 
@@ -156,19 +184,29 @@ def _attention(axes: Axes, rows: Rows) -> str:
     if not entropies and not gates:
         axes.set_yticks([])
         axes.set_xticks([])
-        return "neither attention nor gates"
+        return _not_observed(rows, "attention or gates")
     return "step; nats of each head" if entropies else "step; the mean of each gate"
 
 
 def _positions(axes: Axes, rows: Rows) -> str:
     losses = series(rows, "val/loss_by_position/", "")
     last = {name: points[-1][1] for name, points in losses.items() if POSITIONS.fullmatch(name)}
-    if last:
-        firsts = [1 + int(name.partition("-")[0]) for name in last]
-        axes.plot(firsts, list(last.values()), color=ON_WHITE.series[0], marker="o", ms=3.5, lw=1.4)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(firsts, [name.replace("-", "–") for name in last], fontsize=FONT - 2)
+    if not last:
+        axes.set_yticks([])
+        axes.set_xticks([])
+        return _not_observed(rows, "loss by position")
+    firsts = [1 + int(name.partition("-")[0]) for name in last]
+    axes.plot(firsts, list(last.values()), color=ON_WHITE.series[0], marker="o", ms=3.5, lw=1.4)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(firsts, [name.replace("-", "–") for name in last], fontsize=FONT - 2)
     return "position in the context"
+
+
+def _not_observed(rows: Rows, what: str) -> str:
+    """What a panel of observe=full says without numbers: never that the model has no such thing."""
+    if any(name.endswith("/spectral_norm") for row in rows for name in row):
+        return f"no {what} was seen"
+    return f"{what}: not observed (observe=full)"
 
 
 def _plot_lines(axes: Axes, lines: dict[str, list[Point]], colour: str) -> None:

@@ -29,6 +29,7 @@ from harness.report.records.groups import Group
 from harness.report.records.selection import WORDS
 from harness.report.statistics.ranking import Comparison
 
+FEW = 5  # evaluations
 WIDE, NARROW, SMALL = (10.0, 4.4), (4.2, 3.9), (5.1, 3.6)
 
 
@@ -161,8 +162,14 @@ def _draw_front(
 def _set_y_limits(
     axes: Axes, series: Sequence[Series], shown: Sequence[Series], palette: Palette
 ) -> None:
-    """Cut off the start of training at the top: the untrained loss would flatten every curve."""
-    settled = [line.high[min(len(line.high) - 1, 1 + len(line.high) // 8) :] for line in series]
+    """Cut off the start of training at the top: the untrained loss would flatten every curve. Few
+    evaluations are shown whole."""
+    few = max(len(line.x) for line in series) <= FEW
+    settled = [
+        line.high[-1:] if line.level else line.high if few
+        else line.high[min(len(line.high) - 1, 1 + len(line.high) // 8) :]
+        for line in series
+    ]  # fmt: skip
     top, bottom = max(map(max, settled)), min(min(line.low) for line in series)
     room = 0.06 * (top - bottom) or 0.05
     axes.set_ylim(bottom - room, top + room)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from harness.common.rows import strict_json
 from harness.report.drawing import plots, svg
+from harness.report.drawing.context import context_figure
 from harness.report.drawing.curves import (
     CURVE_AXES,
     SCATTER_COSTS,
@@ -17,8 +19,11 @@ from harness.report.drawing.curves import (
     validation_series,
 )
 from harness.report.drawing.own_matplotlib import Figure, own_style
+from harness.report.drawing.targets import cost_series, costs_figure
 from harness.report.records.groups import Group
 from harness.report.statistics.ranking import Comparison
+from harness.report.statistics.targets import Target
+from harness.report.statistics.where import ContextCurve
 from harness.report.text.format import human
 
 Size = tuple[float, float]
@@ -82,6 +87,55 @@ def losses(comparison: Comparison) -> Content | None:
     return {"pictures": pictures} if pictures else None
 
 
+def contexts(
+    comparison: Comparison, curves: Sequence[tuple[Group, ContextCurve]]
+) -> Content | None:
+    """Bits per byte over the length of the context."""
+    styled = [(comparison.number(group), group.label, curve) for group, curve in curves]
+    if max(len(curve.last) for _, _, curve in styled) < 2:
+        return None
+    ends = {
+        f"curve-{style}": f"{label}: {curve.bits[0]:.3f} to {curve.bits[-1]:.3f}"
+        for style, label, curve in styled
+    }
+    drawings = _drawings(
+        lambda size: context_figure(styled, svg.PLACEHOLDERS, size),
+        "context",
+        f"bits per byte over tokens of context: {'; '.join(ends.values())}",
+        ends,
+        plots.WIDE,
+    )
+    return {"drawings": drawings, "legend": [(style, label) for style, label, _ in styled]}
+
+
+def target_costs(comparison: Comparison, target: Target) -> Content | None:
+    """Costs against targets, one currency at a time."""
+    styled = drawable(comparison.ranked)
+    panels = []
+    legend: list[tuple[int, str]] = []
+    for axis in CURVE_AXES:
+        series = cost_series(styled, axis, target.key)
+        if series:
+            legend = legend or _legend(series)
+            drawings = _target_drawings(series, axis, target)
+            panels.append({"key": axis.key, "name": axis.name, "drawings": drawings})
+    return {"panels": panels, "legend": legend} if panels else None
+
+
+def _target_drawings(series: Sequence[Series], axis: Axis, target: Target) -> dict[str, str]:
+    ends = {
+        f"curve-{line.style}": f"{line.label}: {human(line.y[-1])} to {line.x[-1]:.3f}"
+        for line in series
+    }
+    return _drawings(
+        lambda size: costs_figure(series, axis, target, svg.PLACEHOLDERS, size),
+        f"target-{axis.key}",
+        f"{axis.title} against the target: {'; '.join(ends.values())}",
+        ends,
+        plots.WIDE,
+    )
+
+
 def _curves(
     series: Sequence[Series], axis: Axis, y_title: str, name: str, wide: Size
 ) -> dict[str, str]:
@@ -92,6 +146,7 @@ def _curves(
         f"{y_title} over {axis.title}: {'; '.join(ends.values())}",
         ends,
         wide,
+        lambda figure: _readings(series, figure, axis),
     )
 
 
@@ -124,11 +179,35 @@ def _drawings(
     description: str,
     titles: Mapping[str, str],
     wide: Size,
+    readings: Callable[[Figure], Content] | None = None,
 ) -> dict[str, str]:
-    return {
-        kind: svg.inline_svg(draw(size), f"{name}-{kind}", description, titles)
-        for kind, size in (("wide", wide), ("narrow", plots.NARROW))
-    }
+    """For wide pages and for phones; with readings, also what a pointer over each reads off."""
+    found = {}
+    for kind, size in (("wide", wide), ("narrow", plots.NARROW)):
+        figure = draw(size)
+        if readings is not None:
+            found[f"{kind}_readings"] = strict_json(readings(figure))
+        found[kind] = svg.inline_svg(figure, f"{name}-{kind}", description, titles)
+    return found
+
+
+def _readings(series: Sequence[Series], figure: Figure, axis: Axis) -> Content:
+    """The curves' points as shares of the figure from its left, and in words."""
+    axes = figure.axes[0]
+    to_figure = axes.transData + figure.transFigure.inverted()
+    lines = []
+    for line in series:
+        log = axes.get_xscale() == "log"
+        shown = [(x, y) for x, y in zip(line.x, line.y, strict=True) if x > 0 or not log]
+        if line.level or not shown:
+            continue
+        at = to_figure.transform(shown)[:, 0]
+        points = [
+            (round(float(place), 4), f"{human(x)}", f"{y:.3f}")
+            for place, (x, y) in zip(at, shown, strict=True)
+        ]
+        lines.append({"style": line.style, "label": line.label, "points": points})
+    return {"x": axis.title, "lines": lines}
 
 
 def _legend(series: Sequence[Series]) -> list[tuple[int, str]]:

@@ -44,10 +44,11 @@ class RunRecord:
     status: of the summary, or DAMAGED. error: the run's own error, what it lacks, or what is
     damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
     ranked; None if it does. is_strangers: the certificate was not made here. complete: every token
-    was scored again, fed one at a time; that is then `test`. config: flat (dotted keys,
-    values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
-    sample: the last one. state: how many numbers a model keeps that was counted in one pass over
-    train; None for one that was trained. candidate: as in `Summary`.
+    was scored again, fed one at a time; that is then `test`, or `val` where there is no test split
+    (has_test). config: flat (dotted keys, values as text). blocks: they sum to the test score; None
+    for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
+    that was counted in one pass over train; None for one that was trained. candidate: as in
+    `Summary`.
     sees: its receptive field in tokens, infinite if it is unbounded.
     """
 
@@ -74,6 +75,7 @@ class RunRecord:
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
     test: Scored | None = None
+    has_test: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     blocks: Blocks | None = None
@@ -175,14 +177,15 @@ def read_run(
 
 def _sequential(run: RunRecord, found: SequentialScore | None) -> RunRecord:
     """The run with the score of tokens that were fed one at a time."""
-    test, blocks = run.test, run.blocks
-    if found is None or test is None:
+    name = "test" if run.has_test else "val"
+    score, blocks = getattr(run, name), run.blocks
+    if found is None or score is None:
         return run
-    own, anew = test.bits_per_byte, found.bits_per_byte
+    own, anew = score.bits_per_byte, found.bits_per_byte
     if blocks is not None and own and anew is not None:
         blocks = replace(blocks, nats=tuple(nats * anew / own for nats in blocks.nats))
     scores = {"nats_per_token": found.nats_per_token, "bits_per_byte": anew}
-    return replace(run, test=test.model_copy(update=scores), blocks=blocks)
+    return replace(run, blocks=blocks, **{name: score.model_copy(update=scores)})
 
 
 def require_complete(run: RunRecord) -> RunRecord:
@@ -205,6 +208,7 @@ def _error(found: Summary) -> str | None:
 
 def _fields(found: Summary) -> dict[str, Any]:
     corpus = found.corpus.sha256 if found.corpus else None
+    has_test = found.corpus is None or found.corpus.has_test
     parameters = found.parameters
     return {
         "model": found.model or UNKNOWN,
@@ -213,6 +217,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "seed": found.seed,
         "corpus": corpus or UNKNOWN,
         "lossless": found.lossless is not False,
+        "has_test": has_test,
         "lost": found.lost,
         "leaks": found.leaks is True,
         "causal": found.causal is not False,

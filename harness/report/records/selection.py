@@ -17,9 +17,11 @@ def split_to_show(runs: Sequence[RunRecord]) -> Split:
     """The split that these runs may be compared on without `--split test`.
 
     "val" while there is something to choose: a run is a candidate of a search or of a sweep over
-    variants, or several configurations of one model are among the runs. Else "test". Counted models
-    are floors, and are chosen by validation anyhow.
+    variants, or several configurations of one model are among the runs. And where no run has a test
+    split. Else "test". Counted models are floors, and are chosen by validation anyhow.
     """
+    if without_test_split(runs):
+        return "val"
     variants: dict[tuple[str, str, str], set[frozenset[tuple[str, str]]]] = {}
     for run in runs:
         if run.test is not None and run.state is None and run.config and run.model != UNKNOWN:
@@ -27,6 +29,11 @@ def split_to_show(runs: Sequence[RunRecord]) -> Split:
             of_model.add(frozenset(run.config.items()))
     chosen = all(len(configs) == 1 for configs in variants.values())
     return "test" if chosen and not any(run.candidate for run in runs) else "val"
+
+
+def without_test_split(runs: Sequence[RunRecord]) -> bool:
+    """Whether all that can be ranked is validation: no run has a test score, and not by choice."""
+    return not any(run.test for run in runs) and any(run.val and not run.has_test for run in runs)
 
 
 def without_test(run: RunRecord) -> RunRecord:

@@ -25,7 +25,8 @@ class Comparison:
     groups with a lossy tokenizer. unscored: groups without a score. uncounted: runs that count in
     no group's score, with the reason. pairs: all pairs of ranked groups of one data set, tested.
     split: which one they are compared on; on validation the records have no test score, and pairs
-    are not tested.
+    are not tested. is_ladder: the groups are steps, in the order of their names, and what each
+    gains over the one before is shown.
     """
 
     records: tuple[RunRecord, ...]
@@ -35,6 +36,7 @@ class Comparison:
     uncounted: tuple[tuple[RunRecord, str], ...]
     pairs: tuple[Pair, ...]
     split: Split = "test"
+    is_ladder: bool = False
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -22,7 +22,7 @@ from harness.report.text.columns import (
     ranks,
     reference_cells,
 )
-from harness.report.text.pairs import sentence
+from harness.report.text.pairs import caveats, sentence
 from harness.report.text.verdict import equality_lines, floor_lines, headlines, notes, plan_lines
 from harness.runs.summary import TrainCost
 
@@ -78,7 +78,41 @@ def markdown(comparison: Comparison) -> str:
         parts += [text.markdown(line) for line in under]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
+    parts.append(" ".join(map(text.markdown, caveats(pairs))))
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """The tables for a paper, which needs \\usepackage{booktabs}; what qualifies them as
+    comments."""
+    parts = []
+    for groups, lossy in ((comparison.ranked, False), (comparison.lossy, True)):
+        if not groups:
+            continue
+        shown = columns(groups, lossy=lossy)
+        rows = [[text.latex(column.read(group)[0]) for column in shown] for group in groups]
+        rows += [
+            [text.latex(cell) for cell in reference_cells(each, shown)]
+            for each in ([] if lossy else references(groups))
+        ]
+        aligned = "".join("l" if column.is_text else "r" for column in shown)
+        parts.append(
+            "\n".join(
+                [
+                    rf"\begin{{tabular}}{{{aligned}}}",
+                    r"\toprule",
+                    " & ".join(text.latex(column.header) for column in shown) + r" \\",
+                    " & ".join(text.latex(column.unit) for column in shown) + r" \\",
+                    r"\midrule",
+                    *(" & ".join(row) + r" \\" for row in rows),
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                ]
+            )
+        )
+    said = (*map(str, headlines(comparison)), *notes(comparison), MEANS_NOTE)
+    comments = [f"% {text.visible_line(line)}" for line in said]
+    return "\n\n".join([r"% needs \usepackage{booktabs}", *parts, "\n".join(comments)]) + "\n"
 
 
 def csv_table(comparison: Comparison) -> str:

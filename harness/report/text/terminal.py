@@ -15,6 +15,7 @@ from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
+from harness.report.text import ladder
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -24,10 +25,11 @@ from harness.report.text.columns import (
     ranks,
     reference_cells,
 )
-from harness.report.text.pairs import sentence
+from harness.report.text.pairs import caveats, sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
     equality_lines,
+    evaluation_lines,
     floor_lines,
     headlines,
     lossy_examples,
@@ -44,12 +46,7 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
 
     Not on a terminal: plain text without colours, every column whole.
     """
-    console = Console(file=file, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal or not file.isatty():
-        console = Console(
-            file=file, highlight=False, markup=False, emoji=False,
-            width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
-        )  # fmt: skip
+    console = plain_or_terminal(file)
     # In a file or a pipe each sentence stays on one line, so that grep finds it.
     whole = not console.is_terminal
     for line in map(str, headlines(comparison)):
@@ -61,12 +58,16 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        for line in (*equality_lines(comparison), *floor_lines(comparison)):
+        under = equality_lines, evaluation_lines, floor_lines
+        for line in (line for lines in under for line in lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
             console.print(visible_line(best), soft_wrap=whole)
-        for pair in adjacent_pairs(comparison.pairs, comparison.ranked):
-            console.print(visible_line(sentence(pair)), soft_wrap=whole)
+        for line in ladder.lines(comparison):
+            console.print(visible_line(line), soft_wrap=whole)
+        adjacent = adjacent_pairs(comparison.pairs, comparison.ranked)
+        for line in (*map(sentence, adjacent), *caveats(adjacent)):
+            console.print(visible_line(line), soft_wrap=whole)
         for line in plan_lines(comparison):
             console.print(visible_line(line), soft_wrap=whole)
     if comparison.lossy:
@@ -77,6 +78,17 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
     if comparison.uncounted:
         console.print("\nNot counted", style="bold")
         console.print(_uncounted_table(comparison))
+
+
+def plain_or_terminal(file: IO[str]) -> Console:
+    """Colours and the terminal's width for a terminal, neither for a file or a pipe."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    if console.is_terminal and file.isatty():
+        return console
+    return Console(
+        file=file, highlight=False, markup=False, emoji=False,
+        width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
+    )  # fmt: skip
 
 
 def _print_groups(console: Console, groups: Sequence[Group], *, lossy: bool) -> None:
@@ -100,7 +112,7 @@ def _print_groups(console: Console, groups: Sequence[Group], *, lossy: bool) -> 
 
 
 def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Table:
-    table = _empty_table()
+    table = empty_table()
     if not lossy:
         table.add_column("#", justify="right", no_wrap=True)
     for column in shown:
@@ -120,7 +132,7 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
 
 
 def _uncounted_table(comparison: Comparison) -> Table:
-    table = _empty_table()
+    table = empty_table()
     table.add_column("run", overflow="fold")
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
@@ -130,5 +142,6 @@ def _uncounted_table(comparison: Comparison) -> Table:
     return table
 
 
-def _empty_table() -> Table:
+def empty_table() -> Table:
+    """The look of all tables."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")

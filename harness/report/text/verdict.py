@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.common.text import visible_line
 from harness.report.records.groups import Group, Reader, reader
 from harness.report.records.runs import RunRecord
-from harness.report.records.selection import WORDS
+from harness.report.records.selection import WORDS, without_test_split
 from harness.report.statistics.differences import MAX_TESTED, Pair, adjacent_pairs
 from harness.report.statistics.floor import Floor, find_floor
 from harness.report.statistics.power import plan
@@ -21,6 +21,11 @@ VALIDATION_NOTE = (
     "Validation is shown: there are variants of a model here to choose from, and a choice must not "
     "see test. Compare the chosen ones with --split test, which is logged in their folders."
 )
+NO_TEST_NOTE = (
+    "Validation is shown: the text has no test split here (data.split). The best checkpoints were "
+    "chosen by it, which flatters them all a little, and pairs are not tested on it."
+)
+EVALUATION = reader("train.evaluation_seconds")
 NOT_GIVEN = ("None", "null", "–", "")
 
 
@@ -180,12 +185,28 @@ def _equality_line(groups: Sequence[Group], where: str) -> str:
             equal.append(name if counted else f"{name} (0)")
         else:
             low, high = min(counted), max(counted)
-            span = f"{amount(low)} to {amount(high)}, {high / low:.3g}-fold"
+            span = f"{amount(low)} to {amount(high)}, {amount(high / low)}-fold"
             none = "; 0 for look-ups" * (len(counted) < len(known))
             unequal.append(f"{name} ({span}{none})")
     own = f"Equal{where}: {', '.join(equal) or 'nothing'}."
     differing = f" Not equal: {', '.join(unequal)}." if unequal else ""
     return own + differing
+
+
+def evaluation_lines(comparison: Comparison) -> list[str]:
+    """What share of a training's time its evaluations took, where the runs know it."""
+    shares = {}
+    for group in trained_or_all(comparison.ranked):
+        took, trained = group.spread(EVALUATION), group.spread(reader("train.seconds"))
+        if took is not None and trained is not None and took.mean + trained.mean > 0:
+            shares[group.label] = took.mean / (took.mean + trained.mean)
+    if not shares:
+        return []
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    words = f"{shares[most]:.0%} of the time ({most})"
+    if least != most:
+        words = f"{shares[least]:.0%} ({least}) to {words}"
+    return [f"Exact evaluation on the way took {words}, which training seconds leave out."]
 
 
 def plan_lines(comparison: Comparison) -> list[str]:
@@ -246,7 +267,8 @@ def notes(comparison: Comparison) -> list[str]:
         differing += [f"{what}{where}" for what in _differences(groups)]
     lines = [f"Not an equal comparison. These differ: {'; '.join(differing)}."] if differing else []
     if comparison.split == "val":
-        lines.append(VALIDATION_NOTE)
+        by_need = without_test_split(comparison.records)
+        lines.append(NO_TEST_NOTE if by_need else VALIDATION_NOTE)
     for group in comparison.groups:
         if len(group.counted) < group.attempts:
             lines.append(

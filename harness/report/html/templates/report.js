@@ -22,3 +22,29 @@ reveal();
 addEventListener("beforeprint", () => {
   for (const folded of document.querySelectorAll("details")) folded.open = true;
 });
+
+// A pointer over a figure of curves reads them off at the nearest of their points.
+for (const figure of document.querySelectorAll("[data-readings]")) {
+  const { x: title, lines } = JSON.parse(figure.dataset.readings);
+  const box = Object.assign(document.createElement("div"), { className: "reading", hidden: true });
+  const rule = Object.assign(document.createElement("div"), { className: "rule", hidden: true });
+  figure.append(rule, box);
+  figure.addEventListener("pointermove", (event) => {
+    const { left, width, height } = figure.getBoundingClientRect();
+    const at = (event.clientX - left) / width;
+    const nearest = (points) => points.reduce((a, b) => Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a);
+    const found = lines.map(({ style, label, points }) => ({ style, label, point: nearest(points) }));
+    if (!found.length) return;
+    const place = found.reduce((a, b) => Math.abs(b.point[0] - at) < Math.abs(a.point[0] - at) ? b : a).point;
+    box.replaceChildren(...[`${place[1]} ${title}`, ...found
+      .sort((a, b) => b.point[2] - a.point[2])
+      .map(({ label, point }) => `${point[2]}  ${label}${point[1] === place[1] ? "" : ` (at ${point[1]})`}`)]
+      .map((text) => Object.assign(document.createElement("div"), { textContent: text })));
+    box.hidden = rule.hidden = false;
+    rule.style.left = `${place[0] * width}px`;
+    rule.style.height = `${height}px`;
+    box.style.left = place[0] < 0.5 ? `${place[0] * width + 10}px` : "";
+    box.style.right = place[0] < 0.5 ? "" : `${(1 - place[0]) * width + 10}px`;
+  });
+  figure.addEventListener("pointerleave", () => { box.hidden = rule.hidden = true; });
+}
