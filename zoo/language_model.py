@@ -67,9 +67,10 @@ class LanguageModel(nn.Module):
     """The last name parts of the linear maps into a residual stream; (): there is none."""
     streams: tuple[str, ...] = ("",)
     """The submodules with a residual stream of their own; "": the whole model."""
-    fit: Callable[[Tensor], None] | None = None
-    """Optional: count a text, (N,) ids, in place of training steps. The counts are buffers, and
-    there are no parameters."""
+    fit: Callable[..., None] | None = None
+    """Optional: fit(ids) counts a text, (N,) ids, in place of training steps. The counts are
+    buffers, and there are no parameters. fit(ids, marker) counts documents that don't see each
+    other, with the id `marker` before, between and after them."""
 
     def forward(
         self, ids_BT: Tensor, cache: Cache | None = None, *, return_features: bool = False

@@ -33,6 +33,10 @@ class NGram(LanguageModel):
     of the text counts as one. left(h) is the share that the discounts D took. The order below the
     unigrams is 1 / V. With fewer than order - 1 tokens before it, a token is predicted by the order
     that those allow. Until it is fitted the model is uniform.
+
+    Documents, which a marker divides, don't see each other: no n-gram has a marker inside, only at
+    its ends. Nothing comes before a document, so what begins with a marker keeps its counts at
+    every order, as in KenLM (Heafield et al. 2013, ACL, section 3.1).
     """
 
     block_size = None
@@ -45,9 +49,10 @@ class NGram(LanguageModel):
         self.receptive_field = order - 1
         self.head: KneserNey = KneserNey(vocab_size, order)
 
-    def fit(self, ids_N: Tensor) -> None:
-        """Count a text, (N,) ids. Forgets what was counted before."""
-        self.head.fit(ids_N)
+    def fit(self, ids_N: Tensor, marker: int | None = None) -> None:
+        """Count a text, (N,) ids, or documents with this id before, between and after them. Forgets
+        what was counted before."""
+        self.head.fit(ids_N, marker)
 
     def resize(self, saved: Mapping[str, Tensor]) -> None:
         limit = self.vocab_size
@@ -165,21 +170,33 @@ class KneserNey(nn.Module):
         """The tables, of order 1 first."""
         return cast(list[Table], list(self.tables))
 
-    def fit(self, ids_N: Tensor) -> None:
+    def fit(self, ids_N: Tensor, marker: int | None = None) -> None:
         """Count the n-grams of every order; below the highest, the different tokens before them."""
+        places_N = torch.arange(len(ids_N), device=ids_N.device)  # where n-grams begin
+        # Of the n-gram of the order below that begins at each place; -1: it would reach too far.
         ranks_N = torch.zeros(len(ids_N) + 1, dtype=torch.int64, device=ids_N.device)
         keys_G = counts_G = ids_N.new_empty(0)
         for length in range(len(self.orders)):
-            keys_N = ranks_N[:-1] * self.vocab_size + ids_N[length:]
+            places_N = places_N[places_N < len(ids_N) - length]
+            if length > 1 and marker is not None:
+                places_N = places_N[ids_N[places_N + length - 1] != marker]
+            keys_N = ranks_N[places_N] * self.vocab_size + ids_N[places_N + length]
             longer_G, own_N, times_G = count(keys_N)
             if length:
                 # The n-gram of the order below that each of these ends with.
                 ends_G = torch.empty_like(longer_G)
-                ends_G[own_N] = ranks_N[1:]
+                ends_G[own_N] = ranks_N[places_N + 1]
                 before_G = ends_G.bincount(minlength=len(keys_G))
-                before_G[ranks_N[:1]] += 1  # the start of the text
+                if length > 1 and marker is not None:
+                    first_N = ranks_N[:-1][ids_N == marker]
+                    first_N = first_N[first_N >= 0]
+                    before_G[first_N] = counts_G[first_N]
+                else:
+                    before_G[ranks_N[:1][ranks_N[:1] >= 0]] += 1  # the start of the text
                 self.orders[length - 1].set(keys_G, before_G)
-            keys_G, counts_G, ranks_N = longer_G, times_G, own_N
+            ranks_N = torch.full_like(ranks_N, -1)
+            ranks_N[places_N] = own_N
+            keys_G, counts_G = longer_G, times_G
         self.orders[-1].set(keys_G, counts_G)
 
     def forward(self, contexts: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class DocumentText(Text):
     def notes(self) -> list[str]:
         notes = super().notes()
         if self._empty:
-            notes.append(f"{self._empty:,} empty lines are no documents")
+            notes.append(f"{self._empty:,} empty documents are left out")
         return notes
 
 
@@ -97,8 +97,6 @@ class DocumentCorpus(Corpus):
         self, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
     ) -> None:
         super().__init__(split)
-        if rows not in get_args(Rows):
-            raise ValueError(f"rows={rows!r} is not one of {', '.join(get_args(Rows))}")
         self.shuffle = shuffle
         self.rows: Rows = rows
 
@@ -121,13 +119,21 @@ class DocumentCorpus(Corpus):
 
 
 class Lines(DocumentCorpus):
-    """Each line of a file, without its line break, LF or CRLF. An empty line is no document."""
+    """Each line of a file, without its line break, LF or CRLF; or, with a `divider`, what lies
+    between two of its occurrences in the file. What is empty is no document."""
 
     def __init__(
-        self, path: str, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
+        self,
+        path: str,
+        split: list[float],
+        shuffle: int | None = None,
+        rows: Rows = "alone",
+        divider: str | None = None,
     ) -> None:
         super().__init__(split, shuffle, rows)
-        self.path = expand(path)
+        if divider == "":
+            raise ValueError("divider='' divides nothing: give a text, or null for line breaks")
+        self.path, self.divider = expand(path), divider
 
     def documents(self, assets: Assets) -> list[bytes]:
         most = int(MOST_BYTES * contained.factor())
@@ -139,9 +145,13 @@ class Lines(DocumentCorpus):
                     f"{most:,} are the most; $ZOO_LIMITS=10 allows ten times as many"
                 )
             try:
-                return lines(file.read())
+                content = file.read()
             except OSError as error:
                 raise UsageError(f"data.path={self.path} can't be read: {error}") from error
+        return lines(content) if self.divider is None else content.split(self.divider.encode())
+
+    def moved_to(self, path: Path) -> Corpus:
+        return Lines(str(path), self.split, self.shuffle, self.rows, self.divider)
 
 
 class DownloadedLines(DocumentCorpus):

@@ -29,7 +29,7 @@ from harness.common.files import (
 )
 from harness.common.interrupt import ending_at_once
 from harness.data.corpus import Span, Text
-from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, smallest_unsigned
+from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, in_document, smallest_unsigned
 
 FORMAT = 2  # version of the cache; increase it when the encoding changes
 PARTS = ("train", "val", "test")
@@ -166,8 +166,8 @@ def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer)
         try:
             ids, lacking = tokenizer.encode_known(piece)
         except NotUnicode as error:
-            if tokenizer.marker is not None:  # where it lies in the file is not known
-                raise TokenizerError(f"the document {piece!r:.80}: {error}") from error
+            if tokenizer.marker is not None:
+                raise in_document(error, piece) from error
             raise NotUnicode(error.byte, at + error.offset) from error
         if len(ids) and int(ids.max()) >= own.vocab_size:
             raise TokenizerError(

@@ -44,7 +44,7 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
         [
             *(source_digest(cls), settings.model, settings.init, settings.zero_residual),
             *(vocab_size, targets, plan.batch_size, time, plan.batch_norm),
-            documents and int(documents.lengths.max()),
+            None if documents is None else int(documents.lengths.max()),
             *(settings.eval.batch_size, settings.eval.stride, compute.describe()),
         ]
     )

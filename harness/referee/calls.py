@@ -97,7 +97,7 @@ def scoring_calls(
     batch as long as the longest, which is streamed alone if it is too long for that."""
     if documents is not None:
         targets = int(documents.lengths.max())
-    in_batches = model.block_size is not None or (documents and targets <= STREAM_CHUNK)
+    in_batches = model.block_size is not None or (documents is not None and targets <= STREAM_CHUNK)
     if in_batches:
         time = min(model.block_size or targets, targets)
         if documents is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from harness.common.errors import UsageError
 from harness.compute.costs import step_flops
 from harness.compute.meta import meta_model
@@ -76,10 +78,10 @@ def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
             f"{where}: batch normalization would count the padding of short ones; take another "
             "norm of the model, or data.rows=across"
         )
-    if model.fit is not None and model.receptive_field != 1:
+    if model.fit is not None and "marker" not in inspect.signature(model.fit).parameters:
         raise UsageError(
-            f"{where}: model={settings.names.model} would count across them; take data.rows=across,"
-            " or model.order=2, which sees one token alone"
+            f"{where}: model={settings.names.model} counts across them; take data.rows=across, or "
+            "give its `fit` a `marker`"
         )
 
 

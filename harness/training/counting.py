@@ -46,14 +46,15 @@ class Counter:
         self.guard = Guard()
         self._device, self._interrupt = compute.device, interrupt
 
-    def fit(self, ids: Ids) -> NDArray[np.integer]:
-        """Count a text, (N,); returns the ids that were predicted. Raises Stopped after a signal:
-        the model is then as it was."""
+    def fit(self, ids: Ids, marker: int | None = None) -> NDArray[np.integer]:
+        """Count a text, (N,), or documents that `marker` divides; returns the ids that were
+        predicted. Raises Stopped after a signal: the model is then as it was."""
         assert self.model.fit is not None, "the model takes steps"
         before = deepcopy(self.model.state_dict())
         try:
             with self._interrupt.raising():
-                self.model.fit(torch.from_numpy(np.asarray(ids).astype(np.int64)).to(self._device))
+                text = torch.from_numpy(np.asarray(ids).astype(np.int64)).to(self._device)
+                self.model.fit(*(text,) if marker is None else (text, marker))
         except BaseException:
             load_weights(self.model, before, "model")
             raise

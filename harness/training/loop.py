@@ -118,7 +118,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             started = context.clock()
             between_steps = False
             if isinstance(trainer, Counter):
-                targets = trainer.fit(dataset.train.ids)
+                apart = dataset.rows in ("alone", "packed")
+                targets = trainer.fit(dataset.train.ids, tokenizer.marker if apart else None)
             else:
                 if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
                     if not progress.frozen:

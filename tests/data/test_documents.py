@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import split_points
 from harness.data.dataset import Dataset, prepare, require_length
 from harness.data.documents import DocumentText, Lines, lines
+from harness.data.encoded import Documents, Split
 from harness.referee.certify import tokens_cover
 from tests.data.datasets import SHARES, parts_of
 from tests.zoo_tokenizers.building import tokenizer_of
@@ -78,6 +80,12 @@ def test_every_document_is_in_one_part_and_whole(
         assert train + val + test == texts
     for part in parts_of(dataset):
         assert tokens_cover(dataset, part, dataset.tokenizer).result == "passed"
+    if tokenizer is Bytes:
+        ids, at = dataset.train.ids.copy(), len(train[0]) + 1
+        ids[[at, at + 1]] = ids[[at + 1, at]]  # a marker one byte too late
+        moved = Split(ids, dataset.train.bytes, {}, Documents(np.flatnonzero(ids == 256)))
+        found = tokens_cover(replace(dataset, train=moved), moved, dataset.tokenizer)
+        assert (found.result, "not where the documents end" in found.words) == ("failed", True)
     again = dataset_of(tmp_path, texts, tokenizer())  # from the cache
     assert documents_of(again) == [train, val, test]
     assert again.digest == dataset.digest
@@ -105,7 +113,7 @@ def test_names_are_split_as_in_the_lectures(assets: Path, tmp_path: Path) -> Non
 def test_empty_lines_are_counted_and_no_documents(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, b"\na\n\n\r\nb\nc\nd\n", Bytes(), shares=[0.5, 0.25, 0.25])
     assert documents_of(dataset) == [["a", "b"], ["c"], ["d"]]
-    assert "3 empty lines are no documents" in dataset.notes()
+    assert "3 empty documents are left out" in dataset.notes()
     with pytest.raises(UsageError, match="there are no documents"):
         dataset_of(tmp_path, b"\n\n", Bytes())
     with pytest.raises(UsageError, match="the val split has no documents"):
@@ -120,6 +128,18 @@ def test_a_file_that_memory_might_not_hold_is_refused(
     monkeypatch.setenv("ZOO_LIMITS", "1e-9")
     with pytest.raises(UsageError, match="documents are held in memory: 4 are the most"):
         dataset_of(tmp_path, ["abc", "d"], Bytes())
+
+
+def test_a_divider_may_be_any_text(tmp_path: Path) -> None:
+    path = tmp_path / "stories.txt"
+    path.write_text("<|end|>one\ntwo<|end|>\nthree<|end|><|end|>four <|end")
+    corpus = Lines(str(path), [0.4, 0.3, 0.3], divider="<|end|>")
+    for each in (corpus, corpus.moved_to(path)):
+        dataset = prepare(each, EndMarker(Bytes()), Assets((), tmp_path / "cache"))
+        assert documents_of(dataset) == [["one\ntwo"], ["\nthree"], ["four <|end"]]
+        assert "2 empty documents are left out" in dataset.notes()
+    with pytest.raises(ValueError, match="divides nothing"):
+        Lines(str(path), SHARES, divider="")
 
 
 def test_the_digest_says_where_documents_end() -> None:
@@ -147,7 +167,7 @@ def test_a_marker_is_an_id_that_no_text_becomes(name: str, assets: Path) -> None
     for text in ("<|endoftext|>", "</s>", "<s>", "<unk>", "\0", ""):
         ids = marked.encode(text)
         assert marked.marker not in ids
-        assert len(ids) > 3 or len(text) < 2  # its characters, no special
+        assert len(ids) > 1 or len(text) < 2  # pieces of it, no special
         assert marked.decode([marked.marker, *ids, marked.marker]) == text
     assert marked.token_bytes[marked.marker] == 0
     assert marked.digest != own.digest
@@ -189,5 +209,8 @@ def test_a_tokenizer_that_gives_the_markers_id_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_byte_that_is_no_text_is_named_with_its_document(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the document 'b.udcff': byte 0xff at byte offset 1"):
-        dataset_of(tmp_path, b"a\nb\xff\nc\n" * 5, Characters())
+    for line in range(10):  # of train while it is learnt, of others when they are encoded
+        content = [b"a"] * 10
+        content[line] = b"a\xff"
+        with pytest.raises(UsageError, match=r"byte 0xff of the document 'a.udcff' is not UTF-8"):
+            dataset_of(tmp_path, b"\n".join(content), Characters())

@@ -116,7 +116,8 @@ def test_a_run_on_packed_rows(tmp_path: Path, rows: str) -> None:
     assert found["test"]["documents"] > 1  # each scored alone all the same
     one = settings(tmp_path, *chosen)
     dataset = load_dataset(one)
-    inputs, targets = draw_batch(dataset.train.ids, 0, 3, 2, 32, dataset.row_documents)
+    batch = draw_batch(dataset.train.ids, 0, 3, 2, 32, dataset.row_documents)
+    inputs, targets = (part.clone() for part in batch)
     marker = dataset.tokenizer.marker
     # What lies before a marker matters behind it, or does not.
     inputs[0, 20] = marker
@@ -139,4 +140,4 @@ def test_packed_rows_are_not_compiled(tmp_path: Path, command: Callable[..., End
     assert "compile=true would compile for each length" in ended.err
     ended = command("train", *chosen[:2], "data.rows=apart")
     assert ended.code == 2
-    assert "rows='apart' is not one of alone, packed, across" in ended.err
+    assert "data.rows=apart should be one of alone, packed, across" in ended.err

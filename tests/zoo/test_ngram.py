@@ -26,7 +26,9 @@ START = -1  # before the first token
 class Dictionaries:
     """p(token | context) of an interpolated modified Kneser-Ney model, by the formulas."""
 
-    def __init__(self, text: Sequence[int], order: int, vocab_size: int) -> None:
+    def __init__(
+        self, text: Sequence[int], order: int, vocab_size: int, marker: int | None = None
+    ) -> None:
         self.order, self.vocab_size = order, vocab_size
         self.followers: list[dict[tuple[int, ...], dict[int, int]]] = []
         self.discounts: list[dict[int, float]] = []
@@ -36,9 +38,14 @@ class Dictionaries:
             times: Counter[tuple[int, ...]] = Counter()
             for at in range(1, len(padded) - n + 1):
                 gram = tuple(padded[at : at + n])
+                if marker in gram[1:-1]:
+                    continue  # of two documents
                 left[gram].add(padded[at - 1])
                 times[gram] += 1
             counts = times if n == order else {gram: len(before) for gram, before in left.items()}
+            for gram in counts:
+                if n > 1 and gram[0] == marker:  # nothing comes before a document
+                    counts[gram] = times[gram]
             followers = defaultdict(dict)
             for (*context, token), count in counts.items():
                 followers[tuple(context)][token] = count
@@ -105,6 +112,27 @@ def test_every_probability_is_the_formula_s(order: int) -> None:
 @pytest.mark.parametrize("text", [[0], [3, 3], [0, 1, 2], [2] * 30, [0, 1] * 15])
 def test_texts_too_short_for_their_order(text: list[int]) -> None:
     require_parity(5, text, 4)
+
+
+@pytest.mark.parametrize("order", range(1, 9))
+@pytest.mark.parametrize("lengths", [(1, 5, 0, 2, 9, 3, 3, 1, 12, 4), (0,), (1, 0, 0)])
+def test_documents_don_t_see_each_other(order: int, lengths: tuple[int, ...]) -> None:
+    """By the formulas over n-grams without a marker inside. Order and number change nothing."""
+    marker, text, documents = 8, iter(skewed(3000, 8)), []
+    for length in lengths * 20:
+        documents.append([next(text) for _ in range(length)])
+    probabilities = []
+    for chosen in (documents, documents[::-1]):
+        ids = [marker, *(id_ for document in chosen for id_ in (*document, marker))]
+        model, exact = NGram(9, order).double().eval(), Dictionaries(ids, order, 9, marker)
+        model.fit(torch.tensor(ids), marker)
+        asked = [marker, *documents[4 % len(documents)]]
+        p_TV = model(torch.tensor([asked]))[0].exp()
+        for at in range(len(asked)):
+            expected = [exact.p(token, tuple(asked[: at + 1])) for token in range(9)]
+            torch.testing.assert_close(p_TV[at].tolist(), expected, rtol=0, atol=1e-12)
+        probabilities.append(p_TV)
+    torch.testing.assert_close(*probabilities, rtol=0, atol=1e-12)
 
 
 def test_the_discounts_are_of_all_kinds() -> None:
@@ -194,10 +222,10 @@ def _raw_counts(patch: pytest.MonkeyPatch) -> None:
     """At every order: interpolated, but not Kneser-Ney."""
     plain = KneserNey.fit
 
-    def fit(head: KneserNey, ids_N: torch.Tensor) -> None:
+    def fit(head: KneserNey, ids_N: torch.Tensor, marker: int | None = None) -> None:
         for length in range(len(head.orders)):
             alone = KneserNey(head.vocab_size, length + 1).double()
-            plain(alone, ids_N)
+            plain(alone, ids_N, marker)
             head.orders[length].set(alone.orders[-1].keys, alone.orders[-1].counts)
 
     patch.setattr(KneserNey, "fit", fit)

@@ -1,6 +1,6 @@
 """Tokenizers behind one interface. The name `tokenizers` belongs to Hugging Face's library."""
 
-from zoo_tokenizers.end_marker import EndMarker
+from zoo_tokenizers.end_marker import EndMarker, in_document
 from zoo_tokenizers.tokenizer import (
     AssetFinder,
     NotUnicode,
@@ -19,5 +19,6 @@ __all__ = [
     "TokenizerError",
     "UnknownCharacter",
     "WholeTexts",
+    "in_document",
     "smallest_unsigned",
 ]

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo_tokenizers.tokenizer import AssetFinder, Ids, Tokenizer
+from zoo_tokenizers.tokenizer import (
+    AssetFinder,
+    Ids,
+    NotUnicode,
+    Tokenizer,
+    TokenizerError,
+    WholeTexts,
+)
+
+
+def in_document(error: NotUnicode, document: str) -> TokenizerError:
+    """The error with the document that has the byte: where that lies in a file is not known."""
+    return TokenizerError(
+        f"byte 0x{error.byte:02x} of the document {document!r:.80} is not UTF-8; use "
+        "tokenizer=bytes"
+    )
 
 
 class EndMarker(Tokenizer):
@@ -57,7 +72,17 @@ class EndMarker(Tokenizer):
         self._adopt()
 
     def fit(self, train: Iterable[str]) -> None:
-        self._of_text.fit(train)
+        document = ""
+
+        def documents() -> Iterator[str]:
+            nonlocal document
+            for document in train:  # noqa: UP028 - an error names the last one
+                yield document
+
+        try:
+            self._of_text.fit(WholeTexts(documents()))
+        except NotUnicode as error:
+            raise in_document(error, document) from error
         self._adopt()
 
     def files(self) -> dict[str, bytes]:
