@@ -1,6 +1,8 @@
 """Score a finished run on a whole split; optionally measure its calibration.
 
 python -m harness.evaluate RUN --split test [--stride N] [--strided-inference] [--calibration]
+python -m harness.evaluate RUN --all-checkpoints           how the score went, by validation
+python -m harness.evaluate RUN --average last:5            the mean of the last weights
 """
 
 from __future__ import annotations
@@ -38,6 +40,17 @@ def main() -> int:
         help="also write calibration.html and .json to the run's folder: reliability, the best "
         "temperature, loss by token frequency, surprising passages",
     )
+    several = parser.add_mutually_exclusive_group()
+    several.add_argument(
+        "--all-checkpoints",
+        action="store_true",
+        help="each checkpoint that was kept (checkpoint.keep), on val",
+    )
+    several.add_argument(
+        "--average",
+        metavar="last:N",
+        help="the mean of the weights of the last N checkpoints that were kept, on val",
+    )
     parser.add_argument("--batch-size", type=int, help="windows per batch (eval.batch_size)")
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -47,7 +60,13 @@ def main() -> int:
     from harness.report.records.selection import log_reading, split_to_show
 
     record = read_run(arguments.run, with_metrics=False, with_config=False)
-    arguments.split = arguments.split or split_to_show([record])
+    several = arguments.all_checkpoints or arguments.average is not None
+    if several and (arguments.calibration or arguments.checkpoint != "best"):
+        raise UsageError(
+            "--all-checkpoints and --average go without --calibration and --checkpoint"
+        )
+    # How many are averaged, and which checkpoint is used, is a choice: test is not to see it.
+    arguments.split = arguments.split or ("val" if several else split_to_show([record]))
     if arguments.calibration and arguments.split == "val":
         raise UsageError(
             "--calibration fits its temperature on val, so val can't be its test: "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -25,6 +27,15 @@ def draw_batch(
     starts = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
     window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
     return window[:, :-1], window[:, 1:]
+
+
+def extra_inputs(
+    ids: NDArray[np.unsignedinteger], seed: int, rows: int, seq_len: int
+) -> Iterator[Tensor]:
+    """Inputs, (rows, seq_len) each, of batches that no step draws: a training's steps start at
+    0."""
+    for step in itertools.count(2**63):
+        yield draw_batch(ids, seed, step, rows, seq_len)[0]
 
 
 @lru_cache(maxsize=2)

@@ -19,7 +19,11 @@ Trace = list[dict[str, Any]]
 
 # What may differ between equal trainings: times, and what a resumed run remembers of its past.
 MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes")
-MAY_DIFFER = ("progress.seconds", "progress.saved_best")  # keys of a checkpoint
+MAY_DIFFER = (
+    "progress.seconds",
+    "progress.saved_best",
+    "progress.kept_best",
+)  # keys of a checkpoint
 NO_RESULT = ("git",)  # of summary.json
 EXACT_FILES = (samples.FILE, blocks.FILE, "train_counts.npy", "tokenizer/*")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
 
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.common.rows import strict_json
 from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
 from harness.data.dataset import Dataset
+from harness.data.encoded import Split
+from harness.evaluation.checkpoints import average_last, averaged_count, score_all
 from harness.evaluation.score import resolve_stride, score_split
 from harness.runs.load import Run, load_run
 
@@ -23,8 +26,11 @@ Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
 def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate; calibrate:
     called for --calibration."""
+    count = averaged_count(arguments.average)
+    several = arguments.all_checkpoints or count is not None
+    which = "latest" if several else arguments.checkpoint
     run = load_run(
-        arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision,
+        arguments.run, which, arguments.device, arguments.trust, arguments.precision,
         arguments.checkpoint_dir,
     )  # fmt: skip
     make_deterministic()  # as in training, so that the score is the same
@@ -50,8 +56,12 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         if getattr(dataset, name) is None:
             raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
     split = getattr(dataset, arguments.split)
+    if count is not None:
+        average_last(run, count, dataset)
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
-    passes = None if arguments.calibration else 2 if strided else 1
+    if count is not None:
+        result["average"] = arguments.average
+    passes = None if arguments.calibration or arguments.all_checkpoints else 2 if strided else 1
     total = passes and (len(split.ids) - 1) * passes
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:
         options: dict[str, Any] = {
@@ -61,6 +71,8 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
             "strided": strided,
             "batch_statistics": run.settings.train.batch_norm == "batch",
         }
+        if arguments.all_checkpoints:
+            return _print_all(run, arguments, split, options)
         if arguments.calibration:
             result |= calibrate(run, dataset, arguments.split, options)
         else:
@@ -73,6 +85,29 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         width = max(map(len, short))
         for name, value in short.items():  # the page has the rest
             print(f"{name:{width}} {_shown(value)}")
+    return 0
+
+
+def _print_all(
+    run: Run, arguments: argparse.Namespace, split: Split, options: dict[str, Any]
+) -> int:
+    """The score of each checkpoint, as a table or as a JSON object a line. Raises RunFailure if
+    none is whole."""
+    scores = dict(score_all(run, split, options))
+    if not scores:
+        raise RunFailure(f"{run.folder.path}: no checkpoint is whole")
+    if arguments.json:
+        for step, score in scores.items():
+            print(strict_json({"split": arguments.split, "step": step, **score.summary()}))
+        return 0
+    best = min(scores, key=lambda step: (math.isnan(scores[step].nats), scores[step].nats))
+    print(f"    step  nats/token  bits/byte  ({arguments.split})")
+    for step, score in scores.items():
+        bits = "–" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}"
+        least = "  lowest" if step == best and len(scores) > 1 else ""
+        print(f"{step:>8}  {score.nats_per_token:>10.4f}  {bits:>9}{least}")
+    if run.settings.checkpoint.keep == "latest":
+        print("only the newest are there; checkpoint.keep=all, log or [STEPS] keeps more")
     return 0
 
 

@@ -40,7 +40,7 @@ from harness.tuning.plan import (
 
 PLAN = "plan.json"
 # What the search sets itself.
-OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "checkpoint_dir")
+OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "checkpoint_dir", "fork_from")
 
 
 def search(
