@@ -26,6 +26,7 @@ from harness import (
     compress,
     dashboard,
     decompress,
+    doctor,
     evaluate,
     inside,
     judge,
@@ -71,6 +72,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "judge": judge.main,
     "new": new.main,
     "dashboard": dashboard.main,
+    "doctor": doctor.main,
     "live": live.main,
 }
 
