@@ -24,6 +24,7 @@ from harness.config.settings import Settings, read_settings
 from harness.runs.device_record import RIGHT, enter, trial_key
 from harness.runs.folder import versions
 from harness.training.checks import check_settings
+from harness.training.guards import NonFiniteError
 
 from . import machine
 from .operators import FACTOR, OperatorCheck
@@ -127,7 +128,10 @@ def _trial(
     result: Result, settings: Settings, compute: Compute, exact: Trained, rounded: Trained
 ) -> Result:
     check = OperatorCheck()
-    own = train_on(settings, compute) if result.compiled else train_on(settings, compute, check)
+    try:
+        own = train_on(settings, compute) if result.compiled else train_on(settings, compute, check)
+    except NonFiniteError as error:
+        return replace(result, wrong=(*map(str, check.wrong), str(error)))
     found = deviation(own, exact, rounded, result.precision)
     wrong = [str(operator) for operator in check.wrong]
     if not found.is_rounding:
