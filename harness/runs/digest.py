@@ -33,7 +33,7 @@ def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
 def _origin(fork_from: str) -> str:
     """The configuration and step of a fork's parent: those of other seeds lie elsewhere."""
     path, _, step = fork_from.rpartition("@")
-    with suppress(UsageError):  # no such run: the job itself will say so
+    with suppress(UsageError, RecursionError):  # no such run: the job itself will say so
         return f"{digest(load_settings(Path(path, FILE)), Role.SAME_CONFIGURATION)}@{step}"
     return fork_from
 

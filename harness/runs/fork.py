@@ -67,11 +67,13 @@ class Parent:
         """Put what the parent was at that step into the folder of a fork with these settings; the
         checkpoint last, since one makes the folder a run to go on with. Returns the checkpoint."""
         state, own = self.state, without_resumable(settings)
-        if (best := state.progress.get("best")) is not None:
-            weights = checkpoint.load(self.folder.checkpoints, BestCheckpoint, best["step"])
+        with checkpoint.restoring(self.folder.checkpoints):
+            best = state.progress["best"] and int(state.progress["best"]["step"])
+        if best is not None:
+            weights = checkpoint.load(self.folder.checkpoints, BestCheckpoint, best)
             if weights is None:
                 raise RunFailure(
-                    f"{self.folder.path} has lost its best checkpoint of step {best['step']}, "
+                    f"{self.folder.path} has lost its best checkpoint of step {best}, "
                     f"which the one of step {self.step} needs"
                 )
             checkpoint.save(folder.checkpoints, replace(weights, settings=own), keep=[])
@@ -83,7 +85,7 @@ class Parent:
                 with atomic_write(folder.path / name) as new:
                     shutil.copyfileobj(old, new)
                 keep_before(folder.path / name, self.step)
-        progress = state.progress | {"saved_best": [] if best is None else [best["step"]]}
+        progress = state.progress | {"saved_best": [] if best is None else [best]}
         state = replace(state, settings=own, progress=progress | {"kept_best": []})
         checkpoint.save(folder.checkpoints, state, keep=[])
         return state
@@ -119,8 +121,8 @@ def _require_alike(parent: Parent, settings: Settings) -> None:
         )
     currency, total = settings.train.budget
     counter = "step" if currency == "steps" else currency
-    spent = parent.state.progress.get(counter, 0)  # none of the FLOPs is known here
-    if spent > total:
+    spent = parent.state.progress.get(counter)  # none of the FLOPs is known here
+    if isinstance(spent, int | float) and spent > total:
         raise UsageError(
             f"{settings.fork_from} has spent {spent:,} {currency} already: train.{currency}="
             f"{total:,} is less"
