@@ -28,6 +28,12 @@ def main() -> int:
         "logged in their folders",
     )
     parser.add_data_path()
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens of a window, if not as trained (block_size)",
+    )
     parser.add_argument("--stride", type=int, help="tokens between two windows (half a window)")
     parser.add_argument(
         "--strided-inference",
@@ -54,7 +60,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, help="windows per batch (eval.batch_size)")
     parser.add_argument("--precision", choices=PRECISIONS, help="instead of the run's own")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    arguments = parser.parse({"batch_size": 1})
+    arguments = parser.parse({"batch_size": 1, "context": 1})
 
     from harness.report.records.runs import read_run
     from harness.report.records.selection import log_reading, split_to_show

@@ -31,7 +31,7 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     which = "latest" if several else arguments.checkpoint
     run = load_run(
         arguments.run, which, arguments.device, arguments.trust, arguments.precision,
-        arguments.checkpoint_dir,
+        arguments.checkpoint_dir, arguments.context,
     )  # fmt: skip
     make_deterministic()  # as in training, so that the score is the same
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
@@ -61,6 +61,8 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
     if count is not None:
         result["average"] = arguments.average
+    if arguments.context is not None:
+        result["context"] = arguments.context
     passes = None if arguments.calibration or arguments.all_checkpoints else 2 if strided else 1
     total = passes and (len(split.ids) - 1) * passes
     with tqdm(total=total, unit=" tokens", unit_scale=True, disable=None) as bar:

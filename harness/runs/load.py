@@ -71,9 +71,11 @@ def load_run(
     trust: list[str],
     precision: str | None = None,
     checkpoint_dir: str | None = None,
+    context: int | None = None,
 ) -> Run:
     """Read a run's folder. which: "best" or "latest" weights, or those of a step. precision: None
     for the run's own. checkpoint_dir: where its folder of checkpoints lies, if not in its own.
+    context: the block_size of the model, if not the one that it was trained with.
 
     Raises UsageError if it is not a run's folder, has no checkpoint yet, or has another
     configuration than its weights were trained with.
@@ -92,11 +94,24 @@ def load_run(
     tokenizer = load_tokenizer(settings, folder, saved.tokenizer)
     settings.check("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same_settings(saved.settings, settings, folder.config, SCORED)
+    trained = settings.model.get("block_size")
+    if context is not None:
+        if trained is None:
+            raise UsageError(f"--context: {settings.names.model} has no block_size to change")
+        settings = settings.replace(model=settings.model | {"block_size": context})
     # Without memory first: it is as large as its weights, or memory is not asked for.
     shapes = meta_model(settings, tokenizer.vocab_size)
     weights = _evaluated_weights(saved)
-    with checkpoint.restoring(folder.checkpoints):
-        require_weights(shapes, weights, "model")
+    try:
+        with checkpoint.restoring(folder.checkpoints):
+            require_weights(shapes, weights, "model")
+    except RunFailure as error:
+        if context is None:
+            raise
+        raise UsageError(
+            f"--context {context}: {settings.names.model} has weights for a block_size of "
+            f"{trained} alone, as learned positions are"
+        ) from error
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     with checkpoint.restoring(folder.checkpoints):
         load_weights(model, weights, "model")
