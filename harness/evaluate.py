@@ -67,9 +67,9 @@ def main() -> int:
 
     record = read_run(arguments.run, with_metrics=False, with_config=False)
     several = arguments.all_checkpoints or arguments.average is not None
-    if several and (arguments.calibration or arguments.checkpoint != "best"):
+    if several and (arguments.calibration or arguments.context or arguments.checkpoint != "best"):
         raise UsageError(
-            "--all-checkpoints and --average go without --calibration and --checkpoint"
+            "--all-checkpoints and --average go without --calibration, --context and --checkpoint"
         )
     # How many are averaged, and which checkpoint is used, is a choice: test is not to see it.
     arguments.split = arguments.split or ("val" if several else split_to_show([record]))

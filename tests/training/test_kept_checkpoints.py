@@ -154,7 +154,7 @@ def test_one_line_for_what_is_not_there(
         (("--average", "last:9"), "has 4 whole checkpoints, of steps 2, 4, 6, 8"),
         (("--average", "5"), "--average 5 should be last:N"),
         (("--checkpoint", "3"), "no checkpoint of step 3; it has those of 2, 4, 6, 8"),
-        (("--checkpoint", "4", "--all-checkpoints"), "go without --calibration and --checkpoint"),
+        (("--checkpoint", "4", "--all-checkpoints"), "go without --calibration, --context"),
     ):
         ended = command("evaluate", recorded / "run", *arguments)
         assert (ended.code, message in ended.err) == (2, True), ended.err
