@@ -7,6 +7,7 @@ time as there are devices.
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def _launch(
         return _one_after_another(self, job_overrides, initial_job_idx)
     loader, master = self.hydra_context.config_loader, self.config
     jobs = [list(overrides) for overrides in job_overrides]
-    configs = [OmegaConf.to_yaml(loader.load_sweep_config(master, job)) for job in jobs]
+    configs = [pickle.dumps(loader.load_sweep_config(master, job)) for job in jobs]
     print(f"{len(jobs)} jobs, {len(devices)} at a time: {', '.join(devices)}", file=sys.stderr)
     folder = Path(master.hydra.sweep.dir)
     codes = spread(
@@ -83,11 +84,13 @@ def devices_of(config: DictConfig) -> list[str]:
     return list(named)
 
 
-def spread(jobs: Sequence[list[str]], configs: Sequence[str], devices: Sequence[str]) -> list[int]:
+def spread(
+    jobs: Sequence[list[str]], configs: Sequence[bytes], devices: Sequence[str]
+) -> list[int]:
     """Run every job in a process of its own, which sees one device alone; returns their exit codes.
     If this process is stopped, or one of them is, all save and leave.
 
-    jobs: the arguments of each process. configs: what it reads, as YAML.
+    jobs: the arguments of each process. configs: what it reads.
     """
     free: SimpleQueue[str] = SimpleQueue()
     for device in devices:
@@ -104,7 +107,7 @@ def spread(jobs: Sequence[list[str]], configs: Sequence[str], devices: Sequence[
             environment = os.environ | _visible(device) | {PARENT: str(os.getpid())}
             with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as process:
                 running.add(process)
-                process.communicate(configs[number].encode())
+                process.communicate(configs[number])
                 running.discard(process)
             code = process.returncode
         finally:
@@ -143,8 +146,8 @@ def _visible(device: str) -> dict[str, str]:
 
 def _job() -> int:
     folder, number, at_once, *overrides = sys.argv[1:]
-    cfg = OmegaConf.create(sys.stdin.read())
-    assert isinstance(cfg, DictConfig)
+    # From the process that started this one: YAML would lose the types that Hydra asks for.
+    cfg: DictConfig = pickle.load(sys.stdin.buffer)
     setup_globals()
     HydraConfig.instance().set_config(cfg)
 

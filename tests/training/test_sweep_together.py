@@ -93,6 +93,7 @@ def test_as_many_at_a_time_as_there_are_devices(
     program = tmp_path / "job"
     program.write_text(
         f"#!{sys.executable}\nimport os, sys\n"
+        "import signal\nsignal.alarm(60)\n"  # one after another they would wait for ever
         "number, config = int(sys.argv[3]), sys.stdin.read()\n"
         f"pipe = {str(tmp_path)!r} + f'/{{number // 2}}'\n"
         "open(pipe, 'rb' if number % 2 else 'wb').close()\n"
@@ -104,7 +105,9 @@ def test_as_many_at_a_time_as_there_are_devices(
     for pair in range(2):
         os.mkfifo(tmp_path / str(pair))
     monkeypatch.setattr(sys, "executable", str(program))
-    codes = spread.spread([[str(n)] for n in range(4)], list("abcd"), ["cuda:0", "cuda:1"])
+    codes = spread.spread(
+        [[str(n)] for n in range(4)], [b"a", b"b", b"c", b"d"], ["cuda:0", "cuda:1"]
+    )
     assert codes == [0, 0, 3, 0]
     out = [(tmp_path / f"out-{number}").read_text().split() for number in range(4)]
     assert [config for _, config in out] == list("abcd")
