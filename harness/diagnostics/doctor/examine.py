@@ -21,14 +21,19 @@ from harness.compute.memory import total_memory
 from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, read_settings
+from harness.diagnostics.doctor import machine
+from harness.diagnostics.doctor.operators import FACTOR, OperatorCheck
+from harness.diagnostics.doctor.trainings import (
+    Deviation,
+    Trained,
+    deviation,
+    reference,
+    train_on,
+)
 from harness.runs.device_record import RIGHT, enter, trial_key
 from harness.runs.folder import versions
 from harness.training.checks import check_settings
 from harness.training.guards import NonFiniteError
-
-from . import machine
-from .operators import FACTOR, OperatorCheck
-from .trainings import Deviation, Trained, deviation, reference, train_on
 
 SEQ_LEN = 32
 LIMITS = {"a minute": 60.0, "ten minutes": 600.0, "an hour": 3600.0}
@@ -46,7 +51,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
+class Examined:
     """Of one model, precision and batch size. wrong: what differs by more than rounding. skipped:
     why it was not tried."""
 
@@ -66,7 +71,7 @@ def examine(plan: Plan, as_json: bool) -> int:
     make_deterministic(any(plan.compiled))
     compute = Compute.choose(plan.device, "fp32")
     console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 140)
-    results: list[Result] = []
+    results: list[Examined] = []
     for model in plan.models or trained_models():
         for result in results_of(model, plan, compute):
             results.append(result)
@@ -99,7 +104,7 @@ def trained_models() -> list[str]:
     return [name for name in names if meta_model(_settings(name, 1)).fit is None]
 
 
-def results_of(model: str, plan: Plan, compute: Compute) -> Iterator[Result]:
+def results_of(model: str, plan: Plan, compute: Compute) -> Iterator[Examined]:
     """Every trial of a model. Raises UsageError if there is no such model, or it takes no steps."""
     for batch_size in plan.batch_sizes:
         settings = _settings(model, batch_size)
@@ -113,7 +118,7 @@ def results_of(model: str, plan: Plan, compute: Compute) -> Iterator[Result]:
                 chosen = settings.replace(
                     precision=precision, compile=compiled, device=str(compute.device)
                 )
-                result = Result(model, precision, compiled, batch_size)
+                result = Examined(model, precision, compiled, batch_size)
                 try:
                     require_precision(chosen, own)
                     require_compiler(chosen, own)
@@ -125,8 +130,8 @@ def results_of(model: str, plan: Plan, compute: Compute) -> Iterator[Result]:
 
 
 def _trial(
-    result: Result, settings: Settings, compute: Compute, exact: Trained, rounded: Trained
-) -> Result:
+    result: Examined, settings: Settings, compute: Compute, exact: Trained, rounded: Trained
+) -> Examined:
     check = OperatorCheck()
     try:
         own = train_on(settings, compute) if result.compiled else train_on(settings, compute, check)
@@ -154,7 +159,7 @@ def _settings(model: str, batch_size: int) -> Settings:
     )  # fmt: skip
 
 
-def _by_trial(results: Iterable[Result]) -> dict[str, str]:
+def _by_trial(results: Iterable[Examined]) -> dict[str, str]:
     """What is kept of each model and precision: right only if it is for all batch sizes."""
     found: dict[str, str] = {}
     for result in results:
@@ -165,7 +170,7 @@ def _by_trial(results: Iterable[Result]) -> dict[str, str]:
     return found
 
 
-def _good_for(compute: Compute, results: Sequence[Result]) -> dict[str, Any]:
+def _good_for(compute: Compute, results: Sequence[Examined]) -> dict[str, Any]:
     """The rates of products, the precision to choose, and how long the zoo's models take in it."""
     tried = list(dict.fromkeys(result.precision for result in results))
     rates = {name: machine.product_rate(replace(compute, precision=name)) for name in tried}
@@ -210,18 +215,18 @@ def _good_for(compute: Compute, results: Sequence[Result]) -> dict[str, Any]:
     return {"words": lines, "rates": rates, "precision": best, "seconds": seconds}
 
 
-def _name(result: Result) -> str:
+def _name(result: Examined) -> str:
     return (
         f"{trial_key(result.model, result.precision, result.compiled)}, batch {result.batch_size}"
     )
 
 
-def _line(result: Result) -> str:
+def _line(result: Examined) -> str:
     outcome = result.skipped or ("✗" if result.wrong else "✓")
     return f"{_name(result)}: {outcome}"
 
 
-def _table(results: Sequence[Result]) -> Table:
+def _table(results: Sequence[Examined]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model")
     table.add_column("precision")
@@ -241,7 +246,7 @@ def _table(results: Sequence[Result]) -> Table:
 
 
 def _plain(
-    compute: Compute, results: Sequence[Result], good: dict[str, Any] | None
+    compute: Compute, results: Sequence[Examined], good: dict[str, Any] | None
 ) -> dict[str, Any]:
     return {
         "machine": compute.describe(),

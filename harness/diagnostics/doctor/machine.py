@@ -14,11 +14,10 @@ from harness.compute.costs import step_flops
 from harness.compute.device import DTYPES, Compute
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
+from harness.diagnostics.doctor.trainings import VOCABULARY
 from harness.training.memory import require_memory
 from harness.training.trainer import Trainer
 from zoo.language_model import LanguageModel
-
-from .trainings import VOCABULARY
 
 TRIALS = 5
 SIZES = {"cpu": 1024, "mps": 2048, "cuda": 8192}  # of the matrices that are multiplied
