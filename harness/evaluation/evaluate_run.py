@@ -16,7 +16,7 @@ from harness.compute.device import make_deterministic
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation.checkpoints import average_last, averaged_count, score_all
-from harness.evaluation.score import resolve_stride, score_split
+from harness.evaluation.score import by_place, resolve_stride, score_split
 from harness.runs.load import Run, load_run
 
 Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
@@ -56,6 +56,10 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         if getattr(dataset, name) is None:
             raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
     split = getattr(dataset, arguments.split)
+    for option in ("strided_inference", "calibration"):
+        if getattr(arguments, option) and split.documents is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is for one long text, and this run's data are documents")
     if count is not None:
         average_last(run, count, dataset)
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
@@ -78,7 +82,12 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         if arguments.calibration:
             result |= calibrate(run, dataset, arguments.split, options)
         else:
-            result |= score_split(run.model, split, run.tokenizer, run.compute, **options).summary()
+            score = score_split(run.model, split, run.tokenizer, run.compute, **options)
+            result |= score.summary()
+            if score.documents is not None:
+                by_position = by_place(score.token_nats, score.documents)
+                shown = "  ".join(f"{place}: {nats:.4f}" for place, nats in by_position.items())
+                result["nats_by_position"] = by_position if arguments.json else shown
     result |= {"strided_inference": strided, "precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))

@@ -82,6 +82,9 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
+    if asked.optimizer.get("orthogonalize") == "auto":
+        chosen = saved.optimizer.get("orthogonalize", "bf16")
+        asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
     before, after = saved.plain(), changed_by(saved, asked, overrides)
     differing = differences(before, after)
     if differing:

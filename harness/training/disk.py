@@ -10,12 +10,17 @@ from harness.common.errors import UsageError
 from harness.compute.costs import parameters
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
+from harness.data.batches import row_shape
+from harness.data.encoded import Documents
 from harness.training.optim import state_size
 
 
-def checkpoints_to_keep(settings: Settings, vocab_size: int) -> str | None:
+def checkpoints_to_keep(
+    settings: Settings, vocab_size: int, documents: Documents | None = None
+) -> str | None:
     """A line that says how much the checkpoints take that `checkpoint.keep` keeps, with the best
-    weights of each; None if it keeps none. Raises UsageError if the disk has less free."""
+    weights of each; None if it keeps none. documents: those that are rows of training, if any.
+    Raises UsageError if the disk has less free."""
     plan, model = settings.checkpoint, meta_model(settings, vocab_size)
     if plan.keep == "latest" or model.fit is not None:
         return None
@@ -24,7 +29,7 @@ def checkpoints_to_keep(settings: Settings, vocab_size: int) -> str | None:
     each = weights * copies + 4 * state_size(settings, model)
     shown = ",".join(map(str, plan.keep)) if isinstance(plan.keep, list) else plan.keep
     line = f"checkpoint.keep={shown}: each takes {each / 1e6:,.1f} MB"
-    steps = _steps(settings)
+    steps = _steps(settings, documents)
     if steps is None:
         return (
             f"{line}; how many there will be is not known of a budget of {settings.train.budget[0]}"
@@ -43,10 +48,11 @@ def checkpoints_to_keep(settings: Settings, vocab_size: int) -> str | None:
     return line
 
 
-def _steps(settings: Settings) -> int | None:
+def _steps(settings: Settings, documents: Documents | None) -> int | None:
     """How many the budget buys; None where that is not known before."""
     plan, (currency, total) = settings.train, settings.train.budget
-    targets = plan.batch_size * plan.accumulate * len(range(plan.seq_len)[plan.trained])
+    _, targets = row_shape(documents, plan.seq_len, plan.trained)
+    targets *= plan.batch_size * plan.accumulate
     return {"steps": int(total), "tokens": math.ceil(total / targets)}.get(currency)
 
 

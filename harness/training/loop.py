@@ -119,7 +119,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                batch = draw_batch(
+                    dataset.train.ids, settings.seed, step, rows, plan.seq_len,
+                    dataset.row_documents,
+                )  # fmt: skip
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:
@@ -182,6 +185,7 @@ def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
 
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws."""
+    # Cut anywhere: documents alone, with their padding, have no batch normalization.
     settings, plan = context.settings, context.settings.train
     rows = plan.batch_size * plan.accumulate
     for inputs_BT in extra_inputs(context.dataset.train.ids, settings.seed, rows, plan.seq_len):
