@@ -27,7 +27,7 @@ def prepared(
     Raises UsageError for a secret, and for a file or a folder of files that does not exist.
     """
     typed = list(typed)
-    if sets := [each for each in typed if each.startswith(f"{together.KEY}=")]:
+    if sets := [each for each in typed if together.is_typed(each)]:
         inner = functools.partial(prepared, choices=choices)
         forks = any("fork_from=" in each for each in sets)
         others = prepared([each for each in typed if each not in sets], choices, forks)

@@ -23,6 +23,12 @@ Jobs = list[list[str]]
 Prepare = Callable[[list[str]], list[str]]
 
 
+def is_typed(override: str) -> bool:
+    """Whether it is a `together=…` as it is typed. Hydra asks twice for a configuration, the second
+    time with what `as_choice` has made."""
+    return override.startswith(f"{KEY}=") and not override.startswith(f"{KEY}=choice(")
+
+
 def as_choice(override: str, prepare: Prepare) -> str:
     """A typed `together=…` as a choice sweep of Hydra's grammar, in which each alternative is a
     text. prepare: checks the settings of one, and puts them as Hydra wants them. Raises

@@ -50,6 +50,8 @@ def test_settings_that_go_together() -> None:
         ["data.path=c"],
     ]
     assert jobs("seed=0,1") == [["seed=0"], ["seed=1"]]  # as Hydra's own
+    once = prepared([both, "seed=0,1"], lambda group: [])
+    assert prepared(once, lambda group: []) == once  # which Hydra asks for
 
 
 @pytest.mark.parametrize(
