@@ -17,7 +17,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness.cli import spread
 from harness.cli.hydra_app import run_hydra, typed_overrides
 from harness.config.settings import read_settings, require_trusted
 
@@ -42,7 +41,6 @@ def task(cfg: DictConfig) -> int:
 
 def main() -> None:
     """Run the command."""
-    spread.install()
     run_hydra(task)
 
 

@@ -74,10 +74,7 @@ COMMANDS = {name for name in import_graph.modules() if re.fullmatch(r"harness\.(
 }
 # Libraries that are only there for those who use them, what is only needed when a sweep starts, and
 # torch, which one of the referee's two processes does without.
-LATE = {
-    *("harness.cli.spread", "harness.cli.sweep_callback"),
-    *("harness.loggers.wandb", "harness.referee.process"),
-}
+LATE = {"harness.cli.sweep_callback", "harness.loggers.wandb", "harness.referee.process"}
 
 
 def floor(module: str) -> int:

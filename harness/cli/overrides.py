@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from harness.cli import explain, together
+from harness.cli import explain
 from harness.common.errors import UsageError
 from harness.common.paths import expand
 from harness.config import own_class, secrets
@@ -18,22 +17,13 @@ from harness.config.spelling import meaning
 NODES = ("data", "tokenizer", "model", "optimizer", "schedule")
 
 
-def prepared(
-    typed: Iterable[str], choices: Callable[[str], list[str]], forks: bool = False
-) -> list[str]:
-    """The overrides for Hydra. choices: gives the names of the files in a group. forks: whether
-    settings that go with these begin at another run.
+def prepared(typed: Iterable[str], choices: Callable[[str], list[str]]) -> list[str]:
+    """The overrides for Hydra. choices: gives the names of the files in a group.
 
     Raises UsageError for a secret, and for a file or a folder of files that does not exist.
     """
-    typed = list(typed)
-    if sets := [each for each in typed if together.is_typed(each)]:
-        inner = functools.partial(prepared, choices=choices)
-        forks = any("fork_from=" in each for each in sets)
-        others = prepared([each for each in typed if each not in sets], choices, forks)
-        return [*(together.as_choice(each, inner) for each in sets), *others]
     overrides = [_without_local(each) for each in typed]
-    overrides = _of_its_run(own_class.with_its_settings(overrides), forks)
+    overrides = _of_its_run(own_class.with_its_settings(overrides))
     for override in overrides:
         secrets.reject_override(override)
         _require_searchpath(override)
@@ -55,7 +45,7 @@ def _without_local(override: str) -> str:
     return f"logger={','.join(lists)}"
 
 
-def _of_its_run(overrides: list[str], forks: bool) -> list[str]:
+def _of_its_run(overrides: list[str]) -> list[str]:
     """Where a run is resumed or forked, its configuration says which settings its text, tokenizer,
     model and so on have: what is typed of them changes that, not the files chosen here."""
     typed = dict(override.split("=", 1) for override in overrides if "=" in override)
@@ -64,7 +54,7 @@ def _of_its_run(overrides: list[str], forks: bool) -> list[str]:
     run = meaning(f"run_dir={typed['run_dir']}") if "run_dir" in typed else None
     is_resumed = meaning(f"resume={typed.get('resume')}") in (True, "auto")
     is_there = isinstance(run, str) and os.path.isfile(expand(run) / "config.yaml")
-    if not (forks or "fork_from" in typed or (is_resumed and is_there)):
+    if not ("fork_from" in typed or (is_resumed and is_there)):
         return overrides
     free = tuple(f"{group}." for group in NODES if group not in typed)
     return [f"++{each}" if each.startswith(free) else each for each in overrides]

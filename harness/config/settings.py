@@ -189,12 +189,6 @@ class CheckpointSettings(_Group):
         return plain
 
 
-class SweepSettings(_Group):
-    """devices: that jobs are spread over; None: one after another."""
-
-    devices: Literal["auto"] | list[str] | None = None
-
-
 class ObserveSettings(_Group):
     """every: steps between two observations; None: never."""
 
@@ -275,7 +269,6 @@ class Settings(_Group):
     zero_residual: bool = False
     tf32: bool = False
     observe: Annotated[ObserveSettings, NO_EFFECT] = ObserveSettings()
-    sweep: Annotated[SweepSettings, NEVER_COMPARED | Role.FROM_USER] = SweepSettings()
     trust: Annotated[list[str], NEVER_COMPARED | Role.FROM_USER] = []
     assets: Annotated[list[str | None], NEVER_COMPARED | Role.FROM_USER] = []
 

@@ -141,8 +141,7 @@ class Summary(Record):
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. compressors: of the text, in the run of a
     model that counts. lineage: of a fork, oldest first. candidate: of a search, or a sweep over
-    variants of a model; validation chooses among them, so no command shows `test` unasked. at_once:
-    how many jobs of its sweep ran at a time, so that its seconds were measured beside others."""
+    variants of a model; validation chooses among them, so no command shows `test` unasked."""
 
     status: Status
     data: str | None = None
@@ -166,7 +165,6 @@ class Summary(Record):
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None
-    at_once: Number | None = None
     lineage: list[Ancestor] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None

@@ -49,8 +49,6 @@ def _parents_end() -> Callable[[], bool] | None:
                 return True
 
         return is_gone
-    if (sweep := os.environ.get("ZOO_SWEEP_PARENT")) is not None:  # harness.cli.spread
-        return lambda: str(os.getppid()) != sweep
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torch's launcher
         launcher = os.getppid()
         return lambda: os.getppid() != launcher

@@ -68,10 +68,8 @@ def run(
     *,
     candidate: bool = False,
     reads_test: bool = True,
-    at_once: int = 1,
 ) -> int:
-    """Train; returns the exit code. candidate, at_once: as in `Summary`. reads_test: whether test
-    is scored.
+    """Train; returns the exit code. candidate: as in `Summary`. reads_test: whether test is scored.
 
     Errors in the settings are found before data are read, errors in the data before the folder is
     made.
@@ -79,12 +77,12 @@ def run(
     require_trusted(settings)
     code = None
     while code is None:
-        code = _attempt(settings, on_batch, candidate, reads_test, at_once)
+        code = _attempt(settings, on_batch, candidate, reads_test)
     return code
 
 
 def _attempt(
-    settings: Settings, on_batch: OnBatch, candidate: bool, reads_test: bool, at_once: int
+    settings: Settings, on_batch: OnBatch, candidate: bool, reads_test: bool
 ) -> int | None:
     """None if another training began in the folder while the data were read: decide again. Of
     several processes one alone can see that, and they leave as unequal."""
@@ -164,7 +162,6 @@ def _attempt(
                 parent = None
             return _train(
                 settings, dataset, compute, folder, processes, saved, parent, on_batch, candidate,
-                at_once,
             )  # fmt: skip
 
 
@@ -217,15 +214,12 @@ def _train(
     parent: Parent | None,
     on_batch: OnBatch,
     candidate: bool,
-    at_once: int,
 ) -> int:
     """The loop; the summary is written however it ends. parent: of a fork that is to begin. Returns
     the exit code."""
     summary = first_summary(settings, dataset, compute, processes)
     if candidate:
         summary.candidate = True
-    if at_once > 1:
-        summary.at_once = at_once
     if parent is not None:
         summary.lineage = parent.ancestors()
     interrupt, clock = Interrupt(processes.agree), Clock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,11 +92,9 @@ def _started(sweep: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def run_job(
-    cfg: DictConfig, sweep: Path, number: int, overrides: list[str], beside: int | None = None
-) -> int:
+def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> int:
     """Run a job in its own folder of the sweep; returns the exit code. A failure does not stop the
-    other jobs. beside: how many run at a time; None: as many as Hydra's launcher says."""
+    other jobs."""
     leave_with_parent()
     print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
@@ -114,7 +111,6 @@ def run_job(
         code = run(
             settings.replace(run_dir=str(path), resume=resume),
             candidate=(sweep / CANDIDATES).exists(),
-            at_once=beside or _at_once(),
         )
     except FolderInUse as error:  # the files there are another process's
         print(f"error: {error}", file=sys.stderr)
@@ -127,12 +123,6 @@ def run_job(
         print(f"the sweep: the same command, resume=true {place}", file=sys.stderr)
         sys.exit(code)
     return code
-
-
-def _at_once() -> int:
-    """How many jobs Hydra's launcher runs at a time; joblib's -1 is one for each core."""
-    count = HydraConfig.get().launcher.get("n_jobs", 1)
-    return count if count > 0 else os.cpu_count() or 1
 
 
 def _yaml_without_secrets(cfg: DictConfig) -> str:

@@ -48,7 +48,7 @@ class RunRecord:
     was scored again, fed one at a time; that is then `test`. config: flat (dotted keys,
     values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
     sample: the last one. state: how many numbers a model keeps that was counted in one pass over
-    train; None for one that was trained. candidate, at_once: as in `Summary`.
+    train; None for one that was trained. candidate: as in `Summary`.
     lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field in tokens,
     infinite if it is unbounded.
     """
@@ -82,7 +82,6 @@ class RunRecord:
     sample: Sample | None = None
     candidate: bool = False
     lineage: Sequence[Ancestor] = ()
-    at_once: float = 1
     versions: Mapping[str, str] = field(default_factory=dict)
     git: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -230,7 +229,6 @@ def _fields(found: Summary) -> dict[str, Any]:
         "test": found.test,
         "candidate": found.candidate is True,
         "lineage": found.lineage or (),
-        "at_once": found.at_once or 1,
         "versions": _texts(found.versions),
         "git": _texts(found.git),
         "machine": _texts(found.machine),

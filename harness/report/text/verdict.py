@@ -260,13 +260,6 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(f"{which} ranked scores are those of every token fed alone, one at a time.")
     if len({(run.git.get("commit"), run.git.get("dirty")) for run in runs}) > 1:
         lines.append("The ranked runs come from different versions of the code.")
-    if beside := [run for run in runs if run.at_once > 1]:
-        which = "All" if len(beside) == len(runs) else f"{len(beside)} of {len(runs)}"
-        most = max(run.at_once for run in beside)
-        lines.append(
-            f"{which} ranked runs were trained beside others of their sweep, up to {most:g} at a "
-            "time: their seconds and speeds are not those of a run alone."
-        )
     if len({tuple(sorted(run.machine.items())) for run in runs}) > 1:
         lines.append(
             "The ranked runs ran on different machines or precisions: "
