@@ -29,7 +29,8 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true", help="also compiled, which takes minutes")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse({})
-    for model in options.models:
+    models = [name.removeprefix("model=") for name in options.models]  # as harness.train has it
+    for model in models:
         require_choice(
             "model", model, sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
         )
@@ -39,7 +40,7 @@ def main() -> int:
     from harness.diagnostics.doctor.examine import Plan, examine
 
     plan = Plan(
-        models=options.models,
+        models=models,
         device=options.device,
         precisions=options.precision or PRECISIONS[1:],
         batch_sizes=options.batch_size or (1, 4),

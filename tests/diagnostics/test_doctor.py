@@ -92,7 +92,10 @@ def tried(precision: str) -> tuple[OperatorCheck, Deviation]:
     return check, deviation(own, *known(precision), precision)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["fp32", *(pytest.param(name, marks=pytest.mark.long) for name in ("bf16", "fp16"))],
+)
 def test_what_rounding_explains_is_not_blamed(precision: str) -> None:
     check, found = tried(precision)
     assert check.wrong == []
@@ -102,7 +105,10 @@ def test_what_rounding_explains_is_not_blamed(precision: str) -> None:
     assert max(check.worst, found.gradients) > 0.05
 
 
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize(
+    "what",
+    ["a product", *(pytest.param(w, marks=pytest.mark.long) for w in WRONG if w != "a product")],
+)
 def test_a_wrong_operator_is_named_with_its_shape(what: str) -> None:
     name, spoil = WRONG[what]
     with WrongKernel(name, spoil):
@@ -113,6 +119,7 @@ def test_a_wrong_operator_is_named_with_its_shape(what: str) -> None:
     assert not found.is_rounding
 
 
+@pytest.mark.long
 def test_a_wrong_update_is_found_though_no_operator_returns_it() -> None:
     with WrongKernel("_fused_adamw_", spoil_weights):
         check, found = tried("fp32")
@@ -170,6 +177,7 @@ def test_the_command(
     assert (ended.code, "Did you mean gpt?" in ended.err) == (2, True)
 
 
+@pytest.mark.long
 def test_what_it_is_good_for() -> None:
     compute = Compute(CPU, "fp32")
     rate = machine.product_rate(compute)

@@ -163,6 +163,7 @@ def test_what_a_fork_can_not_change(
     assert not (tmp_path / "fork").exists()
 
 
+@pytest.mark.long
 def test_another_step_another_text_a_lost_checkpoint(parent: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no checkpoint of step 7; it has those of 4, 5, 6, 8"):
         fork(tmp_path / "fork", parent, 7)

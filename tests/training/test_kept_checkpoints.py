@@ -63,6 +63,7 @@ def test_a_policy_changes_no_number(recorded: Path, tmp_path: Path) -> None:
     assert steps(recorded, BestCheckpoint) == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.long
 def test_a_resumed_run_keeps_them(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_no_such_policy(wrong: str, tmp_path: Path) -> None:
         read_settings(plain)
 
 
+@pytest.mark.long
 def test_what_they_take_is_said_before(recorded: Path, tmp_path: Path) -> None:
     """Within a tenth of what they took, tensors of a small model being most of a file or not."""
     (tmp_path / "corpus.txt").write_bytes((recorded.parent / "corpus.txt").read_bytes())
@@ -155,6 +157,9 @@ def test_one_line_for_what_is_not_there(
         (("--average", "5"), "--average 5 should be last:N"),
         (("--checkpoint", "3"), "no checkpoint of step 3; it has those of 2, 4, 6, 8"),
         (("--checkpoint", "4", "--all-checkpoints"), "go without --calibration, --context"),
+        (("--all-checkpoints", "--text", "a=b"), "--all-checkpoints has no meaning with --text"),
+        (("--average", "last:2", "--text", "a=b"), "--average has no meaning with --text"),
+        (("--all-checkpoints", "--tokens", "x"), "--tokens is for one checkpoint"),
     ):
         ended = command("evaluate", recorded / "run", *arguments)
         assert (ended.code, message in ended.err) == (2, True), ended.err
