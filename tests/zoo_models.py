@@ -27,7 +27,7 @@ TRAINED = [name for name in NAMES if name not in COUNTED]
 # What another name stands for where every model trains or decodes: configurations of one class,
 # and rnn and gru, which have all but the kernel from lstm's base class.
 VARIANTS = {
-    *("gpt1", "gpt3", "gpt_modern", "llama", "mistral"),  # gpt
+    *("gpt1", "gpt3", "gpt_modern", "gpt_moe", "llama", "mistral"),  # gpt
     *("rnn", "gru"),  # lstm
     "gated_deltanet_hybrid",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from harness.compute.modes import eval_mode
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import Measure, nats_N, score_nats
+from harness.evaluation.own_metrics import NONE, OwnMetrics
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
@@ -33,6 +34,7 @@ class Score:
 
     stride: of the window, in tokens; None: a streaming pass. unknown: characters that the
     vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (tokens,).
+    own: the user's own figures.
     """
 
     nats: float
@@ -42,6 +44,7 @@ class Score:
     stride: int | None
     unknown: int
     token_nats: NDArray[np.floating] = field(repr=False, compare=False)
+    own: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def nats_per_token(self) -> float:
@@ -59,12 +62,15 @@ class Score:
     def metrics(self, prefix: str = "") -> dict[str, Any]:
         """As in a row of metrics.jsonl."""
         names = ("nats_per_token", "bits_per_byte", "perplexity")
-        return {prefix + name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names} | self.own
+        return {prefix + name: value for name, value in found.items()}
 
     def summary(self) -> dict[str, Any]:
         """As in summary.json."""
-        names = ("tokens", "bytes", "stride", "unknown")
-        return self.metrics() | {name: getattr(self, name) for name in names}
+        names = ("nats_per_token", "bits_per_byte", "perplexity")
+        names += ("tokens", "bytes", "stride", "unknown")
+        own = {"own": self.own} if self.own else {}
+        return {name: getattr(self, name) for name in names} | own
 
 
 def score_split(
@@ -78,15 +84,21 @@ def score_split(
     *,
     strided: bool = False,
     batch_statistics: bool = False,
+    own: OwnMetrics = NONE,
 ) -> Score:
-    """Score every token of a split after its first; the arguments are those of `token_nats`."""
-    nats = token_nats(
+    """Score every token of a split after its first; the arguments are those of `token_nats`.
+    own: figures that are computed on the way."""
+    found = token_nats(
         model, np.asarray(split.ids), compute, stride, batch_size, on_batch,
         strided=strided, batch_statistics=batch_statistics,
+        measure=own.measure if own else nats_N,
     )  # fmt: skip
+    # Contiguous, so that the sum is the same bit for bit.
+    nats = np.ascontiguousarray(found[:, 0]) if own else found
     patch_size = model.patch_size if strided else None
     resolved = resolve_stride(model.block_size, stride, patch_size) if model.block_size else None
-    return score_of(nats, split, tokenizer, resolved)
+    score = score_of(nats, split, tokenizer, resolved)
+    return replace(score, own=own.figures(found[:, 1:])) if own else score
 
 
 def score_of(

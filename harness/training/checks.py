@@ -8,6 +8,7 @@ from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
+from harness.evaluation.own_metrics import OwnMetrics
 from harness.evaluation.score import resolve_stride
 from harness.loggers.build import build_logger
 from harness.training.counting import require_countable
@@ -18,6 +19,8 @@ from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
+BYTES = tuple(bytes([value]) for value in range(256))
+
 
 def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS) -> None:
     """Build everything that needs no data. Raises UsageError for settings that can't be trained."""
@@ -26,10 +29,16 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
     check_arguments(settings)
     settings.build("schedule", Schedule, total=settings.train.budget[1])
     settings.build("data", Corpus)
-    settings.build("tokenizer", Tokenizer)
+    tokenizer = settings.build("tokenizer", Tokenizer)
+    OwnMetrics.of(settings.metrics, settings.trust)
     for name in settings.logger:
         build_logger(settings, name)
     model = _initialized_meta_model(settings)
+    if model.reads_bytes and tuple(tokenizer.pieces) != BYTES:
+        raise UsageError(
+            f"model={settings.names.model} reads bytes: choose tokenizer=bytes, not "
+            f"{settings.names.tokenizer}"
+        )
     if model.block_size is not None:
         if settings.train.seq_len > model.block_size:
             raise UsageError(

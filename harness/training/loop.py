@@ -20,6 +20,7 @@ from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.compressors import compress_test
+from harness.evaluation.own_metrics import OwnMetrics
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.referee.certify import after_training
@@ -61,6 +62,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
+    own = OwnMetrics.of(settings.metrics, settings.trust)
     if line := unmarked_line(trainer.model):
         report(line)
     checkpoints = Checkpoints(context, trainer)
@@ -90,7 +92,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             if evaluating:
                 if dataset.val is not None:
                     with observer.validation(evaluated, dataset.val, row):
-                        score = _score(context, evaluated, dataset.val)
+                        score = _score(context, evaluated, dataset.val, own)
                     row |= score.metrics("val/")
                     if progress.update_best(score):
                         checkpoints.save_best(progress)
@@ -152,7 +154,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     with part_of_results(context.summary, "test", needed=True):
         checkpoints.load_best(progress)
         started = perf_counter()
-        test = _score(context, evaluated, dataset.test)
+        test = _score(context, evaluated, dataset.test, own)
         context.summary.test = Scored.of(test.summary())
     context.folder.require_own()
     with part_of_results(context.summary, BLOCKS_FILE):
@@ -172,12 +174,12 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             context.summary.definition = certificate.bound_to.definition
 
 
-def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
+def _score(context: RunContext, model: LanguageModel, split: Split, own: OwnMetrics) -> Score:
     settings = context.settings
     return score_split(
         model, split, context.dataset.tokenizer, context.compute, settings.eval.stride,
         settings.eval.batch_size, on_batch=lambda tokens: context.interrupt.check(),
-        batch_statistics=settings.train.batch_norm == "batch",
+        batch_statistics=settings.train.batch_norm == "batch", own=own,
     )  # fmt: skip
 
 

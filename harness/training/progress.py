@@ -39,8 +39,10 @@ class Progress:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
             for name in (*Best.model_fields, *Scored.model_fields):
                 hints.setdefault(name, float | None)
+            hints["own"] = dict[str, float | None] | None
+            best = {"own": None} | self.best  # there need not be any
             for name, hint in hints.items():
-                if name not in self.best or not fits(self.best[name], hint):
+                if name not in best or not fits(best[name], hint):
                     raise ValueError(f"progress.best.{name} is missing or of the wrong type")
             if not math.isfinite(self.best["nats"]):
                 self.best = None

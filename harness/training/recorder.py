@@ -84,7 +84,8 @@ class Recorder:
         )
         if (best := self._progress.best) is not None:
             self._summary.best = Best.of({name: best[name] for name in Best.model_fields})
-            self._summary.val = Scored.of({name: best[name] for name in Scored.model_fields})
+            scored = {name: best[name] for name in Scored.model_fields if name in best}
+            self._summary.val = Scored.of(scored)
 
     def finish(self, guard: Guard) -> None:
         """Record the totals, however the training ended."""
