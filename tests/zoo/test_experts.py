@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.compute import costs
 from tests.zoo.architectures import gpt as forms
 from tests.zoo.laws import LAWS
-from tests.zoo_models import VOCAB, fresh, node, random_ids, randomize
+from tests.zoo_models import VOCAB, fresh, node, random_ids, randomize, weightless
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 from zoo.layers.experts import MixtureOfExperts, add_losses
@@ -47,6 +47,24 @@ def test_closed_forms_with_options(options: dict[str, Any]) -> None:
 def test_a_dense_model_uses_all_its_parameters() -> None:
     found = costs.parameters(fresh(node("gpt")))
     assert found["active"] == found["total"]
+
+
+@pytest.mark.parametrize(("model_type", "dense"), [("mixtral", 0), ("deepseek_v3", 1)])
+def test_experts_of_transformers_are_counted(model_type: str, dense: int) -> None:
+    """Two layers, of which the first may have none; two of four experts of three matrices each."""
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": INNER}
+    if model_type == "deepseek_v3":
+        sizes |= {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "v_head_dim": 4}
+        sizes |= {"qk_nope_head_dim": 4, "n_group": 1, "topk_group": 1, "n_routed_experts": E}
+        sizes |= {"moe_intermediate_size": INNER, "first_k_dense_replace": dense}
+    else:
+        sizes |= {"num_local_experts": E}
+    config = {"model_type": model_type, "hidden_size": C, "num_hidden_layers": 2, **sizes}
+    described = {"_target_": "zoo.hugging_face.HuggingFace", "block_size": 16}
+    found = costs.parameters(
+        weightless(described | {"config": config | {"num_experts_per_tok": 2}})
+    )
+    assert found["total"] - found["active"] == (2 - dense) * 2 * 3 * C * INNER
 
 
 def test_flops_are_those_of_any_routing() -> None:

@@ -51,7 +51,7 @@ def test_space_like_bytes() -> None:
 
 
 def test_a_step_is_due_where_a_word_begins() -> None:
-    assert steps("the cat, 1 dog") == "^..^...^...^.."
+    assert steps("the cat, 1 dog") == "^..^...^..^..."
     assert steps("  a  b") == "^..^.."
     assert steps("aäb") == "^^.."
     assert steps("\n\nx.y") == "^..^."

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from tests.zoo_models import Mutant
-from zoo import spacebyte
 from zoo.language_model import Cache, LanguageModel
 
 # The laws' ids are below the digits, where all bytes are space-like: others begin a step here.
@@ -96,13 +95,18 @@ def _counts_calls(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None
     model._steps = anew  # type: ignore[method-assign]
 
 
-def _filling_is_kept(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_steps = spacebyte.StepKeyValues.of_steps
+def _rows_in_step(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One count for all rows of a batch, whose words begin at different places."""
+    steps = model._steps
 
-    def all_real(cache: Cache | None, layer: int, number: Tensor, real: Tensor) -> Any:
-        return of_steps(cache, layer, number.clamp(max=8), torch.ones_like(real))
+    def together(x_BTC: Tensor, due_BT: Tensor, cache: Cache | None) -> Tensor:
+        added_BTC = steps(x_BTC, due_BT, cache)
+        if cache is not None:
+            steps_B = cache.tensors["steps"]
+            cache.tensors["steps"] = steps_B.max().expand_as(steps_B).clone()
+        return added_BTC
 
-    monkeypatch.setattr(spacebyte.StepKeyValues, "of_steps", all_real)
+    model._steps = together  # type: ignore[method-assign]
 
 
 def _no_steps(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +119,6 @@ MUTANTS = [
     Mutant("whole words", "causality", "spacebyte", _whole_words, SPACES),
     Mutant("a word across the cut", "split", "spacebyte", _word_across_the_cut, SPACES),
     Mutant("steps numbered by the call", "split", "spacebyte", _counts_calls, SPACES),
-    Mutant("filling is kept", "split", "spacebyte", _filling_is_kept, SPACES),
+    Mutant("rows in step", "split", "spacebyte", _rows_in_step, SPACES),
     Mutant("no steps", "gradient", "spacebyte", _no_steps, SPACES),
 ]
