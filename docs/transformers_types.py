@@ -1,6 +1,6 @@
 """Which types of transformers' causal language models the zoo can train, tried one by one.
 
-    python -m docs.transformers_types            # writes docs/transformers.md, in minutes
+    python -m docs.transformers_types            # writes docs/transformers.md, in a minute or two
     python -m docs.transformers_types gpt2 bert  # prints the lines of these types
 
 Each is built at a tiny size, with random weights. Nothing is downloaded.
@@ -29,6 +29,36 @@ from zoo.language_model import LanguageModel
 PAGE = Path(__file__).parent / "transformers.md"
 VOCABULARY, BLOCK, ROWS = 65, 32, 8
 SECONDS = 60  # for one type
+# Decoders of each kind, and encoders (bert, …) that transformers lists as causal language models.
+TYPES = (
+    *(
+        "apertus",
+        "arcee",
+        "bamba",
+        "bart",
+        "bert",
+        "biogpt",
+        "bitnet",
+        "bloom",
+        "codegen",
+        "cohere2",
+    ),
+    *(
+        "deepseek_v3",
+        "electra",
+        "ernie4_5",
+        "exaone4",
+        "falcon",
+        "falcon_h1",
+        "gemma2",
+        "gemma3_text",
+    ),
+    *("glm4", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granitemoehybrid"),
+    *("helium", "jamba", "jetmoe", "llama", "llama4_text", "mamba", "mamba2", "mistral", "mixtral"),
+    *("mpt", "nemotron", "olmo2", "olmoe", "openai-gpt", "opt", "persimmon", "phi3", "qwen3"),
+    *("qwen3_moe", "qwen3_next", "recurrent_gemma", "roberta", "rwkv", "smollm3", "stablelm"),
+    *("starcoder2", "xglm", "xlnet", "xlstm", "zamba2"),
+)
 STEPS = 20
 # Set where a type has a setting of the name; the rest are transformers' defaults.
 SIZES: dict[str, Any] = {
@@ -53,7 +83,7 @@ SIZES: dict[str, Any] = {
 HEAD = """# Types of transformers
 
 `model=hf model.config.model_type=TYPE` trains any type of transformers that is a causal language
-model of text. This table is made by `python -m docs.transformers_types`, with transformers
+model of text. This table of some is made by `python -m docs.transformers_types`, with transformers
 {version} and torch {torch}: each type at a tiny size, with random weights, in fp32 on a CPU.
 
 - **causal**: no logits depend on later tokens. A type that looks ahead is refused.
@@ -73,10 +103,12 @@ model of text. This table is made by `python -m docs.transformers_types`, with t
 def main(types: list[str]) -> int:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    lines = []
+    for name in types or [each for each in TYPES if each in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]:
+        lines.append(line(name))
+        print(lines[-1], flush=True)
     if types:
-        print("\n".join(map(line, types)))
         return 0
-    lines = [line(name) for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)]
     head = HEAD.format(version=transformers.__version__, torch=torch.__version__, steps=STEPS)
     PAGE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
     return 0
@@ -105,8 +137,9 @@ def line(model_type: str) -> str:
 
 def sizes(model_type: str) -> dict[str, Any]:
     """The tiny sizes that the type has settings for."""
-    config = CONFIG_MAPPING[model_type]
-    fields = getattr(config, "__dataclass_fields__", {})
+    if model_type not in CONFIG_MAPPING:
+        return {}
+    fields = getattr(CONFIG_MAPPING[model_type], "__dataclass_fields__", {})
     return {name: size for name, size in SIZES.items() if name in fields}
 
 

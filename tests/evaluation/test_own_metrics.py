@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from harness.common.errors import UsageError
 from harness.config.saved import load_settings
+from harness.evaluation.own_metrics import OwnMetrics
 from harness.evaluation.score import score_split, windows
 from harness.runs.load import load_run
 from tests.conftest import Ended
@@ -116,24 +118,28 @@ def test_resumed_with_others_the_training_is_the_same(
 
 
 @pytest.mark.parametrize(
-    ("typed", "words"),
+    ("names", "trust", "words"),
     [
-        ([named("accuracy")], "lies outside the trusted packages"),
-        (["metrics=[os.system]"], "metrics=os.system lies outside the trusted packages"),
-        ([named("acuracy"), TRUST], "metrics=tests.evaluation.figures.acuracy does not exist"),
-        ([named("foreign"), TRUST], "is not a function of tests"),
-        ([named("Figure"), TRUST], "is not a function of tests"),
-        ([named("accuracy", "accuracy"), TRUST], "there is a figure accuracy already"),
-        ([named("perplexity"), TRUST], "there is a figure perplexity already"),
+        (["accuracy"], [], r"metrics=tests\..* lies outside the trusted packages"),
+        (["acuracy"], ["tests"], r"metrics=tests\.evaluation\.figures\.acuracy does not exist"),
+        (["foreign"], ["tests"], "is not a function of tests"),
+        (["Figure"], ["tests"], "is not a function of tests"),
+        (["accuracy", "accuracy"], ["tests"], "there is a figure accuracy already"),
+        (["perplexity"], ["tests"], "there is a figure perplexity already"),
     ],
 )
-def test_refused_in_one_line(
-    typed: list[str], words: str, tmp_path: Path, command: Callable[..., Ended], small_text: Path
+def test_refused(names: list[str], trust: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        OwnMetrics.of([f"{HERE}.{name}" for name in names], trust)
+
+
+def test_refused_in_one_line_before_there_is_a_folder(
+    tmp_path: Path, command: Callable[..., Ended], small_text: Path
 ) -> None:
     run = tmp_path / "run"
-    ended = command("train", "data=text", f"data.path={small_text}", f"run_dir={run}", *typed)
+    own = (named("nothing"), TRUST)
+    ended = command("train", "data=text", f"data.path={small_text}", f"run_dir={run}", *own)
     assert ended.code == 2
-    assert words in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not run.exists()
 

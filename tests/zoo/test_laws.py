@@ -12,7 +12,17 @@ import pytest
 
 from harness.compute import costs as measure
 from tests.zoo.laws import LAWS, OF_STEPS
-from tests.zoo_models import COUNTED, NAMES, VOCAB, Mutant, fresh, maker, node, weightless
+from tests.zoo_models import (
+    COUNTED,
+    NAMES,
+    VOCAB,
+    Mutant,
+    fresh,
+    maker,
+    node,
+    of_each_class,
+    weightless,
+)
 from zoo.language_model import LanguageModel
 
 OURS = {
@@ -40,7 +50,7 @@ def mutants() -> list[Mutant]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_each_class(NAMES))
 @pytest.mark.parametrize("law", LAWS)
 def test_law(law: str, name: str) -> None:
     if law not in OF_STEPS or name not in COUNTED:
