@@ -45,7 +45,7 @@ live: $(READY)
 # Each test process gets one thread: two processes on two cores beat two threads in one. Each begins
 # with a half of the files, so that what a file's tests share is made once.
 test: $(TOOLS)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal -m "not long"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist worksteal -m "not long"
 
 # The newest release of everything but torch, without constraints and upper bounds. Failures say which
 # bound to keep; a clean run, which to raise.
@@ -55,7 +55,7 @@ test-newest:
 	$(NEWEST)/bin/python tests/requirements.py newest > $(NEWEST)/requirements.txt
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(NEWEST)/requirements.txt
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not long"
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -n 3 --dist worksteal -m "not long"
 
 test-long: $(TOOLS)
 	$(PY) -m pytest -m long

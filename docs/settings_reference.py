@@ -1,8 +1,6 @@
 """The reference of settings, made from conf/ and the classes that its files name.
 
-A setting's meaning is the comment on its line in the YAML file, or right above it. Where a file has
-none, it is that of the same setting in another file of the group, the default's first. Its type is
-the annotation in the class.
+What a setting means is what the comments say. Its type is the annotation in the class.
 """
 
 from __future__ import annotations
@@ -13,129 +11,17 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
-from docs.import_graph import ROOT, modules
+from docs.import_graph import modules
+from harness.common.paths import CONF
+from harness.config.comments import ConfigFile, chosen, groups, meanings, name_in_group, read_file
 
-CONF = ROOT / "conf"
-SKIPPED = ("defaults", "hydra", "_target_")
 # Of settings that the harness reads itself, beside what the optimizer's class takes.
 OPTIMIZER_TYPES = {"lr_of": "dict[str, float] or null", "decay_embeddings": "bool"}
-COMMENT = re.compile(r"\s*#\s?(.*)")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """key: dotted, within its file. default: as the file writes it."""
-
-    key: str
-    default: str
-    meaning: str
-    value: Any
-
-
-@dataclass(frozen=True)
-class ConfigFile:
-    """A file of conf/: what its first comment says, and its settings."""
-
-    path: Path
-    description: str
-    target: str | None
-    base: str | None
-    """The file of the same group that it begins with."""
-    settings: list[Setting]
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-
-def read_file(path: Path) -> ConfigFile:
-    text = path.read_text(encoding="utf-8")
-    lines = text.splitlines()
-    root = yaml.compose(text)
-    assert root is not None, f"{path} is empty"
-    header = _comments_above(lines, root.start_mark.line)
-    plain = yaml.safe_load(text)
-    defaults = plain.get("defaults") or []
-    bases = [name for name in defaults if isinstance(name, str) and name != "_self_"]
-    if path.parent.name == "logger":  # a logger's settings lie under its name
-        ((_, plain),) = plain.items()
-    return ConfigFile(
-        path=path,
-        description=" ".join(line for line in header if not line.startswith("@package")),
-        target=plain.get("_target_"),
-        base=bases[0] if bases else None,
-        settings=list(_settings(root, text, lines)),
-    )
-
-
-def _settings(node: Any, text: str, lines: list[str], prefix: str = "") -> Iterator[Setting]:
-    for position, (key, value) in enumerate(node.value):
-        if key.value in SKIPPED:
-            continue
-        first = position == 0 and not prefix
-        above = [] if first else _comments_above(lines, key.start_mark.line)
-        if isinstance(value, yaml.MappingNode) and not value.flow_style:
-            yield from _settings(value, text, lines, f"{prefix}{key.value}.")
-            continue
-        default = text[value.start_mark.index : value.end_mark.index].strip()
-        beside = COMMENT.fullmatch(lines[value.end_mark.line][value.end_mark.column :])
-        meaning = beside[1] if beside else " ".join(above)
-        yield Setting(prefix + key.value, default, meaning, yaml.safe_load(default or "null"))
-
-
-def _comments_above(lines: list[str], line: int) -> list[str]:
-    """The comment lines that end right above a line."""
-    found: list[str] = []
-    while line > 0 and (match := COMMENT.fullmatch(lines[line - 1])):
-        found.insert(0, match[1].strip())
-        line -= 1
-    return found
-
-
-def groups() -> dict[str, list[ConfigFile]]:
-    """The files of each group, in the order of conf/config.yaml."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
-    names = [name for entry in defaults if isinstance(entry, dict) for name in entry]
-    names = [name for name in names if (CONF / name).is_dir()]
-    return {name: list(map(read_file, sorted((CONF / name).glob("*.yaml")))) for name in names}
-
-
-def chosen() -> dict[str, str]:
-    """The file of each group that is used unless another is named."""
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
-    return {
-        name: choice
-        for entry in defaults
-        if isinstance(entry, dict)
-        for name, choice in entry.items()
-        if isinstance(choice, str)
-    }
-
-
-def meanings(files: list[ConfigFile]) -> dict[str, str]:
-    """What each setting of a group means: by the default's file, or by the first that says it."""
-    found: dict[str, str] = {}
-    default = chosen().get(files[0].path.parent.name)
-    for file in sorted(files, key=lambda file: file.name != default):
-        for setting in file.settings:
-            if setting.meaning:
-                found.setdefault(_within(file, setting), setting.meaning)
-    return found
-
-
-def _within(file: ConfigFile, setting: Setting) -> str:
-    """A setting's name in its group: a logger's lie under the logger's name."""
-    return setting.key.partition(".")[2] if file.path.parent.name == "logger" else setting.key
-
-
 # Types
 
 
@@ -236,7 +122,7 @@ def _file(
 def _table(file: ConfigFile, kinds: Mapping[str, str], known: Mapping[str, str]) -> str:
     rows = ["| setting | default | type | meaning |", "|---|---|---|---|"]
     for setting in file.settings:
-        key = _within(file, setting)
+        key = name_in_group(file, setting)
         kind = kinds.get(key) or type(setting.value).__name__
         cells = [f"`{key}`", f"`{setting.default}`", f"`{kind}`"]
         cells.append(escape(setting.meaning or known.get(key, ""), quote=False))

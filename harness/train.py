@@ -1,9 +1,12 @@
 """Train one model, or a sweep of many.
 
-    python -m harness.train model=gpt tokenizer=char
-    python -m harness.train -m model=bigram,gpt seed=0,1,2
+    python -m harness.train model=gpt tokenizer=char            one run
+    python -m harness.train -m model=bigram,gpt seed=0,1,2      a sweep
+    python -m harness.train experiment=compare                  a recipe
+    python -m harness.train run_dir=RUN resume=true             continue a stopped run
+    python -m harness.train run_dir=RUN resume=auto …           begin it or continue it
 
-Imports at the top are light: a mistake in a setting is reported before torch is loaded.
+A mistake in a setting is reported in one line, before anything is made.
 """
 
 from __future__ import annotations

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from docs import import_graph, packages_picture, settings_reference
+from docs import gallery, import_graph, packages_picture, settings_reference
+from harness.config import comments
 from tests.pages import PAGES, ROOT, name_of
 
 
 def test_every_setting_has_a_meaning() -> None:
-    groups = settings_reference.groups()
-    files = {**groups, "config": [settings_reference.read_file(ROOT / "conf" / "config.yaml")]}
+    groups = comments.groups()
+    files = {**groups, "config": [comments.read_file(ROOT / "conf" / "config.yaml")]}
     files.pop("experiment")
     for group, members in files.items():
-        known = settings_reference.meanings(members)
+        known = comments.meanings(members)
         for file in members:
             for setting in file.settings:
                 name = setting.key.partition(".")[2] if group == "logger" else setting.key
@@ -29,12 +30,21 @@ def test_every_setting_has_a_meaning() -> None:
             assert group == "config" or file.description, f"{name_of(file.path)} has no first line"
 
 
+def test_every_choice_is_described_in_one_line() -> None:
+    """The first line of its file, which help, the live page's dialog and these pages show."""
+    for group in comments.group_names():
+        for name, line in comments.summaries(group).items():
+            assert 10 < len(line) < 120, f"{group}={name}: {line}"
+            assert line.endswith("."), f"{group}={name}: {line}"
+            assert "python -m" not in line, f"{group}={name}: {line}"
+
+
 def test_the_reference_has_every_setting() -> None:
     reference = settings_reference.reference()
     row = "| `lr` | `1.0e-3` | `float` | peak learning rate |"
     for line in ("### model=gpt", "## experiment", row, "| `steps` | `null` | `int or null` |"):
         assert line in reference, line
-    for files in settings_reference.groups().values():
+    for files in comments.groups().values():
         for file in files:
             assert f"`{file.name}`" in reference or f"={file.name}" in reference or len(files) == 1
 
@@ -45,7 +55,7 @@ def test_comments_are_read(tmp_path: Path) -> None:
         "# What the file\n# is.\n_target_: a.B\none: 1   # the first\ntwo: [null]\n"
         'three: "a # b"\n# The fourth.\nfour:\n  inner: null   # in there\n'
     )
-    file = settings_reference.read_file(path)
+    file = comments.read_file(path)
     assert (file.description, file.target) == ("What the file is.", "a.B")
     assert [(each.key, each.default, each.meaning) for each in file.settings] == [
         ("one", "1", "the first"),
@@ -53,6 +63,18 @@ def test_comments_are_read(tmp_path: Path) -> None:
         ("three", '"a # b"', ""),
         ("four.inner", "null", "in there"),
     ]
+
+
+def test_the_readme_s_gallery_is_that_of_the_files() -> None:
+    shown = (ROOT / "README.md").read_text().partition("<!-- gallery: ")[2]
+    block = shown.partition(" -->\n")[2].partition("<!-- /gallery -->")[0]
+    assert block == gallery.table() + "\n", "python -m docs.gallery, and put it into README.md"
+    for path, names in gallery.files().items():
+        row = next(row for row in gallery.rows() if str(path.relative_to(ROOT)) in row)
+        what, source = row.split(" | ")[1:3]
+        assert what, path
+        assert re.search(r"\d{4}", source), path
+        assert all(f"`{name}`" in row for name in names)
 
 
 def test_the_import_graph_is_that_of_the_files() -> None:

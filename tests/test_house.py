@@ -39,6 +39,7 @@ INTERFACES: dict[str, type] = {
 }
 # What a file leaves to the user, by group, name and key.
 WANTED = {
+    ("data", "lines", "path"): "any.txt",
     ("data", "text", "path"): "any.txt",
     ("tokenizer", "hf", "name"): "bert-base-uncased",
     ("tokenizer", "tiktoken", "encoding"): "gpt2",
@@ -209,7 +210,7 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     run("pip", "install", "--no-deps", "--quiet", "--target", str(site), str(wheel))
     environment = {name: os.environ[name] for name in ("PATH", "XDG_CACHE_HOME", "XDG_STATE_HOME")}
     environment["PYTHONPATH"] = str(site)
-    assert "model: bigram," in run("harness.train", "--help", env=environment).stdout
+    assert "    bigram  " in run("harness.train", "--help", env=environment).stdout
     line = (
         "model=bigram",
         "data=python_docs",

@@ -282,6 +282,30 @@ MUTANTS = {
         '"\\n".join',
         RECORDS,
     ),
+    "padding has a loss": (
+        "harness/data/batches.py",
+        ".masked_fill(is_padding, IGNORED)",
+        ".masked_fill(is_padding, 0)",
+        "data/test_document_batches.py",
+    ),
+    "a vocabulary is learnt across documents": (
+        "tokenizers/zoo_tokenizers/tokenizer.py",
+        "if isinstance(texts, WholeTexts):",
+        "if False:",
+        "data/test_documents.py",
+    ),
+    "documents are scored as one text": (
+        SCORE,
+        "        if documents is not None:\n            plan",
+        "        if False:\n            plan",
+        'zoo/test_laws.py -k "documents and lstm"',
+    ),
+    "packed rows are computed as one text": (
+        TRAINER,
+        'settings.build("data", Corpus).rows == "packed"',
+        "False",
+        "training/test_packed.py -k run",
+    ),
 } | OF_THE_JUDGE
 MUTANTS |= OF_LOSSES_AND_FIGURES
 

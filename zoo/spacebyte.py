@@ -32,7 +32,8 @@ class SpaceByte(LanguageModel):
     wider blocks see the bytes alone at which a global step is due, and add to the stream there.
 
     A step is due at a space-like byte whose predecessor is not space-like, so that it predicts the
-    first byte of a word, and at the first position, as at the paper's begin-of-sequence. A window
+    first byte of a word, and at the first position, as at the paper's begin-of-sequence. The id 256
+    is an end marker between documents, and space-like. A window
     has n_global steps at most, and its later words have none (in the paper they are not trained
     on); null: block_size / 4. As many are computed in every window, so that a step costs the same
     whatever the text is.
@@ -42,7 +43,7 @@ class SpaceByte(LanguageModel):
     dropout: after the embeddings, on attention weights and after each projection.
     Pre-norm, ReLU, learned positions of bytes and of steps, and QK-norm (here RMS norm).
 
-    Raises ValueError for more ids than bytes.
+    Raises ValueError for more ids than bytes and a marker.
     """
 
     block_size: int
@@ -73,7 +74,7 @@ class SpaceByte(LanguageModel):
             block_size=block_size, n_layer_global=n_layer_global, n_layer_local=n_layer_local,
             n_embd_local=n_embd_local, n_global=n_global,
         )  # fmt: skip
-        if vocab_size > 256:
+        if vocab_size > 257:
             raise ValueError(f"SpaceByte reads bytes: {vocab_size} ids are too many")
         if n_embd_local > n_embd_global:
             raise ValueError(f"n_embd_local={n_embd_local} exceeds n_embd_global={n_embd_global}")
@@ -83,8 +84,8 @@ class SpaceByte(LanguageModel):
         self.block_size = block_size
         self.receptive_field = block_size
         self.n_global = n_global
-        chosen = set(SPACELIKE if spacelike is None else spacelike)
-        table = torch.tensor([byte in chosen for byte in range(vocab_size)])
+        chosen = {256, *(SPACELIKE if spacelike is None else spacelike)}
+        table = torch.tensor([each in chosen for each in range(vocab_size)])
         self.register_buffer("spacelike", table, persistent=False)
         self.token_embedding = nn.Embedding(vocab_size, n_embd_local)
         self.position_embedding = nn.Embedding(block_size, n_embd_local)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from inspect import getmodule
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import hydra
@@ -15,11 +17,13 @@ from hydra._internal import hydra as internals
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.cli.help import page
 from harness.cli.loader import Loader
 from harness.cli.tool import raise_option_error, run_tool
 from harness.common.errors import UsageError
@@ -42,6 +46,7 @@ def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
 
     def main() -> int:
         _check_options()
+        vars(internals)["Hydra"].app_help = _help_of(getmodule(task))
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         except (HydraException, OmegaConfBaseException) as error:
@@ -49,6 +54,25 @@ def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
         return 0
 
     run_tool(main)
+
+
+def _help_of(command: ModuleType | None) -> Callable[..., None]:
+    """In place of Hydra's `app_help`."""
+
+    def show_help(app: Any, config_name: str, args_parser: Any, args: Any) -> None:
+        config = app.compose_config(config_name, args.overrides, RunMode.RUN)
+        HydraConfig.instance().set_config(config)
+        places = [each for each in args.overrides if each.startswith("hydra.searchpath=")]
+
+        def choices(group: str) -> list[str]:
+            options = app.config_loader.get_group_options(
+                group, ObjectType.CONFIG, config_name, places
+            )
+            return list(options)
+
+        print(page((command and command.__doc__) or "", config, choices, args.resolve))
+
+    return show_help
 
 
 def _check_options() -> None:

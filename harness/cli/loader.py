@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cli import explain
+from harness.cli import explain, recipe
 from harness.cli.overrides import prepared
 from harness.common.errors import UsageError
 from harness.common.paths import expand
@@ -24,19 +24,28 @@ from harness.common.values import fits, show
 from harness.config import own_class
 from harness.config.keys import dotted_keys, walk
 
-# Registered here because processes started by a launcher import this module, but no command.
-# `${unique:}`: six hex digits, the same everywhere in a run, different between processes.
+# Resolvers are registered here because processes started by a launcher import this module, but no
+# command. `${unique:}`: six hex digits, the same everywhere in a run, different between processes.
 OmegaConf.register_new_resolver(
     "unique", lambda: uuid.uuid4().hex[:6], use_cache=True, replace=True
 )
-# `${by_model:{gpt: 1e-3, …, default: 1e-2}}`: the value for the chosen model.
-OmegaConf.register_new_resolver(
-    "by_model",
-    lambda values, _root_: values[
-        _root_.names.model if _root_.names.model in values else "default"
-    ],
-    replace=True,
-)
+
+
+def _by_model(values: DictConfig, _root_: DictConfig) -> Any:
+    """`${by_model:{gpt: 1e-3, …, default: 1e-2}}`: the value for the chosen model."""
+    name = _root_.names.model
+    if name in values:
+        return values[name]
+    if "default" not in values:
+        raise UsageError(f"by_model has no value for model={name}, and no default")
+    recipe.say(
+        f"model={name}: no rate was searched for it, it has a default one; for a fair comparison, "
+        f"with the same search for every model: python -m harness.baseline {name}"
+    )
+    return values["default"]
+
+
+OmegaConf.register_new_resolver("by_model", _by_model, replace=True)
 
 _PLUGINS = "hydra._internal.core_plugins"
 _NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
@@ -66,6 +75,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(*arguments, **named)
         self.by_files: dict[tuple[str, ...], DictConfig] | None = None  # None: a single one
         self._names: dict[tuple[str, ...], list[str]] = {}
+        self._recipes: dict[tuple[str, ...], DictConfig] = {}
 
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         places = tuple(x for x in named["overrides"] if x.startswith("hydra.searchpath="))
@@ -85,6 +95,8 @@ class Loader(ConfigLoaderImpl):
                 config.hydra.sweep.dir = str(expand(place))
         if named.get("run_mode") != RunMode.MULTIRUN:  # the jobs of a sweep come by themselves
             own_class.fit(config, overrides)
+            alone = functools.partial(self._recipe, named["config_name"], places)
+            recipe.fit(config, overrides, alone)
         return config
 
     def _compose(
@@ -115,6 +127,17 @@ class Loader(ConfigLoaderImpl):
                 else self.repository.get_group_options(group, ObjectType.CONFIG)
             )
         return self._names[key]
+
+    def _recipe(self, config_name: str, places: tuple[str, ...], name: str) -> DictConfig:
+        """A recipe with nothing else that was typed."""
+        key = (*places, name)
+        if key not in self._recipes:
+            self._recipes[key] = super().load_configuration(
+                config_name=config_name,
+                overrides=[*places, f"experiment={name}"],
+                run_mode=RunMode.RUN,
+            )
+        return self._recipes[key]
 
     def _known(self, *arguments: Any, **named: Any) -> list[str]:
         """The existing keys; empty if the configuration can't be composed."""

@@ -49,3 +49,11 @@ def markdown(text: str) -> str:
 def csv_cell(text: str) -> str:
     """The visible text, which no spreadsheet takes for a formula."""
     return f"'{visible(text)}" if _FORMULA.match(text) else visible(text)
+
+
+def duration(seconds: float) -> str:
+    """In the unit in which it is a number from 1 on."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

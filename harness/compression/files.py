@@ -79,6 +79,10 @@ def _load(arguments: argparse.Namespace) -> Run:
         raise UsageError(
             f"tokenizer {run.settings.names.tokenizer} changes the text, so it could not come back"
         )
+    if run.tokenizer.marker is not None:
+        raise UsageError(
+            f"{arguments.run} was trained on documents, and a file is compressed as one text"
+        )
     make_deterministic()
     return run
 

@@ -9,22 +9,67 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.data.encoded import Documents
+
 STEPS_PER_DRAW = 64  # drawing for a single step costs ten times as much
+IGNORED = -1  # a target without a loss
 
 
 def draw_batch(
-    ids: NDArray[np.unsignedinteger], seed: int, step: int, rows: int, seq_len: int
+    ids: NDArray[np.unsignedinteger],
+    seed: int,
+    step: int,
+    rows: int,
+    seq_len: int,
+    documents: Documents | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The batch of one optimizer step: inputs and targets, int64 (rows, seq_len) each.
 
     Rows start at uniformly random positions of the split (up to one part in 2^32). The generator is
     counter-based (Philox, Salmon et al. 2011) and keyed by (seed, step), so that any step's batch
     is drawn without the earlier ones. numpy guarantees that its raw output never changes.
+
+    documents: if given, each row is one, from its beginning on, or a piece of a longer one
+    (`_pieces`). Rows are as long as the longest piece of the split; behind a shorter one targets
+    are IGNORED.
     """
     first = step - step % STEPS_PER_DRAW
-    starts = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
-    window = torch.from_numpy(ids[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64))
-    return window[:, :-1], window[:, 1:]
+    if documents is None:
+        starts_R = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
+        window = torch.from_numpy(ids[starts_R[:, None] + np.arange(seq_len + 1)].astype(np.int64))
+        return window[:, :-1], window[:, 1:]
+    starts_P, lengths_P, time = _pieces(documents, seq_len)
+    drawn_R = _starts(seed, first, rows, len(starts_P))[step - first]
+    ends_R1 = (starts_P + lengths_P)[drawn_R][:, None]
+    places = starts_P[drawn_R][:, None] + np.arange(time + 1)
+    window = torch.from_numpy(ids[np.minimum(places, ends_R1)].astype(np.int64))
+    is_padding = torch.from_numpy(places[:, 1:] > ends_R1)
+    return window[:, :-1], window[:, 1:].masked_fill(is_padding, IGNORED)
+
+
+def row_shape(
+    documents: Documents | None, seq_len: int, trained: slice = slice(None)
+) -> tuple[int, float]:
+    """The positions of a row of a batch, and how many of them have a loss, on average. documents:
+    as for `draw_batch`."""
+    if documents is None:
+        return seq_len, len(range(seq_len)[trained])
+    _, lengths_P, time = _pieces(documents, seq_len)
+    return time, float(lengths_P.mean())
+
+
+@lru_cache(maxsize=2)
+def _pieces(documents: Documents, seq_len: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Where the rows of documents begin, (P,), how many predictions each has, (P,), and the most
+    that one has. A document of more than seq_len is cut every seq_len predictions; each piece but
+    the first begins, without a marker, with an empty past."""
+    lengths_D = documents.lengths
+    counts_D = -(-lengths_D // seq_len)
+    first_P = np.repeat(np.cumsum(counts_D) - counts_D, counts_D)
+    before_P = (np.arange(len(first_P)) - first_P) * seq_len
+    starts_P = np.repeat(documents.borders[:-1], counts_D) + before_P
+    lengths_P = np.minimum(np.repeat(lengths_D, counts_D) - before_P, seq_len)
+    return starts_P, lengths_P, int(lengths_P.max())
 
 
 @lru_cache(maxsize=2)

@@ -31,7 +31,12 @@ class Span(NamedTuple):
 
 
 class Text:
-    """A text in a file or in memory, read in blocks because it may not fit in memory."""
+    """A text in a file or in memory, read in blocks because it may not fit in memory.
+
+    of_documents: whether `strings` are whole documents.
+    """
+
+    of_documents = False
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
@@ -53,12 +58,12 @@ class Text:
         for at in range(start, stop, BLOCK):
             yield self.read(at, min(at + BLOCK, stop))
 
-    def strings(self, start: int, stop: int) -> Iterator[str]:
+    def strings(self, start: int, stop: int) -> Iterable[str]:
         """The text in blocks of whole characters. Bytes that are not UTF-8: lone surrogates."""
         return _decode(self.blocks(start, stop))
 
     @contextmanager
-    def unchanged(self, span: Span) -> Iterator[Iterator[str]]:
+    def unchanged(self, span: Span) -> Iterator[Iterable[str]]:
         """The span as `strings` of it. Raises RunFailure at the end of the block if what was read
         in it are not the bytes that the span's digest is of."""
         digest = hashlib.sha256()
@@ -100,6 +105,20 @@ class Text:
         status = self._source.stat()
         return status.st_size, status.st_mtime_ns
 
+    def cut(self, share: float) -> int:
+        """Where a share of the text ends: the nearest start of a character."""
+        # Rounded first: 0.7 + 0.1 < 0.8 in floating point would move the cut by a byte.
+        return _character_start(self, int(round(share * self.size, 6)))
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know about the text, one sentence each."""
+        if packed := packed_as(self):
+            return [
+                f"the text looks like {packed}: it is trained on as it is; if that is not meant, "
+                "unpack it or convert it to UTF-8 first"
+            ]
+        return []
+
     def spans(self, parts: Iterable[tuple[int, int]]) -> tuple[Span, list[Span]]:
         """The whole text and its parts, which lie one after the other, in one reading."""
         whole, spans = hashlib.sha256(), []
@@ -120,7 +139,14 @@ def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
 
 
 class Corpus(ABC):
-    """A source of text. split: the shares of train, validation and test, by bytes."""
+    """A source of text. split: the shares of train, validation and test, by bytes, or of
+    documents by number."""
+
+    of_documents = False
+    """Whether it is a list of documents, each scored from its own beginning alone."""
+
+    rows: str | None = None
+    """How documents make the rows that are trained on; None for one text (`DocumentCorpus`)."""
 
     found: str | None = None
     """The name of the text that was read, if the configuration has alternatives."""
@@ -133,6 +159,10 @@ class Corpus(ABC):
     @abstractmethod
     def read(self, assets: Assets) -> Text:
         """The whole text. Raises UsageError if it is not available."""
+
+    def moved_to(self, path: Path) -> Corpus:
+        """The same corpus, whose file lies elsewhere now."""
+        return TextFile(str(path), self.split)
 
 
 class Download(Corpus):
@@ -214,12 +244,10 @@ def packed_as(text: Text) -> str | None:
 
 
 def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:
-    """Start and end of each part. The cuts are at the cumulative shares of the bytes, moved to the
-    nearest start of a character."""
+    """Start and end of each part. The cuts are at the cumulative shares."""
     cuts = [0]
     for share in (shares[0], shares[0] + shares[1]):
-        # Rounded first: 0.7 + 0.1 < 0.8 in floating point would move the cut by a byte.
-        cuts.append(max(cuts[-1], _character_start(text, int(round(share * text.size, 6)))))
+        cuts.append(max(cuts[-1], text.cut(share)))
     return list(itertools.pairwise([*cuts, text.size]))
 
 

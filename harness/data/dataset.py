@@ -1,4 +1,4 @@
-"""A corpus, split by bytes, each part encoded by itself."""
+"""A corpus, split before tokenization, each part encoded by itself."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
+from harness.config.settings import Settings
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Span, Text, packed_as, split_points
-from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts, fit_tokenizer
-from zoo_tokenizers import Tokenizer, TokenizerError
+from harness.data.corpus import Corpus, Span, Text, split_points
+from harness.data.encoded import PARTS, Documents, RoundTripLoss, Split, encode_parts, fit_tokenizer
+from zoo_tokenizers import EndMarker, Tokenizer, TokenizerError
 
 IDS_PER_COUNT = 1 << 22  # ids counted at a time
 
@@ -23,7 +24,7 @@ class Dataset:
 
     val and test are None if their share is 0. digest: of the whole text. parts: of the text, as
     many as there are splits. lost: what a lossy tokenizer loses; None if it is lossless. name: as
-    `Corpus.found`.
+    `Corpus.found`. rows: as `Corpus.rows`.
     """
 
     train: Split
@@ -35,6 +36,12 @@ class Dataset:
     parts: Sequence[Span]
     lost: RoundTripLoss | None = None
     name: str | None = None
+    rows: str | None = None
+
+    @property
+    def row_documents(self) -> Documents | None:
+        """The documents that are rows of training; None where rows are cut anywhere."""
+        return self.train.documents if self.rows == "alone" else None
 
     def counts(self) -> NDArray[np.int64]:
         """(V,): how often each id occurs in the train split."""
@@ -46,12 +53,7 @@ class Dataset:
 
     def notes(self) -> list[str]:
         """What a reader of the scores must know about the data, one sentence each."""
-        notes = self.tokenizer.notes()
-        if packed := packed_as(self.text):
-            notes.append(
-                f"the text looks like {packed}: it is trained on as it is; if that is not meant, "
-                "unpack it or convert it to UTF-8 first"
-            )
+        notes = [*self.tokenizer.notes(), *self.text.notes()]
         if self.lost is not None:
             before, after = self.lost.examples[0] if self.lost.examples else ("", "")
             notes.append(
@@ -68,6 +70,12 @@ class Dataset:
                     "include their cost, but the model does not see them"
                 )
         return notes
+
+
+def build_tokenizer(settings: Settings) -> Tokenizer:
+    """The tokenizer of the settings; with an end marker if their corpus is of documents."""
+    tokenizer = settings.build("tokenizer", Tokenizer)
+    return EndMarker(tokenizer) if settings.build("data", Corpus).of_documents else tokenizer
 
 
 def prepare(
@@ -108,15 +116,19 @@ def prepare(
     present = [split if share else None for split, share in zip(splits, corpus.split, strict=True)]
     name = corpus.found
     return Dataset(
-        splits[0], present[1], present[2], tokenizer, whole.sha256, text, parts, lost, name
-    )
+        splits[0], present[1], present[2], tokenizer, whole.sha256, text, parts, lost, name,
+        corpus.rows,
+    )  # fmt: skip
 
 
 def require_length(dataset: Dataset, seq_len: int) -> None:
-    """Raises UsageError if a part is too short for one sequence."""
+    """Raises UsageError if a part is too short for one sequence, or has no document."""
     for name in PARTS:
         part = getattr(dataset, name)
-        if part is not None and len(part.ids) <= seq_len:
+        if part is not None and part.documents is not None and not len(part.documents):
+            raise UsageError(f"the {name} split has no documents; change data.split")
+        of_any_length = dataset.rows == "alone" or (dataset.rows and part is not dataset.train)
+        if part is not None and len(part.ids) <= seq_len and not of_any_length:
             raise UsageError(
                 f"the {name} split has {len(part.ids)} tokens of {part.bytes:,} bytes, which is "
                 f"too short for sequences of train.seq_len={seq_len} and a target; lower "

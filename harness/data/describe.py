@@ -8,8 +8,8 @@ from typing import Any
 from harness.config.settings import Settings
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
-from harness.data.dataset import Dataset, prepare
-from zoo_tokenizers import Tokenizer
+from harness.data.dataset import Dataset, build_tokenizer, prepare
+from harness.data.encoded import PARTS
 
 SAMPLE = 1 << 22  # bytes of train that are encoded again, to measure speed and round trip
 SHOWN = 5  # examples per row
@@ -18,7 +18,7 @@ SHOWN = 5  # examples per row
 def describe_data(settings: Settings) -> str:
     """Encode the corpus; returns its statistics as a table."""
     corpus = settings.build("data", Corpus)
-    tokenizer = settings.build("tokenizer", Tokenizer)
+    tokenizer = build_tokenizer(settings)
     dataset = prepare(corpus, tokenizer, Assets.of(settings.assets, settings.cache))
     name = dataset.name or settings.names.data
     return render(name, settings.names.tokenizer, describe(dataset))
@@ -43,6 +43,10 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         return float(counts[sorted(holds)].sum() / counts.sum())
 
     seconds, size, exact = _encode_again(dataset)
+    splits = {name: getattr(dataset, name) for name in PARTS}
+    parts = {name: split for name, split in splits.items() if split is not None}
+    lengths = [part.documents.lengths for part in parts.values() if part.documents is not None]
+    longest_document = max((int(each.max()) - 1 for each in lengths if len(each)), default=None)
     return {
         "parts": {
             name: {
@@ -50,10 +54,11 @@ def describe(dataset: Dataset) -> dict[str, Any]:
                 "tokens": len(part.ids),
                 "bytes_per_token": part.bytes / max(1, len(part.ids)),
                 "unknown": sum(part.unknown.values()),
+                "documents": None if part.documents is None else len(part.documents),
             }
-            for name in ("train", "val", "test")
-            if (part := getattr(dataset, name)) is not None
+            for name, part in parts.items()
         },
+        "longest_document": longest_document,
         "vocab_size": tokenizer.vocab_size,
         "stored_as": dataset.train.ids.dtype.name,
         "lossless": tokenizer.lossless,
@@ -83,6 +88,9 @@ def render(data: str, tokenizer: str, found: dict[str, Any]) -> str:
             f"{name:8}{part['bytes']:>15,}{part['tokens']:>15,}{part['bytes_per_token']:>14.3f}"
             f"{part['unknown']:>10,}"
         )
+    if longest := found["longest_document"]:
+        counts = ", ".join(f"{name} {part['documents']:,}" for name, part in found["parts"].items())
+        lines.append(f"{'documents':17}{counts}; the longest of {longest:,} tokens and its end")
     size, limits = found["vocab_size"], found["seen"]
     way_back = "exact" if found["exact"] else "not exact"
     rows = {

@@ -11,7 +11,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,37 @@ SAMPLED_CHARACTERS = 1 << 22  # read to measure the loss of a lossy tokenizer
 Ids = NDArray[np.unsignedinteger]
 
 
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """Where the documents lie in the ids of a split: one end marker before, between and after them.
+
+    borders: (D + 1,), the places of the markers. Document d is predicted from the marker before it
+    on, the marker after it last: by the inputs ids[borders[d] : borders[d + 1]].
+    """
+
+    borders: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.borders) - 1
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(D,): the predictions of each, its end marker included."""
+        return np.diff(self.borders)
+
+
 @dataclass(frozen=True)
 class Split:
     """One encoded part of a corpus.
 
     bytes: length of its text. unknown: characters that the vocabulary lacks, with their counts;
-    the ids leave them out.
+    the ids leave them out. documents: None for one long text.
     """
 
     ids: Ids
     bytes: int
     unknown: dict[str, int]
+    documents: Documents | None = field(default=None, repr=False)
 
     @property
     def unknown_nats(self) -> float:
@@ -80,15 +101,19 @@ def encode_parts(
     Raises TokenizerError for text that the tokenizer can't encode, and RunFailure if the text is no
     longer the one that the spans are of.
     """
+    if text.of_documents != (tokenizer.marker is not None):
+        kinds = "documents", "one long text"
+        own, given = kinds if tokenizer.marker is not None else reversed(kinds)
+        raise TokenizerError(f"the tokenizer is one of {own}, and this is {given}")
     for folder in (cache / "assets", *cache.glob("encoded/*"), *cache.glob("learnt/*")):
         remove_leftovers(folder)
     cuts = [(part.start, part.stop) for part in parts]
     name = hashlib.sha256(f"{FORMAT} {whole.sha256} {cuts} {tokenizer.digest}".encode()).hexdigest()
     folder = cache / "encoded" / name
-    found = _read(folder)
+    found = _read(folder, tokenizer.marker)
     if found is None:
         _write(folder, text, whole, parts, tokenizer)
-        found = _read(folder)
+        found = _read(folder, tokenizer.marker)
     if found is None:
         raise RunFailure(f"{folder} differs from what was written: check the disk")
     return found
@@ -133,26 +158,30 @@ def _write(folder: Path, text: Text, whole: Span, parts: list[Span], tokenizer: 
 def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer) -> dict[str, Any]:
     """Write the ids of one part, whose text is `strings`; returns its entry in meta.json."""
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size))
-    token_bytes = tokenizer.token_bytes
-    digest, unknown, at = hashlib.sha256(), Counter[str](), part.start
+    own, token_bytes = tokenizer.of_text, tokenizer.token_bytes
+    marker = b"" if tokenizer.marker is None else np.array(tokenizer.marker, kind).tobytes()
+    digest, unknown, at = hashlib.sha256(marker), Counter[str](), part.start
+    file.write(marker)
     for piece in tokenizer.rechunk(strings):
         try:
             ids, lacking = tokenizer.encode_known(piece)
         except NotUnicode as error:
+            if tokenizer.marker is not None:  # where it lies in the file is not known
+                raise TokenizerError(f"the document {piece!r:.80}: {error}") from error
             raise NotUnicode(error.byte, at + error.offset) from error
-        if len(ids) and int(ids.max()) >= tokenizer.vocab_size:
+        if len(ids) and int(ids.max()) >= own.vocab_size:
             raise TokenizerError(
-                f"{type(tokenizer).__name__} returned id {ids.max()}, but its vocabulary has only "
-                f"{tokenizer.vocab_size} ids"
+                f"{type(own).__name__} returned id {ids.max()}, but its vocabulary has only "
+                f"{own.vocab_size} ids"
             )
         size = len(piece.encode("utf-8", "surrogateescape"))
         missing = sum(len(character.encode()) * n for character, n in lacking.items())
         if tokenizer.lossless and int(token_bytes[ids].sum()) + missing != size:
             raise TokenizerError(
-                f"{type(tokenizer).__name__} is declared lossless, but its tokens from byte {at} "
+                f"{type(own).__name__} is declared lossless, but its tokens from byte {at} "
                 f"on do not cover the {size} bytes of the text"
             )
-        content = ids.astype(kind, copy=False).tobytes()
+        content = ids.astype(kind, copy=False).tobytes() + marker
         digest.update(content)
         file.write(content)
         unknown += lacking
@@ -160,7 +189,7 @@ def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer)
     return {"bytes": part.stop - part.start, "unknown": unknown, "sha256": digest.hexdigest()}
 
 
-def _read(folder: Path) -> tuple[list[Split], RoundTripLoss | None] | None:
+def _read(folder: Path, marker: int | None) -> tuple[list[Split], RoundTripLoss | None] | None:
     """What `_write` wrote; None if it is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
@@ -174,7 +203,9 @@ def _read(folder: Path) -> tuple[list[Split], RoundTripLoss | None] | None:
             empty = path.stat().st_size == 0  # can't be mapped
             ids = np.empty(0, meta["type"]) if empty else np.memmap(path, meta["type"], mode="r")
             # Indexing a plain view is several times faster than indexing np.memmap.
-            splits.append(Split(ids.view(np.ndarray), described["bytes"], described["unknown"]))
+            ids = ids.view(np.ndarray)
+            documents = None if marker is None else Documents(np.flatnonzero(ids == marker))
+            splits.append(Split(ids, described["bytes"], described["unknown"], documents))
         return splits, RoundTripLoss(**meta["lost"]) if meta["lost"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

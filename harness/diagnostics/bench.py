@@ -22,7 +22,7 @@ from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute
 from harness.config.settings import CURRENCIES, ObserveSettings, Settings, read_settings
-from harness.data.batches import draw_batch
+from harness.data.batches import IGNORED, draw_batch, row_shape
 from harness.data.dataset import Dataset
 from harness.diagnostics.probe import checked_compute
 from harness.evaluation.score import Score, score_split
@@ -69,9 +69,9 @@ def measure(settings: Settings) -> dict[str, str]:
     bare = _BareStep(settings, dataset, compute, model)
     _, seconds = timed_loop(settings, dataset, compute, bare, WARM_UP + PAIRS)
     plan = settings.train
-    targets = len(range(plan.seq_len)[plan.trained])
-    tokens = plan.batch_size * plan.accumulate * targets
-    flops = step_flops(build, plan.seq_len, plan.trained) / targets
+    time, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
+    tokens = round(plan.batch_size * plan.accumulate * targets)
+    flops = step_flops(build, time, plan.trained) / targets
     step = statistics.median(seconds)
     speed, rate = tokens / step, flops * tokens / step / 1e9
     ratios = [one / other for one, other in zip(seconds, bare.seconds[WARM_UP:], strict=True)]
@@ -154,7 +154,8 @@ class _BareStep:
     ) -> None:
         plan = settings.train
         rows = plan.batch_size * plan.accumulate
-        batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)
+        train, documents = dataset.train.ids, dataset.row_documents
+        batch = draw_batch(train, settings.seed, 0, rows, plan.seq_len, documents)
         self._micro_batches = [
             tuple(part.to(compute.device) for part in micro)
             for micro in zip(*(part.split(plan.batch_size) for part in batch), strict=True)
@@ -177,7 +178,9 @@ class _BareStep:
                 features_BTC = self._forward(inputs_BT, return_features=True)[:, self._trained]
                 logits_BTV = self._model.head(features_BTC)
             F.cross_entropy(
-                logits_BTV.flatten(0, 1).float(), targets_BT[:, self._trained].flatten()
+                logits_BTV.flatten(0, 1).float(),
+                targets_BT[:, self._trained].flatten(),
+                ignore_index=IGNORED,
             ).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -29,8 +29,9 @@ def lr_range(settings: Settings) -> int:
         raise UsageError("every rate is 0, and so are all its multiples: give optimizer.lr")
     dataset = load_dataset(settings)
     factors, rows = rising(plan.steps), plan.batch_size * plan.accumulate
+    train, documents = dataset.train.ids, dataset.row_documents
     steps = (
-        (factor, draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len))
+        (factor, draw_batch(train, settings.seed, step, rows, plan.seq_len, documents))
         for step, factor in enumerate(factors)
     )
     losses = smooth(probe(settings, dataset, compute, steps))

@@ -22,7 +22,8 @@ def overfit(settings: Settings) -> int:
     compute = checked_compute(settings)
     dataset = load_dataset(settings)
     rows = plan.batch_size * plan.accumulate
-    batch = draw_batch(dataset.train.ids, settings.seed, 0, rows, plan.seq_len)
+    train, documents = dataset.train.ids, dataset.row_documents
+    batch = draw_batch(train, settings.seed, 0, rows, plan.seq_len, documents)
     losses = probe(settings, dataset, compute, [(1.0, batch)] * plan.steps)
     columns = [losses[len(losses) * column // 72] for column in range(72)]
     print(draw(columns, start="0", end=f"{len(losses)} steps"))

@@ -13,7 +13,7 @@ from harness.common.rows import strict_json
 from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
 from harness.data.dataset import Dataset
-from harness.evaluation.score import resolve_stride, score_split
+from harness.evaluation.score import by_place, resolve_stride, score_split
 from harness.runs.load import Run, load_run
 
 Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
@@ -50,6 +50,10 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         if getattr(dataset, name) is None:
             raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
     split = getattr(dataset, arguments.split)
+    for option in ("strided_inference", "calibration"):
+        if getattr(arguments, option) and split.documents is not None:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is for one long text, and this run's data are documents")
     result = {"run": str(run.folder.path), "split": arguments.split, "step": run.step}
     passes = None if arguments.calibration else 2 if strided else 1
     total = passes and (len(split.ids) - 1) * passes
@@ -64,7 +68,12 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
         if arguments.calibration:
             result |= calibrate(run, dataset, arguments.split, options)
         else:
-            result |= score_split(run.model, split, run.tokenizer, run.compute, **options).summary()
+            score = score_split(run.model, split, run.tokenizer, run.compute, **options)
+            result |= score.summary()
+            if score.documents is not None:
+                by_position = by_place(score.token_nats, score.documents)
+                shown = "  ".join(f"{place}: {nats:.4f}" for place, nats in by_position.items())
+                result["nats_by_position"] = by_position if arguments.json else shown
     result |= {"strided_inference": strided, "precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.data.batches import IGNORED
 from zoo.language_model import LanguageModel
 
 CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32
-IGNORED = -1  # a target without a loss
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Values of each position, (N, …), from its logits (N, V) and target (N,)."""

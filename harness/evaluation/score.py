@@ -1,5 +1,6 @@
 """Exact scores: each token of a split after the first once, in nats, and the bytes they stand for.
 
+One long text is predicted from all of it, as far as the model sees; a document from itself alone.
 B batch, T time, V vocabulary, N tokens of a split.
 """
 
@@ -9,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from harness.compute.device import Compute
 from harness.compute.modes import eval_mode
-from harness.data.encoded import Split
+from harness.data.encoded import Documents, Split
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import Measure, nats_N, score_nats
 from harness.evaluation.own_metrics import NONE, OwnMetrics
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
+MEANS = ("nats_per_token", "bits_per_byte", "perplexity")
 STREAM_CHUNK = 4096  # tokens of a streaming pass processed at a time; no effect on the score
 
 
@@ -35,6 +37,7 @@ class Score:
     stride: of the window, in tokens; None: a streaming pass. unknown: characters that the
     vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (tokens,).
     own: the user's own figures.
+    documents: those of the split, whose end markers are tokens of no bytes; None for one text.
     """
 
     nats: float
@@ -45,10 +48,19 @@ class Score:
     unknown: int
     token_nats: NDArray[np.floating] = field(repr=False, compare=False)
     own: dict[str, float | None] = field(default_factory=dict)
+    documents: Documents | None = field(default=None, repr=False, compare=False)
 
     @property
     def nats_per_token(self) -> float:
         return self.nats / self.tokens
+
+    @property
+    def text_nats_per_token(self) -> float | None:
+        """Without the end markers. None for one text, and for documents that are nothing else."""
+        if self.documents is None or self.tokens == len(self.documents):
+            return None
+        at_markers = float(self.token_nats[self.documents.borders[1:] - 1].sum(dtype=np.float64))
+        return (self.nats - at_markers) / (self.tokens - len(self.documents))
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -61,16 +73,19 @@ class Score:
 
     def metrics(self, prefix: str = "") -> dict[str, Any]:
         """As in a row of metrics.jsonl."""
-        names = ("nats_per_token", "bits_per_byte", "perplexity")
-        found = {name: getattr(self, name) for name in names} | self.own
-        return {prefix + name: value for name, value in found.items()}
+        return {prefix + name: value for name, value in (self._means() | self.own).items()}
 
     def summary(self) -> dict[str, Any]:
         """As in summary.json."""
-        names = ("nats_per_token", "bits_per_byte", "perplexity")
-        names += ("tokens", "bytes", "stride", "unknown")
-        own = {"own": self.own} if self.own else {}
-        return {name: getattr(self, name) for name in names} | own
+        names = ("tokens", "bytes", "stride", "unknown")
+        found = self._means() | {name: getattr(self, name) for name in names}
+        if self.documents is not None:
+            own = {"text_nats_per_token": self.text_nats_per_token}
+            found |= {"documents": len(self.documents), **own}
+        return found | ({"own": self.own} if self.own else {})
+
+    def _means(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in MEANS}
 
 
 def score_split(
@@ -90,7 +105,7 @@ def score_split(
     own: figures that are computed on the way."""
     found = token_nats(
         model, np.asarray(split.ids), compute, stride, batch_size, on_batch,
-        strided=strided, batch_statistics=batch_statistics,
+        strided=strided, batch_statistics=batch_statistics, documents=split.documents,
         measure=own.measure if own else nats_N,
     )  # fmt: skip
     # Contiguous, so that the sum is the same bit for bit.
@@ -108,12 +123,13 @@ def score_of(
     return Score(
         nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
         tokens=len(nats),
-        # Nothing predicts the first token, so its bytes do not count.
+        # Nothing predicts the first token, so its bytes do not count; of documents it has none.
         bytes=split.bytes - int(tokenizer.token_bytes[int(split.ids[0])]),
         lossless=tokenizer.lossless,
         stride=stride,
         unknown=sum(split.unknown.values()),
         token_nats=nats,
+        documents=split.documents,
     )
 
 
@@ -128,6 +144,7 @@ def token_nats(
     strided: bool = False,
     batch_statistics: bool = False,
     measure: Measure = nats_N,
+    documents: Documents | None = None,
 ) -> NDArray[np.floating]:
     """The nats of each token after the first, (N - 1,), or the values of another `measure`,
     (N - 1, …). Leaves the model as it was.
@@ -138,14 +155,20 @@ def token_nats(
     patch apart, each token from the pass in which it is in the first half of its patch. Raises
     ValueError for a model without patches.
     batch_statistics: normalize by the batch's statistics, which is not causal.
+    documents: each is scored by itself, from an empty past; its end marker is its last token.
     """
     if strided and model.patch_size is None:
         raise ValueError("strided inference is for models with patches, and this one has none")
+    if strided and documents is not None:
+        raise ValueError("strided inference is for one long text, not for documents")
     patch_size = model.patch_size if strided else None
     if model.block_size is not None:
         stride = resolve_stride(model.block_size, stride, patch_size)
 
     def one_pass(ids: NDArray[np.integer]) -> NDArray[np.floating]:
+        if documents is not None:
+            plan = document_windows(documents, model.block_size, stride)
+            return _side_by_side(model, ids, compute, plan, batch_size, on_batch, measure)
         if model.block_size is None or stride is None:
             pieces = stream(model, ids, compute, on_batch, measure)
         else:
@@ -218,6 +241,91 @@ def windows(targets: int, block_size: int, stride: int) -> list[tuple[int, int]]
     ends = [*range(block_size, targets, stride), targets]
     starts = [end - block_size for end in ends]
     return [(start, end - last) for start, end, last in zip(starts, ends, [0, *ends], strict=False)]
+
+
+class ScoredWindow(NamedTuple):
+    """Reads `length` tokens from `start` on and scores its last `new` predictions."""
+
+    start: int
+    length: int
+    new: int
+
+
+def document_windows(
+    documents: Documents, block_size: int | None, stride: int | None
+) -> list[ScoredWindow]:
+    """The windows of each document by itself; one if the model is unbounded."""
+    plan = []
+    for begin, length in zip(documents.borders.tolist(), documents.lengths.tolist(), strict=False):
+        if block_size is None or stride is None or length <= block_size:
+            plan.append(ScoredWindow(begin, length, length))
+        else:
+            inside = windows(length, block_size, stride)
+            plan += [ScoredWindow(begin + start, block_size, new) for start, new in inside]
+    return plan
+
+
+def _side_by_side(
+    model: LanguageModel,
+    ids: NDArray[np.integer],
+    compute: Compute,
+    plan: list[ScoredWindow],
+    batch_size: int,
+    on_batch: Callable[[int], None],
+    measure: Measure,
+) -> NDArray[np.floating]:
+    """Windows of unequal length, the shortest first, in padded batches: what a causal model says
+    does not depend on the padding. An unbounded model's long documents are streamed."""
+    found: NDArray[np.floating] | None = None
+
+    def place(window: ScoredWindow, values: NDArray[np.floating]) -> None:
+        nonlocal found
+        if found is None:
+            found = np.empty((len(ids) - 1, *values.shape[1:]), values.dtype)
+        end = window.start + window.length
+        found[end - window.new : end] = values[window.length - window.new : window.length]
+
+    plan = sorted(plan, key=lambda window: window.length)
+    short = [window for window in plan if model.block_size or window.length <= STREAM_CHUNK]
+    for first in range(0, len(short), batch_size):
+        batch = short[first : first + batch_size]
+        inputs, targets = (part.to(compute.device) for part in padded(ids, batch))
+        features_BTC = model(inputs, return_features=True)
+        values_BT = score_nats(model, features_BTC, targets, measure).cpu().numpy()
+        for window, values in zip(batch, values_BT, strict=True):
+            place(window, values)
+        on_batch(sum(window.new for window in batch))
+    for window in plan[len(short) :]:
+        own = ids[window.start : window.start + window.length + 1]
+        place(window, np.concatenate([*stream(model, own, compute, on_batch, measure)]))
+    assert found is not None, "a split has a document"
+    return found
+
+
+def by_place(nats: NDArray[np.floating], documents: Documents) -> dict[str, float]:
+    """The mean nats of the predictions at the places 0, 1, 2-3, 4-7, 8-15 and so on of their
+    document, its end marker included."""
+    lengths_D = documents.lengths
+    begins = np.repeat(np.cumsum(lengths_D) - lengths_D, lengths_D)
+    place = np.arange(len(begins)) - begins
+    found, first, longest = {}, 0, int(lengths_D.max())
+    while first < longest:
+        last = min(max(first, 2 * first - 1), longest - 1)
+        inside = (place >= first) & (place <= last)
+        name = f"{first}" if first == last else f"{first}-{last}"
+        found[name] = float(nats[inside].mean(dtype=np.float64))
+        first = last + 1
+    return found
+
+
+def padded(ids: NDArray[np.integer], batch: list[ScoredWindow]) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of these windows, (B, T) each. Behind a window its last token is
+    repeated."""
+    most = max(window.length for window in batch)
+    starts, lengths = (np.array([getattr(each, name) for each in batch])[:, None]
+                       for name in ("start", "length"))  # fmt: skip
+    window = ids[starts + np.minimum(np.arange(most + 1), lengths)].astype(np.int64)
+    return torch.from_numpy(window[:, :-1]), torch.from_numpy(window[:, 1:])
 
 
 def _slide(

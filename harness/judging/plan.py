@@ -7,9 +7,11 @@ from time import perf_counter
 
 import torch
 
+from harness.common.text import duration
 from harness.compute.costs import step_flops
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
 from harness.diagnostics.bench import WARM_UP, timed_loop
 from harness.evaluation.score import score_split
@@ -46,7 +48,8 @@ def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
     """How many the budget allows. step: seconds."""
     plan, (currency, total) = settings.train, settings.train.budget
     rows = plan.batch_size * plan.accumulate
-    tokens = rows * len(range(plan.seq_len)[plan.trained])
+    time, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
+    tokens = rows * targets
     vocab_size = dataset.tokenizer.vocab_size
     per_step = {
         "steps": 1.0,
@@ -54,7 +57,7 @@ def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
         "bytes": tokens * dataset.train.bytes / len(dataset.train.ids),
         "flops": rows * step_flops(
             lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
-            plan.seq_len, plan.trained,
+            time, plan.trained,
         ),
         "seconds": step,
     }  # fmt: skip
@@ -77,11 +80,3 @@ def plan_lines(number: int, level: float, most: int, pair_seconds: float) -> lis
             words = f"about {needed} pairs, {duration(needed * pair_seconds)}"
         lines.append(f"a difference of {effect}σ (σ: of one pair's difference) takes {words}")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """In the unit in which it is a number from 1 on."""
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from harness.config.keys import names_in_group
+from harness.config.comments import summaries
 from harness.live import trainings
 from harness.live.curves import AXES
 from harness.live.listing import SORTS, STATUS_WORDS, listing
@@ -22,7 +22,7 @@ MOST_FIELDS = 2 * MOST_CURVES  # of a query
 CURVES_SECONDS = 0.5  # to read on, for one answer
 MOST_POINTS = 500
 MOST_HISTOGRAMS = 32
-GROUPS = ("data", "tokenizer", "model", "optimizer", "schedule", "experiment")
+GROUPS = ("experiment", "data", "tokenizer", "model", "optimizer", "schedule")
 
 Query = Mapping[str, list[str]]
 Order = Mapping[str, str]
@@ -74,7 +74,7 @@ class Answers:
             "dashes": DASHES,
             "axes": AXES,
             "statuses": STATUS_WORDS,
-            "choices": {group: names_in_group(group) for group in GROUPS},
+            "choices": {group: summaries(group) for group in GROUPS},
         }
 
     def _list(self, query: Query) -> Any:

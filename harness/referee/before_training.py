@@ -16,6 +16,7 @@ from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.build import resolve_class
 from harness.config.settings import Settings
+from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
 from harness.referee.calls import scoring_calls, training_call
 from harness.referee.perturbation import Trial
@@ -33,13 +34,17 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
     A model that can't run at all is left to the training, which reports it in its folder.
     """
     splits = [split for split in (dataset.val, dataset.test) if split is not None]
-    targets = max((len(split.ids) - 1 for split in splits), default=settings.train.seq_len)
+    largest = max(splits, key=lambda split: len(split.ids), default=None)
+    targets = len(largest.ids) - 1 if largest is not None else settings.train.seq_len
+    documents = largest.documents if largest is not None else None
     vocab_size, plan = dataset.tokenizer.vocab_size, settings.train
+    time, _ = row_shape(dataset.row_documents, plan.seq_len)
     cls = resolve_class(settings.model["_target_"], LanguageModel, "model", settings.trust)
     key = json.dumps(
         [
             *(source_digest(cls), settings.model, settings.init, settings.zero_residual),
-            *(vocab_size, targets, plan.batch_size, plan.seq_len, plan.batch_norm),
+            *(vocab_size, targets, plan.batch_size, time, plan.batch_norm),
+            documents and int(documents.lengths.max()),
             *(settings.eval.batch_size, settings.eval.stride, compute.describe()),
         ]
     )
@@ -52,8 +57,10 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
             model.initialize(settings.init, settings.zero_residual)
             fill_zeros(model).to(compute.device)
             batch_size, stride = settings.eval.batch_size, settings.eval.stride
-            scoring = scoring_calls(model, compute, targets, batch_size, stride)
-            training = training_call(model, compute, plan.batch_size, plan.seq_len)
+            scoring = scoring_calls(
+                model, compute, targets, batch_size, stride, documents=documents
+            )
+            training = training_call(model, compute, plan.batch_size, time)
             # Whose statistics are those of the batch is not causal, and its runs say so.
             calls = [training] if plan.batch_norm == "batch" else [*scoring, training]
             trials = [Trial(call, vocab_size, exact=False) for call in calls]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.compute.device import Compute
+from harness.data.encoded import Documents
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import Measure, score_nats
 from harness.evaluation.score import (
@@ -89,14 +90,23 @@ def scoring_calls(
     batch_size: int,
     stride: int | None,
     batch_statistics: bool = False,
+    documents: Documents | None = None,
 ) -> list[Call]:
     """As a score of `targets` predictions calls the model: with a batch of windows, and with the
-    last, smaller one; or in a stream, whose first and last chunks these are."""
-    if model.block_size is not None:
-        time = min(model.block_size, targets)
-        count = len(windows(targets, time, resolve_stride(model.block_size, stride)))
+    last, smaller one; or in a stream, whose first and last chunks these are. Of documents with a
+    batch as long as the longest, which is streamed alone if it is too long for that."""
+    if documents is not None:
+        targets = int(documents.lengths.max())
+    in_batches = model.block_size is not None or (documents and targets <= STREAM_CHUNK)
+    if in_batches:
+        time = min(model.block_size or targets, targets)
+        if documents is not None:
+            count, what = len(documents), "documents"
+        else:
+            stride = resolve_stride(model.block_size or time, stride)
+            count, what = len(windows(targets, time, stride)), "windows"
         sizes = {min(batch_size, count): None, count % batch_size: None}  # each once, in order
-        shapes = [(rows, f"scoring {rows} windows of {time} tokens") for rows in sizes if rows]
+        shapes = [(rows, f"scoring {rows} {what} of {time} tokens") for rows in sizes if rows]
     else:
         last = (targets - 1) % STREAM_CHUNK + 1
         time = targets if targets <= STREAM_CHUNK else STREAM_CHUNK + last
@@ -105,7 +115,7 @@ def scoring_calls(
     def values(model: LanguageModel, compute: Compute, ids_BT: Tensor, measure: Measure) -> Tensor:
         with_target_BT = F.pad(ids_BT, (0, 1))
         with scoring(model, compute, batch_statistics):
-            if model.block_size is not None:
+            if in_batches:
                 return score_windows(model, with_target_BT.to(compute.device), time, measure).cpu()
             pieces = stream(model, with_target_BT[0].numpy(), compute, measure=measure)
             return torch.from_numpy(np.concatenate(list(pieces)))[None]

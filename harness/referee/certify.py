@@ -14,7 +14,8 @@ from harness.common.interrupt import Stopped
 from harness.compute.costs import parameters
 from harness.compute.device import Compute
 from harness.config.settings import Settings
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, build_tokenizer
+from harness.data.documents import DocumentText
 from harness.data.encoded import Split
 from harness.evaluation.score import Score, score_of
 from harness.referee.calls import scoring_calls
@@ -61,9 +62,11 @@ def after_training(
     until = perf_counter() + max(LEAST_SECONDS, SHARE * evaluated_seconds)
     checks = [tokens_cover(dataset, split, as_saved(settings, dataset.tokenizer))]
     if settings.train.batch_norm == "batch":  # it says so, and was not refused before the training
-        targets, batch_size = len(split.ids) - 1, settings.eval.batch_size
-        stride = settings.eval.stride
-        call, *_ = scoring_calls(model, compute, targets, batch_size, stride, batch_statistics=True)
+        evaluation = settings.eval
+        call, *_ = scoring_calls(
+            model, compute, len(split.ids) - 1, evaluation.batch_size, evaluation.stride,
+            batch_statistics=True, documents=split.documents,
+        )  # fmt: skip
         checks.append(outcome("causality", Trial(call, model.vocab_size).looks_ahead(0)))
         scored = None
     else:
@@ -111,7 +114,7 @@ def scored_again(
     """The sequential score of a split beside the reported one, and whether they agree."""
     ids = np.asarray(split.ids)
     try:
-        found = rescore(decoder, ids, reported.stride, complete, seed, in_time)
+        found = rescore(decoder, ids, reported.stride, complete, seed, in_time, split.documents)
     except Stopped:
         raise
     except Exception as error:  # of the model's code
@@ -166,7 +169,7 @@ def bound_to(
 
 def as_saved(settings: Settings, tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer that comes back from the files of this one, and has encoded no text yet."""
-    fresh = settings.build("tokenizer", Tokenizer)
+    fresh = build_tokenizer(settings)
     fresh.restore(tokenizer.files())
     return fresh
 
@@ -193,6 +196,13 @@ def tokens_cover(dataset: Dataset, split: Split, saved: Tokenizer) -> Check:
     back = b"".join([pieces[id_] for id_ in ids])
     is_text = back == text.encode("utf-8", "surrogateescape")
     failure = None if is_text else "declared lossless, and its tokens are not the text"
+    if isinstance(dataset.text, DocumentText) and split.documents is not None and is_text:
+        ends = dataset.text.ends_in(start, start + split.bytes) - start
+        known_D = np.add.reduceat(sizes[split.ids[:-1]], split.documents.borders[:-1])
+        if len(split.documents) != len(ends) or (
+            not split.unknown and (np.cumsum(known_D) != ends).any()
+        ):
+            failure = "its end markers are not where the documents end"
     return outcome(name, failure, f"{len(back):,} bytes come back from {len(ids):,} tokens")
 
 

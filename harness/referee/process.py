@@ -24,7 +24,7 @@ from harness.common.errors import RunFailure
 from harness.config.build import build_object
 from harness.config.keys import Node
 from harness.config.settings import Settings
-from zoo_tokenizers import Tokenizer
+from zoo_tokenizers import Tokenizer, WholeTexts
 
 if TYPE_CHECKING:
     from harness.referee.decoder import Decoder
@@ -60,7 +60,8 @@ def fresh_decoder(source: Source) -> Iterator[Decoder]:
 def learnt_again(run: Path, settings: Settings, train: Iterable[str]) -> str:
     """The digest of the tokenizer that learns from this text alone, in a process that can't open
     the whole. Raises RunFailure with what goes wrong in it."""
-    with _process(_learn, run, settings.tokenizer, settings.trust, list(train)) as remote:
+    texts = WholeTexts([*train]) if isinstance(train, WholeTexts) else [*train]
+    with _process(_learn, run, settings.tokenizer, settings.trust, texts) as remote:
         return str(remote.answer())
 
 
@@ -135,7 +136,7 @@ def _serve(connection: Connection, source: Source) -> None:
 
 
 def _learn(
-    connection: Connection, run: Path, node: Node, trust: list[str], train: list[str]
+    connection: Connection, run: Path, node: Node, trust: list[str], train: Iterable[str]
 ) -> None:
     try:
         guard(run)

@@ -1,7 +1,8 @@
 """A split scored again one token at a time, by a model that has not been given what comes later.
 
 Windows lie as the score's definition places them, many side by side; a stream is cut into
-stretches, side by side, each from the cache that calls of the score's kind carried there.
+stretches, side by side, each from the cache that calls of the score's kind carried there. Of
+documents each begins with an empty cache.
 R rows, N predictions of a split, V vocabulary.
 """
 
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.evaluation.score import STREAM_CHUNK, windows
+from harness.data.encoded import Documents
+from harness.evaluation.score import STREAM_CHUNK, ScoredWindow, document_windows, windows
 from harness.referee.decoder import Decoder, Ids, Logits
 
 CACHE_BYTES = 2**28  # of all rows side by side
@@ -59,55 +61,84 @@ def rescore(
     complete: bool,
     seed: int = 0,
     in_time: Callable[[], bool] = lambda: True,
+    documents: Documents | None = None,
 ) -> Rescored:
     """The nats of each prediction, or of a seeded sample. in_time: whether a sample may go on."""
     block_size, vocab_size, cache_bytes = decoder.describe()
     rows = min(MOST_ROWS, CACHE_BYTES // max(1, cache_bytes), LOGITS // vocab_size)
     found = np.full(len(ids) - 1, np.nan)
-    if block_size is not None:
-        assert stride is not None
-        plan = windows(len(ids) - 1, min(block_size, len(ids) - 1), stride)
-        how = _windows(decoder, ids, plan, max(1, rows), complete, seed, found, in_time)
+    if block_size is not None or documents is not None:
+        most = None if complete else STRETCH
+        plan = scored_windows(len(ids) - 1, block_size, stride, documents, most)
+        if documents is None:
+            usual = max(1, plan[-1].new, plan[0].new // 2)
+        else:
+            usual = max(1, sum(each.new for each in plan) // len(plan))
+        sample = None if complete else max(8, SAMPLED // usual)
+        how = _windows(decoder, ids, plan, max(1, rows), sample, seed, found, in_time)
     else:
         how = _chunks(decoder, ids, max(1, rows), complete, seed, found, in_time)
     return Rescored(found, how)
 
 
+def scored_windows(
+    targets: int,
+    block_size: int | None,
+    stride: int | None,
+    documents: Documents | None,
+    most: int | None = None,
+) -> list[ScoredWindow]:
+    """The windows of a bounded model as the score places them; of documents those of each. most:
+    tokens of a document, from its beginning on, if the model is unbounded."""
+    if documents is not None:
+        plan = document_windows(documents, block_size, stride)
+        if block_size is None and most is not None:
+            heads = ((each.start, min(each.length, most)) for each in plan)
+            plan = [ScoredWindow(start, length, length) for start, length in heads]
+        return plan
+    length = min(block_size or targets, targets)
+    return [
+        ScoredWindow(start, length, new)
+        for start, new in windows(targets, length, stride or length)
+    ]
+
+
 def _windows(
     decoder: Decoder,
     ids: Ids,
-    plan: list[tuple[int, int]],
+    plan: list[ScoredWindow],
     rows: int,
-    complete: bool,
+    sample: int | None,
     seed: int,
     found: Nats,
     in_time: Callable[[], bool],
 ) -> str:
-    length = plan[0][1]
+    """sample: how many of them; None: all."""
     chosen = list(range(len(plan)))
-    if not complete:
-        count = min(len(plan), max(8, SAMPLED // max(1, plan[-1][1], plan[0][1] // 2)))
+    if sample is not None:
         generator = np.random.default_rng(seed)
+        count = min(len(plan), sample)
         chosen = sorted(generator.choice(len(plan), count, replace=False).tolist())
+    chosen.sort(key=lambda number: plan[number].length)  # those of one length side by side
     for first in range(0, len(chosen), rows):
-        if first and not complete and not in_time():
+        if first and sample is not None and not in_time():
             break
         batch = [plan[number] for number in chosen[first : first + rows]]
-        for places, nats in window_nats(decoder, ids, batch, length):
+        for places, nats in window_nats(decoder, ids, batch):
             found[places] = nats
     return f"{len(chosen)} of {len(plan)} windows side by side"
 
 
 def window_nats(
-    decoder: Decoder, ids: Ids, batch: list[tuple[int, int]], length: int
+    decoder: Decoder, ids: Ids, batch: list[ScoredWindow]
 ) -> Iterator[tuple[Ids, Nats]]:
-    """The predictions of these windows, one at a time: their places in the split, and nats."""
-    starts_R = np.array([start for start, _ in batch])
-    context_R = np.array([length - new for _, new in batch])
+    """The predictions of these windows, one at a time: their places in the split, and nats. A
+    window that is at its end waits for the longer ones."""
+    starts_R, lengths_R, new_R = np.array(batch).T
     decoder.start(len(batch))
-    for step in range(length):
-        wanted = np.flatnonzero(step >= context_R)
-        logits_RV = decoder.feed(ids[starts_R + step], wanted)
+    for step in range(int(lengths_R.max())):
+        wanted = np.flatnonzero((step >= lengths_R - new_R) & (step < lengths_R))
+        logits_RV = decoder.feed(ids[starts_R + np.minimum(step, lengths_R)], wanted)
         places_R = starts_R[wanted] + step
         if len(wanted):
             yield places_R, nats_R(logits_RV, ids[places_R + 1])

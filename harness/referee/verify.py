@@ -14,14 +14,15 @@ from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
+from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
-from harness.data.encoded import Split
+from harness.data.encoded import Documents, Split
 from harness.evaluation.score import (
     Score,
+    ScoredWindow,
     resolve_stride,
     score_split,
     token_nats,
-    windows,
 )
 from harness.referee.calls import scoring_calls, training_call
 from harness.referee.certify import as_saved, bound_to, outcome, scored_again, tokens_cover
@@ -34,7 +35,7 @@ from harness.referee.interface import (
 )
 from harness.referee.perturbation import Trial, gradient_from_later, random_ids
 from harness.referee.process import Source, fresh_decoder, learnt_again
-from harness.referee.sequential import BOUND, window_nats
+from harness.referee.sequential import BOUND, scored_windows, window_nats
 from harness.referee.state import MOST_BESIDE, buffer_values, hidden_values, model_digest
 from harness.referee.weights import fill_zeros, randomize
 from harness.runs.certificate import Binding, Certificate, Check
@@ -82,14 +83,16 @@ def verify_run(
             checks += [check, reported_again(summary, reported, run.compute)]
             if scored is not None:
                 checks += alone(decoder, dataset.test, reported, run.compute.precision)
-        targets, vocab_size = len(dataset.test.ids) - 1, run.model.vocab_size
-        checks += list(_trials(run.model, run.settings, run.compute, targets, vocab_size))
+        targets = len(dataset.test.ids) - 1
+        time, _ = row_shape(dataset.row_documents, run.settings.train.seq_len)
+        own = (run.model, run.settings, run.compute, targets, time, dataset.test.documents)
+        checks += list(_trials(*own))
     checks += list(of_class(run.settings, run.tokenizer.vocab_size, complete))
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
     checks.append(counted(run.model, summary))
     if complete:  # torch's counter takes a second to load
-        checks.append(flops(run.settings, run.model.vocab_size, summary))
+        checks.append(flops(run.settings, run.model.vocab_size, summary, dataset.row_documents))
     return Certificate(
         made_by="verify",
         complete=scored is not None and scored.tokens == scored.predictions,
@@ -110,7 +113,7 @@ def verify_model(settings: Settings, *, complete: bool, device: str) -> Certific
     if model.fit is not None:
         model.fit(random_ids(1, COUNTED, VOCABULARY, 0)[0])
     fill_zeros(model.initialize(settings.init, settings.zero_residual)).to(compute.device)
-    checks = list(_trials(model, settings, compute, TARGETS, VOCABULARY))
+    checks = list(_trials(model, settings, compute, TARGETS, settings.train.seq_len))
     ids = random_ids(1, TARGETS, VOCABULARY, 0)[0].numpy()
     split = Split(ids.astype(np.uint8), TARGETS, {})
     stride = resolve_stride(model.block_size, settings.eval.stride) if model.block_size else None
@@ -156,30 +159,35 @@ def alone(decoder: Decoder, split: Split, reported: Score, precision: str) -> li
     ids = np.asarray(split.ids)
     block_size, vocab_size, _ = decoder.describe()
     targets = len(ids) - 1
-    length = min(block_size or UNBOUNDED, targets)
-    plan = windows(targets, length, reported.stride or length)
-    chosen = sorted({0, len(plan) // 2, len(plan) - 1}) if block_size else [0]
+    if split.documents is not None:
+        plan = scored_windows(targets, block_size, reported.stride, split.documents, UNBOUNDED)
+    else:
+        plan = scored_windows(targets, block_size or UNBOUNDED, reported.stride, None)
+    any_begins = block_size is not None or split.documents is not None
+    chosen = sorted({0, len(plan) // 2, len(plan) - 1}) if any_begins else [0]
+    length = max(plan[number].length for number in chosen)
 
-    def score(window: tuple[int, int]) -> np.ndarray:
-        return np.concatenate([nats for _, nats in window_nats(decoder, ids, [window], length)])
+    def score(window: ScoredWindow) -> np.ndarray:
+        return np.concatenate([nats for _, nats in window_nats(decoder, ids, [window])])
 
     try:
         first = [score(plan[number]) for number in chosen]
         others = np.random.default_rng(0).integers(0, vocab_size, length + 1)
-        list(window_nats(decoder, others, [(0, length)], length))
+        list(window_nats(decoder, others, [ScoredWindow(0, length, length)]))
         again = [score(plan[number]) for number in chosen]
     except Exception as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return [Check(name="alone", result="failed", words=words)]
     off = 0.0
     for number, nats in zip(chosen, first, strict=True):
-        start, new = plan[number]
-        expected = reported.token_nats[start + length - new : start + length]
+        end = plan[number].start + plan[number].length
+        expected = reported.token_nats[end - plan[number].new : end]
         off = max(off, abs(float((nats - expected).mean())))
     few = 20 * BOUND[precision]  # of few tokens the mean varies more
     failure = f"a text by itself costs {off:.3g} nats a token more or less" if off > few else None
     remembered = any((a != b).any() for a, b in zip(first, again, strict=True))
-    words = f"{len(chosen)} texts of {length} tokens, one row, in text order"
+    most = "at most " if split.documents is not None else ""
+    words = f"{len(chosen)} texts of {most}{length} tokens, one row, in text order"
     return [
         outcome("alone", failure, words, sampled=True),
         outcome(
@@ -190,13 +198,21 @@ def alone(decoder: Decoder, split: Split, reported: Score, precision: str) -> li
 
 
 def _trials(
-    model: LanguageModel, settings: Settings, compute: Compute, targets: int, vocab_size: int
+    model: LanguageModel,
+    settings: Settings,
+    compute: Compute,
+    targets: int,
+    time: int,
+    documents: Documents | None = None,
 ) -> Iterator[Check]:
+    """targets: of the split that is scored. time: of a row in training."""
+    vocab_size = model.vocab_size
     if vocab_size < 2:
         yield Check(name="causality", result="not applicable", words="there is one token only")
         return
     plan, batch_size = settings.train, settings.eval.batch_size
-    scoring = scoring_calls(model, compute, targets, batch_size, settings.eval.stride)
+    stride = settings.eval.stride
+    scoring = scoring_calls(model, compute, targets, batch_size, stride, documents=documents)
     trials = [Trial(call, vocab_size, exact=False) for call in scoring]
     what = ", and ".join(call.what for call in scoring)
 
@@ -213,7 +229,7 @@ def _trials(
     yield outcome("repeated", first(Trial.memory), f"{what}: the same bits a second time")
     yield outcome("normalized", first(Trial.normalized), "finite, and a softmax adds up to 1")
     with torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):
-        training = training_call(model, compute, plan.batch_size, plan.seq_len)
+        training = training_call(model, compute, plan.batch_size, time)
         trial = Trial(training, vocab_size, exact=False)
         if trial.memory() is not None:
             words = "random beyond the seed"
@@ -302,7 +318,7 @@ def of_tokenizer(run: Run, dataset: Dataset) -> list[Check]:
     saved = as_saved(run.settings, run.tokenizer)
     found = [tokens_cover(dataset, split, saved) for split in splits if split is not None]
     checks = [next((check for check in found if check.result != "passed"), found[-1])]
-    tokenizer = run.tokenizer
+    tokenizer = run.tokenizer.of_text
     if type(tokenizer).fit is Tokenizer.fit:
         if tokenizer.files():
             words = "a published vocabulary, of unknown origin"
@@ -333,15 +349,17 @@ def counted(model: LanguageModel, summary: Summary) -> Check:
     return outcome("costs", failure, words if active == total else f"{words}, {active:,} active")
 
 
-def flops(settings: Settings, vocab_size: int, summary: Summary) -> Check:
+def flops(
+    settings: Settings, vocab_size: int, summary: Summary, row_documents: Documents | None = None
+) -> Check:
     """The FLOPs of training that the summary states, counted again. A model states no formula for
     them, so there is nothing else to hold the count against."""
     plan, stated = settings.train, summary.flops_per_token
+    time, targets = row_shape(row_documents, plan.seq_len, plan.trained)
     per_sequence = step_flops(
-        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
-        plan.seq_len, plan.trained,
-    )  # fmt: skip
-    found = per_sequence / len(range(plan.seq_len)[plan.trained])
+        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size), time, plan.trained
+    )
+    found = per_sequence / targets
     if stated is not None and math.isclose(found, stated):
         words = f"no formula; {found:,.0f} a token of training, counted by torch as in the summary"
         return Check(name="flops", result="not applicable", words=words)

@@ -25,6 +25,8 @@ class Blocks:
 
     corpus: SHA-256 of the whole text. The blocks cover `bytes` bytes of it from `start` on; the
     last one may be shorter. The first token is context and costs nothing. definition: of the score.
+    documents: the bytes of each block where a block is a document, or several whole ones in a row;
+    None for one long text.
     """
 
     corpus: str
@@ -33,6 +35,7 @@ class Blocks:
     block_bytes: int
     nats: tuple[float, ...]
     definition: int = 1
+    documents: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for blocks that no run writes."""
@@ -43,6 +46,12 @@ class Blocks:
             raise ValueError("nats are not all finite numbers")
         if not isinstance(self.corpus, str):
             raise ValueError("corpus is not a digest")
+        if self.documents is not None:
+            if not all(type(size) is int and 0 < size < 2**62 for size in self.documents):
+                raise ValueError("documents are not counts of bytes")
+            if sum(self.documents) != self.bytes or len(self.nats) != len(self.documents):
+                raise ValueError(f"the documents are not {self.bytes} bytes, with nats for each")
+            return
         if not self.bytes or self.block_bytes != block_size(self.bytes):
             raise ValueError(f"a text of {self.bytes} bytes has no blocks of {self.block_bytes}")
         if len(self.nats) != math.ceil(self.bytes / self.block_bytes):
@@ -56,11 +65,16 @@ class Blocks:
     @property
     def sizes(self) -> NDArray[np.int64]:
         """The bytes of each block."""
+        if self.documents is not None:
+            return np.array(self.documents, np.int64)
         return np.diff(borders(self.bytes))
 
     def write(self, folder: Path) -> None:
         """Raises RunFailure if it can't be written."""
-        write_atomically(folder / FILE, json.dumps(asdict(self)).encode())
+        plain = asdict(self)
+        if self.documents is None:
+            del plain["documents"]
+        write_atomically(folder / FILE, json.dumps(plain).encode())
 
 
 def block_size(text_bytes: int) -> int:
@@ -90,6 +104,15 @@ def per_block(nats: NDArray[np.floating], sizes: NDArray[np.integer]) -> NDArray
     return np.diff(at_borders)
 
 
+def per_group(
+    nats_D: NDArray[np.floating], sizes_D: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The nats and bytes of at most MAX_BLOCKS groups of documents in a row, alike in number."""
+    groups = min(MAX_BLOCKS, len(sizes_D))
+    begins = np.arange(groups) * len(sizes_D) // groups
+    return np.add.reduceat(nats_D, begins), np.add.reduceat(sizes_D, begins)
+
+
 def read(folder: Path) -> Blocks | None:
     """None if there are none: the tokenizer is lossy, or the run is older than this file. Raises
     DamageError and OSError."""
@@ -99,6 +122,8 @@ def read(folder: Path) -> Blocks | None:
         return None
     document = parse_json(text, FILE)
     try:
+        if document.get("documents") is not None:
+            document["documents"] = tuple(document["documents"])
         return Blocks(**document | {"nats": tuple(document["nats"])})
     except (TypeError, KeyError, ValueError) as error:
         raise DamageError(f"{FILE}: not the blocks of a test score ({error})") from None

@@ -18,8 +18,8 @@ from harness.config.keys import Node
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, TextFile
-from harness.data.dataset import Dataset, prepare
+from harness.data.corpus import Corpus
+from harness.data.dataset import Dataset, build_tokenizer, prepare
 from harness.runs import checkpoint, digests
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
@@ -52,7 +52,7 @@ class Run:
         its settings say. Raises UsageError if the text or its split has changed."""
         corpus = self.settings.build("data", Corpus)
         if path is not None:
-            corpus = TextFile(str(path), self.settings.data["split"])
+            corpus = corpus.moved_to(path)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
         assets = Assets.own().of_stranger(self.settings.trust)
         try:
@@ -117,7 +117,7 @@ def _evaluated_weights(saved: Checkpoint) -> dict[str, Any]:
 def stored_tokenizer(settings: Settings, folder: RunFolder) -> Tokenizer:
     """What the folder has, which may not be the one its checkpoint belongs to. Raises UsageError if
     it is not complete."""
-    tokenizer = settings.build("tokenizer", Tokenizer)
+    tokenizer = build_tokenizer(settings)
     try:
         tokenizer.load(folder.tokenizer, partial(contained.read, inside=2))
     except TokenizerError as error:

@@ -75,6 +75,9 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     saved = saved.replace(**{key: getattr(asked, key) for key in keys_with_role(Role.FROM_USER)})
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
+    if asked.optimizer.get("orthogonalize") == "auto":
+        chosen = saved.optimizer.get("orthogonalize", "bf16")
+        asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
     before, after = saved.plain(), asked.plain()
     if not any(override.startswith("experiment=") for override in overrides):
         typed, after = after, copy.deepcopy(before)

@@ -58,6 +58,7 @@ class Scored(Record):
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
     own: the user's own figures.
+    documents: their number; text_nats_per_token: without their end markers. None for one text.
     """
 
     nats_per_token: Number | None = None
@@ -68,6 +69,8 @@ class Scored(Record):
     stride: Number | None = None
     unknown: Number | None = None
     own: Annotated[dict[Figure, Number | None], Field(max_length=32)] | None = None
+    documents: Number | None = None
+    text_nats_per_token: Number | None = None
 
 
 class TrainCost(Record):
@@ -111,10 +114,12 @@ class Compressed(Record):
 
 
 class CorpusIdentity(Record):
-    """sha256: of the whole text. split: the shares of train, validation and test."""
+    """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
+    of documents a training saw, `data.rows`."""
 
     sha256: str | None = None
     split: list[Number] | None = None
+    rows: str | None = None
 
 
 def _pair(texts: list[str]) -> list[str]:

@@ -151,8 +151,11 @@ def generate(
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> NDArray[np.integer]:
     """The prompt's ids: none of an empty one, of one that is nothing to a lossy tokenizer, and of
-    the default where the text has no line break. Raises TokenizerError for any other prompt that
-    can't be encoded."""
+    the default where the text has no line break. Of documents: how one begins, after the marker.
+    Raises TokenizerError for any other prompt that can't be encoded."""
+    if tokenizer.marker is not None:
+        own = tokenizer.encode("" if text == DEFAULT_PROMPT else text)
+        return np.concatenate([[tokenizer.marker], own.astype(np.int64)])
     try:
         return tokenizer.encode(text)
     except TokenizerError:
@@ -168,7 +171,8 @@ def sample_text(
     compute: Compute,
     check: Callable[[], None] = lambda: None,
 ) -> str:
-    """`eval.sample_tokens` tokens after the prompt, or after train's first token if it has none.
+    """`eval.sample_tokens` tokens after the prompt, or after train's first token if it has none. Of
+    documents: one after the other, a line each, until they have so many tokens together.
 
     check: called before each token; may raise to stop.
     """
@@ -176,12 +180,19 @@ def sample_text(
     if not len(ids):
         ids = dataset.train.ids[:1]
     prompt_BT = torch.from_numpy(np.asarray(ids).astype(np.int64))[None].to(compute.device)
-    tokens = settings.eval.sample_tokens
-    text = prompt_BT[0].tolist()
-    for next_B1 in stream(model, prompt_BT, tokens, SamplingParams(), settings.seed):
-        check()
-        text.append(next_B1.item())
-    return printable(dataset.tokenizer.decode(text))
+    tokens, marker = settings.eval.sample_tokens, dataset.tokenizer.marker
+    texts, left = list[str](), tokens
+    while left:
+        text = prompt_BT[0].tolist()
+        seed = settings.seed + len(texts)
+        for next_B1 in stream(model, prompt_BT, left, SamplingParams(), seed):
+            check()
+            text.append(next_B1.item())
+            left -= 1
+            if text[-1] == marker:
+                break
+        texts.append(printable(dataset.tokenizer.decode(text)))
+    return "\n".join(texts)
 
 
 class Window:

@@ -16,22 +16,29 @@ class Transcript:
     Works with any tokenizer's `decode`: the last few ids are decoded again with each new one, and
     what the text has more is new. A character is held back until its last byte is there.
 
-    text: all so far. ended: whether `stop` has occurred after the prompt; the text then ends in it.
+    text: all so far. ended: whether `stop` has occurred after the prompt, and the text ends in it,
+    or the marker at the end of a document.
     """
 
     def __init__(
         self, tokenizer: Tokenizer, prompt: Sequence[int], stop: str | None = None
     ) -> None:
-        self._decode = tokenizer.decode
+        self._decode, self._marker = tokenizer.decode, tokenizer.marker
         self._ids: list[int] = []
         self._from = self._shown = 0  # the first id decoded again, and the first not in the text
         self._stop = None
         self.text, self.ended = "", False
-        self.add(prompt)
+        self.add([id_ for id_ in prompt if id_ != self._marker])
         self._stop, self._begins = stop, len(self.text)
 
     def add(self, ids: Sequence[int]) -> str:
         """Add ids; returns the new text."""
+        if self._marker in ids:
+            new = self.add(ids[: ids.index(self._marker)])
+            if not self.ended:
+                new += self.flush()
+            self.ended = True
+            return new
         self._ids += ids
         before, now = self._decode_last()
         if now.endswith(_INCOMPLETE) or len(now) <= len(before):

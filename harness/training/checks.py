@@ -7,6 +7,7 @@ from harness.compute.costs import step_flops
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
+from harness.data.dataset import build_tokenizer
 from harness.evaluation import batch_norm
 from harness.evaluation.own_metrics import OwnMetrics
 from harness.evaluation.score import resolve_stride
@@ -17,7 +18,6 @@ from harness.training.max_norm import max_norm_weights
 from harness.training.optim import check_arguments, check_optimizer
 from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
-from zoo_tokenizers import Tokenizer
 
 BYTES = tuple(bytes([value]) for value in range(256))
 
@@ -28,13 +28,13 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
     settings.check("model", LanguageModel, vocab_size=256)
     check_arguments(settings)
     settings.build("schedule", Schedule, total=settings.train.budget[1])
-    settings.build("data", Corpus)
-    tokenizer = settings.build("tokenizer", Tokenizer)
+    corpus = settings.build("data", Corpus)
+    tokenizer = build_tokenizer(settings)
     OwnMetrics.of(settings.metrics, settings.trust)
     for name in settings.logger:
         build_logger(settings, name)
     model = _initialized_meta_model(settings)
-    if model.reads_bytes and tuple(tokenizer.pieces) != BYTES:
+    if model.reads_bytes and tuple(tokenizer.pieces[: len(BYTES)]) != BYTES:  # and an end marker
         raise UsageError(
             f"model={settings.names.model} reads bytes: choose tokenizer=bytes, not "
             f"{settings.names.tokenizer}"
@@ -49,6 +49,8 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
             resolve_stride(model.block_size, settings.eval.stride)
         except ValueError as error:
             raise UsageError(f"eval.{error}") from error
+    if corpus.rows in ("alone", "packed"):
+        _require_apart(settings, corpus.rows, model)
     if model.fit is not None:
         require_countable(settings, processes)
         return
@@ -66,6 +68,33 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
         )
     if settings.train.max_norm is not None and not max_norm_weights(model):
         raise UsageError("train.max_norm: the model has no weights but embeddings")
+
+
+def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
+    """Raises UsageError for what is not possible with documents that don't see each other."""
+    where = f"data={settings.names.data} has documents, in rows of data.rows={rows}"
+    if rows == "alone" and settings.train.positions != "all":
+        raise UsageError(
+            f"{where}: train.positions={settings.train.positions} would be padding of short ones; "
+            "take data.rows=packed"
+        )
+    if rows == "packed" and settings.compile:
+        raise UsageError(f"{where}: compile=true would compile for each length of a document")
+    if batch_norm.layers(model):
+        raise UsageError(
+            f"{where}: batch normalization would count the padding of short ones; take another "
+            "norm of the model, or data.rows=across"
+        )
+    if model.auxiliary:
+        raise UsageError(
+            f"{where}: the auxiliary losses {', '.join(model.auxiliary)} would count the padding "
+            "of short ones; take data.rows=across"
+        )
+    if model.fit is not None and model.receptive_field != 1:
+        raise UsageError(
+            f"{where}: model={settings.names.model} would count across them; take data.rows=across,"
+            " or model.order=2, which sees one token alone"
+        )
 
 
 def _initialized_meta_model(settings: Settings) -> LanguageModel:

@@ -122,7 +122,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                batch = draw_batch(
+                    dataset.train.ids, settings.seed, step, rows, plan.seq_len,
+                    dataset.row_documents,
+                )  # fmt: skip
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:
@@ -185,6 +188,7 @@ def _score(context: RunContext, model: LanguageModel, split: Split, own: OwnMetr
 
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
+    # Cut anywhere: documents alone, with their padding, have no batch normalization.
     plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
     for step in itertools.count(2**63):
         context.interrupt.check()

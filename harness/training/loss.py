@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.compute.device import Compute
-from harness.evaluation.nats import IGNORED, in_chunks, nats_N
+from harness.data.batches import IGNORED
+from harness.evaluation.nats import in_chunks, nats_N
 from zoo.language_model import LanguageModel
 
 

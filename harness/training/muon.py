@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from harness.compute.device import DTYPES, faster_precision
 from harness.training.parameter_groups import Group
 
 
@@ -18,6 +21,8 @@ class Muon(torch.optim.Optimizer):
     Convolution kernels are reshaped to (out, in · width); stacked matrices, such as experts'
     weights, are orthogonalized one by one. Updates have AdamW's size (Liu et al. 2025, arXiv
     2502.16982, section 2.2): one learning rate serves both.
+
+    orthogonalize: in bf16, as published, in fp32, or in what is faster here.
     """
 
     def __init__(
@@ -27,6 +32,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.1,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
+        orthogonalize: Literal["auto", "bf16", "fp32"] = "bf16",
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         hidden = [group for group in self.param_groups if group["hidden"]]
@@ -42,10 +48,10 @@ class Muon(torch.optim.Optimizer):
         if matrices := [
             {**group, "params": [m for p in group["params"] for m in views[p]]} for group in hidden
         ]:
+            if orthogonalize == "auto":
+                orthogonalize = faster_precision(matrices[0]["params"][0].device.type)
             self.parts += [
-                torch.optim.Muon(
-                    matrices, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw"
-                )
+                Orthogonalized(matrices, lr, weight_decay, momentum, DTYPES[orthogonalize])
             ]
         if others := [dict(group) for group in rest]:
             self.parts += [
@@ -70,6 +76,54 @@ class Muon(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}
+
+
+class Orthogonalized(torch.optim.Optimizer):
+    """Muon alone, as torch.optim.Muon with `match_rms_adamw`, which knows no precision but bf16 and
+    takes matrices one by one: here those of one shape are multiplied together."""
+
+    def __init__(
+        self,
+        params: list[Group],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        of_shape: dict[torch.Size, list[tuple[Tensor, Tensor, Group]]] = defaultdict(list)
+        for group in self.param_groups:
+            momentum = group["momentum"]
+            for p in group["params"]:
+                if p.grad is not None:
+                    if not self.state[p]:
+                        self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
+                    average = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+                    of_shape[p.shape].append((p, p.grad.lerp(average, momentum), group))
+        for (rows, columns), members in of_shape.items():
+            updates = orthogonalized(torch.stack([update for _, update, _ in members]), self._dtype)
+            for (p, _, group), update in zip(members, updates, strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, columns)))
+        return None
+
+
+def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices (N, rows, columns) with all singular values brought near 1 by five Newton-Schulz
+    iterations (Jordan et al. 2024), with torch.optim.Muon's coefficients."""
+    a, b, c = 3.4445, -4.775, 2.0315
+    x = matrices.to(dtype)
+    tall = x.size(1) > x.size(2)
+    x = x.mT if tall else x
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:

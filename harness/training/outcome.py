@@ -31,11 +31,14 @@ def first_summary(
 ) -> Summary:
     """All that is known before the first step."""
     tokenizer, count = dataset.tokenizer, processes.world_size
+    corpus = CorpusIdentity(sha256=dataset.digest, split=settings.data["split"])
+    if dataset.rows is not None:
+        corpus.rows = dataset.rows
     return Summary(
         status="running",
         **settings.names.model_dump(),
         seed=settings.seed,
-        corpus=CorpusIdentity(sha256=dataset.digest, split=settings.data["split"]),
+        corpus=corpus,
         lossless=tokenizer.lossless,
         lost=LostText(**asdict(dataset.lost)) if dataset.lost else None,
         leaks=tokenizer.leaks,

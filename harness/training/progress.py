@@ -14,6 +14,9 @@ from harness.config.settings import Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
+# Fields of a score, of documents and of one's own.
+NOT_ALWAYS = ("documents", "text_nats_per_token", "own")
+
 
 @dataclass
 class Progress:
@@ -39,10 +42,11 @@ class Progress:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
             for name in (*Best.model_fields, *Scored.model_fields):
                 hints.setdefault(name, float | None)
-            hints["own"] = dict[str, float | None] | None
-            best = {"own": None} | self.best  # there need not be any
+            hints["own"] = dict[str, float | None]
             for name, hint in hints.items():
-                if name not in best or not fits(best[name], hint):
+                if name in NOT_ALWAYS and name not in self.best:
+                    continue
+                if name not in self.best or not fits(self.best[name], hint):
                     raise ValueError(f"progress.best.{name} is missing or of the wrong type")
             if not math.isfinite(self.best["nats"]):
                 self.best = None

@@ -8,6 +8,7 @@ import math
 from harness.common.rows import Row
 from harness.compute.costs import parameters, step_flops
 from harness.compute.memory import PeakMemory
+from harness.data.batches import row_shape
 from harness.runs import samples
 from harness.runs.samples import Sample
 from harness.runs.summary import Best, ParameterCount, Scored, TrainCost
@@ -25,9 +26,10 @@ class Recorder:
         self._context, self._model, self._progress = context, model, progress
         self._summary = summary = context.summary
         rows = plan.batch_size * plan.accumulate
+        time, targets = row_shape(context.dataset.row_documents, plan.seq_len, plan.trained)
         self._flops_per_step = rows * step_flops(
             lambda: settings.build("model", LanguageModel, vocab_size=model.vocab_size),
-            plan.seq_len,
+            time,
             plan.trained,
             decided_by=(
                 json.dumps(settings.model, sort_keys=True, default=str),
@@ -37,8 +39,7 @@ class Recorder:
         )
         summary.receptive_field = model.receptive_field
         summary.parameters = ParameterCount(**parameters(model))
-        targets_per_step = rows * len(range(plan.seq_len)[plan.trained])
-        summary.flops_per_token = self._flops_per_step / targets_per_step
+        summary.flops_per_token = self._flops_per_step / (rows * targets)
         self._memory = PeakMemory(context.compute.device)
         for logger in context.loggers:
             logger.open(context.folder.path, settings, progress.step)
@@ -84,8 +85,9 @@ class Recorder:
         )
         if (best := self._progress.best) is not None:
             self._summary.best = Best.of({name: best[name] for name in Best.model_fields})
-            scored = {name: best[name] for name in Scored.model_fields if name in best}
-            self._summary.val = Scored.of(scored)
+            self._summary.val = Scored.of(
+                {name: best[name] for name in Scored.model_fields if name in best}
+            )
 
     def finish(self, guard: Guard) -> None:
         """Record the totals, however the training ended."""

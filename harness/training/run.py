@@ -14,17 +14,17 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.compute.compiler import require_compiler
-from harness.compute.device import Compute, make_deterministic
+from harness.compute.device import Compute, faster_precision, make_deterministic
 from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
-from harness.data.dataset import Dataset, prepare, require_length
+from harness.data.dataset import Dataset, build_tokenizer, prepare, require_length
 from harness.loggers.build import choose_loggers
 from harness.referee.before_training import require_honest
-from harness.runs import checkpoint, digests
+from harness.runs import checkpoint, digests, process
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.load import stored_tokenizer
@@ -54,7 +54,7 @@ from harness.training.outcome import (
     result_line,
 )
 from harness.training.progress_bar import progress_bar
-from zoo_tokenizers import Tokenizer, TokenizerError
+from zoo_tokenizers import TokenizerError
 
 LOG = logging.getLogger("harness")
 
@@ -93,7 +93,11 @@ def _attempt(
         require_free(settings)
 
     compute = Compute.choose(settings.device, settings.precision, settings.tf32)
-    settings = settings.replace(precision=compute.precision)  # resolved: a resumed run keeps it
+    # Resolved: a resumed run keeps it.
+    settings = settings.replace(precision=compute.precision)
+    if settings.optimizer.get("orthogonalize") == "auto":
+        chosen = {"orthogonalize": faster_precision(compute.device.type)}
+        settings = settings.replace(optimizer=settings.optimizer | chosen)
     check_settings(settings, processes)
     dataset = load_dataset(settings, existing)
     if not reads_test:
@@ -149,6 +153,9 @@ def _go_on(folder: RunFolder) -> str:
 
 
 def _nothing_to_do(folder: RunFolder) -> int:
+    if (folder.path / process.FILE).exists():  # one was killed after its last write
+        with suppress(UsageError, RunFailure), folder.lock():
+            pass
     print(f"{folder.path} is finished already: nothing to do", file=sys.stderr)
     return 0
 
@@ -160,7 +167,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     Raises UsageError if it can't be read or is too short to train on.
     """
     corpus = settings.build("data", Corpus)
-    tokenizer, is_ready = settings.build("tokenizer", Tokenizer), False
+    tokenizer, is_ready = build_tokenizer(settings), False
     assets = Assets.of(settings.assets, settings.cache)
     if of is not None:
         assets = assets.of_stranger(settings.trust)

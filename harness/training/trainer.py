@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from typing import Any, cast
 
@@ -21,8 +22,9 @@ from harness.common.errors import RunFailure
 from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.config.settings import Settings
+from harness.data.batches import IGNORED
+from harness.data.corpus import Corpus
 from harness.evaluation import batch_norm
-from harness.evaluation.nats import IGNORED
 from harness.runs.checkpoint import from_checkpoint
 from harness.runs.restore import load_weights, restored
 from harness.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -33,6 +35,7 @@ from harness.training.max_norm import apply_max_norm, max_norm_weights
 from harness.training.moving_average import MovingAverage
 from harness.training.optim import build_optimizer, peak_rates
 from harness.training.optimizer_state import load_optimizer_state
+from harness.training.packed import features_apart
 from zoo.language_model import LanguageModel
 
 AroundUpdate = Callable[[Row, Tensor], AbstractContextManager[None]]
@@ -59,7 +62,10 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
         self.model.initialize(settings.init, settings.zero_residual).to(compute.device)
-        self._forward = torch.compile(self.model) if settings.compile else self.model
+        forward = torch.compile(self.model) if settings.compile else self.model
+        self._features: Callable[..., Tensor] = partial(forward, return_features=True)
+        if settings.build("data", Corpus).rows == "packed":  # the marker is the last id
+            self._features = partial(features_apart, self._features, marker=vocab_size - 1)
         ema = settings.train.ema
         self._average = MovingAverage(self.model, ema) if ema is not None else None
         self._optimizer = build_optimizer(settings, self.model)
@@ -139,7 +145,7 @@ class Trainer:
                 wanted = {"losses": losses} if names else {}
                 with compute.autocast():
                     inputs = inputs_BT[part].to(compute.device)
-                    features_BTC = self._forward(inputs, return_features=True, **wanted)
+                    features_BTC = self._features(inputs, **wanted)
                 own = int((targets_BT[part] != IGNORED).sum())
                 for name, each in _declared(losses, names).items():
                     auxiliary[name] += own / count * each.detach()

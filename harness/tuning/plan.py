@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from harness.common.errors import UsageError
+from harness.common.text import duration
 from harness.compute.costs import step_flops
 from harness.config.settings import Settings
-from harness.data.batches import draw_batch
+from harness.data.batches import draw_batch, row_shape
 from harness.data.dataset import Dataset
 from harness.diagnostics.probe import checked_compute
 from harness.evaluation.score import score_split
@@ -78,36 +79,37 @@ class PlannedCost:
     seconds: float
 
 
-def flops_of(settings: Settings, vocab_size: int) -> float:
+def flops_of(settings: Settings, dataset: Dataset) -> float:
     """Training FLOPs of the whole budget. Raises UsageError for one in bytes, FLOPs or seconds."""
-    plan = settings.train
+    plan, vocab_size = settings.train, dataset.tokenizer.vocab_size
+    time, _ = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
     per_sequence = step_flops(
-        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
-        plan.seq_len,
-        plan.trained,
+        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size), time, plan.trained
     )
-    return per_sequence * _steps(settings) * plan.batch_size * plan.accumulate
+    return per_sequence * _steps(settings, dataset) * plan.batch_size * plan.accumulate
 
 
-def _steps(settings: Settings) -> float:
+def _steps(settings: Settings, dataset: Dataset) -> float:
     plan = settings.train
     currency, amount = plan.budget
     if currency == "steps":
         return amount
     if currency == "tokens":
-        return amount / (plan.batch_size * plan.accumulate * len(range(plan.seq_len)[plan.trained]))
+        _, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
+        return amount / (plan.batch_size * plan.accumulate * targets)
     raise UsageError(f"a search is planned in steps or tokens; its budget is train.{currency}")
 
 
 def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
     """Train a few steps and score validation once; nothing is written."""
-    steps = _steps(settings)
+    steps = _steps(settings, dataset)
     compute = checked_compute(settings)
     trainer = Trainer(settings, dataset.tokenizer.vocab_size, compute)
     plan, seconds = settings.train, []
     for step in range(WARM_UP + TIMED):
         rows = plan.batch_size * plan.accumulate
-        batch = draw_batch(dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+        train, documents = dataset.train.ids, dataset.row_documents
+        batch = draw_batch(train, settings.seed, step, rows, plan.seq_len, documents)
         started = perf_counter()
         trainer.step(batch, 0.0, {"step": step})
         compute.synchronize()
@@ -120,7 +122,7 @@ def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
             settings.eval.batch_size,
         )  # fmt: skip
         total += (2 + steps // settings.eval.every) * (perf_counter() - started)
-    return PlannedCost(flops_of(settings, dataset.tokenizer.vocab_size), total)
+    return PlannedCost(flops_of(settings, dataset), total)
 
 
 def plan_lines(
@@ -129,12 +131,12 @@ def plan_lines(
     """The plan in words. trials: for each model. seeds: of the chosen settings."""
     jobs = trials + seeds
     flops = sum(cost.flops for cost in costs.values()) * jobs
-    hours = sum(cost.seconds for cost in costs.values()) * jobs / workers / 3600
+    seconds = sum(cost.seconds for cost in costs.values()) * jobs / workers
     tried = [f"{stage.name} ({len(stage.values)})" for stage in STAGES]
     return [
         f"{len(costs)} models, each {trials} trials ({', '.join(tried)}; what is chosen "
         f"already is not tried again), and {seeds} seeds of what is chosen",
-        f"{jobs * len(costs)} trainings, {flops:.3g} training FLOPs, about {hours:.2g} hours "
+        f"{jobs * len(costs)} trainings, {flops:.3g} training FLOPs, about {duration(seconds)} "
         f"with {workers} at a time, by speeds measured just now",
         *(
             f"{model}: {cost.flops:.3g} FLOPs, {cost.seconds:.0f} s each"

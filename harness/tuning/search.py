@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from harness.cli.hydra_app import compose
@@ -37,8 +38,10 @@ from harness.tuning.plan import (
     start,
     trials_each,
 )
+from harness.tuning.progress import SearchProgress
 
 PLAN = "plan.json"
+CHOSEN = "chosen"  # the folder of the seeds
 # What the search sets itself.
 OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "checkpoint_dir")
 
@@ -49,10 +52,13 @@ def search(
     folder: Path,
     seeds: int,
     workers: int,
-    run: sweeps.Run = sweeps.run_sweep,
+    run: sweeps.Run | None = None,
+    *,
+    table: bool = True,
+    only_plan: bool = False,
 ) -> int:
-    """Print the plan, try, choose, train what was chosen with the first `seeds` seeds; returns the
-    exit code. What is finished in `folder` is not trained again.
+    """Print the plan, try, choose, train what was chosen with the first `seeds` seeds, print their
+    table; returns the exit code. What is finished in `folder` is not trained again.
 
     Raises UsageError for settings that can't be searched, RunFailure for a model without a score.
     """
@@ -61,8 +67,13 @@ def search(
     chosen = {model: start(each) for model, each in settings.items()}
     command = _command(models, shared)
     costs = _costs(folder, command, settings)
-    for line in plan_lines(costs, trials_each(next(iter(chosen.values()))), seeds, workers):
+    each = trials_each(next(iter(chosen.values())))
+    for line in plan_lines(costs, each, seeds, workers):
         print(line, flush=True)
+    if only_plan:
+        return 0
+    progress = SearchProgress(folder, costs, each + seeds, workers)
+    run = run or partial(sweeps.run_sweep, watch=progress.look)
     trials: list[Tried] = []
     for stage in STAGES:
         tried = {model: stage.points(point) for model, point in chosen.items()}
@@ -84,7 +95,7 @@ def search(
     if not seeds:
         return 0
     only = {model: [point] for model, point in chosen.items()}
-    return run(sweeps.arguments(only, range(seeds), shared, folder / "chosen", workers), True)
+    return run(sweeps.arguments(only, range(seeds), shared, folder / CHOSEN, workers), table)
 
 
 def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict[str, PlannedCost]:

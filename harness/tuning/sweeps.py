@@ -15,6 +15,7 @@ from harness.config.spelling import override
 from harness.tuning.choice import by_model
 from harness.tuning.plan import Point
 
+WATCH = 2.0  # seconds
 Run = Callable[[Sequence[str], bool], int]
 """Runs harness.train with these arguments, and with or without its table; returns the exit code."""
 
@@ -53,13 +54,20 @@ def require_workers(workers: int) -> None:
         raise UsageError(f"--workers {workers} needs: pip install hydra-joblib-launcher")
 
 
-def run_sweep(arguments: Sequence[str], table: bool) -> int:
-    """As `python -m harness.train` would. A signal is passed on: the trainings save and stop. They
-    also leave when this process is gone (harness.training.parent)."""
+def run_sweep(
+    arguments: Sequence[str], table: bool, watch: Callable[[], None] = lambda: None
+) -> int:
+    """As `python -m harness.train` would. watch: called every few seconds meanwhile.
+
+    A signal is passed on: the trainings save and stop. They also leave when this process is gone
+    (harness.training.parent).
+    """
     process = multiprocessing.get_context("spawn").Process(target=_train, args=(arguments, table))
     process.start()
     try:
-        process.join()
+        while process.exitcode is None:
+            process.join(WATCH)
+            watch()
     except BaseException:
         process.terminate()
         process.join()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,8 +245,22 @@ def test_help_shows_what_can_be_chosen_and_set(command: Command) -> None:
     ended = command("train", "--help")
     assert ended.code == 0
     assert ended.err == ""
-    for expected in ("model: bigram,", "tokenizer: ", "seq_len: 64", "resume: false", "-m"):
+    for expected in ("  model=gpt", "    bigram  ", "train.seq_len=64  ", "resume=false  ", "-m"):
         assert expected in ended.out
+
+
+@pytest.mark.parametrize("name", ["bench", "prepare"])
+def test_help_is_the_commands_own_and_says_what_everything_is(name: str, command: Command) -> None:
+    found = command(name, "--help", "experiment=seed_mlp").out
+    module = importlib.import_module(f"harness.{name}")
+    assert found.startswith(module.__doc__ or "?")
+    choices, _, settings = found.partition("\nSettings, KEY=VALUE")
+    assert re.search(r"^    llama {10,}Llama 2", choices, re.MULTILINE)
+    assert re.search(r"^  optimizer=sgd$", choices, re.MULTILINE)
+    rows = [line for line in settings.splitlines() if line.startswith("  ")]
+    assert len(rows) > 50
+    assert [row for row in rows if not re.fullmatch(r"  [\w.]+=.+?  +\S.*", row)] == []
+    assert "  model.context=10                  tokens it sees" in rows
 
 
 BAD_TOOLS = {

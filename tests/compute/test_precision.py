@@ -15,6 +15,7 @@ import torch
 
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
+from harness.compute import device
 from harness.compute.device import Compute
 from harness.compute.precision import require_kernels
 from harness.evaluation import score as metrics
@@ -92,6 +93,17 @@ def test_on_a_lesser_cpu_what_cannot_be_computed_is_refused() -> None:
     assert found["auto"] == "fp32"
     if platform.machine() in ("x86_64", "AMD64"):
         assert found["refused"] == [["lstm", "bf16"], ["lstm", "fp16"]]
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(100.0, "fp32"), (1.0, "fp32"), (0.25, "bf16")])
+def test_what_is_emulated_is_not_chosen(
+    ratio: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ratio: bf16's seconds to fp32's."""
+    monkeypatch.setattr(
+        device, "_seconds", lambda factor: ratio if factor.dtype == torch.bfloat16 else 1.0
+    )
+    assert device.faster_precision.__wrapped__("cpu") == expected
 
 
 def test_refused_before_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

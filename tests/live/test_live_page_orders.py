@@ -70,6 +70,16 @@ def test_trainings_are_started_watched_stopped_and_gone_on_with(
     browser.open(live.stdout.readline().strip())
     browser.wait("document.body.innerText.includes('No runs here yet')")
 
+    # A recipe is what it says: the model that the line named goes.
+    click(browser, "#start")
+    choose = "const s = document.querySelector('dialog select'); s.value = 'ladder_1_bigram';"
+    browser.run(f"(() => {{ {choose} s.dispatchEvent(new Event('change')) }})()")
+    assert browser.run("document.querySelector('dialog textarea').value") == (
+        "experiment=ladder_1_bigram"
+    )
+    assert texts(browser, "dialog label small")[0].startswith("Step 1 of 9 from the bigram")
+    click(browser, "dialog button", "Close")
+
     # A mistake is answered in the training's own words, and leaves nothing behind.
     click(browser, "#start")
     type_into(browser, "dialog textarea", f"model=gtp {common}")

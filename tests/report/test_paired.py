@@ -205,3 +205,28 @@ def test_holm_is_holms() -> None:
     # By hand: 0.01·4, 0.02·3, 0.03·2 (not below what comes before), 0.5·1.
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]
+
+
+def test_the_error_over_documents_is_that_of_a_bootstrap() -> None:
+    """Whole documents drawn again, of unequal lengths that go with their losses."""
+    generator = np.random.default_rng(3)
+    sizes = generator.integers(1, 40, 300)
+    difference = sizes * generator.normal(0.1, 0.2, 300) + generator.normal(0, 1, 300)
+    drawn = generator.integers(0, 300, (4000, 300))
+    means = difference[drawn].sum(1) / sizes[drawn].sum(1)
+    error, freedom = paired.document_error(difference, sizes)
+    assert freedom == 299
+    assert error == pytest.approx(means.std(), rel=0.05)
+
+
+def test_documents_are_drawn_as_wholes_and_in_no_order() -> None:
+    """A difference that drifts along the test text says nothing of documents' order."""
+    sizes = np.full(K, 10)
+    drift = np.linspace(-1, 1, K)[None]
+    one = paired_interval(zeros(), drift, sizes, documents=True)
+    other = paired_interval(zeros(), drift[:, ::-1], sizes, documents=True)
+    mixed = np.random.default_rng(0).permutation(drift[0])[None]
+    again = paired_interval(zeros(), mixed, sizes, documents=True)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high))
+    assert (one.low, one.high) == pytest.approx((again.low, again.high))
+    assert one.high - one.low < (lambda i: i.high - i.low)(paired_interval(zeros(), drift, sizes))

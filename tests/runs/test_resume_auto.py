@@ -31,6 +31,9 @@ def test_one_command_begins_goes_on_and_is_done(
     assert train(tmp_path / "a", *AUTO) == 0
     assert "going on from step 5" in capsys.readouterr().err
     before = contents(tmp_path / "a/run")
+    # As one leaves that is killed after its last write: nobody's.
+    (tmp_path / "a/run/process.json").write_text("{}")
+    (tmp_path / "a/run/.summary.json.zoo-abcd1234").write_text("{")
     assert train(tmp_path / "a", *AUTO) == 0
     assert "is finished already: nothing to do" in capsys.readouterr().err
     assert contents(tmp_path / "a/run") == before

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.batches import draw_batch
-from harness.evaluation.nats import IGNORED
+from harness.data.batches import IGNORED, draw_batch
 from harness.training import loop, trainer
 from tests.small_runs import GPT_SMALL, losses, rows, trace, train
 

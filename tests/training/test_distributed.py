@@ -33,8 +33,8 @@ from harness.training import loop, trainer
 from harness import train
 drawn, trained = loop.draw_batch, trainer.add_gradients
 log = open(sys.argv.pop(1), "w", buffering=1)
-def draw_batch(ids, seed, step, rows, seq_len):
-    inputs, targets = drawn(ids, seed, step, rows, seq_len)
+def draw_batch(ids, seed, step, rows, *rest):
+    inputs, targets = drawn(ids, seed, step, rows, *rest)
     generator = torch.Generator().manual_seed(step)
     share = torch.rand(rows, 1, generator=generator) / 2
     masked = torch.rand(targets.shape, generator=generator) < share

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from harness.compute.memory import PeakMemory
+from harness.data.batches import IGNORED, draw_batch
 from harness.evaluation import nats
-from harness.evaluation.nats import IGNORED, score_nats
+from harness.evaluation.nats import score_nats
 from harness.training import loss
 from tests.small_runs import GPT_SMALL, rows, settings, summary, train
 from tests.zoo.laws import CPU
@@ -101,7 +102,6 @@ def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
     train(tmp_path / "a", *GPT_SMALL, "train.positions=last", "train.steps=1", "schedule=constant")
     train(tmp_path / "b", *GPT_SMALL, "train.steps=1", "schedule=constant")
     chosen = settings(tmp_path / "a", *GPT_SMALL, "resume=true")
-    from harness.data.batches import draw_batch
     from harness.training.run import load_dataset
 
     dataset = load_dataset(chosen)

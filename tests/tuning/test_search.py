@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -17,6 +19,7 @@ from harness.cli.hydra_app import compose
 from harness.common.errors import RunFailure, UsageError
 from harness.config.saved import load_settings
 from harness.config.settings import read_settings
+from harness.data.encoded import Documents
 from harness.runs.summary import read_summary, status_of
 from harness.tuning import plan, search, sweeps
 from harness.tuning.choice import Tried, at_an_edge, best, read_trials
@@ -145,13 +148,19 @@ def test_the_plan_s_flops_are_the_closed_form() -> None:
         )
     )  # fmt: skip
     flops = 6 * n * vocabulary * steps * rows * time
-    assert flops_of(settings, vocabulary) == flops
+    tokenizer = SimpleNamespace(vocab_size=vocabulary)
+    dataset = SimpleNamespace(row_documents=None, tokenizer=tokenizer)
+    assert flops_of(settings, dataset) == flops
     tokens = settings.train.replace(steps=None, tokens=steps * rows * time)
-    assert flops_of(settings.replace(train=tokens), vocabulary) == flops
+    assert flops_of(settings.replace(train=tokens), dataset) == flops
+    # Of documents 5 tokens long, 2 on average: rows have 5 positions.
+    dataset.row_documents = Documents(np.array([0, 1, 2, 3, 8]))
+    assert flops_of(settings, dataset) == flops * 5 / time
+    assert flops_of(settings.replace(train=tokens), dataset) == flops * 5 / time * (time / 2)
     costs = {"a": plan.PlannedCost(1e9, 60.0), "b": plan.PlannedCost(3e9, 30.0)}
     text = "\n".join(plan_lines(costs, 4, 2, 3))
     # (4 + 2) trainings of each; 90 seconds for a pair, three at a time.
-    assert "12 trainings, 2.4e+10 training FLOPs, about 0.05 hours with 3 at a time" in text
+    assert "12 trainings, 2.4e+10 training FLOPs, about 3.0 minutes with 3 at a time" in text
 
 
 def test_without_a_finite_score_there_is_no_choice() -> None:

@@ -5,6 +5,7 @@ checks are the referee's (harness/referee), which a certificate shares."""
 from __future__ import annotations
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.compute.device import Compute
+from harness.data.encoded import Documents
 from harness.evaluation import score as metrics
 from harness.referee.calls import plain_call
 from harness.referee.interface import (
@@ -110,6 +112,28 @@ def score(make: Make) -> None:
             assert math.isclose(one[target - 1], expected, abs_tol=TOLERANCE)
 
 
+def documents(make: Make) -> None:
+    """12. A document costs what it costs alone, whatever lies beside it and in whatever batch."""
+    model = make()
+    longest = (model.block_size or 16) + 5
+    lengths = [1, longest, 3, 2, longest - 5, 7]
+    borders = np.cumsum([0, *lengths])
+    ids = random_ids(1, int(borders[-1]) + 1)[0].numpy()
+    ids[ids == VOCAB - 1] = 0
+    ids[borders] = VOCAB - 1
+    alone = [
+        metrics.token_nats(model, ids[begin : end + 1], CPU, batch_size=1)
+        for begin, end in itertools.pairwise(borders)
+    ]
+    for batch_size in (1, 4, 64):
+        found = metrics.token_nats(
+            model, ids, CPU, batch_size=batch_size, documents=Documents(borders)
+        )
+        np.testing.assert_allclose(found, np.concatenate(alone), rtol=0, atol=TOLERANCE)
+    if model.receptive_field != 1:  # as one text they cost something else
+        assert not np.allclose(metrics.token_nats(model, ids, CPU), found)
+
+
 def overfitting(make: Make) -> None:
     """10. The model learns one small batch by heart."""
     model = make(random=False).float().train()
@@ -163,6 +187,7 @@ LAWS = {
         gradient,
         block_size,
         score,
+        documents,
         overfitting,
         saving,
     )

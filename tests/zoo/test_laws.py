@@ -94,7 +94,7 @@ def test_all_of_ours_have_closed_forms_and_mutants() -> None:
 
 @pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: f"{mutant.model}-{mutant.name}")
 def test_mutant_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The law passes for the model as it is, and fails for the mutant."""
+    """The law fails for the mutant; that it passes for the model as it is, test_law shows."""
 
     make = maker(mutant.model, *mutant.overrides)
 
@@ -103,6 +103,7 @@ def test_mutant_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> No
         mutant.apply(model, monkeypatch)
         return model
 
-    LAWS[mutant.law](make)
+    if mutant.overrides:
+        LAWS[mutant.law](make)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         LAWS[mutant.law](make_mutant)

@@ -151,3 +151,12 @@ def test_cache_does_not_grow() -> None:
         with torch.no_grad():
             model(random_ids(2, 50), cache)
         assert cache.nbytes == before > 0
+
+
+@pytest.mark.parametrize("kind", [RNN, GRU])
+def test_the_states_are_fp32_under_autocast(kind: type[Recurrent]) -> None:
+    """Where torch's kernel would cast in every step."""
+    model, ids_BT = kind(VOCAB, 2, 8, 8), random_ids(2, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        features_BTC = model(ids_BT, return_features=True)
+    assert torch.equal(features_BTC, model(ids_BT, return_features=True))

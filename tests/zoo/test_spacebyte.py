@@ -152,6 +152,13 @@ def test_equals_a_loop_over_bytes(bias: bool) -> None:
         assert cache.tensors["steps"].tolist() == [6, 5]
 
 
+def test_an_end_marker_begins_a_step() -> None:
+    model = SpaceByte(257, **SIZES)
+    assert model._due(torch.tensor([[97, 98, 256, 97, 32]]), 0, None).tolist() == [
+        [True, False, True, False, True]
+    ]
+
+
 def test_a_later_byte_moves_no_boundary() -> None:
     """The boundary itself, apart from the numbers that hang on it: of every prefix it is the
     same."""
@@ -185,7 +192,7 @@ def test_other_tokenizers_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("vocab_size", "options", "words"),
     [
-        (257, {}, "reads bytes: 257 ids are too many"),
+        (258, {}, "reads bytes: 258 ids are too many"),
         (256, {"n_embd_local": 32}, "n_embd_local=32 exceeds n_embd_global=24"),
         (256, {"spacelike": [300]}, "are not bytes, 0 to 255"),
         (256, {"n_global": 0}, "n_global=0 must be at least 1"),

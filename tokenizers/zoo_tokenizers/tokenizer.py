@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +49,17 @@ class NotUnicode(TokenizerError):
         self.byte, self.offset = byte, offset
 
 
+@dataclass(frozen=True)
+class WholeTexts:
+    """Texts of which none continues the one before: documents. A chunked text is a plain iterable
+    of strings instead."""
+
+    texts: Iterable[str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+
 class AssetFinder(Protocol):
     """Finds published vocabularies; implemented by harness.data.assets.Assets."""
 
@@ -77,9 +89,17 @@ class Tokenizer(ABC):
     """All that determines what `fit` learns from a text, the key of the cached result. None: `fit`
     learns nothing, or is not cached."""
 
+    marker: int | None = None
+    """The id that ends a document; None where texts are no documents (`EndMarker`)."""
+
     pieces: Sequence[bytes] = ()
     """(V,): the bytes of each id. For a lossless tokenizer the joined pieces of a text's ids are
     the text. Ids of no text (special tokens, gaps in a vocabulary) have their names."""
+
+    @property
+    def of_text(self) -> Tokenizer:
+        """The tokenizer without an end marker."""
+        return self
 
     @property
     def vocab_size(self) -> int:
@@ -118,7 +138,11 @@ class Tokenizer(ABC):
         return len(text)
 
     def rechunk(self, texts: Iterable[str]) -> Iterator[str]:
-        """The text in `texts`, cut at the positions of `last_safe_cut` instead."""
+        """The text in `texts`, cut at the positions of `last_safe_cut` instead. Whole texts stay as
+        they are: no token reaches from one into the next."""
+        if isinstance(texts, WholeTexts):
+            yield from texts
+            return
         buffer, needed = "", 0
         for text in texts:
             buffer += text
@@ -143,7 +167,7 @@ class Tokenizer(ABC):
     def fit(self, train: Iterable[str]) -> None:  # noqa: B027 - most learn nothing
         """Learn the vocabulary from the train split.
 
-        train: the split in chunks, cut between any two characters.
+        train: the split in chunks, cut between any two characters; of documents `WholeTexts`.
         """
 
     def files(self) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import { get, post } from "./api.js";
 import { h } from "./dom.js";
 
+const RECIPE = "experiment";
 const PATIENCE = 300; // milliseconds between questions while it starts
 
 export class Starter {
@@ -11,10 +12,11 @@ export class Starter {
     const { choices } = app.setup;
     this.command = h("textarea", { rows: 3, spellcheck: "false", autocapitalize: "off", "aria-label": "settings", oninput: () => this.#read() });
     this.command.value = "model=gpt tokenizer=char train.steps=1000";
-    this.selects = Object.entries(choices).map(([group, names]) => {
-      const options = ["", ...names].map((name) => h("option", { value: name }, name || "(default)"));
-      const chosen = h("select", { "aria-label": group, onchange: () => this.#write(group, chosen.value) }, options);
-      return { group, chosen, node: h("label", {}, h("span", {}, group), chosen) };
+    this.selects = Object.entries(choices).map(([group, said]) => {
+      const options = ["", ...Object.keys(said)].map((name) => h("option", { value: name, title: said[name] ?? "" }, name || "(default)"));
+      const chosen = h("select", { "aria-label": group, onchange: () => this.#choose(group, chosen.value) }, options);
+      const what = h("small", {});
+      return { group, said, chosen, what, node: h("label", {}, h("span", {}, group === RECIPE ? "recipe" : group), chosen, what) };
     });
     this.numbers = [["train.steps", "steps"], ["optimizer.lr", "learning rate"], ["seed", "seed"]].map(([group, name]) => {
       const chosen = h("input", { inputmode: "decimal", placeholder: "default", oninput: () => this.#write(group, chosen.value.trim()) });
@@ -47,6 +49,16 @@ export class Starter {
       if (chosen.value !== value) chosen.value = value;
       if (chosen.tagName === "SELECT" && chosen.value !== value) chosen.value = "";
     }
+    for (const { said, chosen, what } of this.selects) what.textContent = said[chosen.value] ?? "";
+  }
+
+  // A recipe says what is trained, for how long and at which rate: what the line said of that goes.
+  #choose(group, name) {
+    if (group === RECIPE && name)
+      for (const each of [...this.selects, ...this.numbers].map((one) => one.group))
+        if (each !== RECIPE && each !== "seed") this.#write(each, "");
+    this.#write(group, name);
+    this.#read();
   }
 
   #write(group, value) {

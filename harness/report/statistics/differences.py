@@ -22,12 +22,14 @@ class Pair:
     """Two groups, and how much lower the test bits per byte of `better` are than those of `worse`.
 
     p: two-sided, after Holm's correction for `family` pairs, all that were tested on this data set.
+    documents: how many the test split has; None for one text.
     untested: why there is no interval, or None.
     """
 
     better: Group
     worse: Group
     text_bytes: int = 0
+    documents: float | None = None
     interval: Interval | None = None
     p: float = 1.0
     family: int = 0
@@ -73,11 +75,13 @@ def _test(first: Group, second: Group) -> Pair:
     first_SK, second_SK = (
         np.array([bits_per_block(run) for run in own.counted]) for own in (first, second)
     )
-    interval = paired_interval(first_SK, second_SK, blocks.sizes)
+    of_documents = blocks.documents is not None
+    interval = paired_interval(first_SK, second_SK, blocks.sizes, of_documents)
     if interval.mean < 0:  # blocks sum to the score but for rounding, which can reverse a tie
         first, second = second, first
         interval = Interval(-interval.mean, -interval.high, -interval.low, interval.p)
-    return Pair(first, second, blocks.bytes, interval)
+    test = first.counted[0].test
+    return Pair(first, second, blocks.bytes, test.documents if test else None, interval)
 
 
 def _why_untested(runs: Sequence[RunRecord]) -> str | None:
@@ -87,6 +91,11 @@ def _why_untested(runs: Sequence[RunRecord]) -> str | None:
     if len({each.text for each in blocks}) > 1:
         return "scored on different test bytes"
     if len(blocks[0].nats) < MIN_BLOCKS:
+        if blocks[0].documents is not None:
+            return (
+                f"{len(blocks[0].nats)} test documents are too few: {MIN_BLOCKS} are the least to "
+                "test"
+            )
         return (
             f"a test text of {blocks[0].bytes:,} bytes is too short: "
             f"{MIN_BLOCKS} blocks of {blocks[0].block_bytes} bytes are the least to test"

@@ -9,6 +9,9 @@ Two things vary by chance, and the interval covers both:
   Recommendations for Practice", Journal of Business & Economic Statistics 36). If correlation
   reaches far, even those cosines are not slow enough. So the variance is divided by the share of it
   that they show of REFERENCE, a process like the losses of real models.
+  Documents are independent draws: whole ones vary, whatever happens inside of them. The standard
+  error is that of a ratio of means (Cochran 1977, Sampling Techniques, section 6.4), which a
+  bootstrap over documents approaches.
 - Training: initialization and batches. Welch's t (Biometrika 34, 1947) over each model's seeds.
   Seeds are not paired: the same seed draws the same batches for both models, but that hardly
   correlates their scores, and relabelling the seeds would change the verdict.
@@ -53,16 +56,20 @@ class Interval:
     p: float
 
 
-def paired_interval(first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer]) -> Interval:
+def paired_interval(
+    first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer], documents: bool = False
+) -> Interval:
     """How much more the second model pays per byte.
 
     first_SK, second_SK: the loss of each model by seed and block, in any unit. The numbers of seeds
-    may differ. sizes_K: bytes of each block. The same input gives the same interval.
+    may differ. sizes_K: bytes of each block. documents: blocks are whole documents. The same input
+    gives the same interval.
     """
     difference_K = second_SK.mean(axis=0) - first_SK.mean(axis=0)
     mean = float(difference_K.sum() / sizes_K.sum())
     generator = np.random.default_rng(SEED)
-    error, freedom = text_error(difference_K, sizes_K)
+    of_text = document_error if documents else text_error
+    error, freedom = of_text(difference_K, sizes_K)
     drawn = error * generator.standard_t(freedom, DRAWS)
     if min(len(first_SK), len(second_SK)) > 1:
         error, freedom = training_error(first_SK, second_SK, sizes_K)
@@ -81,6 +88,14 @@ def text_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float
     variance = float(np.square(cosines_JK @ deviations_K).mean())  # of a sum, per block
     variance /= share_shown(blocks, int(sizes_K[0]))
     return math.sqrt(blocks * variance) / float(total), len(cosines_JK)
+
+
+def document_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, float]:
+    """As `text_error`, where each block is drawn by itself."""
+    blocks, total = len(sizes_K), float(sizes_K.sum())
+    deviations_K = difference_K - sizes_K * (difference_K.sum() / total)
+    variance = float(np.square(deviations_K).sum()) / (blocks - 1)  # of a sum, per block
+    return math.sqrt(blocks * variance) / total, blocks - 1
 
 
 def training_error(

@@ -30,7 +30,10 @@ def evidence(pair: Pair) -> str:
     span = f"{signed(pair.interval.low)} to {signed(pair.interval.high)}"
     if not pair.is_significant and pair.family > 1:
         span += f", p {p_value(pair.p)} after Holm's correction for {pair.family} pairs"
-    span += f", for text like these {pair.text_bytes:,} test bytes"
+    if pair.documents is not None:
+        span += f", for documents like these {pair.documents:,}"
+    else:
+        span += f", for text like these {pair.text_bytes:,} test bytes"
     fewer, more = sorted(pair.seeds)
     if pair.has_one_seed:
         return f"{LEVEL:.0%} interval {span}; one seed says nothing of the chance in training"

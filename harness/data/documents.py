@@ -1,0 +1,170 @@
+"""Corpora that are lists of documents."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.common import contained
+from harness.common.errors import UsageError
+from harness.common.outside import open_regular
+from harness.common.paths import expand
+from harness.data.assets import Assets
+from harness.data.corpus import Corpus, Download, Span, Text
+from zoo_tokenizers import WholeTexts
+
+MOST_BYTES = 4 << 30  # of a file of documents
+
+
+class DocumentText(Text):
+    """Documents one after the other in memory, each of at least one byte, with nothing in between.
+
+    ends: (D,), the offset at which each ends. Digests cover them as well as the bytes. empty: the
+    number of empty ones, which were left out.
+    """
+
+    of_documents = True
+
+    def __init__(self, documents: Sequence[bytes], empty: int = 0) -> None:
+        super().__init__(b"".join(documents))
+        sizes = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
+        self.ends: NDArray[np.int64] = np.cumsum(sizes)
+        self._empty = empty
+
+    def cut(self, share: float) -> int:
+        """Where a share of the documents ends; their number is rounded down."""
+        number = int(round(share * len(self.ends), 6))
+        return int(self.ends[number - 1]) if number else 0
+
+    def ends_in(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The ends of the documents that begin and end between two offsets."""
+        first, last = np.searchsorted(self.ends, (start, stop), side="right")
+        return self.ends[first:last]
+
+    def strings(self, start: int, stop: int) -> WholeTexts:
+        """The documents, one string each."""
+        borders = [start, *self.ends_in(start, stop - 1).tolist(), stop]
+        return WholeTexts(
+            self.read(*pair).decode("utf-8", "surrogateescape")
+            for pair in itertools.pairwise(borders)
+            if start < stop
+        )
+
+    @contextmanager
+    def unchanged(self, span: Span) -> Iterator[Iterable[str]]:
+        yield self.strings(span.start, span.stop)  # nobody else has this memory
+
+    def spans(self, parts: Iterable[tuple[int, int]]) -> tuple[Span, list[Span]]:
+        return self._span(0, self.size), [self._span(*part) for part in parts]
+
+    def _span(self, start: int, stop: int) -> Span:
+        digest = hashlib.sha256((self.ends_in(start, stop) - start).astype("<i8").tobytes())
+        digest.update(self.read(start, stop))
+        return Span(start, stop, digest.hexdigest())
+
+    def notes(self) -> list[str]:
+        notes = super().notes()
+        if self._empty:
+            notes.append(f"{self._empty:,} empty lines are no documents")
+        return notes
+
+
+Rows = Literal["alone", "packed", "across"]
+
+
+class DocumentCorpus(Corpus):
+    """split: the shares of the documents in train, validation and test. shuffle: the seed of their
+    order, that of Python's `random.Random(shuffle).shuffle`; None: as they are in the file.
+
+    rows: of training. `alone`, each is a document, or a piece of one, and padding. `packed`, each
+    is full of documents in a row, cut at its ends, and no position sees another document than its
+    own. `across`, they are packed and seen as one text, the end markers in it.
+    """
+
+    of_documents = True
+
+    def __init__(
+        self, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
+    ) -> None:
+        super().__init__(split)
+        if rows not in get_args(Rows):
+            raise ValueError(f"rows={rows!r} is not one of {', '.join(get_args(Rows))}")
+        self.shuffle = shuffle
+        self.rows: Rows = rows
+
+    def read(self, assets: Assets) -> DocumentText:
+        """Raises UsageError if there are none."""
+        found = self.documents(assets)
+        documents = [document for document in found if document]
+        if not documents:
+            raise UsageError("data: there are no documents in it")
+        if self.shuffle is not None:
+            random.Random(self.shuffle).shuffle(documents)
+        return DocumentText(documents, empty=len(found) - len(documents))
+
+    def moved_to(self, path: Path) -> Corpus:
+        return Lines(str(path), self.split, self.shuffle, self.rows)
+
+    @abstractmethod
+    def documents(self, assets: Assets) -> list[bytes]:
+        """In the order of the source."""
+
+
+class Lines(DocumentCorpus):
+    """Each line of a file, without its line break, LF or CRLF. An empty line is no document."""
+
+    def __init__(
+        self, path: str, split: list[float], shuffle: int | None = None, rows: Rows = "alone"
+    ) -> None:
+        super().__init__(split, shuffle, rows)
+        self.path = expand(path)
+
+    def documents(self, assets: Assets) -> list[bytes]:
+        most = int(MOST_BYTES * contained.factor())
+        with open_regular(self.path, "data.path=") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise UsageError(
+                    f"data.path={self.path} has {size:,} bytes, and documents are held in memory: "
+                    f"{most:,} are the most; $ZOO_LIMITS=10 allows ten times as many"
+                )
+            try:
+                return lines(file.read())
+            except OSError as error:
+                raise UsageError(f"data.path={self.path} can't be read: {error}") from error
+
+
+class DownloadedLines(DocumentCorpus):
+    """The lines of a file with a known digest."""
+
+    def __init__(
+        self,
+        file: str,
+        url: str,
+        sha256: str,
+        split: list[float],
+        shuffle: int | None = None,
+        rows: Rows = "alone",
+    ) -> None:
+        super().__init__(split, shuffle, rows)
+        self._download = Download(file, url, sha256, split)
+
+    def documents(self, assets: Assets) -> list[bytes]:
+        text = self._download.read(assets)
+        return lines(text.read(0, text.size))
+
+
+def lines(content: bytes) -> list[bytes]:
+    """Without their line breaks, LF or CRLF; the line break at the end of a text begins no line."""
+    found = content.removesuffix(b"\n").split(b"\n")
+    return [line.removesuffix(b"\r") for line in found]
