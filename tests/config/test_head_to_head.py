@@ -10,9 +10,9 @@ import yaml
 from harness.cli.hydra_app import compose
 from harness.common.paths import CONF
 from harness.compute.costs import parameters, step_flops
-from harness.config.settings import Settings, read_settings
+from harness.config.settings import read_settings
 from harness.training.checks import check_settings
-from tests.zoo_models import COUNTED, fresh, weightless
+from tests.zoo_models import COUNTED, fresh, node, weightless
 
 RECIPE = yaml.safe_load((CONF / "experiment" / "head_to_head.yaml").read_text())
 NAMES = [
@@ -23,12 +23,8 @@ PARAMETERS = 0.08  # of gpt's
 FLOPS = 0.005  # of the budget: a training ends with a whole step
 
 
-def settings(name: str) -> Settings:
-    return read_settings(compose(["experiment=head_to_head", f"model={name}"]))
-
-
 def count(name: str) -> int:
-    return parameters(weightless(settings(name).model, BYTES))["total"]
+    return parameters(weightless(node(name), BYTES))["total"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +41,9 @@ def test_parameters(name: str, size: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_flops(name: str) -> None:
-    chosen = settings(name)
+    chosen = read_settings(compose(["experiment=head_to_head", f"model={name}"]))
     check_settings(chosen)
+    assert chosen.model == node(name)
     plan = chosen.train
     assert plan.budget == ("flops", 4e12)
     step = plan.batch_size * step_flops(lambda: fresh(chosen.model, BYTES), plan.seq_len)
