@@ -31,6 +31,7 @@ VARIANTS = {
     *("rnn", "gru"),  # lstm
     "gated_deltanet_hybrid",
 }
+READS_BYTES = {"spacebyte"}
 Make = Callable[..., LanguageModel]
 """make() has random weights of unit gain; make(random=False) those that training begins with."""
 
@@ -40,6 +41,11 @@ def of_each_class(names: Sequence[str]) -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in names
     ]
+
+
+def choice(name: str) -> list[str]:
+    """The overrides that choose a model, and a tokenizer that it goes with."""
+    return [f"model={name}", *(["tokenizer=bytes"] if name in READS_BYTES else [])]
 
 
 @dataclass(frozen=True)
