@@ -1,6 +1,6 @@
 """Compare finished runs: quality beside cost.
 
-python -m harness.compare RUN_OR_FOLDER… --out report.html
+python -m harness.compare RUN_OR_FOLDER… --out report.html [--where] [--target SCORE]
 """
 
 from __future__ import annotations
@@ -40,6 +40,21 @@ def main() -> int:
         choices=("val", "test"),
         help="test, but val while there are variants of a model to choose from; test of those is "
         "logged in their folders",
+    )
+    parser.add_argument(
+        "--where",
+        action="store_true",
+        help="also where the differences come from: by kinds of tokens, over the context, in the "
+        "text itself; on validation, unless --split test",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="SCORE",
+        help="also what a validation score costs each model: 2.1 (bits per byte), 1.4nats (per "
+        "token), floor, or a model, whose score it is",
+    )
+    parser.add_argument(
+        "--trust", action="append", default=[], help="a package with your own models, for --where"
     )
     options = parser.parse_args()
 

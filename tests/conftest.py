@@ -22,6 +22,7 @@ import torch
 from omegaconf import OmegaConf
 
 from harness import (
+    ablate,
     baseline,
     bench,
     compare,
@@ -68,6 +69,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "decompress": decompress.main,
     "compare": compare.main,
     "search": search.main,
+    "ablate": ablate.main,
     "baseline": baseline.main,
     "verify": verify.main,
     "inside": inside.main,

@@ -31,6 +31,7 @@ LIMITS = {
     "test_nats.json": MIB,
     "certificate.json": MIB,
     "train_counts.npy": 64 * MIB,
+    ".f32": 4 * GIB,
     ".pt": max(16 * GIB, MEMORY),  # what is larger can't be loaded
     "tokenizer": 64 * MIB,
 }

@@ -66,7 +66,7 @@ def search(
     settings = {model: _settings(model, shared) for model in models}
     chosen = {model: start(each) for model, each in settings.items()}
     command = _command(models, shared)
-    costs = _costs(folder, command, settings)
+    costs = planned_costs(folder, command, settings)
     each = trials_each(next(iter(chosen.values())))
     for line in plan_lines(costs, each, seeds, workers):
         print(line, flush=True)
@@ -98,20 +98,22 @@ def search(
     return run(sweeps.arguments(only, range(seeds), shared, folder / CHOSEN, workers), table)
 
 
-def _costs(folder: Path, command: str, settings: Mapping[str, Settings]) -> dict[str, PlannedCost]:
-    """What a training of each model takes, measured when the search begins and kept in its folder.
-    Raises UsageError if that holds another search, or other files."""
+def planned_costs(
+    folder: Path, command: str, settings: Mapping[str, Settings], kind: str = "search"
+) -> dict[str, PlannedCost]:
+    """What a training with each settings takes, measured when the search (or another `kind`) begins
+    and kept in its folder. Raises UsageError if that holds another one, or other files."""
     path = folder / PLAN
     if path.exists():
         saved = json.loads(path.read_text(encoding="utf-8"))
         if saved["command"] != command:
-            raise UsageError(f"{folder} holds another search: {saved['command']}")
+            raise UsageError(f"{folder} holds another {kind}: {saved['command']}")
         return {model: PlannedCost(**cost) for model, cost in saved["costs"].items()}
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} holds other files and no search")
+        raise UsageError(f"{folder} holds other files and no {kind}")
     dataset = load_dataset(next(iter(settings.values())))
     if dataset.val is None:
-        raise UsageError("a search chooses on validation: data.split leaves none")
+        raise UsageError("validation chooses, and data.split leaves none")
     costs = {model: measure(each, dataset) for model, each in settings.items()}
     plain = {"command": command, "costs": {model: asdict(cost) for model, cost in costs.items()}}
     with writing(folder):

@@ -115,6 +115,50 @@ def test_seeds_that_agree_to_the_last_bit_add_nothing() -> None:
     assert (error, freedom) == (0, 1)
 
 
+@pytest.mark.parametrize("stretch", [slice(0, K), slice(100, 145), slice(0, K, 7)])
+def test_the_share_of_a_part_is_that_of_the_whole_covariance(stretch: slice) -> None:
+    """And for all of the text it is the share of the whole, a little less than four freedoms."""
+    sizes = np.zeros(K)
+    sizes[stretch] = 8.0
+    lags = np.abs(np.subtract.outer(np.arange(K), np.arange(K)))
+    covariance = sum(variance * phi**lags for phi, variance in paired.REFERENCE)
+    centred = np.eye(K) - np.outer(np.ones(K), sizes) / sizes.sum()
+    maps = paired._cosines(K) @ centred.T * sizes
+    terms = maps @ covariance @ maps.T
+    share, freedom = paired.share_of_part(sizes, 256)
+    assert share == pytest.approx(np.trace(terms) / len(maps) / (sizes @ covariance @ sizes / K))
+    assert freedom == pytest.approx(np.trace(terms) ** 2 / np.square(terms).sum())
+    if stretch == slice(0, K):
+        assert share == pytest.approx(paired.share_shown(K, 256))
+        assert 3.8 < freedom < 4
+
+
+def part_of_page(generator: np.random.Generator, long: int, honest: bool) -> float:
+    """How often a part without a difference, in one stretch, is called different."""
+    sizes = np.zeros(K)
+    sizes[150 : 150 + long] = 256.0
+    wrong, trials = 0, 200
+    for own in text(generator, HARD, trials):
+        loss = own * (sizes > 0)
+        found = paired_interval(zeros(), loss[None], sizes, 256)
+        wrong += found.p < 0.05 if honest else _as_a_whole(loss, sizes)
+    return wrong / trials
+
+
+def _as_a_whole(loss: NDArray, sizes: NDArray) -> bool:
+    """With the share and the freedom of a text that is all of the part."""
+    deviations = loss - sizes * (loss.sum() / sizes.sum())
+    variance = np.square(paired._cosines(K) @ deviations).mean() / paired.share_shown(K, 256)
+    return abs(loss.sum()) > 2.776 * math.sqrt(K * variance)  # Student's t, four freedoms
+
+
+@pytest.mark.parametrize("long", [40, 145])
+def test_a_part_in_one_stretch_is_as_uncertain_as_it_is(long: int) -> None:
+    generator = np.random.default_rng(6)
+    assert part_of_page(generator, long, honest=True) <= 0.08
+    assert part_of_page(generator, long, honest=False) > 0.2
+
+
 HARD = ((0.97, 0.27), (0.23, 0.73))  # as the real losses whose intervals held the truth in 71 %
 MILD = ((0.6, 1.0),)
 NONE = ((0.0, 1.0),)

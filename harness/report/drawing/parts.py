@@ -80,7 +80,7 @@ def log_axis(axes: Axes, positive: list[float], any_zero: bool, palette: Palette
     if any_zero:
         ticks = [zero_at, *ticks]
         axes.axvline(low / room**1.5, ymax=0.06, color=palette.muted, lw=0.8)
-    names = ["0" if any_zero and tick == zero_at else _tick_text(tick) for tick in ticks]
+    names = ["0" if any_zero and tick == zero_at else tick_text(tick) for tick in ticks]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FixedFormatter(names))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -93,7 +93,7 @@ def set_ticks(axes: Axes, log: bool) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     elif axes.get_xticks().size:
         axes.locator_params(axis="x", nbins=round(axes.bbox.width / axes.figure.dpi * 1.4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick_text(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
 
 
 def log_ticks(low: float, high: float, span: float | None = None) -> list[float]:
@@ -113,7 +113,7 @@ def log_ticks(low: float, high: float, span: float | None = None) -> list[float]
     return ticks[:: max(1, math.ceil(len(ticks) / 7))] or [float(f"{(low * high) ** 0.5:.2g}")]
 
 
-def _tick_text(value: float) -> str:
+def tick_text(value: float) -> str:
     """A tick's label: 20 M with an SI prefix; 0.5 without, below 1000."""
     if abs(value) < 1000:
         return f"{value:g}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,56 @@ from harness.report.html.pages import render
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
 from harness.report.statistics import differences, floor, paired
+from harness.report.statistics.effects import Ablation
 from harness.report.statistics.ranking import Comparison
-from harness.report.text import columns, export, format, pairs, verdict
+from harness.report.statistics.targets import TargetCosts
+from harness.report.statistics.where import Where
+from harness.report.text import columns, effects, export, format, pairs, targets, verdict, where
 
 # Each is an anchor of the page and a template, which is empty where it does not apply.
 SECTIONS = (
-    "ranking", "lossy", "differences", "curves", "cost", "losses", "samples", "configurations",
-    "runs", "paper", "origin",
+    "effects", "ranking", "lossy", "differences", "where", "target", "curves", "cost", "losses",
+    "samples", "configurations", "runs", "paper", "origin",
 )  # fmt: skip
 
 
-def write_report(comparison: Comparison, path: Path, sources: Sequence[Path]) -> None:
-    """Write the comparison as one self-contained HTML file. sources: the paths to name in the
-    command that writes it again. Raises RunFailure if the file can't be written."""
-    command = shlex.join(
-        ["python", "-m", "harness.compare", *map(str, sources), "--out", str(path)]
+@dataclass(frozen=True)
+class Asked:
+    """What was found where more than the ranking was asked for; None where it was not."""
+
+    where: Where | None = None
+    target: TargetCosts | None = None
+    ablation: Ablation | None = None
+
+
+def write_report(
+    comparison: Comparison,
+    path: Path,
+    sources: Sequence[Path],
+    asked: Asked | None = None,
+    command: str | None = None,
+) -> None:
+    """Write the comparison as one self-contained HTML file. Raises RunFailure if it can't be
+    written.
+
+    sources: the paths to name in the command that writes it again. asked: the answers to
+    what else was asked. command: that writes it again, if it is not harness.compare.
+    """
+    asked = asked or Asked()
+    options = ["--where"] * (asked.where is not None)
+    options += ["--target", asked.target.text] if asked.target is not None else []
+    again = command or shlex.join(
+        ["python", "-m", "harness.compare", *map(str, sources), *options, "--out", str(path)]
     )
-    write_atomically(path, _page(comparison, command).encode())
+    write_atomically(path, _page(comparison, again, asked).encode())
 
 
-def _page(comparison: Comparison, command: str) -> str:
+def _page(comparison: Comparison, command: str, asked: Asked) -> str:
     values: dict[str, Any] = {
         "comparison": comparison,
+        "found": asked.where,
+        "target": asked.target,
+        "ablation": asked.ablation,
         "command": command,
         "title": _title(comparison),
         "pieces": lambda line: _pieces(line, comparison),
@@ -51,6 +80,7 @@ def _page(comparison: Comparison, command: str) -> str:
         # Modules whose functions the templates call.
         "columns": columns, "differences": differences, "export": export, "figures": figures,
         "floor": floor, "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
+        "effects": effects, "targets": targets, "where": where,
     }  # fmt: skip
     sections = {name: render(f"report/{name}.html.j2", **values) for name in SECTIONS}
     shown = {name: content for name, content in sections.items() if content.strip()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.report.drawing import plots, svg
+from harness.report.drawing.context import context_figure
 from harness.report.drawing.curves import (
     CURVE_AXES,
     SCATTER_COSTS,
@@ -17,8 +18,11 @@ from harness.report.drawing.curves import (
     validation_series,
 )
 from harness.report.drawing.own_matplotlib import Figure, own_style
+from harness.report.drawing.targets import cost_series, costs_figure
 from harness.report.records.groups import Group
 from harness.report.statistics.ranking import Comparison
+from harness.report.statistics.targets import Target
+from harness.report.statistics.where import ContextCurve
 from harness.report.text.format import human
 
 Size = tuple[float, float]
@@ -80,6 +84,55 @@ def losses(comparison: Comparison) -> Content | None:
         for number, (split, tokenizer, series) in enumerate(found)
     ]
     return {"pictures": pictures} if pictures else None
+
+
+def contexts(
+    comparison: Comparison, curves: Sequence[tuple[Group, ContextCurve]]
+) -> Content | None:
+    """Bits per byte over the length of the context."""
+    styled = [(comparison.number(group), group.label, curve) for group, curve in curves]
+    if max(len(curve.last) for _, _, curve in styled) < 2:
+        return None
+    ends = {
+        f"curve-{style}": f"{label}: {curve.bits[0]:.3f} to {curve.bits[-1]:.3f}"
+        for style, label, curve in styled
+    }
+    drawings = _drawings(
+        lambda size: context_figure(styled, svg.PLACEHOLDERS, size),
+        "context",
+        f"bits per byte over tokens of context: {'; '.join(ends.values())}",
+        ends,
+        plots.WIDE,
+    )
+    return {"drawings": drawings, "legend": [(style, label) for style, label, _ in styled]}
+
+
+def target_costs(comparison: Comparison, target: Target) -> Content | None:
+    """Costs against targets, one currency at a time."""
+    styled = drawable(comparison.ranked)
+    panels = []
+    legend: list[tuple[int, str]] = []
+    for axis in CURVE_AXES:
+        series = cost_series(styled, axis, target.key)
+        if series:
+            legend = legend or _legend(series)
+            drawings = _target_drawings(series, axis, target)
+            panels.append({"key": axis.key, "name": axis.name, "drawings": drawings})
+    return {"panels": panels, "legend": legend} if panels else None
+
+
+def _target_drawings(series: Sequence[Series], axis: Axis, target: Target) -> dict[str, str]:
+    ends = {
+        f"curve-{line.style}": f"{line.label}: {human(line.y[-1])} to {line.x[-1]:.3f}"
+        for line in series
+    }
+    return _drawings(
+        lambda size: costs_figure(series, axis, target, svg.PLACEHOLDERS, size),
+        f"target-{axis.key}",
+        f"{axis.title} against the target: {'; '.join(ends.values())}",
+        ends,
+        plots.WIDE,
+    )
 
 
 def _curves(

@@ -76,7 +76,7 @@ def _test(first: Group, second: Group) -> Pair:
         np.array([bits_per_block(run) for run in own.counted]) for own in (first, second)
     )
     of_documents = blocks.documents is not None
-    interval = paired_interval(first_SK, second_SK, blocks.sizes, of_documents)
+    interval = paired_interval(first_SK, second_SK, blocks.sizes, documents=of_documents)
     if interval.mean < 0:  # blocks sum to the score but for rounding, which can reverse a tie
         first, second = second, first
         interval = Interval(-interval.mean, -interval.high, -interval.low, interval.p)

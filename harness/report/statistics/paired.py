@@ -41,6 +41,7 @@ REFERENCE = ((0.97, 0.27), (0.23, 0.73))
 REFERENCE_BYTES = 256
 
 Array = NDArray[np.floating]
+Sizes = NDArray[np.integer] | NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,28 @@ class Interval:
 
 
 def paired_interval(
-    first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer], documents: bool = False
+    first_SK: Array,
+    second_SK: Array,
+    sizes_K: Sizes,
+    block_bytes: int | None = None,
+    *,
+    documents: bool = False,
 ) -> Interval:
     """How much more the second model pays per byte.
 
     first_SK, second_SK: the loss of each model by seed and block, in any unit. The numbers of seeds
-    may differ. sizes_K: bytes of each block. documents: blocks are whole documents. The same input
-    gives the same interval.
+    may differ. sizes_K: bytes of each block, or of those of its tokens that the losses are of.
+    block_bytes: of a whole block, if the losses are of a part of the text. documents: blocks are
+    whole documents. The same input gives the same interval.
     """
     difference_K = second_SK.mean(axis=0) - first_SK.mean(axis=0)
     mean = float(difference_K.sum() / sizes_K.sum())
     generator = np.random.default_rng(SEED)
-    of_text = document_error if documents else text_error
-    error, freedom = of_text(difference_K, sizes_K)
+    error, freedom = (
+        document_error(difference_K, sizes_K)
+        if documents
+        else text_error(difference_K, sizes_K, block_bytes)
+    )
     drawn = error * generator.standard_t(freedom, DRAWS)
     if min(len(first_SK), len(second_SK)) > 1:
         error, freedom = training_error(first_SK, second_SK, sizes_K)
@@ -80,17 +90,23 @@ def paired_interval(
     return Interval(mean, mean - half, mean + half, p)
 
 
-def text_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, float]:
+def text_error(
+    difference_K: Array, sizes_K: Sizes, block_bytes: int | None = None
+) -> tuple[float, float]:
     """Standard error of the mean per byte, for the choice of the text; degrees of freedom."""
     blocks, total = len(sizes_K), sizes_K.sum()
     deviations_K = difference_K - sizes_K * (difference_K.sum() / total)
     cosines_JK = _cosines(blocks)
     variance = float(np.square(cosines_JK @ deviations_K).mean())  # of a sum, per block
-    variance /= share_shown(blocks, int(sizes_K[0]))
-    return math.sqrt(blocks * variance) / float(total), len(cosines_JK)
+    share, freedom = (
+        (share_shown(blocks, int(sizes_K[0])), float(len(cosines_JK)))
+        if block_bytes is None
+        else share_of_part(sizes_K, block_bytes)
+    )
+    return math.sqrt(blocks * (variance / share)) / float(total), freedom
 
 
-def document_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[float, float]:
+def document_error(difference_K: Array, sizes_K: Sizes) -> tuple[float, float]:
     """As `text_error`, where each block is drawn by itself."""
     blocks, total = len(sizes_K), float(sizes_K.sum())
     deviations_K = difference_K - sizes_K * (difference_K.sum() / total)
@@ -98,9 +114,7 @@ def document_error(difference_K: Array, sizes_K: NDArray[np.integer]) -> tuple[f
     return math.sqrt(blocks * variance) / total, blocks - 1
 
 
-def training_error(
-    first_SK: Array, second_SK: Array, sizes_K: NDArray[np.integer]
-) -> tuple[float, float]:
+def training_error(first_SK: Array, second_SK: Array, sizes_K: Sizes) -> tuple[float, float]:
     """Standard error of the mean per byte, for the chance in training; degrees of freedom."""
     parts = []
     for model_SK in (first_SK, second_SK):
@@ -123,16 +137,43 @@ def _cosines(blocks: int) -> Array:
 @lru_cache(maxsize=8)
 def share_shown(blocks: int, block_bytes: int) -> float:
     """The expected estimate of the variance of the mean over the true one, for REFERENCE."""
-    lags_K = np.arange(blocks)
-    scale = block_bytes / REFERENCE_BYTES
-    covariance_K = np.zeros(blocks)
-    for phi, variance in REFERENCE:
-        covariance_K += variance * phi ** (scale * lags_K)
+    covariance_K = _covariance(blocks, block_bytes)
     covariance_K[1:] *= 2  # to either side
-    of_mean = covariance_K @ (1 - lags_K / blocks)
+    of_mean = covariance_K @ (1 - np.arange(blocks) / blocks)
     cosines_JK = _cosines(blocks)
     products_JK = [np.correlate(row, row, "full")[blocks - 1 :] for row in cosines_JK]
     return float(np.mean(products_JK @ covariance_K) / of_mean)
+
+
+def share_of_part(sizes_K: Sizes, block_bytes: int) -> tuple[float, float]:
+    """As `share_shown`, for losses of a part of the text, `sizes_K` bytes in each block; and the
+    degrees of freedom of the estimate (Satterthwaite 1946, Biometrics Bulletin 2).
+
+    A part that comes in a few long stretches, as the lines of one speaker do, says less of itself
+    than as many bytes all over the text.
+    """
+    blocks = len(sizes_K)
+    cosines_JK = _cosines(blocks)
+    # The estimate's J terms, as linear maps of the losses per byte: mean taken off, then a cosine.
+    maps_JK = (cosines_JK - (cosines_JK @ sizes_K / sizes_K.sum())[:, None]) * sizes_K
+    rows_RK = np.vstack([maps_JK, sizes_K])
+    # A product with a Toeplitz matrix is a circular convolution of twice the length.
+    kernel_K = _covariance(blocks, block_bytes)
+    around = np.fft.rfft(np.concatenate([kernel_K, [0.0], kernel_K[:0:-1]]))
+    correlated_RK = np.fft.irfft(np.fft.rfft(rows_RK, 2 * blocks) * around)[:, :blocks]
+    covariance_JJ = maps_JK @ correlated_RK[:-1].T
+    of_mean = float(sizes_K @ correlated_RK[-1]) / blocks
+    spread = float(np.trace(covariance_JJ))
+    return spread / len(maps_JK) / of_mean, spread**2 / float(np.square(covariance_JJ).sum())
+
+
+def _covariance(blocks: int, block_bytes: int) -> Array:
+    """(K,): of REFERENCE, by the lag in blocks."""
+    scale = block_bytes / REFERENCE_BYTES
+    return sum(
+        (variance * phi ** (scale * np.arange(blocks)) for phi, variance in REFERENCE),
+        np.zeros(blocks),
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -44,12 +44,7 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
 
     Not on a terminal: plain text without colours, every column whole.
     """
-    console = Console(file=file, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal or not file.isatty():
-        console = Console(
-            file=file, highlight=False, markup=False, emoji=False,
-            width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
-        )  # fmt: skip
+    console = plain_or_terminal(file)
     # In a file or a pipe each sentence stays on one line, so that grep finds it.
     whole = not console.is_terminal
     for line in map(str, headlines(comparison)):
@@ -79,6 +74,17 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(_uncounted_table(comparison))
 
 
+def plain_or_terminal(file: IO[str]) -> Console:
+    """Colours and the terminal's width for a terminal, neither for a file or a pipe."""
+    console = Console(file=file, highlight=False, markup=False, emoji=False)
+    if console.is_terminal and file.isatty():
+        return console
+    return Console(
+        file=file, highlight=False, markup=False, emoji=False,
+        width=PLAIN_WIDTH, force_terminal=False, color_system=None, legacy_windows=False,
+    )  # fmt: skip
+
+
 def _print_groups(console: Console, groups: Sequence[Group], *, lossy: bool) -> None:
     """One table; on a narrow terminal several, each starting with the names."""
 
@@ -100,7 +106,7 @@ def _print_groups(console: Console, groups: Sequence[Group], *, lossy: bool) -> 
 
 
 def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Table:
-    table = _empty_table()
+    table = empty_table()
     if not lossy:
         table.add_column("#", justify="right", no_wrap=True)
     for column in shown:
@@ -120,7 +126,7 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
 
 
 def _uncounted_table(comparison: Comparison) -> Table:
-    table = _empty_table()
+    table = empty_table()
     table.add_column("run", overflow="fold")
     table.add_column("status", no_wrap=True)
     table.add_column("why", overflow="fold")
@@ -130,5 +136,6 @@ def _uncounted_table(comparison: Comparison) -> Table:
     return table
 
 
-def _empty_table() -> Table:
+def empty_table() -> Table:
+    """The look of all tables."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")

@@ -1,0 +1,84 @@
+"""What a target costs, in cells and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.report.statistics.paired import LEVEL
+from harness.report.statistics.targets import GroupCost, Ratio, TargetCosts
+from harness.report.text.format import human, p_value
+from harness.report.text.format import seconds as shown_seconds
+
+CURRENCIES = {
+    "step": "steps",
+    "tokens": "tokens",
+    "bytes": "bytes",
+    "flops": "FLOPs",
+    "seconds": "seconds",
+}
+NOTE = (
+    "A cost is interpolated linearly between the two evaluations around the target; it is the "
+    f"geometric mean over seeds, in brackets its {LEVEL:.0%} interval for new seeds (Student's t "
+    "of the logarithms, none for one seed). > stands where some seed never got there: it is what "
+    "the seeds took that did, and what the others spent in vain. ≤: there already at the first "
+    "evaluation. A counted model takes one pass over train."
+)
+
+
+def seeds(own: GroupCost) -> str:
+    """How many seeds reach the target."""
+    return f"{own.reached} of {len(own.seeds)}"
+
+
+def cell(own: GroupCost, currency: str) -> str:
+    """`1.23 k (1.10 k to 1.38 k)`; `> 2.00 k` where a seed never got there."""
+    found = own.mean(currency)
+    if found is None:
+        return "–"
+
+    def shown(value: float) -> str:
+        return shown_seconds(value) if currency == "seconds" else human(_rounded(value))
+
+    mark = "> " if not own.all_reached else "≤ " if any(seed.first for seed in own.seeds) else ""
+    if not found.mean:
+        return "0"
+    words = f"{mark}{shown(found.mean)}"
+    if found.low is None or found.high is None:
+        return words
+    return f"{words} ({shown(found.low)} to {shown(found.high)})"
+
+
+def _rounded(value: float) -> float:
+    """Whole numbers below 1,000: no run takes part of a step."""
+    return float(round(value)) if value >= 1 else value
+
+
+def lines(found: TargetCosts) -> Iterator[str]:
+    """Who gets there first, and how many times the others take."""
+    yield f"To {found.target}:"
+    for own in found.groups:
+        if not own.reached:
+            yield f"{own.group.label} never gets there{_within(own)}."
+    for ratio in found.ratios:
+        yield _ratio(ratio)
+
+
+def _within(own: GroupCost) -> str:
+    most = max(own.values("step"))
+    return f" within its {human(_rounded(most))} steps"
+
+
+def _ratio(ratio: Ratio) -> str:
+    first, other = ratio.first.label, ratio.other.label
+    if ratio.bound:
+        return f"{other} takes more than {ratio.times:.2f} times the steps of {first}."
+    words = f"{other} takes {ratio.times:.2f} times the steps of {first}"
+    if ratio.low is None or ratio.high is None or ratio.p is None:
+        return f"{words}; one seed says nothing of the chance in training."
+    interval = f"{LEVEL:.0%} interval {ratio.low:.2f} to {ratio.high:.2f} for new seeds"
+    if ratio.is_significant:
+        return f"{words} ({interval})."
+    return (
+        f"{other} is not shown to take more steps than {first}, or fewer: {ratio.times:.2f} times "
+        f"as many ({interval}, p {p_value(ratio.p)})."
+    )
