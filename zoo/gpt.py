@@ -30,7 +30,9 @@ class GPT(LanguageModel):
     rotary_theta: the base of rotary positions; null: learned positions.
     logit_cap: soft cap of the logits to ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
     stochastic_depth: the drop probability of the last block's parts in training; it grows linearly
-    with depth. For the others see Block and CausalSelfAttention.
+    with depth. n_expert: experts of each layer, of which a token goes through n_expert_active
+    (zoo/layers/experts.py); null: a feed-forward. balance_weight, router_z_weight: of their
+    auxiliary losses, summed over the layers. For the others see Block and CausalSelfAttention.
     """
 
     block_size: int
@@ -57,12 +59,21 @@ class GPT(LanguageModel):
         qk_norm: bool = False,
         logit_cap: float | None = None,
         stochastic_depth: float = 0.0,
+        n_expert: int | None = None,
+        n_expert_active: int = 2,
+        balance_weight: float = 0.01,
+        router_z_weight: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(block_size=block_size, n_layer=n_layer, n_embd=n_embd, bands=len(bands))
         layer_bands = [bands[layer % len(bands)] for layer in range(n_layer)]
+        for name, weight in {"balance": balance_weight, "router_z": router_z_weight}.items():
+            if weight < 0:
+                raise ValueError(f"{name}_weight={weight:g} must be at least 0")
         self.vocab_size = vocab_size
         self.block_size = block_size
+        if n_expert is not None:
+            self.auxiliary = {"balance": balance_weight, "router_z": router_z_weight}
         self.receptive_field = min(
             block_size, 1 + sum(block_size if band is None else band - 1 for band in layer_bands)
         )
@@ -76,6 +87,7 @@ class GPT(LanguageModel):
                 post_norm=post_norm, activation=activation, n_inner=n_inner, band=band,
                 rotary_theta=rotary_theta, n_kv_head=n_kv_head, qk_norm=qk_norm,
                 stochastic_depth=stochastic_depth * layer / n_layer,
+                n_expert=n_expert, n_expert_active=n_expert_active,
             )
             for layer, band in enumerate(layer_bands, 1)
         )  # fmt: skip
@@ -86,7 +98,12 @@ class GPT(LanguageModel):
         if tie_weights:
             head.weight = self.token_embedding.weight
 
-    def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def features(
+        self,
+        ids_BT: Tensor,
+        cache: Cache | None = None,
+        losses: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         past = self.advance(ids_BT, cache)
         x_BTC = self.token_embedding(ids_BT)
         if self.position_embedding is not None:
@@ -94,7 +111,7 @@ class GPT(LanguageModel):
             x_BTC = x_BTC + self.position_embedding(positions_T)
         x_BTC = self.dropout(x_BTC)
         for layer, block in enumerate(self.blocks):
-            x_BTC = block(x_BTC, KeyValues.of(cache, layer, past))
+            x_BTC = block(x_BTC, KeyValues.of(cache, layer, past), losses)
         return self.norm(x_BTC)
 
     def init_cache(self, batch_size: int) -> Cache:

@@ -25,6 +25,7 @@ from harness.runs.summary import (
     DEFINITION,
     Compressed,
     LostText,
+    ParameterCount,
     Scored,
     Summary,
     TrainCost,
@@ -48,8 +49,8 @@ class RunRecord:
     (has_test). config: flat (dotted keys, values as text). blocks: they sum to the test score; None
     for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
     that was counted in one pass over train; None for one that was trained. candidate: as in
-    `Summary`.
-    sees: its receptive field in tokens, infinite if it is unbounded.
+    `Summary`. sees: its receptive field in tokens, infinite if it is unbounded. active: parameters
+    without the experts that a token does not go through.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class RunRecord:
     is_strangers: bool = False
     complete: bool = False
     parameters: float | None = None
+    active: float | None = None
     state: float | None = None
     compressors: Mapping[str, Compressed] = field(default_factory=dict)
     flops_per_token: float | None = None
@@ -222,6 +224,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "leaks": found.leaks is True,
         "causal": found.causal is not False,
         "parameters": parameters.total if parameters else None,
+        "active": _active(parameters) if parameters else None,
         "state": parameters.state if parameters else None,
         "compressors": {printable(k): v for k, v in (found.compressors or {}).items()},
         "flops_per_token": found.flops_per_token,
@@ -234,6 +237,11 @@ def _fields(found: Summary) -> dict[str, Any]:
         "git": _texts(found.git),
         "machine": _texts(found.machine),
     }
+
+
+def _active(found: ParameterCount) -> float | None:
+    """Runs of earlier versions, which did not count it, have no experts of ours."""
+    return found.total if found.active is None else found.active
 
 
 def _sees(found: Summary) -> float | None:
