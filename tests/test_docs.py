@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from docs import import_graph
 from harness.cli.hydra_app import compose
@@ -22,7 +23,7 @@ from tests.conftest import Ended
 from tests.pages import PAGES, ROOT, name_of
 from tests.small_runs import SMALL
 from tests.zoo.laws import LAWS
-from tests.zoo_models import VOCAB, randomize
+from tests.zoo_models import VOCAB, random_ids, randomize
 from zoo.language_model import LanguageModel
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -250,14 +251,14 @@ ADDING = ROOT / "docs" / "adding-a-model.md"
 
 
 def python_blocks() -> list[str]:
-    """The model and the plain module."""
+    """The model, its losses and the plain module."""
     return [code for language, code in FENCE.findall(ADDING.read_text()) if language == "python"]
 
 
 def example() -> types.ModuleType:
-    code, _ = python_blocks()
     module = types.ModuleType("decay")
-    exec(compile(code, "decay.py", "exec"), vars(module))
+    for code in python_blocks()[:2]:
+        exec(compile(code, "decay.py", "exec"), vars(module))
     return module
 
 
@@ -272,6 +273,14 @@ def test_the_example_of_a_model_keeps_the_laws(law: str, monkeypatch: pytest.Mon
     LAWS[law](make)
 
 
+def test_the_example_of_a_loss() -> None:
+    model = example().Sparse(VOCAB, n_embd=8, sparsity_weight=0.1)
+    losses: dict[str, torch.Tensor] = {}
+    features = model(random_ids(2, 9), return_features=True, losses=losses)
+    assert losses == {"sparsity": features.abs().mean()}
+    assert model.auxiliary == {"sparsity": 0.1}
+
+
 def test_your_own_anywhere(
     command: Callable[..., Ended], small_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +289,7 @@ def test_your_own_anywhere(
     lines = [line for _, code in FENCE.findall(section) for line in code.splitlines()]
     lines = [line for line in lines if line.startswith("python -m harness.")]
     assert len(lines) > 3
-    (tmp_path / "here" / "net.py").write_text(python_blocks()[1])
+    (tmp_path / "here" / "net.py").write_text(python_blocks()[2])
     short = (*SMALL, "train.steps=2", f"data.path={small_text}", f"cache={tmp_path / 'cache'}")
     for line in lines:
         module, words = module_of(line)

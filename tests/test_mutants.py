@@ -17,6 +17,7 @@ import pytest
 
 from harness.common.paths import REPOSITORY
 from tests.judging.mutants import OF_THE_JUDGE
+from tests.training.mutants import OF_LOSSES_AND_FIGURES
 
 PINNED, OWN = "training/test_pinned_numbers.py", "evaluation/test_own_score.py"
 RECORDS = "runs/test_run_records.py"
@@ -82,20 +83,20 @@ MUTANTS = {
     ),
     "validation scores the test split": (
         LOOP,
-        "_score(context, evaluated, dataset.val)",
-        "_score(context, evaluated, dataset.test)",
+        "_score(context, evaluated, dataset.val, own)",
+        "_score(context, evaluated, dataset.test, own)",
         PINNED,
     ),
     "the test is on validation": (
         LOOP,
-        "score = _score(context, evaluated, final)",
-        "score = _score(context, evaluated, dataset.val)",
+        "score = _score(context, evaluated, final, own)",
+        "score = _score(context, evaluated, dataset.val, own)",
         PINNED,
     ),
     "the best is chosen by test": (
         LOOP,
         "if progress.update_best(score):",
-        "if progress.update_best(_score(context, evaluated, dataset.test)):",
+        "if progress.update_best(_score(context, evaluated, dataset.test, own)):",
         PINNED,
     ),
     "the worst is the best": (
@@ -216,8 +217,8 @@ MUTANTS = {
     ),
     "shared parameters count twice": (
         "harness/compute/costs.py",
-        '"total": sum(p.numel() for p in model.parameters())',
-        '"total": sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))',
+        "total := sum(p.numel() for p in model.parameters())",
+        "total := sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))",
         PINNED,
     ),
     "skipped steps are not counted": (
@@ -311,6 +312,7 @@ MUTANTS = {
         "training/test_packed.py -k run",
     ),
 } | OF_THE_JUDGE
+MUTANTS |= OF_LOSSES_AND_FIGURES
 
 
 # Noticed by the training that the tests share: it refuses blocks that do not cover the test text.

@@ -27,10 +27,11 @@ TRAINED = [name for name in NAMES if name not in COUNTED]
 # What another name stands for where every model trains or decodes: configurations of one class,
 # and rnn and gru, which have all but the kernel from lstm's base class.
 VARIANTS = {
-    *("gpt1", "gpt3", "gpt_modern", "llama", "mistral"),  # gpt
+    *("gpt1", "gpt3", "gpt_modern", "gpt_moe", "llama", "mistral"),  # gpt
     *("rnn", "gru"),  # lstm
     "gated_deltanet_hybrid",
 }
+READS_BYTES = {"spacebyte"}
 Make = Callable[..., LanguageModel]
 """make() has random weights of unit gain; make(random=False) those that training begins with."""
 
@@ -40,6 +41,11 @@ def of_each_class(names: Sequence[str]) -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in names
     ]
+
+
+def choice(name: str) -> list[str]:
+    """The overrides that choose a model, and a tokenizer that it goes with."""
+    return [f"model={name}", *(["tokenizer=bytes"] if name in READS_BYTES else [])]
 
 
 @dataclass(frozen=True)

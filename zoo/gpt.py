@@ -39,7 +39,9 @@ class GPT(LanguageModel):
     but learned ones hold at any block_size. rotary_theta: the base of rotary ones; null: 10000.
     logit_cap: soft cap of the logits to ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
     stochastic_depth: the drop probability of the last block's parts in training; it grows linearly
-    with depth. For the others see Block and CausalSelfAttention.
+    with depth. n_expert: experts of each layer, of which a token goes through n_expert_active
+    (zoo/layers/experts.py); null: a feed-forward. balance_weight, router_z_weight: of their
+    auxiliary losses, summed over the layers. For the others see Block and CausalSelfAttention.
     """
 
     block_size: int
@@ -67,12 +69,21 @@ class GPT(LanguageModel):
         logit_cap: float | None = None,
         stochastic_depth: float = 0.0,
         positions: Positions | None = None,
+        n_expert: int | None = None,
+        n_expert_active: int = 2,
+        balance_weight: float = 0.01,
+        router_z_weight: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(block_size=block_size, n_layer=n_layer, n_embd=n_embd, bands=len(bands))
         layer_bands = [bands[layer % len(bands)] for layer in range(n_layer)]
+        for name, weight in {"balance": balance_weight, "router_z": router_z_weight}.items():
+            if weight < 0:
+                raise ValueError(f"{name}_weight={weight:g} must be at least 0")
         self.vocab_size = vocab_size
         self.block_size = block_size
+        if n_expert is not None:
+            self.auxiliary = {"balance": balance_weight, "router_z": router_z_weight}
         self.receptive_field = min(
             block_size, 1 + sum(block_size if band is None else band - 1 for band in layer_bands)
         )
@@ -95,6 +106,7 @@ class GPT(LanguageModel):
                 rotary_theta=rotary_theta, alibi=positions == "alibi", n_kv_head=n_kv_head,
                 qk_norm=qk_norm,
                 stochastic_depth=stochastic_depth * layer / n_layer,
+                n_expert=n_expert, n_expert_active=n_expert_active,
             )
             for layer, band in enumerate(layer_bands, 1)
         )  # fmt: skip
@@ -105,7 +117,12 @@ class GPT(LanguageModel):
         if tie_weights:
             head.weight = self.token_embedding.weight
 
-    def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
+    def features(
+        self,
+        ids_BT: Tensor,
+        cache: Cache | None = None,
+        losses: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         past = self.advance(ids_BT, cache)
         x_BTC = self.token_embedding(ids_BT)
         positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
@@ -116,7 +133,7 @@ class GPT(LanguageModel):
             x_BTC = math.sqrt(channels) * x_BTC + sinusoids(positions_T, channels, x_BTC.dtype)
         x_BTC = self.dropout(x_BTC)
         for layer, block in enumerate(self.blocks):
-            x_BTC = block(x_BTC, KeyValues.of(cache, layer, past))
+            x_BTC = block(x_BTC, KeyValues.of(cache, layer, past), losses)
         return self.norm(x_BTC)
 
     def init_cache(self, batch_size: int) -> Cache:

@@ -45,6 +45,8 @@ UNBOUNDED = ("mamba2", "xlstm")
 # Names of the cache in the arguments and the output, by model type and release of transformers: the
 # first from release 5.24 on, the next two before it.
 CACHE_NAMES = ("cache", "past_key_values", "cache_params", "state")
+# How many experts a token goes through, by model type.
+EXPERTS_OF_A_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
 # Smaller differences, relative to the largest logit, are rounding errors in fp32.
 TOLERANCE = 1e-4
 
@@ -106,6 +108,22 @@ class HuggingFace(LanguageModel):
 
     def init_cache(self, batch_size: int) -> Cache:
         return ObjectCache()
+
+    @property
+    def idle_parameters(self) -> int:
+        """Of the experts that a token does not go through, where the type says how many it does."""
+        config: Any = self.body.config
+        known = (getattr(config, name, None) for name in EXPERTS_OF_A_TOKEN)
+        chosen = next((count for count in known if isinstance(count, int)), None)
+        weights = [
+            weight
+            for module in self.body.modules()
+            if type(module).__name__.endswith("Experts")
+            for weight in module.parameters(recurse=False)
+        ]
+        if chosen is None:
+            return 0
+        return sum(each.numel() // len(each) * max(0, len(each) - chosen) for each in weights)
 
     def _run(
         self, ids_BT: Tensor, state: Any = None, use_cache: bool = False

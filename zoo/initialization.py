@@ -87,10 +87,11 @@ def zero_residual_maps(model: nn.Module, residual: tuple[str, ...]) -> None:
             parameter.zero_()
 
 
-def residual_maps(model: nn.Module, residual: tuple[str, ...]) -> list[nn.Linear]:
-    """The linear maps whose last name part is in `residual`."""
+def residual_maps(model: nn.Module, residual: tuple[str, ...]) -> list[nn.Module]:
+    """The linear maps whose last name part is in `residual`; those of a layer's experts are one."""
     return [
         module
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in residual
+        if path.rpartition(".")[2] in residual
+        and isinstance(getattr(module, "weight", None), nn.Parameter)
     ]

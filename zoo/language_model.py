@@ -8,6 +8,7 @@ D channels of a head, S keys (past and present), P patch, K patches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -60,6 +61,8 @@ class LanguageModel(nn.Module):
     patch_size: int | None = None
     """The number of tokens in a patch, counted from the first token. Predictions depend on the
     position in the patch. None: there are no patches."""
+    reads_bytes: bool = False
+    """Its ids mean bytes: it goes with no tokenizer but `bytes`."""
     head: nn.Module
     """Features (…, C) to logits (…, V), position by position, so that a caller can apply it to a
     few positions at a time. An `nn.Linear` where the last layer is a linear map."""
@@ -67,21 +70,32 @@ class LanguageModel(nn.Module):
     """The last name parts of the linear maps into a residual stream; (): there is none."""
     streams: tuple[str, ...] = ("",)
     """The submodules with a residual stream of their own; "": the whole model."""
+    auxiliary: Mapping[str, float] = MappingProxyType({})
+    """The weight of each of its auxiliary losses, by name. Training adds them to its loss, of each
+    micro-batch by its share of the step's targets; no score has them. A model that has any takes a
+    third argument in `features`: a dict, in which it puts each loss, (), under its name. None:
+    nobody asks for them."""
     fit: Callable[..., None] | None = None
     """Optional: fit(ids) counts a text, (N,) ids, in place of training steps. The counts are
     buffers, and there are no parameters. fit(ids, marker) counts documents that don't see each
     other, with the id `marker` before, between and after them."""
 
     def forward(
-        self, ids_BT: Tensor, cache: Cache | None = None, *, return_features: bool = False
+        self,
+        ids_BT: Tensor,
+        cache: Cache | None = None,
+        *,
+        return_features: bool = False,
+        losses: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Logits (B, T, V) for ids (B, T), T >= 1.
 
         return_features: return the input of the head, (B, T, C), so that the caller can apply the
-        head to a few positions at a time.
+        head to a few positions at a time. losses: an empty dict for the auxiliary losses.
         Raises ValueError when past and present tokens exceed `block_size`.
         """
-        features_BTC = self.features(ids_BT, cache)
+        wanted = [losses] if self.auxiliary else []
+        features_BTC = self.features(ids_BT, cache, *wanted)
         return features_BTC if return_features else self.head(features_BTC)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,10 +18,13 @@ from zoo.roles import roles
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers of total, trainable and embedding parameters; shared ones count once."""
+    """Numbers of total, active, trainable and embedding parameters; shared ones count once. active:
+    without the experts that a token does not go through."""
     known = roles(model)
+    idle = sum(getattr(module, "idle_parameters", 0) for module in model.modules())
     return {
-        "total": sum(p.numel() for p in model.parameters()),
+        "total": (total := sum(p.numel() for p in model.parameters())),
+        "active": total - idle,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "embedding": sum(
             p.numel() for n, p in model.named_parameters() if (role := known[n]) and role.embedding
@@ -67,7 +71,8 @@ def _count(
         with torch.device("meta"):
             return _count_here(build, seq_len, positions, backward)
     except Exception:  # a model that looks at values, or keeps some elsewhere: with values, then
-        with torch.random.fork_rng([]):
+        # Of the ways to compute attention there, it knows this one.
+        with torch.random.fork_rng([]), sdpa_kernel(SDPBackend.MATH):
             return _count_here(build, seq_len, positions, backward)
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from harness.common.errors import UsageError
@@ -66,11 +66,7 @@ def resolve_class(
     """The class named `target` by `where`.`key`. Raises UsageError if it is not a trusted
     `interface`."""
     trusted = require_trusted_class(target, where, trust, key)
-    module_name, _, class_name = target.rpartition(".")
-    try:
-        cls = getattr(_import(module_name, trust), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{where}.{key}={target} does not exist: {error}") from error
+    cls = _named(target, f"{where}.{key}", trust)
     # A trusted module may import untrusted classes: the class itself must be defined in one.
     if not (
         inspect.isclass(cls)
@@ -81,6 +77,24 @@ def resolve_class(
     ):
         raise UsageError(f"{where}.{key}={target} is not a concrete {interface.__name__}")
     return cls
+
+
+def resolve_function(target: str, where: str, trust: Iterable[str] = ()) -> Callable[..., Any]:
+    """The function named `target`. Raises UsageError if it is none, or not of a trusted package."""
+    trusted = require_trusted_class(target, where, trust, None)
+    function = _named(target, where, trust)
+    if not (inspect.isfunction(function) and _under(function.__module__, trusted)):
+        raise UsageError(f"{where}: {target} is not a function of {target.partition('.')[0]}")
+    return function
+
+
+def _named(target: str, where: str, trust: Iterable[str]) -> Any:
+    """What its module calls so."""
+    module_name, _, name = target.rpartition(".")
+    try:
+        return getattr(_import(module_name, trust), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{where}={target} does not exist: {error}") from error
 
 
 def _import(name: str, trust: Iterable[str]) -> types.ModuleType:
@@ -99,14 +113,16 @@ def _import(name: str, trust: Iterable[str]) -> types.ModuleType:
 
 
 def require_trusted_class(
-    target: str, where: str, trust: Iterable[str], key: str = "_target_"
+    target: str, where: str, trust: Iterable[str], key: str | None = "_target_"
 ) -> tuple[str, ...]:
-    """The trusted packages. Raises UsageError if `target` lies in none of them."""
+    """The trusted packages. Raises UsageError if `target`, which `where`.`key` names, or `where`
+    itself, lies in none of them."""
+    where = where if key is None else f"{where}.{key}"
     trusted = (*TRUSTED, *trust)
     if not _under(target.rpartition(".")[0], trusted):
         package = target.partition(".")[0]
         raise UsageError(
-            f"{where}.{key}={target} lies outside the trusted packages ({', '.join(trusted)}); "
+            f"{where}={target} lies outside the trusted packages ({', '.join(trusted)}); "
             f"if you trust it, set trust=[{package}] (--trust {package} for a finished run)"
         )
     return trusted

@@ -33,7 +33,8 @@ MOST_BRACKETS = 1000
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings of a run's config.yaml, except for `trust`, which only the user may set.
+    """The settings of a run's config.yaml, except for `trust` and `metrics`, which only the user
+    may set.
 
     Raises UsageError if the file can't be read or is invalid.
     """
@@ -44,7 +45,7 @@ def load_settings(path: Path) -> Settings:
             raise ValueError("YAML aliases are not allowed: a few of them can fill the memory")
         # A run writes resolved values. ${oc.env:…} stays text: it could read a secret.
         plain: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-        return read_settings(with_moved_classes(plain)).replace(trust=[])
+        return read_settings(with_moved_classes(plain)).replace(trust=[], metrics=[])
     except FileNotFoundError as error:
         raise UsageError(f"{path.parent} is not a run's folder: it has no {path.name}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:

@@ -292,6 +292,7 @@ class Settings(_Group):
     zero_residual: bool = False
     tf32: bool = False
     observe: Annotated[ObserveSettings, NO_EFFECT] = ObserveSettings()
+    metrics: Annotated[list[str], NEVER_COMPARED | Role.FROM_USER] = []
     trust: Annotated[list[str], NEVER_COMPARED | Role.FROM_USER] = []
     assets: Annotated[list[str | None], NEVER_COMPARED | Role.FROM_USER] = []
 
@@ -355,9 +356,12 @@ def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
 
 
 def require_trusted(settings: Settings) -> None:
-    """Raises UsageError for a class outside the trusted packages, without importing it."""
+    """Raises UsageError for a class or a function outside the trusted packages, without importing
+    it."""
     for where, node in settings.nodes():
         require_trusted_class(node["_target_"], where, settings.trust)
+    for target in settings.metrics:
+        require_trusted_class(target, "metrics", settings.trust, None)
 
 
 def require_device(key: str, device: str) -> None:

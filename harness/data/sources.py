@@ -19,12 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.paths import expand
 from harness.common.values import did_you_mean
 
 KEY = "data.path="  # begins a message
 BLOCK = 1 << 20  # bytes read at a time
+MOST_FILES = 100_000  # a folder of a run from elsewhere may name the root of this machine
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 RECORDS = (".jsonl", ".ndjson", ".csv")
@@ -85,6 +87,7 @@ def find_files(named: str | Sequence[str]) -> Found:
 
 
 def _walk(folder: Path, found: Found) -> None:
+    most = int(MOST_FILES * contained.factor())
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -97,6 +100,11 @@ def _walk(folder: Path, found: Found) -> None:
             _walk(path, found)
         else:
             found.files.append(path)
+            if len(found.files) > most:
+                raise UsageError(
+                    f"{KEY}{folder} belongs to more than {most:,} files; $ZOO_LIMITS=10 allows ten "
+                    "times as many"
+                )
 
 
 def format_of(path: Path) -> tuple[str, str]:

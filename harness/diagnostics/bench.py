@@ -82,7 +82,7 @@ def measure(settings: Settings) -> dict[str, str]:
     _say(f"a checkpoint, {SAVES} times")
     result = {
         "machine": ", ".join(f"{name} {value}" for name, value in compute.describe().items()),
-        "parameters": f"{parameters(model)['total']:,}",
+        "parameters": parameter_line(model),
         "training FLOPs": f"{flops:,.0f} per token",
         "training step": f"{1e3 * step:.2f} ms for {tokens} tokens",
         "training speed": f"{speed:,.0f} tokens/s, {rate:,.1f} GFLOP/s",
@@ -103,6 +103,13 @@ def _say(what: str) -> None:
     """Progress, where somebody looks."""
     if sys.stderr.isatty():
         print(f"measuring {what} …", file=sys.stderr)
+
+
+def parameter_line(model: LanguageModel) -> str:
+    """Its parameters, and how many of them a token uses if not all."""
+    found = parameters(model)
+    active = f" ({found['active']:,} active)" if found["active"] != found["total"] else ""
+    return f"{found['total']:,}{active}"
 
 
 def _builder(settings: Settings, vocab_size: int) -> Callable[[], LanguageModel]:
@@ -306,7 +313,7 @@ def list_zoo() -> int:
         cache = _cache_bytes(model, torch.zeros(1, 1, dtype=torch.int64))
         table.add_row(
             path.stem,
-            f"{parameters(model)['total']:,}",
+            parameter_line(model),
             f"{step_flops(build, seq_len) / seq_len:,.0f}",
             "unbounded" if model.receptive_field is None else f"{model.receptive_field:,}",
             f"{cache:,}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +22,11 @@ from harness.compute.modes import eval_mode
 from harness.data.encoded import Documents, Split
 from harness.evaluation import batch_norm
 from harness.evaluation.nats import Measure, nats_N, score_nats
+from harness.evaluation.own_metrics import NONE, OwnMetrics
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
 
+MEANS = ("nats_per_token", "bits_per_byte", "perplexity")
 STREAM_CHUNK = 4096  # tokens of a streaming pass processed at a time; no effect on the score
 
 
@@ -34,6 +36,7 @@ class Score:
 
     stride: of the window, in tokens; None: a streaming pass. unknown: characters that the
     vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (tokens,).
+    own: the user's own figures.
     documents: those of the split, whose end markers are tokens of no bytes; None for one text.
     """
 
@@ -44,6 +47,7 @@ class Score:
     stride: int | None
     unknown: int
     token_nats: NDArray[np.floating] = field(repr=False, compare=False)
+    own: dict[str, float | None] = field(default_factory=dict)
     documents: Documents | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -69,17 +73,19 @@ class Score:
 
     def metrics(self, prefix: str = "") -> dict[str, Any]:
         """As in a row of metrics.jsonl."""
-        names = ("nats_per_token", "bits_per_byte", "perplexity")
-        return {prefix + name: getattr(self, name) for name in names}
+        return {prefix + name: value for name, value in (self._means() | self.own).items()}
 
     def summary(self) -> dict[str, Any]:
         """As in summary.json."""
         names = ("tokens", "bytes", "stride", "unknown")
-        found = self.metrics() | {name: getattr(self, name) for name in names}
+        found = self._means() | {name: getattr(self, name) for name in names}
         if self.documents is not None:
             own = {"text_nats_per_token": self.text_nats_per_token}
             found |= {"documents": len(self.documents), **own}
-        return found
+        return found | ({"own": self.own} if self.own else {})
+
+    def _means(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in MEANS}
 
 
 def score_split(
@@ -93,15 +99,21 @@ def score_split(
     *,
     strided: bool = False,
     batch_statistics: bool = False,
+    own: OwnMetrics = NONE,
 ) -> Score:
-    """Score every token of a split after its first; the arguments are those of `token_nats`."""
-    nats = token_nats(
+    """Score every token of a split after its first; the arguments are those of `token_nats`.
+    own: figures that are computed on the way."""
+    found = token_nats(
         model, np.asarray(split.ids), compute, stride, batch_size, on_batch,
         strided=strided, batch_statistics=batch_statistics, documents=split.documents,
+        measure=own.measure if own else nats_N,
     )  # fmt: skip
+    # Contiguous, so that the sum is the same bit for bit.
+    nats = np.ascontiguousarray(found[:, 0]) if own else found
     patch_size = model.patch_size if strided else None
     resolved = resolve_stride(model.block_size, stride, patch_size) if model.block_size else None
-    return score_of(nats, split, tokenizer, resolved)
+    score = score_of(nats, split, tokenizer, resolved)
+    return replace(score, own=own.figures(found[:, 1:])) if own else score
 
 
 def score_of(

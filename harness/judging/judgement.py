@@ -25,7 +25,7 @@ from harness.judging.sides import SIDES, Side
 from harness.referee.state import model_digest
 from harness.runs.digest import digest
 from harness.runs.folder import git
-from harness.runs.summary import TrainCost, read_summary
+from harness.runs.summary import ParameterCount, TrainCost, read_summary
 from harness.training.checks import check_settings
 from harness.training.run import load_dataset, run
 from zoo_tokenizers import Tokenizer
@@ -95,8 +95,13 @@ class Judge:
                 folder = self.folder(trial, name, pair)
                 scores[name].append(certified_score(folder, side, "val"))
             found = read_summary(folder)
-            count = found.parameters.total if found.parameters else None
-            costs[name] = {"parameters": count, **(found.train or TrainCost()).model_dump()}
+            count = found.parameters or ParameterCount()
+            spent = found.train or TrainCost()
+            costs[name] = {
+                "parameters": count.total,
+                "active": count.active,
+                **spent.model_dump(),
+            }
         return Judged(trial, outcome, scores, costs, self.ledger.read().receipt)
 
     def standing(self) -> Try | None:

@@ -83,12 +83,15 @@ def sentence(judged: Judged) -> str:
 def _print_table(judge: Judge, judged: Judged) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
-    for header in ("bits per byte", "over seeds", *COSTS):
+    # Where there are experts, of which a token goes through some.
+    experts = any(cost["active"] != cost["parameters"] for cost in judged.costs.values())
+    shown_costs = (COSTS[0], *(["active"] if experts else []), *COSTS[1:])
+    for header in ("bits per byte", "over seeds", *shown_costs):
         table.add_column(header, justify="right")
     for name in SIDES:
         scores, cost = judged.scores[name], judged.costs[name]
         spread = f"± {statistics.stdev(scores):.4f}" if len(scores) > 1 else "–"
-        costs = [cost[each] for each in COSTS]
+        costs = [cost[each] for each in shown_costs]
         shown = ["–" if value is None else human(value) for value in costs]
         table.add_row(name, f"{statistics.fmean(scores):.4f}", spread, *shown)
     print(visible_line(sentence(judged)))

@@ -139,6 +139,7 @@ class LiveRun:
             "test_nats": test and test.nats_per_token,
             "certificate": self._certificate(),
             "parameters": record.parameters,
+            "active": record.active,
             "flops_per_token": record.flops_per_token,
             "tokens_per_second": speed,
             "peak_memory_bytes": record.train.peak_memory_bytes,

@@ -47,7 +47,7 @@ from harness.referee.state import MOST_BESIDE, buffer_values, hidden_values, mod
 from harness.referee.weights import fill_zeros, randomize
 from harness.runs.certificate import Binding, Certificate, Check
 from harness.runs.load import Run, load_run
-from harness.runs.summary import DEFINITION, Summary, read_summary
+from harness.runs.summary import DEFINITION, ParameterCount, Summary, read_summary
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -348,10 +348,14 @@ def of_tokenizer(run: Run, dataset: Dataset) -> list[Check]:
 
 def counted(model: LanguageModel, summary: Summary) -> Check:
     """The parameters that the summary states."""
-    total = parameters(model)["total"]
-    stated = summary.parameters.total if summary.parameters else None
-    failure = None if stated == total else f"{stated} parameters in the summary, {total} counted"
-    return outcome("costs", failure, f"{total:,} parameters")
+    found, stated = parameters(model), summary.parameters or ParameterCount()
+    total, active = found["total"], found["active"]
+    failure, words = None, f"{total:,} parameters"
+    if stated.total != total:
+        failure = f"{stated.total} parameters in the summary, {total} counted"
+    elif stated.active not in (None, active):  # None: of an earlier version
+        failure = f"{stated.active} active parameters in the summary, {active} counted"
+    return outcome("costs", failure, words if active == total else f"{words}, {active:,} active")
 
 
 def flops(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from zoo.language_model import LanguageModel
-from zoo.roles import roles
+from zoo.roles import OTHER, roles, unstacked
 
 
 @torch.no_grad()
@@ -16,8 +16,9 @@ def randomize(model: LanguageModel, seed: int = 0) -> LanguageModel:
     known = roles(model)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
         role = known[name]
+        matrix = unstacked(parameter, role or OTHER)[0]
+        fan_in = matrix[0].numel() if parameter.dim() > 1 else 4
         kept = 0.0 if parameter.dim() > 1 else 1.0 if role is None or role.bias else parameter
         parameter.copy_(noise / fan_in**0.5 + kept)
     for name, buffer in model.named_buffers():

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from harness.common import contained
@@ -34,6 +34,15 @@ def _finite(value: float) -> float:
 Number = Annotated[int | float, AfterValidator(_finite)]
 
 
+def _figure(name: str) -> str:
+    if not name.isidentifier() or len(name) > 60:
+        raise PydanticCustomError("figure", "is not the name of a figure")
+    return name
+
+
+Figure = Annotated[str, AfterValidator(_figure)]
+
+
 class Record(BaseModel):
     # Fields of newer versions are ignored; older versions lack some of these.
     model_config = ConfigDict(strict=True, extra="ignore")
@@ -49,6 +58,7 @@ class Scored(Record):
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
+    own: the user's own figures.
     documents: their number; text_nats_per_token: without their end markers. None for one text.
     """
 
@@ -59,6 +69,7 @@ class Scored(Record):
     bytes: Number | None = None
     stride: Number | None = None
     unknown: Number | None = None
+    own: Annotated[dict[Figure, Number | None], Field(max_length=32)] | None = None
     documents: Number | None = None
     text_nats_per_token: Number | None = None
 
@@ -87,10 +98,12 @@ class Best(Record):
 
 
 class ParameterCount(Record):
-    """Shared parameters are counted once. state: how many numbers a model keeps that counts the
+    """Shared parameters are counted once. active: without the experts that a token does not go
+    through. state: how many numbers a model keeps that counts the
     train split in one pass, in place of taking steps; None for all others."""
 
     total: Number | None = None
+    active: Number | None = None
     trainable: Number | None = None
     embedding: Number | None = None
     state: Number | None = None

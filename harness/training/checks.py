@@ -11,6 +11,7 @@ from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.data.dataset import build_tokenizer
 from harness.evaluation import batch_norm
+from harness.evaluation.own_metrics import OwnMetrics
 from harness.evaluation.score import resolve_stride
 from harness.loggers.build import build_logger
 from harness.training.counting import require_countable
@@ -20,6 +21,8 @@ from harness.training.optim import check_arguments, check_optimizer
 from harness.training.schedules import Schedule
 from zoo.language_model import LanguageModel
 
+BYTES = tuple(bytes([value]) for value in range(256))
+
 
 def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS) -> None:
     """Build everything that needs no data. Raises UsageError for settings that can't be trained."""
@@ -28,10 +31,16 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
     check_arguments(settings)
     settings.build("schedule", Schedule, total=settings.train.budget[1])
     corpus = settings.build("data", Corpus)
-    build_tokenizer(settings)
+    tokenizer = build_tokenizer(settings)
+    OwnMetrics.of(settings.metrics, settings.trust)
     for name in settings.logger:
         build_logger(settings, name)
     model = _initialized_meta_model(settings)
+    if model.reads_bytes and tuple(tokenizer.pieces[: len(BYTES)]) != BYTES:  # and an end marker
+        raise UsageError(
+            f"model={settings.names.model} reads bytes: choose tokenizer=bytes, not "
+            f"{settings.names.tokenizer}"
+        )
     if model.block_size is not None:
         if settings.train.seq_len > model.block_size:
             raise UsageError(
@@ -77,6 +86,11 @@ def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
         raise UsageError(
             f"{where}: batch normalization would count the padding of short ones; take another "
             "norm of the model, or data.rows=across"
+        )
+    if model.auxiliary:
+        raise UsageError(
+            f"{where}: the auxiliary losses {', '.join(model.auxiliary)} would count the padding "
+            "of short ones; take data.rows=across"
         )
     if model.fit is not None and "marker" not in inspect.signature(model.fit).parameters:
         raise UsageError(

@@ -19,6 +19,7 @@ from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.compressors import compress_test
+from harness.evaluation.own_metrics import NONE, OwnMetrics
 from harness.evaluation.score import Score, score_split
 from harness.observe.observer import Observer
 from harness.referee.certify import after_training
@@ -61,6 +62,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
+    own = OwnMetrics.of(settings.metrics, settings.trust)
     if line := unmarked_line(trainer.model):
         report(line)
     checkpoints = Checkpoints(context, trainer)
@@ -91,7 +93,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 if dataset.val is not None:
                     begun = context.clock()
                     with observer.validation(evaluated, dataset.val, row):
-                        score = _score(context, evaluated, dataset.val)
+                        score = _score(context, evaluated, dataset.val, own)
                     progress.evaluation_seconds += context.clock() - begun
                     row |= score.metrics("val/")
                     if progress.update_best(score):
@@ -178,7 +180,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     with part_of_results(context.summary, part, needed=True):
         checkpoints.load_best(progress)
         started = perf_counter()
-        score = _score(context, evaluated, final)
+        score = _score(context, evaluated, final, own)
         if dataset.test is not None:
             context.summary.test = Scored.of(score.summary())
     context.folder.require_own()
@@ -203,7 +205,9 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             context.summary.definition = certificate.bound_to.definition
 
 
-def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
+def _score(
+    context: RunContext, model: LanguageModel, split: Split, own: OwnMetrics = NONE
+) -> Score:
     settings, done = context.settings, 0
 
     def on_batch(tokens: int) -> None:
@@ -215,7 +219,7 @@ def _score(context: RunContext, model: LanguageModel, split: Split) -> Score:
     return score_split(
         model, split, context.dataset.tokenizer, context.compute, settings.eval.stride,
         settings.eval.batch_size, on_batch=on_batch,
-        batch_statistics=settings.train.batch_norm == "batch",
+        batch_statistics=settings.train.batch_norm == "batch", own=own,
     )  # fmt: skip
 
 

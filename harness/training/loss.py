@@ -5,6 +5,8 @@ B batch, T time, C channels, V vocabulary, N positions in one chunk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,10 @@ def add_gradients(
     compute: Compute,
     weight: Tensor,
     label_smoothing: float = 0.0,
+    auxiliary: Sequence[tuple[Tensor, Tensor]] = (),
 ) -> Tensor:
     """Add to every parameter the gradient of the sum of nats times `weight`, (); returns the sum.
+    auxiliary: further losses, (), each with its own weight, whose gradients are added.
 
     label_smoothing: the share of probability spread evenly over the vocabulary (Szegedy et al.
     2016, section 7), in the gradient alone. Each chunk is backpropagated through the head by
@@ -30,6 +34,7 @@ def add_gradients(
     """
     total = torch.zeros((), device=features_BTC.device)
     gradients: list[Tensor] = []
+    others, weights = [loss for loss, _ in auxiliary], [each for _, each in auxiliary]
     chunks = list(zip(*in_chunks(model, features_BTC, targets_BT), strict=True))
     several = len(chunks) > 1
     for chunk_NC, targets_N in chunks:
@@ -45,11 +50,14 @@ def add_gradients(
             uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
             uniform = uniform_N[targets_N != IGNORED].sum()
             objective = (1 - label_smoothing) * nats + label_smoothing * uniform
-        objective.backward(weight)
         if several:
+            objective.backward(weight)
             assert leaf_NC.grad is not None, "the head did not use the features"
             gradients.append(leaf_NC.grad)
+        else:
+            torch.autograd.backward([objective, *others], [weight, *weights])
         total += nats.detach()
     if several:
-        features_BTC.backward(torch.cat(gradients).view(features_BTC.shape))
+        gradient_BTC = torch.cat(gradients).view(features_BTC.shape)
+        torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])
     return total

@@ -14,7 +14,8 @@ from harness.config.settings import Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
-OF_DOCUMENTS = ("documents", "text_nats_per_token")  # fields of a score
+# Fields of a score, of documents and of one's own.
+NOT_ALWAYS = ("documents", "text_nats_per_token", "own")
 
 
 @dataclass
@@ -44,8 +45,9 @@ class Progress:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
             for name in (*Best.model_fields, *Scored.model_fields):
                 hints.setdefault(name, float | None)
+            hints["own"] = dict[str, float | None]
             for name, hint in hints.items():
-                if name in OF_DOCUMENTS and name not in self.best:
+                if name in NOT_ALWAYS and name not in self.best:
                     continue
                 if name not in self.best or not fits(self.best[name], hint):
                     raise ValueError(f"progress.best.{name} is missing or of the wrong type")

@@ -6,7 +6,7 @@ B batch, T time, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.common.errors import RunFailure
 from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.config.settings import Settings
@@ -62,7 +63,7 @@ class Trainer:
         self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
         self.model.initialize(settings.init, settings.zero_residual).to(compute.device)
         forward = torch.compile(self.model) if settings.compile else self.model
-        self._features: Callable[[Tensor], Tensor] = partial(forward, return_features=True)
+        self._features: Callable[..., Tensor] = partial(forward, return_features=True)
         if settings.build("data", Corpus).rows == "packed":  # the marker is the last id
             self._features = partial(features_apart, self._features, marker=vocab_size - 1)
         ema = settings.train.ema
@@ -92,20 +93,21 @@ class Trainer:
     ) -> NDArray[np.integer]:
         """One update from inputs and targets, (B, T) each, in `train.accumulate` micro-batches.
 
-        lr_factor: multiplies the peak learning rates. row: has the `step`; gets loss, rates and
-        gradient norms. Returns the targets that had a loss, (tokens,). Raises NonFiniteError, the
-        weights unchanged.
+        lr_factor: multiplies the peak learning rates. row: has the `step`; gets losses, rates
+        and gradient norms. Returns the targets that had a loss, (tokens,). Raises NonFiniteError,
+        the weights unchanged.
         """
         plan, step = self._plan, row["step"]
         inputs_BT, targets_BT = batch[0], batch[1][:, plan.trained]
         trained = targets_BT.numpy()[targets_BT.numpy() != IGNORED]
-        loss = self._backward(inputs_BT, targets_BT, len(trained), step)
-        self._processes.all_reduce([loss, self._gradients.flat])
+        loss, auxiliary = self._backward(inputs_BT, targets_BT, len(trained), step)
+        self._processes.all_reduce([loss, self._gradients.flat, *auxiliary.values()])
         self._scaler.unscale_(self._optimizer)
         clip = plan.clip or math.inf
         norm = self._gradients.clip(clip)
         row |= {
             "train/loss": loss.item() / len(trained),
+            **{f"train/auxiliary/{name}": each.item() for name, each in auxiliary.items()},
             "lr": self._peaks[""] * lr_factor if "" in self._peaks else None,
             **{f"lr/{part}": peak * lr_factor for part, peak in self._peaks.items() if part},
             "grad_norm": norm,
@@ -121,12 +123,17 @@ class Trainer:
         self._gradients.zero()
         return trained
 
-    def _backward(self, inputs_BT: Tensor, targets_BT: Tensor, count: int, step: int) -> Tensor:
-        """Add this process's share of the gradients; returns its sum of nats, ()."""
+    def _backward(
+        self, inputs_BT: Tensor, targets_BT: Tensor, count: int, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add this process's share of the gradients; returns its sum of nats, (), and its share of
+        each auxiliary loss, ()."""
         plan, compute = self._plan, self._compute
         # Each target of the step has equal weight, whatever micro-batch it is in.
         weight = self._scaler.scale(torch.full((), 1 / count, device=compute.device))
         loss = torch.zeros((), device=compute.device)
+        names = self.model.auxiliary
+        auxiliary = {name: torch.zeros((), device=compute.device) for name in names}
         with self._buffers:
             micro_batches = range(math.ceil(len(inputs_BT) / plan.batch_size))
             for number in self._processes.shard(micro_batches):
@@ -134,9 +141,14 @@ class Trainer:
                 part = slice(number * plan.batch_size, (number + 1) * plan.batch_size)
                 # Dropout depends on seed, step and micro-batch alone: no generator state to save.
                 compute.seed(_mix(self._seed, step, number))
+                losses: dict[str, Tensor] = {}
+                wanted = {"losses": losses} if names else {}
                 with compute.autocast():
                     inputs = inputs_BT[part].to(compute.device)
-                    features_BTC = self._features(inputs)
+                    features_BTC = self._features(inputs, **wanted)
+                own = int((targets_BT[part] != IGNORED).sum())
+                for name, each in _declared(losses, names).items():
+                    auxiliary[name] += own / count * each.detach()
                 loss += add_gradients(
                     self.model,
                     features_BTC[:, plan.trained],
@@ -144,9 +156,10 @@ class Trainer:
                     compute,
                     weight,
                     plan.label_smoothing,
+                    [(losses[name], weight * own * names[name]) for name in names],
                 )
             self._check()  # before the gradients are exchanged: then all processes are there
-        return loss
+        return loss, auxiliary
 
     def _update(self, lr_factor: float) -> None:
         for group in self._optimizer.param_groups:
@@ -191,6 +204,17 @@ class Trainer:
         load_scaler(self._scaler, state["scaler"])
         if self._average is not None:
             load_weights(self._average, state["average"], "average")
+
+
+def _declared(losses: dict[str, Tensor], names: Mapping[str, float]) -> dict[str, Tensor]:
+    """The auxiliary losses of a forward pass. Raises RunFailure if they are not those declared."""
+    if losses.keys() != names.keys() or any(each.dim() for each in losses.values()):
+        given = ", ".join(f"{name} {tuple(each.shape)}" for name, each in losses.items())
+        raise RunFailure(
+            f"the model declares the auxiliary losses {', '.join(names)}, one number each, and "
+            f"gives {given or 'none'}"
+        )
+    return losses
 
 
 def load_scaler(scaler: torch.amp.GradScaler, saved: object) -> None:

@@ -48,12 +48,17 @@ SIZES = {
     "bigram": "",
     "bow": "model.n_embd=8 model.n_hidden=24",
     **dict.fromkeys(("gpt", "gpt1", "gpt3", "gpt_modern", "ladder"), TRANSFORMER),
+    "gpt_moe": f"{TRANSFORMER} model.n_expert=4 model.n_inner=16",
     **dict.fromkeys(("llama", "mistral"), GROUPED),
     **dict.fromkeys(("rnn", "gru", "lstm"), RECURRENT),
     "hf": f"{HF.removeprefix('model=hf ')} +model.config.n_head=2",
     "mlp": MLP.removeprefix("model=mlp "),
     "wavenet": WAVENET.removeprefix("model=wavenet "),
     "perceiver_ar": "model.n_latent=8 model.n_layer=1 model.n_head=2 model.n_embd=16",
+    "spacebyte": (
+        "tokenizer=bytes model.n_layer_global=1 model.n_head_global=2 model.n_embd_global=16 "
+        "model.n_layer_local=2 model.n_head_local=2 model.n_embd_local=8"
+    ),
     "megabyte": (
         "model.n_layer_global=1 model.n_head_global=2 model.n_embd_global=32 "
         "model.n_layer_local=1 model.n_head_local=2 model.n_embd_local=16"

@@ -48,6 +48,16 @@ def write(folder: Path, **contents: bytes | str) -> list[Path]:
 # Which files
 
 
+def test_a_folder_with_too_many_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run from elsewhere may name the root of this machine."""
+    write(tmp_path, a__txt="a", b__txt="b", c__txt="c")
+    monkeypatch.setattr(sources, "MOST_FILES", 2)
+    with pytest.raises(UsageError, match="belongs to more than 2 files"):
+        texts_in(tmp_path)
+
+
 def test_one_plain_file_is_read_where_it_lies(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbfone\r\ntwo\0\n\rthree"  # BOM, CRLF, NUL, a lone CR: text, unchanged
     (path,) = write(tmp_path, a__txt=content)

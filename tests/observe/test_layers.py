@@ -59,7 +59,10 @@ def test_every_architecture_can_be_watched(name: str) -> None:
     assert layers
     numbers = [value for value in row.values() if not isinstance(value, Histogram)]
     assert all(math.isfinite(value) for value in numbers)
-    heads = {"megabyte": 16, "perceiver_ar": 16, "hf": 48, "ladder": 12, "gated_deltanet_hybrid": 4}
+    heads = {
+        "megabyte": 16, "perceiver_ar": 16, "hf": 48, "ladder": 12, "gated_deltanet_hybrid": 4,
+        "spacebyte": 24,
+    }  # fmt: skip
     attentive = name.startswith(("gpt", "llama", "mistral"))
     expected = heads.get(name, 16 if attentive else 0)
     entropies = [value for key, value in row.items() if key.startswith("attention/")]

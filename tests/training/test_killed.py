@@ -15,7 +15,7 @@ from harness.runs.folder import RunFolder
 from tests.small_runs import GPT_SMALL, train
 from tests.training.processes import leftovers, overrides, rehearse
 from tests.waiting import wait_until
-from tests.zoo_models import TRAINED
+from tests.zoo_models import TRAINED, choice
 
 
 def test_killed_again_and_again_it_ends_as_if_left_alone(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ BATCH_NORMS = tuple(
 )
 CASES = {
     name: [
-        *(f"model={name}", f"optimizer={OPTIMIZERS[number % len(OPTIMIZERS)]}"),
+        *(*choice(name), f"optimizer={OPTIMIZERS[number % len(OPTIMIZERS)]}"),
         *(f"schedule={SCHEDULES[number % len(SCHEDULES)]}", *EXTRAS[number % len(EXTRAS)]),
     ]
     for number, name in enumerate(TRAINED)

@@ -26,6 +26,7 @@ from tests.small_runs import GPT_SMALL, cut_off, rows, settings, trace, train
 from tests.training.small_gpt import small_gpt
 from tests.zoo_models import TRAINED, fresh, node
 from zoo.layers.causal_conv import FilterPerChannel
+from zoo.layers.experts import ExpertLinear
 
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
@@ -45,6 +46,7 @@ def test_every_optimizer_has_each_parameter_once_in_the_right_group(name: str) -
     held = [(module, p) for module in model.modules() for p in module.parameters(recurse=False)]
     embedded = {id(p) for module, p in held if isinstance(module, nn.Embedding)}
     filters = {id(module.weight) for module, _ in held if isinstance(module, FilterPerChannel)}
+    filters |= {id(module.bias) for module, _ in held if isinstance(module, ExpertLinear)}
     matrices = {id(p) for _, p in held if p.dim() > 1} - embedded - filters
     output = {id(p) for p in model.head.parameters()}
     heads = {id(p) for p in model.head.parameters() if p.dim() > 1}

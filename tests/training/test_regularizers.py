@@ -18,6 +18,7 @@ from tests.zoo.laws import CPU
 from tests.zoo_models import TRAINED, fresh, node
 from zoo.gpt import GPT
 from zoo.layers.causal_conv import FilterPerChannel
+from zoo.layers.experts import ExpertLinear
 from zoo.roles import Role
 
 
@@ -78,6 +79,8 @@ def test_max_norm_knows_the_units(name: str) -> None:
         for p in m.parameters()
         if p.dim() > 1 and id(p) not in embedded
     }
+    experts = [m.weight for m in model.modules() if isinstance(m, ExpertLinear)]
+    found |= {id(weight): weight.flatten(0, 1) for weight in experts}
     assert found.keys() == {id(p) for p, _ in max_norm_weights(model)}
     for weight in found.values():
         norms = weight.flatten(1).norm(dim=1)

@@ -12,13 +12,23 @@ import pytest
 
 from harness.compute import costs as measure
 from tests.zoo.laws import LAWS, OF_STEPS
-from tests.zoo_models import COUNTED, NAMES, VOCAB, Mutant, fresh, maker, node, weightless
+from tests.zoo_models import (
+    COUNTED,
+    NAMES,
+    VOCAB,
+    Mutant,
+    fresh,
+    maker,
+    node,
+    of_each_class,
+    weightless,
+)
 from zoo.language_model import LanguageModel
 
 OURS = {
     "bigram", "mlp", "wavenet", "bow", "rnn", "gru", "lstm", "ladder", "gpt", "gpt1", "gpt3",
-    "gpt_modern", "llama", "mistral", "megabyte", "ngram", "perceiver_ar", "hf", "mamba2",
-    "gated_deltanet", "gated_deltanet_hybrid", "mlstm", "rwkv7",
+    "gpt_modern", "gpt_moe", "llama", "mistral", "megabyte", "ngram", "perceiver_ar", "hf",
+    "mamba2", "gated_deltanet", "gated_deltanet_hybrid", "mlstm", "rwkv7", "spacebyte",
 }  # fmt: skip
 
 
@@ -40,7 +50,7 @@ def mutants() -> list[Mutant]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_each_class(NAMES))
 @pytest.mark.parametrize("law", LAWS)
 def test_law(law: str, name: str) -> None:
     if law not in OF_STEPS or name not in COUNTED:
@@ -56,7 +66,10 @@ def test_parameters_equal_the_closed_form(name: str) -> None:
     for vocab_size in (VOCAB, 101):
         model = weightless(node(name), vocab_size)
         expected = forms.parameters(node(name), vocab_size)
-        assert measure.parameters(model)["total"] == expected
+        found = measure.parameters(model)
+        assert found["total"] == expected
+        active = getattr(forms, "active_parameters", forms.parameters)
+        assert found["active"] == active(node(name), vocab_size)
 
 
 @pytest.mark.parametrize("name", NAMES)

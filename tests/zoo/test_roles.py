@@ -16,6 +16,7 @@ from harness.training.parameter_groups import group_by_pattern, parameter_groups
 from tests.zoo_models import TRAINED, node
 from zoo import roles as zoo_roles
 from zoo.language_model import LanguageModel
+from zoo.layers.experts import ExpertLinear
 from zoo.roles import LINEAR, Role, roles
 
 # By model, the closed list of what is decayed: all of it is Muon's, but for the head.
@@ -38,6 +39,7 @@ DECAYED: dict[str, list[str]] = {
     "bow": ["expand.weight", "projection.weight", "head.weight"],
     **dict.fromkeys(("gpt", "gpt1", "gpt3"), BLOCKS_AND_TIED),
     "gpt_modern": [*BLOCKS, "head.*.weight"],
+    "gpt_moe": [*BLOCKS_AND_TIED, "blocks.*.feed_forward.router.weight"],
     **dict.fromkeys(("ladder", "llama", "mistral"), BLOCKS_AND_HEAD),
     **dict.fromkeys(("rnn", "gru", "lstm"), RECURRENT),
     "megabyte": [
@@ -49,6 +51,10 @@ DECAYED: dict[str, list[str]] = {
         *("latent.weight", "read.query.weight", "read.key_value.weight", "read.projection.weight"),
         *("read.feed_forward.expand.weight", "read.feed_forward.projection.weight"),
         *BLOCKS,
+        "head.weight",
+    ],
+    "spacebyte": [
+        *(f"{part}_blocks.*.{name}" for part in ("global", "local") for name in BLOCK),
         "head.weight",
     ],
     "wavenet": [
@@ -152,6 +158,11 @@ def of_transformers(model_type: str) -> LanguageModel:
     )
 
 
+def experts(model: nn.Module) -> set[int]:
+    """The weights that our experts stack."""
+    return {id(module.weight) for module in model.modules() if isinstance(module, ExpertLinear)}
+
+
 def require_groups(model: nn.Module, expected: list[str]) -> None:
     names = {id(p): name for name, p in model.named_parameters()}
     found = parameter_groups(model, lr=1.0, lr_of={}, weight_decay=0.1)
@@ -163,7 +174,10 @@ def require_groups(model: nn.Module, expected: list[str]) -> None:
     output = [name for name in expected if "head." in name or name in TIED]
     assert those(lambda group: group["weight_decay"]) == sorted(expected)
     assert those(lambda group: group["hidden"]) == sorted(set(expected) - set(output))
-    assert those(lambda group: group["stack"]) == sorted(STACKED & set(expected))
+    stacked = {names[id(p)] for p in model.parameters() if id(p) in experts(model)}
+    assert those(lambda group: group["stack"]) == sorted(
+        STACKED & set(expected) | set(group_by_pattern(stacked))
+    )
     assert unmarked_line(model) is None
 
 

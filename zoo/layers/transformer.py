@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.layers.attention import CausalSelfAttention, KeyValues
 from zoo.layers.dropout import StochasticDepth
+from zoo.layers.experts import MixtureOfExperts
 from zoo.layers.feed_forward import Activation, FeedForward
 from zoo.layers.norms import Norm, make_norm
 
@@ -18,7 +19,9 @@ class Block(nn.Module):
     Each is normalized before (pre-norm, GPT-2), or the sum is normalized after it (post_norm:
     Vaswani et al. and GPT-1). dropout: on the attention weights and on both
     additions. attention_dropout: on the attention weights; None: dropout. stochastic_depth: the
-    probability of dropping an addition. `attention`: see CausalSelfAttention.
+    probability of dropping an addition. n_expert: a mixture of so many experts in place of the
+    feed-forward, n_expert_active of them for each token; None: none. `attention`: see
+    CausalSelfAttention.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class Block(nn.Module):
         post_norm: bool = False,
         attention_dropout: float | None = None,
         stochastic_depth: float = 0.0,
+        n_expert: int | None = None,
+        n_expert_active: int = 2,
         **attention: Any,
     ) -> None:
         super().__init__()
@@ -42,14 +47,26 @@ class Block(nn.Module):
         self.attention_norm = make_norm(norm, n_embd, bias)
         self.attention = CausalSelfAttention(n_embd, n_head, attention_dropout, bias, **attention)
         self.feed_forward_norm = make_norm(norm, n_embd, bias)
-        self.feed_forward = FeedForward(n_embd, bias, activation, n_inner)
+        self.feed_forward = (
+            FeedForward(n_embd, bias, activation, n_inner)
+            if n_expert is None
+            else MixtureOfExperts(n_embd, bias, activation, n_inner, n_expert, n_expert_active)
+        )
         self.dropout: nn.Module = nn.Dropout(dropout)
         if stochastic_depth:
             self.dropout = nn.Sequential(self.dropout, StochasticDepth(stochastic_depth))
 
-    def forward(self, x_BTC: Tensor, past: KeyValues | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTC: Tensor,
+        past: KeyValues | None = None,
+        losses: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """losses: experts add theirs to it."""
+        wanted = [losses] if isinstance(self.feed_forward, MixtureOfExperts) else []
         if self.post_norm:
             x_BTC = self.attention_norm(x_BTC + self.dropout(self.attention(x_BTC, past)))
-            return self.feed_forward_norm(x_BTC + self.dropout(self.feed_forward(x_BTC)))
+            return self.feed_forward_norm(x_BTC + self.dropout(self.feed_forward(x_BTC, *wanted)))
         x_BTC = x_BTC + self.dropout(self.attention(self.attention_norm(x_BTC), past))
-        return x_BTC + self.dropout(self.feed_forward(self.feed_forward_norm(x_BTC)))
+        y_BTC = self.feed_forward(self.feed_forward_norm(x_BTC), *wanted)
+        return x_BTC + self.dropout(y_BTC)

@@ -96,7 +96,7 @@ export class RunPage {
       ["validation, best", score_of(run.val, run.val_nats), run.lossless ? "bits per byte" : "lossy tokenizer"],
       ["test", score_of(run.test, run.test_nats), run.lossless ? "bits per byte" : "lossy tokenizer"],
       ["certificate", run.certificate ?? "–", ""],
-      ["parameters", human(run.parameters), ""],
+      ["parameters", human(run.parameters), run.active === run.parameters ? "" : `${human(run.active)} active`],
       ["FLOPs per token", human(run.flops_per_token), ""],
       ["steps", run.step == null ? "–" : run.step.toLocaleString("en"), ""],
       ["training time", duration(run.seconds), ""],

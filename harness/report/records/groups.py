@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from harness.report.records.runs import UNKNOWN, RunRecord
 from harness.report.records.selection import WORDS, Split
+from harness.runs.summary import Scored
 
 Reader = Callable[[RunRecord], float | None]
 
@@ -30,6 +31,22 @@ def reader(path: str) -> Reader:
 def score_reader(split: Split, lossless: bool) -> Reader:
     """Reads what runs are ranked by, bits per byte; of a lossy tokenizer nats per token."""
     return reader(f"{split}.{'bits_per_byte' if lossless else 'nats_per_token'}")
+
+
+def own_reader(split: Split, name: str) -> Reader:
+    """Reads one of the user's own figures."""
+
+    def read(run: RunRecord) -> float | None:
+        scored: Scored | None = getattr(run, split)
+        return (scored.own or {}).get(name) if scored else None
+
+    return read
+
+
+def own_names(groups: Sequence[Group], split: Split) -> list[str]:
+    """The names of the users' own figures, in the order in which they come."""
+    scores = [getattr(run, split) for group in groups for run in group.counted]
+    return list(dict.fromkeys(name for scored in scores if scored for name in scored.own or {}))
 
 
 class GroupKey(NamedTuple):
@@ -103,6 +120,11 @@ class Group:
             return None
         std = statistics.stdev(known) if len(known) > 1 else None
         return Spread(statistics.fmean(known), std, len(known))
+
+
+def has_experts(group: Group) -> bool:
+    """Whether a token goes through some of its parameters only."""
+    return any(run.active != run.parameters for run in group.counted)
 
 
 def group_runs(

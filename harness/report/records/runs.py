@@ -26,6 +26,7 @@ from harness.runs.summary import (
     Ancestor,
     Compressed,
     LostText,
+    ParameterCount,
     Scored,
     Summary,
     TrainCost,
@@ -50,7 +51,8 @@ class RunRecord:
     for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
     that was counted in one pass over train; None for one that was trained. candidate: as in
     `Summary`. lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field
-    in tokens, infinite if it is unbounded.
+    in tokens, infinite if it is unbounded. active: parameters without the experts that a token does
+    not go through.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class RunRecord:
     is_strangers: bool = False
     complete: bool = False
     parameters: float | None = None
+    active: float | None = None
     state: float | None = None
     compressors: Mapping[str, Compressed] = field(default_factory=dict)
     flops_per_token: float | None = None
@@ -224,6 +227,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "leaks": found.leaks is True,
         "causal": found.causal is not False,
         "parameters": parameters.total if parameters else None,
+        "active": _active(parameters) if parameters else None,
         "state": parameters.state if parameters else None,
         "compressors": {printable(k): v for k, v in (found.compressors or {}).items()},
         "flops_per_token": found.flops_per_token,
@@ -248,6 +252,11 @@ def _configuration(folder: Path, found: Summary | None) -> dict[str, str]:
         parent = found.lineage[-1]
         settings["fork_from"] = f"{(parent.configuration or UNKNOWN)[:8]}@{parent.step}"
     return settings
+
+
+def _active(found: ParameterCount) -> float | None:
+    """Runs of earlier versions, which did not count it, have no experts of ours."""
+    return found.total if found.active is None else found.active
 
 
 def _sees(found: Summary) -> float | None:

@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.report.records.groups import Group, Spread, reader, score_reader
+from harness.report.records.groups import (
+    Group,
+    Reader,
+    Spread,
+    has_experts,
+    own_names,
+    own_reader,
+    reader,
+    score_reader,
+)
 from harness.report.records.runs import RunRecord
 from harness.report.records.selection import Split
 from harness.report.statistics.floor import Reference
@@ -48,7 +57,12 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
         Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted))),
         *([_number("test", unit, f"test.{key}", score)] if groups[0].split == "test" else []),
         _number("val", unit, f"val.{key}", score),
+        *(
+            _spread(name, groups[0].split, own_reader(groups[0].split, name), score)
+            for name in own_names(groups, groups[0].split)
+        ),
         Column("parameters", "", _size),
+        *([_number("active", "parameters", "active")] if any(map(has_experts, groups)) else []),
         Column("sees", "tokens", _sees),
         _number("FLOPs", "per token", "flops_per_token"),
         Column("training", "tokens", _tokens),
@@ -75,8 +89,10 @@ def _human_mean(spread: Spread) -> str:
 def _number(
     header: str, unit: str, path: str, write: Callable[[Spread], str] = _human_mean
 ) -> Column:
-    read = reader(path)
+    return _spread(header, unit, reader(path), write)
 
+
+def _spread(header: str, unit: str, read: Reader, write: Callable[[Spread], str]) -> Column:
     def cell(group: Group) -> tuple[str, float | str]:
         spread = group.spread(read)
         return (write(spread), spread.mean) if spread else ("–", "")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.common import text
-from harness.report.records.groups import Group, reader, why_uncounted
+from harness.report.records.groups import Group, own_names, own_reader, reader, why_uncounted
 from harness.report.records.runs import RunRecord
 from harness.report.records.selection import Split
 from harness.report.statistics.differences import adjacent_pairs
@@ -33,6 +33,7 @@ GROUP_NUMBERS = {
     "val bits per byte": "val.bits_per_byte",
     "val nats per token": "val.nats_per_token",
     "parameters": "parameters",
+    "active parameters": "active",
     "counts": "state",
     "FLOPs per token": "flops_per_token",
     **COSTS,
@@ -43,6 +44,7 @@ RUN_NUMBERS = {
     "val nats_per_token": "val.nats_per_token",
     "val bits_per_byte": "val.bits_per_byte",
     "parameters": "parameters",
+    "active parameters": "active",
     "flops per token": "flops_per_token",
     **COSTS,
 }
@@ -118,13 +120,18 @@ def latex(comparison: Comparison) -> str:
 def csv_table(comparison: Comparison) -> str:
     """A line for each configuration: means and standard deviations in full precision."""
     heads = ["place", "model", "variant", "tokenizer", "data", "seeds"]
-    heads += [f"{name}{more}" for name in GROUP_NUMBERS for more in ("", " ±")]
+    numbers = {name: reader(path) for name, path in GROUP_NUMBERS.items()}
+    both = [*comparison.ranked, *comparison.lossy]
+    for split in ("test", "val"):
+        names = own_names(both, split)
+        numbers |= {f"{split} {name}": own_reader(split, name) for name in names}
+    heads += [f"{name}{more}" for name in numbers for more in ("", " ±")]
 
     def line(group: Group, place: int | str) -> Iterable[object]:
         yield from (place, group.model, group.variant, group.tokenizer, group.data)
         yield len(group.counted)
-        for path in GROUP_NUMBERS.values():
-            spread = group.spread(reader(path))
+        for read in numbers.values():
+            spread = group.spread(read)
             yield from (spread.mean, spread.std) if spread else (None, None)
 
     ranked = [

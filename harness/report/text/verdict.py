@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.common.text import visible_line
-from harness.report.records.groups import Group, Reader, reader
+from harness.report.records.groups import Group, Reader, has_experts, reader
 from harness.report.records.runs import RunRecord
 from harness.report.records.selection import WORDS, without_test_split
 from harness.report.statistics.differences import MAX_TESTED, Pair, adjacent_pairs
@@ -139,6 +139,7 @@ def _budget(groups: Sequence[Group]) -> str:
 # Budgets, each with the relative difference that still counts as equal: bytes, FLOPs and seconds
 # vary with the batches drawn and with the machine.
 PARAMETERS: tuple[str, float, Reader] = ("parameters", 0.0, reader("parameters"))
+ACTIVE: tuple[str, float, Reader] = ("active parameters", 0.0, reader("active"))
 CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
     ("steps", 0.0, reader("train.steps")),
     ("training tokens", 0.0, reader("train.tokens")),
@@ -175,7 +176,8 @@ def equality_lines(comparison: Comparison) -> list[str]:
 
 def _equality_line(groups: Sequence[Group], where: str) -> str:
     equal, unequal = [], []
-    for name, tolerance, read in (PARAMETERS, *CURRENCIES):
+    active = [ACTIVE] if any(has_experts(group) for group in groups) else []
+    for name, tolerance, read in (PARAMETERS, *active, *CURRENCIES):
         spent = [read(run) for group in groups for run in group.counted]
         known = [value for value in spent if value is not None]
         counted = [value for value in known if value > 0]

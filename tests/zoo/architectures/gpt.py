@@ -13,16 +13,27 @@ from harness.evaluation import score as metrics
 from tests.zoo_models import Mutant
 from zoo import gpt
 from zoo.language_model import Cache, LanguageModel
-from zoo.layers import attention
+from zoo.layers import attention, experts
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
+    return _parameters(node, V, node["n_expert"])
+
+
+def active_parameters(node: dict[str, Any], V: int) -> int:
+    """With the experts of one token."""
+    return _parameters(node, V, node["n_expert_active"])
+
+
+def _parameters(node: dict[str, Any], V: int, count: int | None) -> int:
     C, L, T, bias = node["n_embd"], node["n_layer"], node["block_size"], int(node["bias"])
     D, kv = C // node["n_head"], _kv_width(node)
     expanded, inner = _inner_widths(node)
     attend = C * (C + 2 * kv) + (C + 2 * kv) * bias + C * C + C * bias
     attend += 2 * D * node["qk_norm"]
     feed_forward = C * expanded + expanded * bias + inner * C + C * bias
+    if node["n_expert"]:
+        feed_forward = count * feed_forward + C * node["n_expert"]
     norm = C if node["norm"] == "rms_norm" else C + C * bias
     norms = 2 * L + (not node["post_norm"])
     kind = node["positions"] or ("learned" if node["rotary_theta"] is None else "rope")
@@ -35,7 +46,10 @@ def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
     """Banded attention computes all T·T weights, too, and masks them."""
     C, L = node["n_embd"], node["n_layer"]
     expanded, inner = _inner_widths(node)
-    weights = C * (C + 2 * _kv_width(node)) + C * C + C * expanded + inner * C
+    feed_forward = C * expanded + inner * C
+    if node["n_expert"]:
+        feed_forward = node["n_expert_active"] * feed_forward + C * node["n_expert"]
+    weights = C * (C + 2 * _kv_width(node)) + C * C + feed_forward
     return 2 * T * (L * weights + V * C) + 4 * L * T * T * C
 
 
@@ -166,6 +180,38 @@ def _cap_over_time(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Non
     model.head[1].forward = lambda x: x / x.abs().max()
 
 
+def _experts_choose_tokens(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zhou et al. 2022 (arXiv 2202.09368): the best tokens of the whole batch, later ones too."""
+
+    def choose(logits_NE: Tensor, active: int) -> tuple[Tensor, Tensor]:
+        share = logits_NE.softmax(-1)
+        places = share.argsort(0, descending=True).argsort(0)
+        kept = torch.where(places < len(share) * active // share.shape[1], share, 0)
+        return kept.topk(active)
+
+    monkeypatch.setattr(experts, "choose", choose)
+
+
+def _experts_are_full(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capacity, as in Switch: whether a token is dropped depends on the rows before it."""
+    choose = experts.choose
+
+    def within(logits_NE: Tensor, active: int) -> tuple[Tensor, Tensor]:
+        gates, chosen = choose(logits_NE, active)
+        sent = F.one_hot(chosen, logits_NE.shape[1]).sum(1)
+        place = (sent.cumsum(0) - 1).gather(1, chosen)
+        return gates * (place < len(sent) * active / logits_NE.shape[1]), chosen
+
+    monkeypatch.setattr(experts, "choose", within)
+
+
+def _router_without_gradient(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = experts.choose
+    monkeypatch.setattr(experts, "choose", lambda logits, active: choose(logits.detach(), active))
+
+
+ONE = ("model.n_layer=1", "train.seq_len=24")
+
 MUTANTS = [
     Mutant("softmax over the queries", "causality", "gpt", _softmax_over_queries),
     Mutant("no mask", "causality", "gpt", _no_mask),
@@ -194,4 +240,7 @@ MUTANTS = [
     Mutant("a band one too wide", "receptive_field", "mistral", _band_one_too_wide),
     Mutant("a band's cache keeps the oldest", "split", "gpt3", _keeps_the_oldest),
     Mutant("a cap that looks ahead", "causality", "gpt_modern", _cap_over_time),
+    Mutant("experts choose tokens", "causality", "gpt_moe", _experts_choose_tokens, ONE),
+    Mutant("experts are full", "score", "gpt_moe", _experts_are_full),
+    Mutant("a router without gradient", "gradient", "gpt_moe", _router_without_gradient),
 ]

@@ -1,0 +1,46 @@
+"""Seeded errors in auxiliary losses, in figures of one's own and in the count of experts."""
+
+from __future__ import annotations
+
+TRAINER, COSTS = "harness/training/trainer.py", "harness/compute/costs.py"
+FIGURES = "harness/evaluation/own_metrics.py"
+LOSSES, OWN = "training/test_auxiliary_losses.py", "evaluation/test_own_metrics.py"
+
+OF_LOSSES_AND_FIGURES = {
+    "an auxiliary loss without its weight": (
+        TRAINER,
+        "weight * own * names[name]",
+        "weight * own",
+        f"{LOSSES} -k weighted",
+    ),
+    "an auxiliary loss is of the last micro-batch": (
+        TRAINER,
+        "auxiliary[name] += own / count * each.detach()",
+        "auxiliary[name] = each.detach()",
+        f"{LOSSES} -k micro",
+    ),
+    "no gradient of auxiliary losses where logits come in chunks": (
+        "harness/training/loss.py",
+        "torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])",
+        "features_BTC.backward(gradient_BTC)",
+        f"{LOSSES} -k chunks",
+    ),
+    "idle experts are active": (
+        COSTS,
+        '"active": total - idle',
+        '"active": total',
+        "zoo/test_experts.py -k closed_forms",
+    ),
+    "a figure is not of every target": (
+        FIGURES,
+        "values.mean(axis=0, dtype=np.float64)",
+        "values[1:].mean(axis=0, dtype=np.float64)",
+        f"{OWN} -k mean",
+    ),
+    "a figure can spoil the others": (
+        FIGURES,
+        "logits_NV.clone(), targets_N.clone(), nats",
+        "logits_NV, targets_N, nats",
+        f"{OWN} -k fails",
+    ),
+}
