@@ -155,6 +155,7 @@ def _settings(model: str, batch_size: int) -> Settings:
         compose([
             f"model={model}", f"train.seq_len={SEQ_LEN}", f"train.batch_size={batch_size}",
             "train.clip=null", "train.steps=20",
+            "tokenizer=bytes",  # which every model can read
         ])
     )  # fmt: skip
 
