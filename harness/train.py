@@ -32,10 +32,11 @@ def task(cfg: DictConfig) -> int:
     settings = read_settings(cfg)
     require_trusted(settings)
 
+    from harness.runs.fork import forked_settings
     from harness.runs.resume import resumed_settings
     from harness.training.run import run
 
-    return run(resumed_settings(settings, overrides))
+    return run(resumed_settings(forked_settings(settings, overrides), overrides))
 
 
 def main() -> None:

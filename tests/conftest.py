@@ -29,6 +29,7 @@ from harness import (
     compress,
     dashboard,
     decompress,
+    doctor,
     evaluate,
     inside,
     judge,
@@ -76,6 +77,7 @@ TOOLS: dict[str, Callable[[], object]] = {
     "judge": judge.main,
     "new": new.main,
     "dashboard": dashboard.main,
+    "doctor": doctor.main,
     "live": live.main,
 }
 

@@ -34,7 +34,7 @@ RECOMPUTE_LATER = """\
                 batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
 """
 SAVE = """\
-            if step and step % settings.checkpoint.every == 0:
+            if checkpoints.is_due(step):
                 checkpoints.save(progress)
 """
 # What is wrong: file, text, text put in its place, the tests that must fail.

@@ -8,6 +8,9 @@ Touvron et al. 2023 (Llama 2, arXiv 2307.09288, section 2.2), Jiang et al. 2023 
 
 from __future__ import annotations
 
+import math
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +19,10 @@ from zoo.layers.attention import KeyValues
 from zoo.layers.checks import require_positive
 from zoo.layers.feed_forward import Activation
 from zoo.layers.norms import Norm, make_norm
+from zoo.layers.positions import Positions, sinusoids
 from zoo.layers.transformer import Block
+
+THETA = 10000.0  # the base of rotary positions
 
 
 class GPT(LanguageModel):
@@ -27,7 +33,10 @@ class GPT(LanguageModel):
     bias: in the linear maps and layer norms. tie_weights: the head is the embedding's transpose.
     bands: how many positions each layer sees, repeated over the layers; null: all. [null, 128]
     alternates dense and banded layers, as in GPT-3; [128] is Mistral's sliding window.
-    rotary_theta: the base of rotary positions; null: learned positions.
+    positions: learned (GPT-2); sinusoidal, with the embeddings times √n_embd (Vaswani et al. 2017,
+    sections 3.4 and 3.5); rope (rotary); alibi; or none, where the causal mask alone tells them
+    (Haviv et al. 2022, arXiv 2203.16634). null: rope if rotary_theta is given, else learned. All
+    but learned ones hold at any block_size. rotary_theta: the base of rotary ones; null: 10000.
     logit_cap: soft cap of the logits to ±logit_cap (Gemma 2, arXiv 2408.00118, section 2).
     stochastic_depth: the drop probability of the last block's parts in training; it grows linearly
     with depth. n_expert: experts of each layer, of which a token goes through n_expert_active
@@ -59,6 +68,7 @@ class GPT(LanguageModel):
         qk_norm: bool = False,
         logit_cap: float | None = None,
         stochastic_depth: float = 0.0,
+        positions: Positions | None = None,
         n_expert: int | None = None,
         n_expert_active: int = 2,
         balance_weight: float = 0.01,
@@ -77,15 +87,24 @@ class GPT(LanguageModel):
         self.receptive_field = min(
             block_size, 1 + sum(block_size if band is None else band - 1 for band in layer_bands)
         )
-        learned = rotary_theta is None
+        if positions is None:
+            positions = "learned" if rotary_theta is None else "rope"
+        if positions not in (known := get_args(Positions)):
+            raise ValueError(f"positions={positions!r} is not one of {', '.join(known)}")
+        rotary_theta = THETA if rotary_theta is None else rotary_theta
+        rotary_theta = rotary_theta if positions == "rope" else None
+        self.positions = positions
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        self.position_embedding = nn.Embedding(block_size, n_embd) if learned else None
+        self.position_embedding = (
+            nn.Embedding(block_size, n_embd) if positions == "learned" else None
+        )
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
                 n_embd, n_head, dropout, bias, attention_dropout=attention_dropout, norm=norm,
                 post_norm=post_norm, activation=activation, n_inner=n_inner, band=band,
-                rotary_theta=rotary_theta, n_kv_head=n_kv_head, qk_norm=qk_norm,
+                rotary_theta=rotary_theta, alibi=positions == "alibi", n_kv_head=n_kv_head,
+                qk_norm=qk_norm,
                 stochastic_depth=stochastic_depth * layer / n_layer,
                 n_expert=n_expert, n_expert_active=n_expert_active,
             )
@@ -106,9 +125,12 @@ class GPT(LanguageModel):
     ) -> Tensor:
         past = self.advance(ids_BT, cache)
         x_BTC = self.token_embedding(ids_BT)
+        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
         if self.position_embedding is not None:
-            positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
             x_BTC = x_BTC + self.position_embedding(positions_T)
+        elif self.positions == "sinusoidal":
+            channels = x_BTC.shape[-1]
+            x_BTC = math.sqrt(channels) * x_BTC + sinusoids(positions_T, channels, x_BTC.dtype)
         x_BTC = self.dropout(x_BTC)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, KeyValues.of(cache, layer, past), losses)

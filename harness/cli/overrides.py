@@ -46,13 +46,15 @@ def _without_local(override: str) -> str:
 
 
 def _of_its_run(overrides: list[str]) -> list[str]:
-    """Where a run is resumed, its configuration says which settings its text, tokenizer, model and
-    so on have: what is typed of them is compared with that, not with the files chosen here."""
+    """Where a run is resumed or forked, its configuration says which settings its text, tokenizer,
+    model and so on have: what is typed of them changes that, not the files chosen here."""
     typed = dict(override.split("=", 1) for override in overrides if "=" in override)
-    run = meaning(f"run_dir={typed['run_dir']}") if "run_dir" in typed else None
-    if meaning(f"resume={typed.get('resume')}") not in (True, "auto") or "experiment" in typed:
+    if "experiment" in typed:
         return overrides
-    if not isinstance(run, str) or not os.path.isfile(expand(run) / "config.yaml"):
+    run = meaning(f"run_dir={typed['run_dir']}") if "run_dir" in typed else None
+    is_resumed = meaning(f"resume={typed.get('resume')}") in (True, "auto")
+    is_there = isinstance(run, str) and os.path.isfile(expand(run) / "config.yaml")
+    if not ("fork_from" in typed or (is_resumed and is_there)):
         return overrides
     free = tuple(f"{group}." for group in NODES if group not in typed)
     return [f"++{each}" if each.startswith(free) else each for each in overrides]

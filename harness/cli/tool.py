@@ -21,6 +21,7 @@ from harness.common.errors import RunFailure, UsageError, is_out_of_memory
 from harness.common.files import DISK_ERRORS
 from harness.common.interrupt import INTERRUPTED, STOPPING, exit_code, handling
 from harness.common.text import visible_line
+from harness.common.values import did_you_mean, show
 from harness.config.settings import require_device
 
 
@@ -75,7 +76,9 @@ class Parser(argparse.ArgumentParser):
     def add_run(self) -> None:
         """Add the options of all commands that read a finished run."""
         self.add_argument("run", type=Path, help="the run's folder")
-        self.add_argument("--checkpoint", choices=("best", "latest"), default="best")
+        self.add_argument(
+            "--checkpoint", type=_which, default="best", help="best, latest or the step of one"
+        )
         self.add_argument(
             "--checkpoint-dir", metavar="DIR", help="the run's checkpoint_dir, if it has one"
         )
@@ -103,6 +106,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise_option_error(self, message)
+
+
+def _which(text: str) -> str:
+    """The value of --checkpoint. Raises UsageError."""
+    names = ("best", "latest")
+    if text in names or (text.isascii() and text.isdigit() and len(text) < 16):
+        return text
+    near = did_you_mean(text, names)
+    raise UsageError(f"--checkpoint {show(text)} is not one of best, latest.{near} Or give a step")
 
 
 def raise_option_error(

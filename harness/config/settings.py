@@ -55,6 +55,8 @@ Resume = bool | Literal["auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES = ("auto", "cpu", "cuda", "mps")
+KEEPS = ("latest", "all", "log")
+FORK = re.compile(r"(?P<run>.+)@(?P<step>\d{1,15})", re.DOTALL)
 
 
 class Role(Flag):
@@ -182,7 +184,24 @@ class EvalSettings(_Group):
 
 
 class CheckpointSettings(_Group):
+    """keep: which checkpoints stay beside the newest."""
+
     every: PositiveInt
+    keep: Literal["latest", "all", "log"] | list[Annotated[int, Field(ge=0)]] = "latest"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keep(cls, plain: Any) -> Any:
+        keep = plain.get("keep") if isinstance(plain, dict) else None
+        if isinstance(keep, list) and all(type(step) is int and step >= 0 for step in keep):
+            return plain
+        if keep not in (None, *KEEPS):
+            raise PydanticCustomError(
+                "whole_line",
+                f"checkpoint.keep={show(keep)} is none of {', '.join(KEEPS)}, and no list of steps "
+                "([100,1000])".replace("{", "("),
+            )
+        return plain
 
 
 class ObserveSettings(_Group):
@@ -229,6 +248,15 @@ def _expanded(path: str | None) -> str | None:
     return str(expand(path)) if path else path
 
 
+def _fork(text: str | None) -> str | None:
+    """RUN@STEP, the run as a path that means the same to a later command in another folder."""
+    if text is None:
+        return None
+    if (parts := FORK.fullmatch(text)) is None:
+        raise PydanticCustomError("range", "RUN@STEP: a run's folder and the step of a checkpoint")
+    return f"{expand(parts['run']).absolute()}@{int(parts['step'])}"
+
+
 class Settings(_Group):
     """All settings of a run. Nodes with a `_target_` are built by `build`."""
 
@@ -259,6 +287,7 @@ class Settings(_Group):
     run_dir: Annotated[str | None, AfterValidator(_expanded), NEVER_COMPARED]
     cache: Annotated[str | None, NEVER_COMPARED | Role.FROM_USER]
     checkpoint_dir: Annotated[str | None, NEVER_COMPARED | Role.FROM_USER] = None
+    fork_from: Annotated[str | None, AfterValidator(_fork)] = None
     init: Init = "default"
     zero_residual: bool = False
     tf32: bool = False

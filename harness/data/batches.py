@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -108,6 +110,15 @@ def _pieces(documents: Documents, seq_len: int) -> tuple[NDArray[np.int64], NDAr
     starts_P = np.repeat(documents.borders[:-1], counts_D) + before_P
     lengths_P = np.minimum(np.repeat(lengths_D, counts_D) - before_P, seq_len)
     return starts_P, lengths_P, int(lengths_P.max())
+
+
+def extra_inputs(
+    ids: NDArray[np.unsignedinteger], seed: int, rows: int, seq_len: int
+) -> Iterator[Tensor]:
+    """Inputs, (rows, seq_len) each, of batches that no step draws: a training's steps start at
+    0."""
+    for step in itertools.count(2**63):
+        yield draw_batch(ids, seed, step, rows, seq_len)[0]
 
 
 @lru_cache(maxsize=2)

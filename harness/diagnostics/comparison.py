@@ -23,6 +23,7 @@ MAY_DIFFER = (
     "progress.seconds",
     "progress.evaluation_seconds",
     "progress.saved_best",
+    "progress.kept_best",
 )  # keys of a checkpoint
 NO_RESULT = ("git",)  # of summary.json
 EXACT_FILES = (samples.FILE, blocks.FILE, "train_counts.npy", "tokenizer/*")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
 
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.common.rows import strict_json
 from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
 from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
 from harness.data.dataset import Dataset
+from harness.data.encoded import Split
+from harness.evaluation.checkpoints import average_last, averaged_count, score_all
 from harness.evaluation.score import Score, by_place, resolve_stride, score_split
 from harness.evaluation.token_losses import write_tokens
 from harness.runs.load import Run, load_run
@@ -35,9 +38,11 @@ HEADS = {
 def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     """Print the score on stdout, as a table or as JSON. arguments: of harness.evaluate; calibrate:
     called for --calibration."""
+    count = averaged_count(arguments.average)
+    which = "latest" if count or arguments.all_checkpoints else arguments.checkpoint
     run = load_run(
-        arguments.run, arguments.checkpoint, arguments.device, arguments.trust, arguments.precision,
-        arguments.checkpoint_dir,
+        arguments.run, which, arguments.device, arguments.trust, arguments.precision,
+        arguments.checkpoint_dir, arguments.context,
     )  # fmt: skip
     make_deterministic()  # as in training, so that the score is the same
     options = _options(run, arguments)
@@ -62,6 +67,11 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
             if getattr(dataset, name) is None:
                 raise UsageError(f"data.split={run.settings.data['split']} leaves no {name} split")
         result |= {"split": split, "step": run.step}
+        if arguments.all_checkpoints:
+            return _print_all(run, getattr(dataset, split), options, arguments)
+        if count is not None:
+            average_last(run, count, dataset)
+            result["average"] = arguments.average
         if arguments.calibration:
             with _progress(None, options):
                 result |= calibrate(run, dataset, split, options)
@@ -69,6 +79,8 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
             parts = {split: LoneText.part_of(dataset, split)}
             score = _scores(run, parts, options, arguments)[split]
             result |= score.summary() | _by_position(score)
+    if arguments.context is not None:
+        result["context"] = arguments.context
     result |= {"strided_inference": options["strided"], "precision": run.compute.precision}
     if arguments.json:
         print(strict_json(result))
@@ -122,6 +134,30 @@ def _scores(
         scored = {name: (part, scores[name]) for name, part in parts.items()}
         write_tokens(arguments.tokens, scored, run.tokenizer)
     return scores
+
+
+def _print_all(
+    run: Run, split: Split, options: dict[str, Any], arguments: argparse.Namespace
+) -> int:
+    """The score of each checkpoint, as a table or as a JSON object a line. Raises RunFailure if
+    none is whole."""
+    with _progress(None, options):
+        scores = dict(score_all(run, split, options))
+    if not scores:
+        raise RunFailure(f"{run.folder.path}: no checkpoint is whole")
+    if arguments.json:
+        for step, score in scores.items():
+            print(strict_json({"split": arguments.split, "step": step, **score.summary()}))
+        return 0
+    best = min(scores, key=lambda step: (math.isnan(scores[step].nats), scores[step].nats))
+    print(f"    step  nats/token  bits/byte  ({arguments.split})")
+    for step, score in scores.items():
+        bits = "–" if score.bits_per_byte is None else f"{score.bits_per_byte:.4f}"
+        least = "  lowest" if step == best and len(scores) > 1 else ""
+        print(f"{step:>8}  {score.nats_per_token:>10.4f}  {bits:>9}{least}")
+    if run.settings.checkpoint.keep == "latest":
+        print("only the newest are there; checkpoint.keep=all, log or [STEPS] keeps more")
+    return 0
 
 
 def _by_position(score: Score) -> dict[str, Any]:

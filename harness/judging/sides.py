@@ -18,7 +18,7 @@ from harness.config.settings import CURRENCIES, Settings, read_settings, require
 SIDES = ("candidate", "baseline")
 BUDGETS = tuple(f"train.{currency}" for currency in CURRENCIES)
 # The judge chooses these. A run's folder can't be named, nor a seed that has been seen.
-OURS = ("seed", "run_dir", "resume", "checkpoint_dir", "hydra", "experiment")
+OURS = ("seed", "run_dir", "resume", "checkpoint_dir", "fork_from", "hydra", "experiment")
 
 
 @dataclass(frozen=True)

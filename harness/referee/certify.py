@@ -29,6 +29,7 @@ from harness.runs.certificate import (
     SequentialScore,
     scored_digest,
 )
+from harness.runs.device_record import found_of
 from harness.runs.folder import RunFolder
 from harness.runs.summary import DEFINITION, Scored
 from zoo.language_model import LanguageModel
@@ -79,6 +80,7 @@ def after_training(
             in_time=lambda: perf_counter() < until,
         )  # fmt: skip
         checks.append(check)
+    checks += of_machine(settings, compute)
     certificate = Certificate(
         made_by="training",
         complete=False,
@@ -99,6 +101,15 @@ def outcome(name: str, failure: str | None, passed: str = "", sampled: bool = Fa
     if failure is not None:
         return Check(name=name, result="failed", words=failure)
     return Check(name=name, result="sampled" if sampled else "passed", words=passed)
+
+
+def of_machine(settings: Settings, compute: Compute) -> list[Check]:
+    """What `harness.doctor` found of this model on this machine; none if it was never asked."""
+    found = found_of(settings.names.model, compute, settings.compile)
+    if found is None:
+        return []
+    words, right = found
+    return [Check(name="machine", result="passed" if right else "failed", words=words)]
 
 
 def scored_again(

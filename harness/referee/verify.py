@@ -25,7 +25,14 @@ from harness.evaluation.score import (
     token_nats,
 )
 from harness.referee.calls import scoring_calls, training_call
-from harness.referee.certify import as_saved, bound_to, outcome, scored_again, tokens_cover
+from harness.referee.certify import (
+    as_saved,
+    bound_to,
+    of_machine,
+    outcome,
+    scored_again,
+    tokens_cover,
+)
 from harness.referee.decoder import Decoder, LocalDecoder
 from harness.referee.interface import (
     cuts_disagree,
@@ -92,6 +99,7 @@ def verify_run(
     checks.append(state(run.model))
     checks += of_tokenizer(run, dataset)
     checks.append(counted(run.model, summary))
+    checks += of_machine(run.settings, run.compute)
     if complete:  # torch's counter takes a second to load
         checks.append(flops(run.settings, run.model.vocab_size, summary, dataset.row_documents))
     return Certificate(

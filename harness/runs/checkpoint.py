@@ -123,15 +123,15 @@ def require_none(folder: Path, *kinds: type[Checkpoint]) -> None:
             )
 
 
-def load(folder: Path, kind: type[C]) -> C | None:
-    """The newest intact checkpoint of a kind, or None if there are no checkpoints of it.
+def load(folder: Path, kind: type[C], step: int | None = None) -> C | None:
+    """The newest intact checkpoint of a kind, or the one of a step; None if there is none.
 
     Damaged ones are skipped with a warning. Raises RunFailure if all are damaged, and for an intact
     file that is not a checkpoint of this format. Only tensors and plain values are unpickled.
     """
-    steps = list_steps(folder, kind)
-    for step in steps:
-        path = _path(folder, kind, step)
+    steps = [each for each in list_steps(folder, kind) if step in (None, each)]
+    for found in steps:
+        path = _path(folder, kind, found)
         if not is_intact(path):
             LOG.warning(f"{path} is damaged (its SHA-256 is wrong); skipping it")
             continue
@@ -142,7 +142,9 @@ def load(folder: Path, kind: type[C]) -> C | None:
         except Exception as error:  # torch raises anything for malformed files
             reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
             raise RunFailure(f"{path} can't be read as tensors and values: {reason}") from error
-        return _from_contents(path, kind, step, state)
+        return _from_contents(path, kind, found, state)
+    if steps and step is not None:
+        raise RunFailure(f"{_path(folder, kind, step)} is damaged")
     if steps:
         raise RunFailure(
             f"every {kind.name} checkpoint in {folder} is damaged; nothing can be resumed"

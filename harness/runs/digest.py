@@ -22,10 +22,20 @@ def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
     for key in keys_with_role(but_for):
         *groups, name = key.split(".")
         functools.reduce(dict.__getitem__, groups, plain).pop(name, None)
+    if settings.fork_from is not None and but_for == Role.SAME_CONFIGURATION:
+        plain["fork_from"] = _origin(settings.fork_from)
     if settings.precision == "auto":
         with suppress(UsageError):  # no such device: the job itself will say so
             plain["precision"] = Compute.choose(settings.device, "auto").precision
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _origin(fork_from: str) -> str:
+    """The configuration and step of a fork's parent: those of other seeds lie elsewhere."""
+    path, _, step = fork_from.rpartition("@")
+    with suppress(UsageError, RecursionError):  # no such run: the job itself will say so
+        return f"{digest(load_settings(Path(path, FILE)), Role.SAME_CONFIGURATION)}@{step}"
+    return fork_from
 
 
 def digest_of_run(folder: Path) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.common import contained
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.compute.device import Compute
 from harness.compute.meta import meta_model
 from harness.compute.precision import require_kernels
@@ -70,9 +71,11 @@ def load_run(
     trust: list[str],
     precision: str | None = None,
     checkpoint_dir: str | None = None,
+    context: int | None = None,
 ) -> Run:
-    """Read a run's folder. which: "best" or "latest" weights. precision: None for the run's own.
-    checkpoint_dir: where its folder of checkpoints lies, if not in its own.
+    """Read a run's folder. which: "best" or "latest" weights, or those of a step. precision: None
+    for the run's own. checkpoint_dir: where its folder of checkpoints lies, if not in its own.
+    context: the block_size of the model, if not the one that it was trained with.
 
     Raises UsageError if it is not a run's folder, has no checkpoint yet, or has another
     configuration than its weights were trained with.
@@ -84,17 +87,31 @@ def load_run(
         LOG.warning(f"{path}: {line}")
     compute = Compute.choose(device, precision or settings.precision, settings.tf32)
     best = checkpoint.load(folder.checkpoints, BestCheckpoint) if which == "best" else None
-    saved = best or checkpoint.load(folder.checkpoints, StepCheckpoint)
+    step = None if which in ("best", "latest") else int(which)
+    saved = best or checkpoint.load(folder.checkpoints, StepCheckpoint, step)
     if saved is None:
-        raise UsageError(f"{path} has no checkpoint yet")
+        raise UsageError(why_none(folder, step))
     tokenizer = load_tokenizer(settings, folder, saved.tokenizer)
     settings.check("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     identity.require_same_settings(saved.settings, settings, folder.config, SCORED)
+    trained = settings.model.get("block_size")
+    if context is not None:
+        if trained is None:
+            raise UsageError(f"--context: {settings.names.model} has no block_size to change")
+        settings = settings.replace(model=settings.model | {"block_size": context})
     # Without memory first: it is as large as its weights, or memory is not asked for.
     shapes = meta_model(settings, tokenizer.vocab_size)
     weights = _evaluated_weights(saved)
-    with checkpoint.restoring(folder.checkpoints):
-        require_weights(shapes, weights, "model")
+    try:
+        with checkpoint.restoring(folder.checkpoints):
+            require_weights(shapes, weights, "model")
+    except RunFailure as error:
+        if context is None:
+            raise
+        raise UsageError(
+            f"--context {context}: {settings.names.model} has weights for a block_size of "
+            f"{trained} alone, as learned positions are"
+        ) from error
     model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
     with checkpoint.restoring(folder.checkpoints):
         load_weights(model, weights, "model")
@@ -104,6 +121,32 @@ def load_run(
         folder, settings, tokenizer, model, compute,
         saved.step, saved.corpus, saved.settings,
     )  # fmt: skip
+
+
+def why_none(folder: RunFolder, step: int | None) -> str:
+    """Why there is no such checkpoint."""
+    steps = sorted(checkpoint.list_steps(folder.checkpoints, StepCheckpoint))
+    if not steps:
+        return f"{folder.path} has no checkpoint yet"
+    return (
+        f"{folder.path} has no checkpoint of step {step}; it has those of "
+        f"{', '.join(map(str, steps))} (checkpoint.keep=… keeps more)"
+    )
+
+
+def weights_by_step(run: Run) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The step of each checkpoint that is whole, oldest first, and the weights that are scored of
+    it. Damaged ones are left out with a warning."""
+    for step in sorted(checkpoint.list_steps(run.folder.checkpoints, StepCheckpoint)):
+        try:
+            saved = checkpoint.load(run.folder.checkpoints, StepCheckpoint, step)
+        except RunFailure as error:
+            LOG.warning(f"{error}; it is left out")
+            continue
+        if saved is None:
+            continue  # a training has removed it just now
+        identity.require_same_settings(saved.settings, run.settings, run.folder.config, SCORED)
+        yield step, _evaluated_weights(saved)
 
 
 def _evaluated_weights(saved: Checkpoint) -> dict[str, Any]:

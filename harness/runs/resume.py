@@ -16,7 +16,8 @@ from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role, read_settings
 from harness.data.dataset import Dataset
-from harness.runs.checkpoint import Checkpoint
+from harness.runs import checkpoint
+from harness.runs.checkpoint import Checkpoint, StepCheckpoint
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
 from harness.runs.load import load_tokenizer
@@ -66,6 +67,12 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         return asked
     saved = load_settings(folder.config)
     folder.require_checkpoint_dir(saved.checkpoint_dir)
+    begun = checkpoint.list_steps(folder.checkpoints, StepCheckpoint)
+    if saved.fork_from is not None and asked.fork_from is None and not begun:
+        raise UsageError(
+            f"{folder.path} has not begun, and from where it was to begin is its folder's word: if "
+            f"you trust it, give fork_from={show(saved.fork_from)}"
+        )
     if left_out := sorted(saved.logger.keys() - asked.logger.keys()):
         print(
             f"logger {', '.join(left_out)}: not used, only the run's folder names it; to go on "
@@ -83,14 +90,8 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     if asked.optimizer.get("orthogonalize") == "auto":
         chosen = saved.optimizer.get("orthogonalize", "bf16")
         asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
-    before, after = saved.plain(), asked.plain()
-    for key in keys_with_role(Role.FROM_USER):
-        _put(before, key, _get(after, key))
-    if not any(override.startswith("experiment=") for override in overrides):
-        typed, after = after, copy.deepcopy(before)
-        for override in overrides:
-            key = override.lstrip("+~").partition("=")[0]
-            _put(after, key, _get(typed, key))
+    before = with_users_own(saved, asked)
+    after = changed_by(before, asked, overrides)
     differing = differences(before, after)
     if differing:
         raise UsageError(
@@ -98,6 +99,27 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         )
     settings = read_settings(after)
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
+
+
+def with_users_own(saved: Settings, asked: Settings) -> dict[str, Any]:
+    """A run's settings as plain values, but for those that are always the user's."""
+    plain, typed = saved.plain(), asked.plain()
+    for key in keys_with_role(Role.FROM_USER):
+        _put(plain, key, _get(typed, key))
+    return plain
+
+
+def changed_by(before: dict[str, Any], asked: Settings, overrides: list[str]) -> dict[str, Any]:
+    """Settings as plain values, changed by the command line: by its overrides, or by all of `asked`
+    if one of them is a recipe."""
+    typed = asked.plain()
+    if any(override.startswith("experiment=") for override in overrides):
+        return typed
+    after = copy.deepcopy(before)
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        _put(after, key, _get(typed, key))
+    return after
 
 
 def text_of(folder: RunFolder) -> str | None:
@@ -141,16 +163,19 @@ def require_same_origin(
     if saved is None:
         print("the run has no checkpoint yet: it starts again", file=sys.stderr)
         return
+    require_same_text(saved, dataset, f"{settings.run_dir} can't be resumed")
+    require_same_settings(saved.settings, settings, folder.config)
+
+
+def require_same_text(saved: Checkpoint, dataset: Dataset, what: str) -> None:
+    """Raises UsageError if a checkpoint is of another text or tokenizer. what: is not possible
+    then."""
     for name, before, now in (
         ("corpus", saved.corpus, dataset.digest),
         ("tokenizer", saved.tokenizer, dataset.tokenizer.digest),
     ):
         if before != now:
-            raise UsageError(
-                f"{settings.run_dir} can't be resumed: its {name} has changed "
-                f"(SHA-256 {before} → {now})"
-            )
-    require_same_settings(saved.settings, settings, folder.config)
+            raise UsageError(f"{what}: its {name} has changed (SHA-256 {before} → {now})")
 
 
 def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer) -> str | None:
@@ -168,9 +193,9 @@ def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer
     return None
 
 
-def changes_since(folder: RunFolder, now: Summary) -> str | None:
-    """A line that says why a resumed run can't equal an uninterrupted one bit for bit; None if it
-    can. now: what goes on with it."""
+def changes_since(folder: RunFolder, now: Summary, how: str = "resumed") -> str | None:
+    """A line that says why a run that is resumed (or forked, by `how`) can't equal an uninterrupted
+    one bit for bit; None if it can. folder: what it goes on from. now: what goes on with it."""
     try:
         before = read_summary(folder.path)
     except (OSError, DamageError) as error:
@@ -191,8 +216,7 @@ def changes_since(folder: RunFolder, now: Summary) -> str | None:
     if not changed:
         return None
     return (
-        f"resumed with other {', '.join(changed)}: it need not equal an uninterrupted run bit for "
-        "bit"
+        f"{how} with other {', '.join(changed)}: it need not equal an uninterrupted run bit for bit"
     )
 
 

@@ -143,6 +143,17 @@ def _pair(texts: list[str]) -> list[str]:
     return texts
 
 
+class Ancestor(Record):
+    """A run that another one is a fork of, directly or not. run: its folder then. step, checkpoint:
+    where the fork began, and the SHA-256 of that file. configuration: SHA-256 of its settings, but
+    for those that do not distinguish configurations."""
+
+    run: str
+    step: Number
+    checkpoint: str | None = None
+    configuration: str | None = None
+
+
 class LostText(Record):
     """What a lossy tokenizer changes: `changed` of `characters`; examples as (before, after)."""
 
@@ -157,9 +168,9 @@ class Summary(Record):
     validation or test text. causal: no score depends on later tokens, as far as the certificate
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. also: other texts by the best weights
-    (`eval.also`), by their names. compressors: of the text, in the run of a
-    model that counts. candidate: of a search, or a sweep over variants of a model; validation
-    chooses among them, so no command shows `test` unasked."""
+    (`eval.also`), by their names. compressors: of the text, in the run of a model that counts.
+    lineage: of a fork, oldest first. candidate: of a search, or a sweep over variants of a model;
+    validation chooses among them, so no command shows `test` unasked."""
 
     status: Status
     data: str | None = None
@@ -184,6 +195,7 @@ class Summary(Record):
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None
+    lineage: list[Ancestor] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None

@@ -6,7 +6,6 @@ describes it then. B batch, T time.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from time import perf_counter
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from harness.common.interrupt import Stopped
 from harness.compute.meta import meta_model
-from harness.data.batches import draw_batch, shuffled_batch
+from harness.data.batches import draw_batch, extra_inputs, shuffled_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
@@ -88,7 +87,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 trainer.require_finite_weights(step)
                 if plan.batch_norm == "precise":  # before saving what will be scored
                     batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
-            if step and step % settings.checkpoint.every == 0:
+            if checkpoints.is_due(step):
                 checkpoints.save(progress)
             if evaluating:
                 if dataset.val is not None:
@@ -225,10 +224,10 @@ def _score(
 
 
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
-    """Inputs, (B, T) each, from batches that no step draws: a training's steps start at 0."""
+    """Inputs, (B, T) each, from batches that no step draws."""
     # Cut anywhere: documents alone, with their padding, have no batch normalization.
-    plan, ids, seed = context.settings.train, context.dataset.train.ids, context.settings.seed
-    for step in itertools.count(2**63):
+    settings, plan = context.settings, context.settings.train
+    rows = plan.batch_size * plan.accumulate
+    for inputs_BT in extra_inputs(context.dataset.train.ids, settings.seed, rows, plan.seq_len):
         context.interrupt.check()
-        inputs_BT, _ = draw_batch(ids, seed, step, plan.batch_size * plan.accumulate, plan.seq_len)
         yield inputs_BT.to(context.compute.device)

@@ -75,8 +75,9 @@ def require_same_groups(saved: dict[str, Any], settings: Settings, model: nn.Mod
         return  # who loads it says what is wrong
     if count != (now := len(configured_groups(settings, model))):
         raise UsageError(
-            f"{settings.run_dir} can't be resumed: its optimizer has {count} groups of parameters, "
-            f"now there are {now}: a version of the code before decayed other parameters"
+            f"{settings.run_dir or settings.fork_from} can't be gone on with: its optimizer has "
+            f"{count} groups of parameters, now there are {now}: other settings, or an older "
+            "version of the code, decayed other parameters"
         )
 
 

@@ -71,13 +71,15 @@ def record_missing(summary: Summary, part: str, why: str) -> None:
 
 def keep_from_before(summary: Summary, folder: RunFolder) -> None:
     """Of a run that is resumed: what it lacked before, it lacks until that is made. A candidate
-    stays one."""
+    stays one, and a fork."""
     with suppress(OSError, DamageError):
         before = read_summary(folder.path)
         if before.missing:
             summary.missing = before.missing
         if before.candidate:
             summary.candidate = True
+        if before.lineage:
+            summary.lineage = before.lineage
 
 
 @contextmanager

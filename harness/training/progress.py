@@ -23,7 +23,7 @@ class Progress:
     """Counters and the best score; part of every checkpoint. seconds: without evaluation and
     saving. evaluation_seconds: of scoring validation. frozen: whether batch normalization's
     statistics are. saved_best: the best step at each of the last two checkpoints, either of which
-    may be resumed from."""
+    may be resumed from. kept_best: that at each checkpoint that is kept."""
 
     step: int = 0
     tokens: int = 0
@@ -33,6 +33,7 @@ class Progress:
     best: dict[str, Any] | None = None
     frozen: bool = False
     saved_best: list[int] = field(default_factory=list)
+    kept_best: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks

@@ -28,6 +28,7 @@ from harness.referee.before_training import require_honest
 from harness.runs import checkpoint, digests, process
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
+from harness.runs.fork import Parent, parent_of
 from harness.runs.load import stored_tokenizer
 from harness.runs.resume import (
     changes_since,
@@ -35,6 +36,7 @@ from harness.runs.resume import (
     is_finished,
     repair_tokenizer,
     require_same_origin,
+    require_same_text,
     run_to_resume,
     text_of,
 )
@@ -42,6 +44,7 @@ from harness.sampling.decode import encode_prompt
 from harness.training import launcher
 from harness.training.checks import check_settings
 from harness.training.context import OnBatch, RunContext, ignore
+from harness.training.disk import checkpoints_to_keep
 from harness.training.distributed import ProcessGroup
 from harness.training.loop import train
 from harness.training.memory import require_memory
@@ -91,6 +94,7 @@ def _attempt(
     existing = run_to_resume(settings)
     if existing is not None and is_finished(existing, settings):
         return _nothing_to_do(existing)
+    parent = None if existing is not None and _has_checkpoint(existing) else parent_of(settings)
     if existing is None and settings.run_dir and processes.is_main:
         require_free(settings)
 
@@ -101,14 +105,20 @@ def _attempt(
         chosen = {"orthogonalize": faster_precision(compute.device.type)}
         settings = settings.replace(optimizer=settings.optimizer | chosen)
     check_settings(settings, processes)
-    dataset = load_dataset(settings, existing)
+    dataset = load_dataset(settings, existing if parent is None else parent.folder)
     if not reads_test:
         dataset = dataclasses.replace(dataset, test=None)
     also = _other_texts(settings, dataset)
     settings = settings.replace(
         names=settings.names.replace(data=dataset.name or settings.names.data)
     )
+    if parent is not None:
+        require_same_text(parent.state, dataset, f"{settings.fork_from} can't be forked")
+        require_same_groups(parent.state.optimizer, settings, meta_model(settings))
     require_memory(settings, dataset.tokenizer.vocab_size, compute.device)
+    count, documents = dataset.tokenizer.vocab_size, dataset.row_documents
+    if line := checkpoints_to_keep(settings, count, documents):
+        print(line, file=sys.stderr)
     make_deterministic(settings.compile)
     own = partial(launcher.identity, settings, dataset, compute.device)
     with processes.connect(compute.device, own) as temporary:
@@ -136,6 +146,9 @@ def _attempt(
                             dataset = dataclasses.replace(dataset, test=None)
                     digest = checkpoint.digest_of(existing.checkpoints, saved)
                     start = {"start": f"step {saved.step}", "checkpoint": digest}
+            if saved is None and parent is not None:
+                digest = checkpoint.digest_of(parent.folder.checkpoints, parent.state)
+                start |= {"fork_from": digest}
             processes.require_equal(start)
             if begun:
                 return None
@@ -143,15 +156,22 @@ def _attempt(
                 checkpoint.require_none(folder.checkpoints, StepCheckpoint, BestCheckpoint)
             elif finished:
                 return _nothing_to_do(existing)
-            else:
+            elif saved is not None or parent is None:
                 require_same_origin(saved, dataset, settings, existing)
                 if saved is not None and saved.optimizer:
                     require_same_groups(saved.optimizer, settings, meta_model(settings))
             if not folder.config.exists():  # resume=auto, in a folder that was there
                 folder.write_config(settings.dump())
+            if saved is not None:
+                parent = None
             return _train(
-                settings, dataset, also, compute, folder, processes, saved, on_batch, candidate
-            )
+                settings, dataset, also, compute, folder, processes, saved, parent, on_batch,
+                candidate,
+            )  # fmt: skip
+
+
+def _has_checkpoint(folder: RunFolder) -> bool:
+    return bool(checkpoint.list_steps(folder.checkpoints, StepCheckpoint))
 
 
 def _go_on(folder: RunFolder) -> str:
@@ -202,13 +222,17 @@ def _train(
     folder: RunFolder,
     processes: ProcessGroup,
     saved: StepCheckpoint | None,
+    parent: Parent | None,
     on_batch: OnBatch,
     candidate: bool,
 ) -> int:
-    """The loop; the summary is written however it ends. Returns the exit code."""
+    """The loop; the summary is written however it ends. parent: of a fork that is to begin. Returns
+    the exit code."""
     summary = first_summary(settings, dataset, compute, processes)
     if candidate:
         summary.candidate = True
+    if parent is not None:
+        summary.lineage = parent.ancestors()
     interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     code, failure = 1, None
@@ -232,7 +256,10 @@ def _train(
             LOG.info, bar.row if bar else ignore, bar.score if bar else ignore, on_batch, also,
         )  # fmt: skip
         try:
-            _write_beginning(context, saved)
+            _write_beginning(context, saved, parent)
+            if parent is not None:
+                saved = parent.copy(folder, settings)
+                LOG.info(f"forked from {settings.fork_from}")
             train(context, saved)
             folder.require_own()
             summary.status, code = "finished", 0
@@ -256,7 +283,9 @@ def _train(
     return code
 
 
-def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
+def _write_beginning(
+    context: RunContext, saved: StepCheckpoint | None, parent: Parent | None
+) -> None:
     """The status before the configuration: a finished run that is extended is not finished any
     more, whatever is written next."""
     settings, folder, tokenizer = context.settings, context.folder, context.dataset.tokenizer
@@ -267,6 +296,8 @@ def _write_beginning(context: RunContext, saved: StepCheckpoint | None) -> None:
         ):
             if line:
                 LOG.warning(line)
+    if parent is not None and (line := changes_since(parent.folder, context.summary, "forked")):
+        LOG.warning(line)
     if context.processes.is_main:
         keep_from_before(context.summary, folder)  # also where it begins again: before step 1
         for line in digests.complaints(folder.path):

@@ -28,6 +28,7 @@ from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.terminal import print_comparison
+from harness.runs.fork import forked_settings, parent_of
 from harness.training.checks import check_settings
 from harness.training.distributed import ProcessGroup
 from harness.training.run import load_dataset
@@ -165,7 +166,9 @@ def _check_job(config: DictConfig, checked: dict[str, UsageError | None]) -> Set
     before = hydra_config.cfg
     hydra_config.set_config(config)  # for ${hydra:…}
     try:
-        settings = read_settings(config)
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        settings = forked_settings(read_settings(config), typed)
+        parent_of(settings)
         if settings.run_dir:
             raise UsageError("run_dir names the folder of one run; for a sweep: hydra.sweep.dir=…")
         but_for_seed = json.dumps(settings.replace(seed=0).plain(), sort_keys=True)

@@ -20,6 +20,7 @@ from harness.config.spelling import typed
 from harness.report.statistics.power import PRIOR_SPREAD, plan
 from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
+from harness.runs.fork import forked_settings
 from harness.runs.lock import FolderInUse
 from harness.runs.summary import FILE, Summary, status_of
 from harness.training.outcome import log_failure, record_failure
@@ -97,7 +98,7 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
     leave_with_parent()
     print(f"job {number}: {' '.join(overrides)}", file=sys.stderr)
     try:
-        settings = read_settings(cfg)
+        settings = forked_settings(read_settings(cfg), overrides)
     except UsageError as error:
         chosen = HydraConfig.get().runtime.choices
         names = {name: chosen[name] for name in ("data", "tokenizer", "model")}

@@ -43,7 +43,7 @@ from harness.tuning.progress import SearchProgress
 PLAN = "plan.json"
 CHOSEN = "chosen"  # the folder of the seeds
 # What the search sets itself.
-OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "checkpoint_dir")
+OWN = (RATE, INIT, DECAY, "model", "seed", "resume", "run_dir", "checkpoint_dir", "fork_from")
 
 
 def search(

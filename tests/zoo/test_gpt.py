@@ -31,6 +31,10 @@ TOGETHER = {
         "activation": "swiglu", "logit_cap": 5.0, "n_kv_head": 2, "tie_weights": False,
     },
     "learned positions, gated, narrow": {"activation": "swiglu", "n_inner": 7, "bias": False},
+    "ALiBi, banded, heads that share keys": {"positions": "alibi", "bands": [4], "n_kv_head": 2},
+    "ALiBi": {"positions": "alibi"},
+    "sinusoidal positions": {"positions": "sinusoidal"},
+    "no positions": {"positions": "none", "post_norm": True},
     "QK-norm with layer norm": {"qk_norm": True, "activation": "relu"},
 }  # fmt: skip
 
@@ -182,6 +186,10 @@ def test_rotation_tells_positions_apart_in_bfloat16() -> None:
         ({"attention_dropout": 1.0}, "dropout=1 on the attention weights"),
         ({"dropout": -0.1}, "dropout"),
         ({"norm": "batch_norm"}, "norm='batch_norm' is not one of layer_norm, rms_norm"),
+        (
+            {"positions": "sines"},
+            "positions='sines' is not one of learned, sinusoidal, rope, alibi",
+        ),
         ({"activation": "tanh"}, "activation='tanh' is not one of gelu, relu, relu2, swiglu"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
 from zoo.layers.norms import make_norm
+from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
 
 
@@ -63,6 +64,7 @@ class CausalSelfAttention(nn.Module):
     band: only the last `band` positions are seen, the present one among them (local attention:
         Child et al. 2019, arXiv 1904.10509, and GPT-3). None: all.
     rotary_theta: the base of rotary positions. None: no rotary positions.
+    alibi: scores fall with the distance, by a slope for each head (see alibi_slopes).
     n_kv_head: heads of keys and values; n_head / n_kv_head neighbouring heads of queries share one
         (grouped-query attention: Ainslie et al. 2023, arXiv 2305.13245, section 2.2). None: n_head.
     qk_norm: RMS norm of each head's queries and keys (Henry et al. 2020, arXiv 2010.04245, in the
@@ -78,6 +80,7 @@ class CausalSelfAttention(nn.Module):
         *,
         band: int | None = None,
         rotary_theta: float | None = None,
+        alibi: bool = False,
         n_kv_head: int | None = None,
         qk_norm: bool = False,
     ) -> None:
@@ -103,6 +106,7 @@ class CausalSelfAttention(nn.Module):
         self.dropout = dropout
         self.band = band
         self.rotary_theta = rotary_theta
+        self.slopes = alibi_slopes(n_head) if alibi else None
         self.widths = [n_embd, n_kv_head * n_channels, n_kv_head * n_channels]
         self.qkv = nn.Linear(n_embd, sum(self.widths), bias=bias)
         self.q_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
@@ -127,7 +131,8 @@ class CausalSelfAttention(nn.Module):
             k_BGSD = rotate(k_BGSD, positions_T, self.rotary_theta)
         if past is not None:
             k_BGSD, v_BGSD = past.extend(k_BGSD, v_BGSD)
-        y_BHTD = attend(q_BHTD, k_BGSD, v_BGSD, self.dropout if self.training else 0.0, self.band)
+        dropout = self.dropout if self.training else 0.0
+        y_BHTD = attend(q_BHTD, k_BGSD, v_BGSD, dropout, self.band, self.slopes)
         return self.projection(y_BHTD.transpose(1, 2).flatten(-2))
 
 
@@ -137,16 +142,20 @@ def attend(
     v_BGSD: Tensor,
     dropout: float = 0.0,
     band: int | None = None,
+    slopes: list[float] | None = None,
 ) -> Tensor:
     """Causal softmax attention of the last T of S positions, over all earlier positions or the last
     `band`, the present one included. With fewer heads of keys than of queries, neighbours share.
+    slopes: of each head's ALiBi.
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
     band = keys if band is None else min(band, keys)
     mask_TS = None
-    if band < keys or 1 < time < keys:
+    if band < keys or 1 < time < keys or (slopes is not None and keys > 1):
         ones = torch.ones(time, keys, dtype=torch.bool, device=q_BHTD.device)
         mask_TS = ones.tril(keys - time).triu(keys - time - band + 1)
+    if slopes is not None and mask_TS is not None:
+        mask_TS = alibi_bias(slopes, time, keys, q_BHTD).masked_fill(~mask_TS, -torch.inf)
     # A single query may see every key; with no past, torch's own causal path is the fast one.
     causal = mask_TS is None and time > 1
     return F.scaled_dot_product_attention(

@@ -7,7 +7,7 @@ and the comparison lists it.
 import logging
 import math
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from harness.runs.metrics import Metrics
 from harness.runs.samples import Sample
 from harness.runs.summary import (
     DEFINITION,
+    Ancestor,
     Compressed,
     LostText,
     ParameterCount,
@@ -49,8 +50,9 @@ class RunRecord:
     (has_test). config: flat (dotted keys, values as text). blocks: they sum to the test score; None
     for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
     that was counted in one pass over train; None for one that was trained. candidate: as in
-    `Summary`. sees: its receptive field in tokens, infinite if it is unbounded. active: parameters
-    without the experts that a token does not go through.
+    `Summary`. lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field
+    in tokens, infinite if it is unbounded. active: parameters without the experts that a token does
+    not go through.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class RunRecord:
     blocks: Blocks | None = None
     sample: Sample | None = None
     candidate: bool = False
+    lineage: Sequence[Ancestor] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     git: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -158,7 +161,7 @@ def read_run(
         folder=folder,
         status=found.status if found else DAMAGED,
         error=_error(found) if found else None,
-        config=read_or({}, lambda: config.read_flat(folder))
+        config=read_or({}, lambda: _configuration(folder, found))
         if with_config and expected(config.FILE)
         else {},
         metrics=read_or(Metrics(), lambda: metrics.read(folder / metrics.FILE))
@@ -233,10 +236,22 @@ def _fields(found: Summary) -> dict[str, Any]:
         "val": found.val,
         "test": found.test,
         "candidate": found.candidate is True,
+        "lineage": found.lineage or (),
         "versions": _texts(found.versions),
         "git": _texts(found.git),
         "machine": _texts(found.machine),
     }
+
+
+def _configuration(folder: Path, found: Summary | None) -> dict[str, str]:
+    """The settings that tell configurations apart. Of a fork not where its parent lies, which is
+    another run for each seed, but the parent's configuration and the step."""
+    settings = config.read_flat(folder)
+    settings.pop("fork_from", None)
+    if found is not None and found.lineage:
+        parent = found.lineage[-1]
+        settings["fork_from"] = f"{(parent.configuration or UNKNOWN)[:8]}@{parent.step}"
+    return settings
 
 
 def _active(found: ParameterCount) -> float | None:

@@ -278,6 +278,7 @@ def notes(comparison: Comparison) -> list[str]:
                 "the mean is over those alone."
             )
     runs = [run for group in comparison.ranked for run in group.counted]
+    lines += [f"{comparison.names[run.folder]} is {lineage(run)}." for run in runs if run.lineage]
     if complete := sum(run.complete for run in runs):
         which = "All" if complete == len(runs) else f"{complete} of {len(runs)}"
         lines.append(f"{which} ranked scores are those of every token fed alone, one at a time.")
@@ -289,6 +290,14 @@ def notes(comparison: Comparison) -> list[str]:
             "their seconds, speeds and memory do not compare."
         )
     return lines
+
+
+def lineage(run: RunRecord) -> str:
+    """Where a fork comes from, in words; "" for a run that began at step 0."""
+    if not run.lineage:
+        return ""
+    steps = ", ".join(f"{each.run} at step {each.step}" for each in reversed(run.lineage))
+    return f"a fork of {steps}: rows and costs up to there are those of its parent"
 
 
 def _differences(groups: Sequence[Group]) -> list[str]:

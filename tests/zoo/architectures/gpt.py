@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.evaluation import score as metrics
 from tests.zoo_models import Mutant
+from zoo import gpt
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers import attention, experts
 
@@ -35,7 +36,8 @@ def _parameters(node: dict[str, Any], V: int, count: int | None) -> int:
         feed_forward = count * feed_forward + C * node["n_expert"]
     norm = C if node["norm"] == "rms_norm" else C + C * bias
     norms = 2 * L + (not node["post_norm"])
-    positions = T * C * (node["rotary_theta"] is None)
+    kind = node["positions"] or ("learned" if node["rotary_theta"] is None else "rope")
+    positions = T * C * (kind == "learned")
     head = 0 if node["tie_weights"] else V * C
     return V * C + positions + L * (attend + feed_forward) + norms * norm + head
 
@@ -128,6 +130,22 @@ def _scores_the_input(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+def _slopes_look_back_from_the_first(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances of a call's queries counted as if it had no past."""
+    bias = attention.alibi_bias
+
+    def from_the_first(slopes: list[float], time: int, keys: int, like: Tensor) -> Tensor:
+        whole = bias(slopes, keys, keys, like)
+        return whole[:, :time]
+
+    monkeypatch.setattr(attention, "alibi_bias", from_the_first)
+
+
+def _waves_forget_the_past(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    waves = gpt.sinusoids
+    monkeypatch.setattr(gpt, "sinusoids", lambda at, *rest: waves(at - at[0], *rest))
+
+
 def _dead_layer(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.blocks[1].feed_forward.forward = lambda x: torch.zeros_like(x)
 
@@ -205,6 +223,20 @@ MUTANTS = [
     Mutant("targets not shifted", "score", "gpt", _scores_the_input),
     Mutant("a layer left out", "gradient", "gpt", _dead_layer),
     Mutant("rotation forgets the past", "split", "llama", _rotation_forgets_the_past),
+    Mutant(
+        "distances without the past",
+        "split",
+        "gpt",
+        _slopes_look_back_from_the_first,
+        ("model.positions=alibi",),
+    ),
+    Mutant(
+        "waves forget the past",
+        "split",
+        "gpt",
+        _waves_forget_the_past,
+        ("model.positions=sinusoidal",),
+    ),
     Mutant("a band one too wide", "receptive_field", "mistral", _band_one_too_wide),
     Mutant("a band's cache keeps the oldest", "split", "gpt3", _keeps_the_oldest),
     Mutant("a cap that looks ahead", "causality", "gpt_modern", _cap_over_time),
