@@ -161,8 +161,8 @@ def test_another_checkpoint_another_number(
 def test_a_split_that_is_not_there(command: Command, train_run: Callable[..., Path]) -> None:
     run = train_run("model=bigram", "train.steps=1", "data.split=[0.9,0.1,0]")
     assert summary(run)["test"] is None
-    assert evaluated(command, run, "--split", "val")["tokens"] > 0
-    ended = command("evaluate", run)
+    assert evaluated(command, run)["split"] == "val"
+    ended = command("evaluate", run, "--split", "test")
     assert (ended.code, ended.err) == (2, "error: data.split=[0.9, 0.1, 0] leaves no test split\n")
 
 

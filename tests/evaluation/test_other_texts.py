@@ -90,7 +90,7 @@ def test_several_texts_each_by_itself(
     assert ended.err == ""
     *_, head, plain, odd = (line.split() for line in ended.out.splitlines())
     assert head == ["text", "tokens", "bytes", "unknown", "nats/token", "bits/byte"]
-    assert plain == ["plain", "12", "12", "0", *map(str, scores_of(both[0]))]
+    assert plain == ["plain", "12", "12", "0", *(f"{score:.5g}" for score in scores_of(both[0]))]
     assert odd[:2] == ["odd", str(len(contents["odd"]) - 1)]
 
 
