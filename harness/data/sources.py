@@ -68,13 +68,13 @@ def find_files(named: str | Sequence[str]) -> Found:
     for path in [named] if isinstance(named, str) else named:
         before = len(found.files)
         place = expand(path)
-        if place.is_dir():
+        if os.path.isdir(place):
             _walk(place, found)
         elif os.path.lexists(place) or not glob.has_magic(path) or "\0" in path:
             found.files.append(place)
         else:
             for match in sorted(map(Path, glob.glob(str(place), recursive=True))):
-                if not match.is_dir():
+                if not os.path.isdir(match):
                     found.files.append(match)
                 elif "**" not in path:  # which matches what lies in it, too
                     _walk(match, found)
@@ -94,7 +94,7 @@ def _walk(folder: Path, found: Found) -> None:
         raise UsageError(f"{KEY}{folder} can't be read: {error.strerror}") from error
     for entry in entries:
         path = folder / entry.name
-        if entry.name.startswith(".") or (entry.is_symlink() and path.is_dir()):
+        if entry.name.startswith(".") or (entry.is_symlink() and os.path.isdir(path)):
             found.passed_over.append(path)
         elif entry.is_dir():
             _walk(path, found)

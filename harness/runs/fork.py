@@ -6,6 +6,7 @@ settings. So it has the parent's rows, samples and costs up to that step, too.
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -131,8 +132,9 @@ def _require_alike(parent: Parent, settings: Settings) -> None:
 def forked_settings(asked: Settings, overrides: list[str]) -> Settings:
     """The settings of a fork: its parent's, changed by the command line as those of a run that is
     resumed. `asked` itself if it is none, or one to be resumed, which has settings of its own."""
-    is_there = asked.resume and asked.run_dir and RunFolder(Path(asked.run_dir)).config.is_file()
-    if asked.fork_from is None or is_there:
+    if asked.fork_from is None:
+        return asked
+    if asked.resume and asked.run_dir and os.path.isfile(RunFolder(Path(asked.run_dir)).config):
         return asked
     path = Path(asked.fork_from.rpartition("@")[0])
     theirs = load_settings(RunFolder.existing(path).config)

@@ -42,7 +42,10 @@ class Checkpoints:
         if saved is not None:
             with checkpoint.restoring(self._folder.checkpoints):
                 self._trainer.load_state_dict(vars(saved))
-                before: dict[str, Any] = {"kept_best": []}  # which earlier versions lack
+                before: dict[str, Any] = {
+                    "kept_best": [],
+                    "evaluation_seconds": 0.0,
+                }  # which earlier versions lack
                 progress = checkpoint.from_checkpoint(Progress, before | saved.progress)
                 if progress.step != saved.step:
                     raise ValueError(f"progress.step is {progress.step}, not {saved.step}")

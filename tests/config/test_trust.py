@@ -216,7 +216,7 @@ def test_a_saved_configuration_can_name_no_foreign_class(
                 group
                 in {
                     "evaluate": ("data", "tokenizer", "model"),
-                    "sample": ("tokenizer", "model"),
+                    "sample": ("data", "tokenizer", "model"),
                     "train": GROUPS,  # a folder's loggers are not used
                 }[command_line[0]]
             )

@@ -39,7 +39,10 @@ def test_a_run_is_calibrated(command: Command, train_run: Callable[..., Path]) -
     shown = command("evaluate", run, "--calibration").out
     lines = [line.split(maxsplit=1) for line in shown.splitlines()]
     assert ["temperature", f"{found['temperature']:.5g}"] in lines
-    assert ["nats_per_token", " → ".join(f"{nats:.5g}" for nats in found["nats_per_token"])] in lines
+    assert [
+        "nats_per_token",
+        " → ".join(f"{nats:.5g}" for nats in found["nats_per_token"]),
+    ] in lines
 
 
 def test_a_lossy_tokenizer_is_calibrated(

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +192,9 @@ def ends_as(user: int, run: Path, line: list[str]) -> Ended:
         except SystemExit as ended:
             code = int(ended.code or 0)
             sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(code)

@@ -109,7 +109,7 @@ def test_they_are_resumed(model: str, old: Path, command: Callable[..., Ended]) 
     ended = command("train", f"run_dir={model}", "resume=true", "train.steps=12")
     if model == "gpt":  # whose tied head that version did not decay
         assert ended.code == 2
-        assert ended.err.endswith("a version of the code before decayed other parameters\n")
+        assert ended.err.endswith("an older version of the code, decayed other parameters\n")
         assert contents(old / model) == left  # a refusal costs a finished run nothing
         return
     assert ended.code == 0, ended.err

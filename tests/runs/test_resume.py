@@ -19,7 +19,7 @@ from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
 from tests.small_runs import GPT_SMALL, SMALL, cut_off, losses, summary, trace, train
-from tests.zoo_models import TRAINED, of_each_class
+from tests.zoo_models import TRAINED, choice, of_each_class
 
 DROPOUT = (*GPT_SMALL, "model.dropout=0.2", "train.accumulate=2")
 
@@ -28,7 +28,7 @@ DROPOUT = (*GPT_SMALL, "model.dropout=0.2", "train.accumulate=2")
 def test_every_model_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    chosen = (f"model={name}", "train.seq_len=32")
+    chosen = (*choice(name), "train.seq_len=32")
     train(tmp_path / "whole", *chosen)
     assert cut_off(tmp_path / "cut", 4, monkeypatch, *chosen) == TERMINATED
     assert summary(tmp_path / "cut")["status"] == "stopped"

@@ -41,7 +41,7 @@ def test_a_gradient_accumulated_wrongly_is_noticed(
 def ragged(draw: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., Any]:
     """As a padded corpus would have it: each row ends somewhere, and what follows is no target."""
 
-    def drawn(ids: Any, seed: int, step: int, rows: int, seq_len: int) -> Any:
+    def drawn(ids: Any, seed: int, step: int, rows: int, seq_len: int, *rest: Any) -> Any:
         inputs, targets = draw(ids, seed, step, rows, seq_len)
         ends = torch.randint(seq_len + 1, (rows, 1), generator=torch.Generator().manual_seed(step))
         ends[0] = seq_len  # so that a step has a target

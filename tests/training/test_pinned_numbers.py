@@ -144,6 +144,7 @@ def by_hand() -> Trained:
         found.weights.append(copy.deepcopy(model.state_dict()))
         found.averages.append(copy.deepcopy(average.state_dict()))
         row: dict[str, float | None] = {"step": step, "tokens": tokens, "bytes": text_bytes}
+        row["epochs"] = tokens / (len(TRAIN) - 1)
         row |= {"flops": step * flops_of_a_step(), "seconds": 0.5 * step}
         found.rows.append(row)
         if step % EVERY == 0:
@@ -263,9 +264,11 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "receptive_field": T,
         "parameters.total": total,
         "parameters.trainable": total,
+        "parameters.active": total,
         "parameters.embedding": embedding,
         "flops_per_token": flops_of_a_step() / (T * ROWS * ACCUMULATE),
         "train.steps": STEPS,
+        "train.epochs": last["epochs"],
         **{f"train.{name}": last[name] for name in ("tokens", "bytes", "flops", "seconds")},
         "train.evaluation_seconds": lambda seconds: seconds > 0,
         "train.tokens_per_second": last["tokens"] / last["seconds"],
