@@ -23,7 +23,7 @@ from harness.diagnostics.probe import checked_compute
 from harness.training.trainer import Trainer
 from zoo.language_model import LanguageModel
 
-BYTES, WARM_UP, PAIRS = 256, 3, 20
+BYTES, WARM_UP, PAIRS = 256, 5, 60
 RECIPE = yaml.safe_load((CONF / "experiment/head_to_head.yaml").read_text())
 NAMES = RECIPE["hydra"]["sweeper"]["params"]["model"].split(",")
 

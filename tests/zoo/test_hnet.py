@@ -46,9 +46,7 @@ def probabilities(model: HNet, ids: Tensor) -> Tensor:
     return found[0]
 
 
-@pytest.mark.parametrize(
-    "law", ["causality", "split", "receptive_field", "gradient", "score", "documents"]
-)
+@pytest.mark.parametrize("law", ["causality", "split", "receptive_field", "gradient", "documents"])
 def test_law_without_a_bound_of_chunks(law: str) -> None:
     LAWS[law](maker("hnet", *forms.UNBOUND))
 
