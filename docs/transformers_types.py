@@ -54,17 +54,10 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_d_state", "state_size", "mamba_chunk_size", "chunk_size"), 8),
     **dict.fromkeys(("mamba_n_heads", "num_heads"), 4),
     **dict.fromkeys(("mamba_d_head", "shared_expert_intermediate_size"), 16),
-    **dict.fromkeys(("d_inner", "mamba_d_ssm"), 64),
-    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 4),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "rotary_dim"), 8),
+    "d_inner": 64,
     "num_key_value_heads": 4,
     "first_k_dense_replace": 1,
     "sliding_window": 8,
-}
-OWN: dict[str, dict[str, Any]] = {
-    "mamba2": {"head_dim": 16},
-    "qwen3_next": {"num_hidden_layers": 4},  # of which the last has attention
-    "reformer": {"axial_pos_embds": False},
 }
 HEAD = """# Types of transformers
 
@@ -125,7 +118,7 @@ def sizes(model_type: str) -> dict[str, Any]:
     if model_type not in CONFIG_MAPPING:
         return {}
     known = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])}
-    return {name: size for name, size in SIZES.items() if name in known} | OWN.get(model_type, {})
+    return {name: size for name, size in SIZES.items() if name in known}
 
 
 def trained(model: LanguageModel) -> tuple[str, str]:
