@@ -235,9 +235,9 @@ def smooth(y_BKC: Tensor, p_BK: Tensor, state: Tensor | None) -> tuple[Tensor, T
     """
     one_B1K1 = torch.ones_like(p_BK)[:, None, :, None]
     added_B1KC = (p_BK[:, :, None] * y_BKC)[:, None]
-    z_B1KC, state = decaying_memory(
-        one_B1K1, one_B1K1, added_B1KC, torch.log1p(-p_BK)[:, None], state
-    )
+    # Where rounding makes a probability 1, the logarithm and its gradient are finite all the same.
+    log_decay_B1K = (1 - p_BK).clamp(min=1 - SUREST).log()[:, None]
+    z_B1KC, state = decaying_memory(one_B1K1, one_B1K1, added_B1KC, log_decay_B1K, state)
     return z_B1KC[:, 0], state
 
 
