@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from harness.common.files import (
     writing,
 )
 from harness.common.interrupt import ending_at_once
-from harness.data.corpus import Span, Text
+from harness.data.corpus import Span, Task, Text
 from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, in_document, smallest_unsigned
 
 FORMAT = 2  # version of the cache; increase it when the encoding changes
@@ -44,10 +44,13 @@ class Documents:
     """Where the documents lie in the ids of a split: one end marker before, between and after them.
 
     borders: (D + 1,), the places of the markers. Document d is predicted from the marker before it
-    on, the marker after it last: by the inputs ids[borders[d] : borders[d + 1]].
+    on, the marker after it last: by the inputs ids[borders[d] : borders[d + 1]]. scored: (N - 1,),
+    which predictions count; None: all. task: whose examples they are, if they are any's.
     """
 
     borders: NDArray[np.int64]
+    scored: NDArray[np.bool_] | None = None
+    task: Task | None = None
 
     def __len__(self) -> int:
         return len(self.borders) - 1
@@ -116,7 +119,16 @@ def encode_parts(
         found = _read(folder, tokenizer.marker)
     if found is None:
         raise RunFailure(f"{folder} differs from what was written: check the disk")
-    return found
+    splits, lost = found
+    return [_marked(text, *each) for each in zip(parts, splits, strict=True)], lost
+
+
+def _marked(text: Text, part: Span, split: Split) -> Split:
+    """The split with what of it counts."""
+    if split.documents is None or text.task is None:
+        return split
+    scored = text.scored(part)
+    return replace(split, documents=replace(split.documents, scored=scored, task=text.task))
 
 
 def fit_tokenizer(tokenizer: Tokenizer, text: Text, span: Span, cache: Path) -> None:
@@ -146,7 +158,7 @@ def _write(folder: Path, text: Text, whole: Span, parts: list[Span], tokenizer: 
         ):
             described[name] = _encode(file, strings, part, tokenizer)
     lost = None
-    if not tokenizer.lossless:
+    if not (tokenizer.lossless or tokenizer.of_ids):
         with text.unchanged(whole) as strings:
             lost = asdict(_measure_loss(strings, tokenizer))
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size)).name

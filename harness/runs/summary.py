@@ -60,6 +60,7 @@ class Scored(Record):
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
     own: the user's own figures.
     documents: their number; text_nats_per_token: without their end markers. None for one text.
+    accuracy: of the answers of a task; accuracy_error: its standard error over whole examples.
     """
 
     nats_per_token: Number | None = None
@@ -72,6 +73,8 @@ class Scored(Record):
     own: Annotated[dict[Figure, Number | None], Field(max_length=32)] | None = None
     documents: Number | None = None
     text_nats_per_token: Number | None = None
+    accuracy: Number | None = None
+    accuracy_error: Number | None = None
 
 
 class TrainCost(Record):
@@ -121,7 +124,8 @@ class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
     of documents a training saw, `data.rows`. Of a text that was made from files: how many files
     and texts (records) were joined, how many of these are empty, bytes that were replaced, hidden
-    files and linked folders that were passed over."""
+    files and linked folders that were passed over. chance: of a task, the accuracy of the best
+    constant answer."""
 
     sha256: str | None = None
     split: list[Number] | None = None
@@ -131,6 +135,7 @@ class CorpusIdentity(Record):
     empty: Number | None = None
     replaced: Number | None = None
     passed_over: Number | None = None
+    chance: Number | None = None
 
     @property
     def has_test(self) -> bool:
@@ -169,7 +174,7 @@ class Summary(Record):
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. also: other texts by the best weights
     (`eval.also`), by their names. compressors: of the text, in the run of a model that counts.
-    lineage: of a fork, oldest first. candidate: of a search, or a sweep over variants of a model;
+    cache_bytes: of a task, what decoding keeps of one example. lineage: of a fork, oldest first. candidate: of a search, or a sweep over variants of a model;
     validation chooses among them, so no command shows `test` unasked."""
 
     status: Status
@@ -188,6 +193,7 @@ class Summary(Record):
     receptive_field: Number | None = None
     parameters: ParameterCount | None = None
     flops_per_token: Number | None = None
+    cache_bytes: Number | None = None
     train: TrainCost | None = None
     val: Scored | None = None
     test: Scored | None = None

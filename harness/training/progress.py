@@ -14,8 +14,8 @@ from harness.config.settings import Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
-# Fields of a score, of documents and of one's own.
-NOT_ALWAYS = ("documents", "text_nats_per_token", "own")
+# Fields of a score, of documents, tasks and of one's own.
+NOT_ALWAYS = ("documents", "text_nats_per_token", "own", "accuracy", "accuracy_error")
 
 
 @dataclass

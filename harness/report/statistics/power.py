@@ -26,11 +26,9 @@ def power(standardized: float, seeds: int, pairs: int = 1) -> float:
     deviations of one seed. seeds: of each model, at least 2."""
     freedom = 2 * (seeds - 1)
     ratio_N, weight_N = _ratios(freedom)
-    critical = _critical(freedom, (1 - LEVEL) / pairs)
+    least = critical(freedom, (1 - LEVEL) / pairs)
     shift = standardized * math.sqrt(seeds / 2)
-    return float(
-        weight_N @ (_normal(shift - critical * ratio_N) + _normal(-shift - critical * ratio_N))
-    )
+    return float(weight_N @ (_normal(shift - least * ratio_N) + _normal(-shift - least * ratio_N)))
 
 
 def smallest_difference(seeds: int, spread: float, pairs: int = 1) -> float:
@@ -74,7 +72,7 @@ def plan(seeds: int, spread: float, pairs: int, source: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _critical(freedom: int, level: float) -> float:
+def critical(freedom: int, level: float) -> float:
     """What |t| exceeds with this probability if there is no difference."""
     ratio_N, weight_N = _ratios(freedom)
     low, high = 0.0, 1e5

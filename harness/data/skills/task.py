@@ -1,0 +1,109 @@
+"""What all tasks share: examples are documents, of which some predictions count.
+
+R rows, T tokens of an example with the marker that begins it, N = T - 1 words of it, D examples.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.common.errors import UsageError
+from harness.data.assets import Assets
+from harness.data.batches import IGNORED
+from harness.data.corpus import Corpus, Span, Text
+from harness.data.documents import DocumentCorpus, DocumentText
+from harness.data.skills.draws import Draws
+
+ROWS = 32  # of what is scored, drawn at a time
+Examples = tuple[NDArray[np.int64], NDArray[np.bool_]]
+"""Ids, (R, N), and which of them count, (R, N): those that follow from what stands before."""
+
+
+class ExampleText(DocumentText):
+    """Examples as documents. scored_DN: which words count."""
+
+    def __init__(
+        self, task: Skill, documents: Sequence[bytes], scored_DN: NDArray[np.bool_]
+    ) -> None:
+        super().__init__(documents)
+        self.task, self._scored_DN = task, scored_DN
+
+    def scored(self, span: Span) -> NDArray[np.bool_]:
+        first, last = np.searchsorted(self.ends, (span.start, span.stop), side="right")
+        # No end marker counts.
+        return np.pad(self._scored_DN[first:last], ((0, 0), (0, 1))).ravel()
+
+
+class Skill(DocumentCorpus):
+    """A task. Every row of training is a new example, drawn by seed and step; those that are scored
+    are the same for all seeds.
+
+    length: of an example: its words, and the marker before them. longer: further lengths, which are
+    scored beside validation and test. examples: that are not trained on but split: for counts (and
+    models that count), validation and test.
+    """
+
+    words: Sequence[str]
+    chance: float
+    """The accuracy of the best constant answer. A solver's is 1."""
+
+    def __init__(self, length: int, longer: list[int], examples: int, split: list[float]) -> None:
+        super().__init__(split)
+        if examples < 1:
+            raise ValueError(f"examples={examples} must be 1 or more")
+        self.length, self.longer, self.examples = length, longer, examples
+
+    def _require(self, least: int, **counts: int) -> None:
+        """Raises ValueError for counts below 1 and lengths that hold no example."""
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name}={count} must be 1 or more")
+        if self.length < least:
+            raise ValueError(f"length={self.length} holds no example: {least} is the least")
+        if any(length <= self.length for length in self.longer):
+            raise ValueError(f"longer={self.longer} must lie beyond length={self.length}")
+
+    @abstractmethod
+    def draw(self, draws: Draws, rows: int, length: int) -> Examples:
+        """New examples."""
+
+    def batch(self, seed: int, step: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs and targets of a step, (R, T) each; IGNORED where nothing counts."""
+        ids_RN, scored_RN = self.draw(Draws(seed, step), rows, self.length)
+        inputs_RT = np.pad(ids_RN, ((0, 0), (1, 0)), constant_values=len(self.words))
+        targets_RT = np.pad(
+            np.where(scored_RN, ids_RN, IGNORED), ((0, 0), (0, 1)), constant_values=IGNORED
+        )
+        return inputs_RT, targets_RT
+
+    def text(self, length: int) -> ExampleText:
+        """The examples that are scored."""
+        parts = [
+            self.draw(Draws(length, number, apart=True), ROWS, length)
+            for number in range(-(-self.examples // ROWS))
+        ]
+        ids_DN, scored_DN = (
+            np.concatenate(each)[: self.examples] for each in zip(*parts, strict=True)
+        )
+        names = [f"{word} " for word in self.words]
+        documents = ["".join([names[id_] for id_ in row]).encode() for row in ids_DN.tolist()]
+        return ExampleText(self, documents, scored_DN)
+
+    def read(self, assets: Assets) -> ExampleText:
+        return self.text(self.length)
+
+    def further(self) -> dict[str, Text]:
+        return {f"length_{length}": self.text(length) for length in self.longer}
+
+    def documents(self, assets: Assets) -> list[bytes]:
+        raise NotImplementedError("its examples are generated")
+
+    def moved_to(self, path: Path) -> Corpus:
+        raise UsageError(
+            f"the examples of {type(self).__name__} are generated: they lie in no file"
+        )

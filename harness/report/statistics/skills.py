@@ -1,0 +1,92 @@
+"""Tasks that each need one skill: the accuracy of every architecture on each of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from harness.report.records.groups import Group
+from harness.report.statistics.paired import LEVEL
+from harness.report.statistics.power import critical
+from harness.report.statistics.ranking import Comparison
+from harness.runs.summary import Scored
+
+NORMAL = 1.96  # half of the 95 % interval of a normal distribution, in standard errors
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """half: of the interval of LEVEL; over the seeds, of one seed over its examples. None where
+    neither is known. above: how far it is from chance, 0, to all, 1."""
+
+    mean: float
+    half: float | None
+    seeds: int
+    above: float
+
+
+@dataclass(frozen=True)
+class TaskColumn:
+    """length: None for that of training. chance: the accuracy of the best constant answer."""
+
+    data: str
+    length: str | None
+    chance: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """rows: by a model's name and variant, what decoding keeps of one example of training, in bytes,
+    and the accuracy in each column that it has."""
+
+    columns: Sequence[TaskColumn]
+    rows: Mapping[str, tuple[float | None, Mapping[TaskColumn, Accuracy]]]
+
+
+def grid(comparison: Comparison) -> Grid | None:
+    """None if no run is of a task."""
+    columns: list[TaskColumn] = []
+    rows: dict[str, tuple[float | None, dict[TaskColumn, Accuracy]]] = {}
+    for group in comparison.groups:
+        found = _accuracies(group)
+        if not found:
+            continue
+        name = f"{group.model} ({group.variant})" if group.variant else group.model
+        kept, cells = rows.setdefault(name, (group.counted[0].cache_bytes, {}))
+        cells |= found
+        columns += [column for column in found if column not in columns]
+    order = [column.data for column in columns]
+    columns.sort(key=lambda column: (order.index(column.data), len(column.length or ""),
+                                     column.length or ""))  # fmt: skip
+    return Grid(columns, rows) if rows else None
+
+
+def _accuracies(group: Group) -> dict[TaskColumn, Accuracy]:
+    """On the split that it is compared on, and on further lengths that each of its runs has."""
+    runs = group.counted
+    chance = runs[0].chance if runs else None
+    if chance is None:
+        return {}
+    scores: dict[str | None, list[Scored | None]] = {None: [getattr(r, group.split) for r in runs]}
+    for name in runs[0].also:
+        scores[name.removeprefix("length_")] = [run.also.get(name) for run in runs]
+    found = {}
+    for length, each in scores.items():
+        known = [score for score in each if score is not None and score.accuracy is not None]
+        if len(known) == len(runs):
+            found[TaskColumn(group.data, length, chance)] = _over_seeds(known, chance)
+    return found
+
+
+def _over_seeds(scores: Sequence[Scored], chance: float) -> Accuracy:
+    shares = [score.accuracy for score in scores if score.accuracy is not None]
+    mean, half = statistics.fmean(shares), None
+    if len(shares) > 1:
+        spread = statistics.stdev(shares) / sqrt(len(shares))
+        half = critical(len(shares) - 1, 1 - LEVEL) * spread
+    elif (error := scores[0].accuracy_error) is not None:
+        half = NORMAL * error
+    above = min(1.0, max(0.0, (mean - chance) / (1 - chance)))
+    return Accuracy(mean, half, len(shares), above)
