@@ -174,7 +174,8 @@ class Summary(Record):
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. also: other texts by the best weights
     (`eval.also`), by their names. compressors: of the text, in the run of a model that counts.
-    cache_bytes: of a task, what decoding keeps of one example. lineage: of a fork, oldest first. candidate: of a search, or a sweep over variants of a model;
+    cache_bytes: of a task, what decoding keeps of one example of training. lineage: of a fork,
+    oldest first. candidate: of a search, or a sweep over variants of a model;
     validation chooses among them, so no command shows `test` unasked."""
 
     status: Status

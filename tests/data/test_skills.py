@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from harness.config.build import build_object
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
+from harness.config.build import build_object
 from harness.data.batches import IGNORED, draw_batch, row_shape
-from harness.data.corpus import Corpus, split_points
+from harness.data.corpus import split_points
 from harness.data.encoded import encode_parts
 from harness.data.skills.draws import Draws
 from harness.data.skills.task import Examples, Skill
 from tests.data.solvers import SOLVERS
-from omegaconf import OmegaConf
 from zoo_tokenizers import EndMarker
 from zoo_tokenizers.ids import GivenIds
 

@@ -12,8 +12,8 @@ PLUS, EQUALS, END = 10, 11, 12
 
 
 class Addition(Problems):
-    """a + b = c ; with numbers of up to `digits` digits, leading zeros included. The digits of c are
-    asked. What would be carried beyond is dropped, so that each of them is equally likely.
+    """a + b = c ; with numbers of up to `digits` digits, leading zeros included. The digits of c
+    are asked. What would be carried beyond is dropped, so that each of them is equally likely.
 
     lowest_first: whether numbers are written with their lowest digit first, in the order in which
     digits are carried.

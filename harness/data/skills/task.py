@@ -81,24 +81,24 @@ class Skill(DocumentCorpus):
         )
         return inputs_RT, targets_RT
 
-    def text(self, length: int) -> ExampleText:
-        """The examples that are scored."""
+    def text(self, length: int, count: int) -> ExampleText:
+        """Examples that are not trained on."""
         parts = [
             self.draw(Draws(length, number, apart=True), ROWS, length)
-            for number in range(-(-self.examples // ROWS))
+            for number in range(-(-count // ROWS))
         ]
-        ids_DN, scored_DN = (
-            np.concatenate(each)[: self.examples] for each in zip(*parts, strict=True)
-        )
+        ids_DN, scored_DN = (np.concatenate(each)[:count] for each in zip(*parts, strict=True))
         names = [f"{word} " for word in self.words]
         documents = ["".join([names[id_] for id_ in row]).encode() for row in ids_DN.tolist()]
         return ExampleText(self, documents, scored_DN)
 
     def read(self, assets: Assets) -> ExampleText:
-        return self.text(self.length)
+        return self.text(self.length, self.examples)
 
     def further(self) -> dict[str, Text]:
-        return {f"length_{length}": self.text(length) for length in self.longer}
+        """Of each as many as the larger of validation and test has."""
+        count = max(1, int(self.examples * max(self.split[1:])))
+        return {f"length_{length}": self.text(length, count) for length in self.longer}
 
     def documents(self, assets: Assets) -> list[bytes]:
         raise NotImplementedError("its examples are generated")

@@ -27,8 +27,8 @@ from harness.report.text import skills as skill_words
 
 # Each is an anchor of the page and a template, which is empty where it does not apply.
 SECTIONS = (
-    "effects", "ranking", "ladder", "skills", "lossy", "differences", "where", "target", "curves", "cost",
-    "losses", "samples", "configurations", "runs", "paper", "origin",
+    "effects", "ranking", "ladder", "skills", "lossy", "differences", "where", "target", "curves",
+    "cost", "losses", "samples", "configurations", "runs", "paper", "origin",
 )  # fmt: skip
 
 

@@ -26,9 +26,11 @@ def power(standardized: float, seeds: int, pairs: int = 1) -> float:
     deviations of one seed. seeds: of each model, at least 2."""
     freedom = 2 * (seeds - 1)
     ratio_N, weight_N = _ratios(freedom)
-    least = critical(freedom, (1 - LEVEL) / pairs)
+    critical = _critical(freedom, (1 - LEVEL) / pairs)
     shift = standardized * math.sqrt(seeds / 2)
-    return float(weight_N @ (_normal(shift - least * ratio_N) + _normal(-shift - least * ratio_N)))
+    return float(
+        weight_N @ (_normal(shift - critical * ratio_N) + _normal(-shift - critical * ratio_N))
+    )
 
 
 def smallest_difference(seeds: int, spread: float, pairs: int = 1) -> float:
@@ -72,7 +74,7 @@ def plan(seeds: int, spread: float, pairs: int, source: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def critical(freedom: int, level: float) -> float:
+def _critical(freedom: int, level: float) -> float:
     """What |t| exceeds with this probability if there is no difference."""
     ratio_N, weight_N = _ratios(freedom)
     low, high = 0.0, 1e5

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import pi, sqrt
+
+import numpy as np
 
 from harness.report.records.groups import Group
 from harness.report.statistics.paired import LEVEL
-from harness.report.statistics.power import critical
 from harness.report.statistics.ranking import Comparison
 from harness.runs.summary import Scored
 
@@ -38,8 +39,8 @@ class TaskColumn:
 
 @dataclass(frozen=True)
 class Grid:
-    """rows: by a model's name and variant, what decoding keeps of one example of training, in bytes,
-    and the accuracy in each column that it has."""
+    """rows: by a model's name and variant, what decoding keeps of one example of training, in
+    bytes, and the accuracy in each column that it has."""
 
     columns: Sequence[TaskColumn]
     rows: Mapping[str, tuple[float | None, Mapping[TaskColumn, Accuracy]]]
@@ -54,7 +55,7 @@ def grid(comparison: Comparison) -> Grid | None:
         if not found:
             continue
         name = f"{group.model} ({group.variant})" if group.variant else group.model
-        kept, cells = rows.setdefault(name, (group.counted[0].cache_bytes, {}))
+        _, cells = rows.setdefault(name, (group.counted[0].cache_bytes, {}))
         cells |= found
         columns += [column for column in found if column not in columns]
     order = [column.data for column in columns]
@@ -80,12 +81,20 @@ def _accuracies(group: Group) -> dict[TaskColumn, Accuracy]:
     return found
 
 
+def student(freedom: int) -> float:
+    """Half of the interval of LEVEL of Student's t, whose √ν·tan θ has the density cos^(ν-1) θ."""
+    angles = np.linspace(0, pi / 2, 20_001)
+    density = np.cos(angles) ** (freedom - 1)
+    below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return sqrt(freedom) * float(np.tan(np.interp(LEVEL, below / below[-1], angles)))
+
+
 def _over_seeds(scores: Sequence[Scored], chance: float) -> Accuracy:
     shares = [score.accuracy for score in scores if score.accuracy is not None]
     mean, half = statistics.fmean(shares), None
     if len(shares) > 1:
         spread = statistics.stdev(shares) / sqrt(len(shares))
-        half = critical(len(shares) - 1, 1 - LEVEL) * spread
+        half = student(len(shares) - 1) * spread
     elif (error := scores[0].accuracy_error) is not None:
         half = NORMAL * error
     above = min(1.0, max(0.0, (mean - chance) / (1 - chance)))

@@ -6,9 +6,9 @@ from harness.report.statistics.skills import Accuracy, Grid, TaskColumn
 from harness.report.text.format import human
 
 NOTE = (
-    "Accuracy on the answers, with its 95 % interval: over seeds, or of one seed over its examples. "
-    "Chance is the best constant answer; a solver has 1. State: what decoding keeps of one example, "
-    "in bytes."
+    "Accuracy on the answers, with its 95 % interval: over seeds, or of one seed over its "
+    "examples. Chance is the best constant answer; a solver has 1. State: what decoding keeps of "
+    "one example of training."
 )
 
 
