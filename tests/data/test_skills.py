@@ -168,6 +168,10 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(name: str) -> None:
     assert np.array_equal(targets[:, :-1][asked[:, :-1]], inputs[:, 1:][asked[:, :-1]])
     assert not asked[:, -1].any()  # the end marker
     assert (inputs[:, 0] == len(one.words)).all()
+    for row, own in zip(inputs[:, 1:].tolist(), asked, strict=True):
+        assert (
+            sorted(SOLVERS[name]([one.words[id_] for id_ in row])) == np.flatnonzero(own).tolist()
+        )
 
 
 def test_numbers_of_a_key_are_frozen() -> None:
