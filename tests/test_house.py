@@ -41,6 +41,8 @@ INTERFACES: dict[str, type] = {
 # What a file leaves to the user, by group, name and key.
 WANTED = {
     ("data", "bytes", "path"): "any",
+    ("data", "ids", "path"): "any.npy",
+    ("data", "ids", "vocab_size"): "9",
     ("data", "lines", "path"): "any.txt",
     ("data", "text", "path"): "any.txt",
     ("tokenizer", "hf", "name"): "bert-base-uncased",

@@ -65,8 +65,8 @@ class Documents:
 class Split:
     """One encoded part of a corpus.
 
-    bytes: length of its text. unknown: characters that the vocabulary lacks, with their counts;
-    the ids leave them out. documents: None for one long text.
+    bytes: length of its text; 0 where the data are ids. unknown: characters that the vocabulary
+    lacks, with their counts; the ids leave them out. documents: None for one long text.
     """
 
     ids: Ids
@@ -198,7 +198,8 @@ def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer)
         file.write(content)
         unknown += lacking
         at += size
-    return {"bytes": part.stop - part.start, "unknown": unknown, "sha256": digest.hexdigest()}
+    own_bytes = 0 if tokenizer.of_ids else part.stop - part.start
+    return {"bytes": own_bytes, "unknown": unknown, "sha256": digest.hexdigest()}
 
 
 def _read(folder: Path, marker: int | None) -> tuple[list[Split], RoundTripLoss | None] | None:

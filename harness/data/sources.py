@@ -26,15 +26,16 @@ from harness.common.values import did_you_mean
 
 KEY = "data.path="  # begins a message
 BLOCK = 1 << 20  # bytes read at a time
+ROWS_AT_A_TIME = 1024  # of a Parquet file
 MOST_FILES = 100_000  # a folder of a run from elsewhere may name the root of this machine
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
-RECORDS = (".jsonl", ".ndjson", ".csv")
+PARQUET = ".parquet"
+RECORDS = (".jsonl", ".ndjson", ".csv", PARQUET)
 NOT_READ = {
     ".zst": "install zstd and unpack it: zstd -d FILE",
     ".bz2": "unpack it: bunzip2 FILE",
     ".zip": "unpack it: unzip FILE",
-    ".parquet": "write its text as .jsonl",
 }
 PACKED = {
     b"\x1f\x8b": "a gzip file",
@@ -134,8 +135,8 @@ class TextReader:
     replaced: int = 0
 
     def texts(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
-        """The texts in a file, each in pieces: of .jsonl and .csv one for each record, of all
-        others the whole; of .gz and .xz what they hold. A text is to be read before the next.
+        """The texts in a file, each in pieces: of .jsonl, .csv and .parquet one for each record, of
+        all others the whole; of .gz and .xz what they hold. A text is to be read before the next.
 
         Raises UsageError, naming the place, for what is no text, no record, or damaged.
         """
@@ -144,6 +145,8 @@ class TextReader:
             file = UNPACK[packed](file)
         if records == ".csv":
             yield from self._csv(path, file)
+        elif records == PARQUET:
+            yield from self._parquet(path, file)
         elif records:
             yield from self._json_lines(path, file)
         else:
@@ -206,6 +209,37 @@ class TextReader:
                     yield [self._clean(row[head.index(self.field)], where)]
         except csv.Error as error:
             raise UsageError(f"{KEY}{path} line {rows.line_num} is not CSV: {error}") from error
+
+    def _parquet(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
+        """The file is read into memory, for what it holds is listed at its end."""
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise UsageError(
+                f"{KEY}{path}: a Parquet file needs pyarrow: pip install "
+                "'language-model-zoo[parquet]', or write its text as .jsonl"
+            ) from error
+        content, number = b"".join(_read(path, partial(file.read, BLOCK))), 0
+        try:
+            table = parquet.ParquetFile(pyarrow.BufferReader(content))
+            self._require_field(table.schema_arrow.names, str(path))
+            kind = table.schema_arrow.field(self.field).type
+            if kind not in (pyarrow.string(), pyarrow.large_string()):
+                raise UsageError(f"{KEY}{path}: the field {self.field} is no text, but {kind}")
+            for batch in table.iter_batches(batch_size=ROWS_AT_A_TIME, columns=[self.field]):
+                # As bytes, for nobody has looked whether they are UTF-8.
+                for row in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
+                    number += 1
+                    where = f"{path} row {number}"
+                    if row is None:
+                        raise UsageError(f"{KEY}{where}: the field {self.field} is no text: None")
+                    yield [self._clean(row.decode("utf-8", "surrogateescape"), where, 0)]
+        except (pyarrow.ArrowException, OSError) as error:
+            words = " ".join(str(error).split())
+            raise UsageError(
+                f"{KEY}{path} can't be read, or is not what its name says: {words:.200}"
+            ) from error
 
     def _require_field(self, known: Iterable[str], where: str) -> None:
         names = list(known)

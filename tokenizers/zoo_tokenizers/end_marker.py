@@ -50,6 +50,10 @@ class EndMarker(Tokenizer):
     def of_text(self) -> Tokenizer:
         return self._of_text
 
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        return np.append(self._of_text.token_bytes, 0)
+
     def encode(self, text: str) -> Ids:
         return self._of_text.encode(text)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo_tokenizers.tokenizer import Ids, Tokenizer, UnknownCharacter, smallest_unsigned
 
@@ -13,7 +14,8 @@ from zoo_tokenizers.tokenizer import Ids, Tokenizer, UnknownCharacter, smallest_
 class GivenIds(Tokenizer):
     """Each id is written as a word and a space. words: (V,), distinct; they follow from the data.
 
-    What these words would take in bytes says nothing about the data: there are no bits per byte.
+    What these words would take in bytes says nothing about the data: an id stands for none, and
+    there are no bits per byte.
     """
 
     lossless = False
@@ -27,6 +29,13 @@ class GivenIds(Tokenizer):
         if len(self._ids) < len(words) or any(word.split() != [word] for word in words):
             raise ValueError("the words of ids must be distinct, and hold no spaces")
         self.pieces = tuple(f"{word} ".encode() for word in words)
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        return np.zeros(len(self.pieces), dtype=np.int64)
+
+    def last_safe_cut(self, text: str) -> int:
+        return text.rfind(" ") + 1
 
     def encode(self, text: str) -> Ids:
         words = text.split()
