@@ -155,8 +155,11 @@ def prepare(
 
 
 def require_whole(examples: Split, key: str, seq_len: int) -> None:
-    """Raises UsageError if examples are longer than what a model is asked to read."""
+    """Raises UsageError if examples are longer than what a model is asked to read, or if none asks
+    for anything."""
     assert examples.documents is not None, "of a task"
+    if not np.any(examples.documents.scored):
+        raise UsageError(f"{key}: no example of a split asks for anything: raise data.examples")
     if (length := int(examples.documents.lengths.max(initial=0))) > seq_len:
         raise UsageError(f"{key} has examples of {length} tokens: raise train.seq_len={seq_len}")
 

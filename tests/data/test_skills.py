@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.common.paths import CONF
 from harness.config.build import build_object
 from harness.data.batches import IGNORED, draw_batch, row_shape
@@ -98,7 +98,7 @@ def test_chance_is_the_closed_form(name: str) -> None:
 
 def shortcuts(skill: Skill) -> list[str]:
     """What a constant answer, and one that goes by the word before, gets beyond chance."""
-    halves = [examples(skill, 1600, seed) for seed in (1, 2)]
+    halves = [examples(skill, 800, seed) for seed in (1, 2)]
     counts: list[dict[int, Counter]] = [defaultdict(Counter), defaultdict(Counter)]
     for ids, scored in halves[:1]:
         before = np.pad(ids, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
@@ -174,12 +174,21 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(name: str) -> None:
         )
 
 
+def test_a_batch_always_asks_for_something() -> None:
+    """Where chance would have it otherwise, another one is drawn."""
+    skill = task("noisy_recall", length=9, keys=16)
+    for step in range(60):
+        assert (skill.batch(0, step, 1)[1] != IGNORED).any()
+    with pytest.raises(RunFailure, match="100 batches of 1 examples ask for nothing"):
+        task("noisy_recall", length=5, keys=60_000).batch(0, 0, 1)
+
+
 def test_numbers_of_a_key_are_frozen() -> None:
     """Runs must be repeatable on any machine, with any numpy."""
     draws = Draws(1, 2)
     assert draws.raw(2).tolist() == [5705853004827290377, 6584680345644299050]
     assert draws.below(10, 2, 3).tolist() == [[3, 4, 3], [4, 5, 2]]
-    assert Draws(1, 2, apart=True).raw(1)[0] not in draws.raw(1000)
+    assert Draws(1, 2, apart=1).raw(1)[0] not in draws.raw(1000)
 
 
 def test_what_is_scored_is_encoded_as_it_was_drawn(tmp_path: Path) -> None:
@@ -189,7 +198,7 @@ def test_what_is_scored_is_encoded_as_it_was_drawn(tmp_path: Path) -> None:
     tokenizer = EndMarker(GivenIds(skill.words))
     splits, lost = encode_parts(text, whole, parts, tokenizer, tmp_path)
     assert lost is None
-    drawn = [skill.draw(Draws(64, n, apart=True), 32, 64) for n in range(4)]
+    drawn = [skill.draw(Draws(64, n, apart=1), 32, 64) for n in range(4)]
     ids, scored = (np.concatenate(each)[:100] for each in zip(*drawn, strict=True))
     for split, own in zip(splits, (slice(0, 50), slice(50, 75), slice(75, 100)), strict=True):
         documents = split.documents
@@ -213,7 +222,7 @@ def test_what_is_scored_is_encoded_as_it_was_drawn(tmp_path: Path) -> None:
         ("recall", {"pairs": 16}, "length=64 holds no example: 65 is the least"),
         ("recall", {"pairs": 15, "keys": 14}, "pairs=15 needs as many keys=14"),
         ("recall", {"longer": [64]}, "longer=[64] must lie beyond length=64"),
-        ("recall", {"fillers": 0}, "fillers=0 must be 1 or more"),
+        ("recall", {"fillers": 0}, "fillers=0 must lie between 1 and 65536"),
         ("noisy_recall", {"noise": 1.0}, "noise=1.0 must be a share below 1"),
         ("induction", {"repeats": 31}, "length=64 holds no example"),
         ("selective_copying", {"copied": 40}, "length=64 holds no example: 82"),
@@ -222,6 +231,9 @@ def test_what_is_scored_is_encoded_as_it_was_drawn(tmp_path: Path) -> None:
         ("permutations", {"steps": 70}, "length=64 holds no example: 73"),
         ("dyck", {"longer": [65]}, "longer=[65]: 65 holds no larger problem"),
         ("addition", {"examples": 0}, "examples=0 must be 1 or more"),
+        ("addition", {"examples": 2**21}, "examples=2097152 of length=64 are too many or too long"),
+        ("recall", {"keys": 2**40}, "keys=1099511627776 must lie between 1 and 65536"),
+        ("dyck", {"depth": 1}, "depth=1 must be 2 or more"),
     ],
 )
 def test_what_holds_no_example_is_refused(name: str, changes: dict, words: str) -> None:

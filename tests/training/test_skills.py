@@ -16,7 +16,7 @@ from harness.data.batches import IGNORED
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
-from harness.report.statistics.skills import TaskColumn, grid, student
+from harness.report.statistics.skills import TaskColumn, grid
 from harness.report.text import skills as words
 from harness.runs import certificate
 from harness.runs.load import load_run
@@ -38,7 +38,7 @@ GPT_OF_RECALL = (*GPT_SMALL, *RECALL)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT, in the folder 0; for reading only."""
     folder = tmp_path_factory.mktemp("skills")
-    chosen = ("train.steps=60", "train.batch_size=16", "eval.every=20", "optimizer.lr=1e-2")
+    chosen = ("train.steps=40", "train.batch_size=16", "eval.every=20", "optimizer.lr=1e-2")
     assert train(folder / "0", *GPT_OF_RECALL, *chosen) == 0
     return folder
 
@@ -77,7 +77,7 @@ def test_every_row_is_new_and_answers_alone_are_counted(trained: Path) -> None:
     task = load_dataset(settings(trained / "0", *GPT_OF_RECALL)).task
     assert task is not None
     inputs, targets = (np.concatenate(each) for each in zip(
-        *(task.batch(0, step, 16) for step in range(60)), strict=True))  # fmt: skip
+        *(task.batch(0, step, 16) for step in range(40)), strict=True))  # fmt: skip
     assert len({row.tobytes() for row in inputs}) > 0.99 * len(inputs)  # few words: chance repeats
     assert (targets != IGNORED).sum() == found[-1]["tokens"]
 
@@ -111,29 +111,19 @@ def test_a_score_of_answers_is_certified(trained: Path, command: Callable[..., E
     assert np.mean(nats) == pytest.approx(test["nats_per_token"])
 
 
-@pytest.mark.parametrize(("freedom", "half"), [(1, 12.706), (2, 4.303), (4, 2.776), (30, 2.042)])
-def test_the_interval_is_that_of_the_tables(freedom: int, half: float) -> None:
-    assert student(freedom) == pytest.approx(half, abs=1e-3)
-
-
 def test_the_report_draws_the_grid(trained: Path) -> None:
-    for seed in (0, 1):
-        train(trained / f"lstm-{seed}", "model=lstm", "model.n_hidden=8", *RECALL, f"seed={seed}")
     comparison = compare_runs(find_runs([trained]))
     found = grid(comparison)
     assert found is not None
     here, longer = TaskColumn("recall", None, 0.25), TaskColumn("recall", "24", 0.25)
     assert list(found.columns) == [here, longer]
-    (kept, cells), (lstm_kept, lstm) = found.rows["gpt"], found.rows["lstm"]
+    kept, cells = found.rows["gpt"]
     test = summary(trained / "0")["test"]
     assert (cells[here].mean, cells[here].seeds) == (test["accuracy"], 1)
     assert cells[here].half == pytest.approx(1.96 * test["accuracy_error"])
     assert cells[longer].mean == summary(trained / "0")["also"]["length_24"]["accuracy"]
-    shares = [summary(trained / f"lstm-{seed}")["test"]["accuracy"] for seed in (0, 1)]
-    assert lstm[here].mean == pytest.approx(np.mean(shares))
-    # Student's t of one degree of freedom.
-    assert lstm[here].half == pytest.approx(12.706 * np.std(shares, ddof=1) / 2**0.5, rel=1e-3)
-    assert kept == summary(trained / "0")["cache_bytes"] > (lstm_kept or 0) > 0
+    # Keys and values of two layers of 16 channels, for a window of 24 tokens.
+    assert kept == summary(trained / "0")["cache_bytes"] == 4 * 2 * 2 * 16 * 24
     write_report(comparison, trained / "report.html", [trained])
     page = (trained / "report.html").read_text()
     assert "<h2>Skills</h2>" in page
@@ -147,9 +137,6 @@ def test_the_report_draws_the_grid(trained: Path) -> None:
         (("data=recall", "tokenizer=bytes"), "has ids of its own: choose tokenizer=ids, not bytes"),
         (("tokenizer=ids",), "tokenizer=ids is for data that are ids: choose another one"),
         (("data=recall", "data.length=65"), "examples of 65 tokens: raise train.seq_len=64"),
-        (("data=recall", "data.longer=[80]"), "data.longer has examples of 80 tokens"),
-        (("data=recall", "data.pairs=40"), "data: length=64 holds no example: 161 is the least"),
-        (("data=recall", "model=mlp", "model.norm=batch_norm", "model.bias=false"), "batch norm"),
     ],
 )
 def test_what_can_not_be_is_refused(

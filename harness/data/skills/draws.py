@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 class Draws:
     """Numbers from Philox's raw output (Salmon et al. 2011), which numpy guarantees never to
-    change, as it does not for its distributions. A key has two numbers below 2^64. apart: other
-    numbers of the same key."""
+    change, as it does not for its distributions. A key has two numbers below 2^64. apart: the same
+    key has other numbers for each."""
 
-    def __init__(self, first: int, second: int, *, apart: bool = False) -> None:
+    def __init__(self, first: int, second: int, *, apart: int = 0) -> None:
         key = np.array([first, second], np.uint64)
         self._philox = np.random.Philox(key=key, counter=apart << 200)
 

@@ -20,6 +20,8 @@ class Dyck(Problems):
     ) -> None:  # fmt: skip
         super().__init__(length, longer, examples, split)
         self._require(1, kinds=kinds, depth=depth, brackets=brackets)
+        if depth < 2:
+            raise ValueError(f"depth={depth} must be 2 or more")
         self._kinds, self._depth = kinds, depth
         self.chance = 1 / kinds
         names = [f"{side}{kind}" for side in "()" for kind in range(kinds)]
@@ -35,7 +37,8 @@ class Dyck(Problems):
         scored = np.zeros(ids.shape, bool)
         opens_RS, kinds_RS = draws.shares(rows, size) < 0.5, draws.below(kinds, rows, size)
         for at in range(size):
-            opens_R = (opens_RS[:, at] | (deep_R == 0)) & (deep_R < self._depth)
+            least = 1 if at == size - 1 else 0  # of the last: something stays open
+            opens_R = (opens_RS[:, at] | (deep_R <= least)) & (deep_R < self._depth)
             closed_R = kinds + open_RD[row, deep_R - 1]
             ids[:, at] = np.where(opens_R, kinds_RS[:, at], closed_R)
             open_RD[row, deep_R] = kinds_RS[:, at]  # of what is not opened it is written over

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.data.assets import Assets
 from harness.data.batches import IGNORED
 from harness.data.corpus import Corpus, Span, Text
@@ -20,6 +20,10 @@ from harness.data.documents import DocumentCorpus, DocumentText
 from harness.data.skills.draws import Draws
 
 ROWS = 32  # of what is scored, drawn at a time
+SCORED = 1  # sets its numbers apart from those of training
+TRIES = 100  # draws of a batch, until one asks for something
+# A run's folder may come from a stranger.
+MOST_WORDS, MOST_DIFFERENT, LONGEST = 1 << 26, 1 << 16, 1 << 16
 Examples = tuple[NDArray[np.int64], NDArray[np.bool_]]
 """Ids, (R, N), and which of them count, (R, N): those that follow from what stands before."""
 
@@ -56,13 +60,18 @@ class Skill(DocumentCorpus):
         super().__init__(split)
         if examples < 1:
             raise ValueError(f"examples={examples} must be 1 or more")
+        if max(length, *longer, 0) > LONGEST or examples * max(length, *longer, 0) > MOST_WORDS:
+            raise ValueError(
+                f"examples={examples} of length={length} are too many or too long: {LONGEST:,} "
+                f"tokens are the longest, and {MOST_WORDS:,} the most together"
+            )
         self.length, self.longer, self.examples = length, longer, examples
 
     def _require(self, least: int, **counts: int) -> None:
-        """Raises ValueError for counts below 1 and lengths that hold no example."""
+        """Raises ValueError for counts that are out of range and lengths that hold no example."""
         for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name}={count} must be 1 or more")
+            if not 1 <= count <= MOST_DIFFERENT:
+                raise ValueError(f"{name}={count} must lie between 1 and {MOST_DIFFERENT}")
         if self.length < least:
             raise ValueError(f"length={self.length} holds no example: {least} is the least")
         if any(length <= self.length for length in self.longer):
@@ -74,7 +83,13 @@ class Skill(DocumentCorpus):
 
     def batch(self, seed: int, step: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Inputs and targets of a step, (R, T) each; IGNORED where nothing counts."""
-        ids_RN, scored_RN = self.draw(Draws(seed, step), rows, self.length)
+        for again in range(TRIES):
+            draws = Draws(seed, step, apart=again and SCORED + again)
+            ids_RN, scored_RN = self.draw(draws, rows, self.length)
+            if scored_RN.any():
+                break
+        else:
+            raise RunFailure(f"data: {TRIES} batches of {rows} examples ask for nothing")
         inputs_RT = np.pad(ids_RN, ((0, 0), (1, 0)), constant_values=len(self.words))
         targets_RT = np.pad(
             np.where(scored_RN, ids_RN, IGNORED), ((0, 0), (0, 1)), constant_values=IGNORED
@@ -84,7 +99,7 @@ class Skill(DocumentCorpus):
     def text(self, length: int, count: int) -> ExampleText:
         """Examples that are not trained on."""
         parts = [
-            self.draw(Draws(length, number, apart=True), ROWS, length)
+            self.draw(Draws(length, number, apart=SCORED), ROWS, length)
             for number in range(-(-count // ROWS))
         ]
         ids_DN, scored_DN = (np.concatenate(each)[:count] for each in zip(*parts, strict=True))

@@ -10,6 +10,7 @@ from math import pi, sqrt
 import numpy as np
 
 from harness.report.records.groups import Group
+from harness.report.statistics.ladder import natural
 from harness.report.statistics.paired import LEVEL
 from harness.report.statistics.ranking import Comparison
 from harness.runs.summary import Scored
@@ -50,34 +51,48 @@ def grid(comparison: Comparison) -> Grid | None:
     """None if no run is of a task."""
     columns: list[TaskColumn] = []
     rows: dict[str, tuple[float | None, dict[TaskColumn, Accuracy]]] = {}
+    names = _task_names(comparison.groups)
     for group in comparison.groups:
-        found = _accuracies(group)
+        found = _accuracies(group, names[group.data])
         if not found:
             continue
         name = f"{group.model} ({group.variant})" if group.variant else group.model
         _, cells = rows.setdefault(name, (group.counted[0].cache_bytes, {}))
         cells |= found
         columns += [column for column in found if column not in columns]
-    order = [column.data for column in columns]
-    columns.sort(key=lambda column: (order.index(column.data), len(column.length or ""),
-                                     column.length or ""))  # fmt: skip
+    columns.sort(key=lambda column: (natural(column.data), natural(column.length or "")))
     return Grid(columns, rows) if rows else None
 
 
-def _accuracies(group: Group) -> dict[TaskColumn, Accuracy]:
+def _task_names(groups: Sequence[Group]) -> dict[str, str]:
+    """What a column is called, by its data: of several settings of one task also these."""
+    found = {}
+    by_task: dict[str, dict[str, Mapping[str, str]]] = {}
+    for group in groups:
+        by_task.setdefault(group.data.partition("·")[0], {})[group.data] = group.config
+    for task, configs in by_task.items():
+        keys = sorted({key for config in configs.values() for key in config if key[:5] == "data."})
+        differing = [key for key in keys if len({own.get(key) for own in configs.values()}) > 1]
+        for data, config in configs.items():
+            settings = (f"{key[5:]}={config.get(key, '–')}" for key in differing)
+            found[data] = ", ".join([task, *settings])
+    return found
+
+
+def _accuracies(group: Group, name: str) -> dict[TaskColumn, Accuracy]:
     """On the split that it is compared on, and on further lengths that each of its runs has."""
     runs = group.counted
     chance = runs[0].chance if runs else None
     if chance is None:
         return {}
     scores: dict[str | None, list[Scored | None]] = {None: [getattr(r, group.split) for r in runs]}
-    for name in runs[0].also:
-        scores[name.removeprefix("length_")] = [run.also.get(name) for run in runs]
+    for text in runs[0].also:
+        scores[text.removeprefix("length_")] = [run.also.get(text) for run in runs]
     found = {}
     for length, each in scores.items():
         known = [score for score in each if score is not None and score.accuracy is not None]
         if len(known) == len(runs):
-            found[TaskColumn(group.data, length, chance)] = _over_seeds(known, chance)
+            found[TaskColumn(name, length, chance)] = _over_seeds(known, chance)
     return found
 
 
