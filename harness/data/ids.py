@@ -14,7 +14,7 @@ from harness.common.errors import UsageError
 from harness.common.outside import open_regular
 from harness.common.paths import expand
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Text
+from harness.data.corpus import Corpus, Text, called
 from harness.data.documents import MOST_BYTES
 
 KEY = "data.path="  # begins a message
@@ -53,6 +53,7 @@ class IdFile(Corpus):
         if not 1 <= vocab_size <= LARGEST_VOCABULARY:
             raise ValueError(f"vocab_size={vocab_size} must lie in 1 … {LARGEST_VOCABULARY}")
         self.path, self.dtype, self._digits = expand(path), dtype, len(str(vocab_size - 1))
+        self.found = called(path)
         self._is_array = self.path.suffix == ".npy"
         if self._is_array != (dtype is None):
             raise ValueError(

@@ -39,6 +39,7 @@ class Score:
     every token after the first; `tokens` of them count. own: the user's own figures.
     documents: those of the split, whose end markers are tokens of no bytes; None for one text.
     hits: of examples of a task, (N - 1,): whether a token was the likeliest.
+    share: of the split that was scored.
     """
 
     nats: float
@@ -51,6 +52,7 @@ class Score:
     own: dict[str, float | None] = field(default_factory=dict)
     documents: Documents | None = field(default=None, repr=False, compare=False)
     hits: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
+    share: float = 1.0
 
     @property
     def nats_per_token(self) -> float:
@@ -106,6 +108,8 @@ class Score:
             found |= {"documents": len(self.documents), **own}
         if self.accuracy is not None:
             found |= dict(zip(("accuracy", "accuracy_error"), self.accuracy, strict=True))
+        if self.share < 1:
+            found["share"] = self.share
         return found | ({"own": self.own} if self.own else {})
 
     def _means(self) -> dict[str, Any]:
@@ -161,6 +165,7 @@ def score_of(
         unknown=sum(split.unknown.values()),
         token_nats=nats,
         documents=split.documents,
+        share=split.share,
     )
 
 

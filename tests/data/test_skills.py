@@ -210,6 +210,10 @@ def test_what_is_scored_is_encoded_as_it_was_drawn(tmp_path: Path) -> None:
         assert documents.scored is not None
         assert np.array_equal(documents.scored.reshape(-1, 64)[:, :-1], scored[own])
         assert tokenizer.decode(split.ids).split() == [skill.words[i] for i in ids[own].ravel()]
+    part = splits[1].beginning(0.4, tokenizer.token_bytes)
+    assert part.documents is not None
+    assert np.array_equal(part.documents.scored, splits[1].documents.scored[: 10 * 64])
+    assert part.documents.task is skill
     train = splits[0]
     assert row_shape(train.documents, 64) == (64, scored[:50].sum() / 50)
     batch = draw_batch(train.ids, 3, 4, 2, 64, train.documents)

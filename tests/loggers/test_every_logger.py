@@ -45,6 +45,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
+    monkeypatch.setenv("HF_TOKEN", "hf_aSecretOfTheEnvironment")
     watched = (*GPT_SMALL, "observe=full", "observe.every=5")
     train(tmp_path / "plain", *watched)
     loggers = ("logger=[local,wandb,tensorboard,trackio]", "logger.wandb.checkpoint=true")
@@ -63,6 +64,8 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     assert tensorboard_rows(run) == [as_tensorboard(row) for row in expected]
     assert trackio_rows() == [as_trackio(row) for row in expected]
     assert list(here.iterdir()) == []
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"aSecretOfTheEnv" in path.read_bytes()]
 
     # What W&B's pages are made of.
     (about,) = of_type(session, "run")
@@ -71,7 +74,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
         "display_name": "run", "job_type": "train", "project": "language-model-zoo",
         "run_group": "a",
     }  # fmt: skip
-    assert about["tags"] == ["text", "char", "gpt", "mine"]
+    assert about["tags"] == ["corpus", "char", "gpt", "mine"]
     found = about["config"]["update"]
     found.pop("_wandb")
     assert found == flat_settings(load_settings(run / "config.yaml"))
@@ -199,7 +202,7 @@ def test_logged_in_a_run_is_online_and_a_resumed_one_the_same(
         assert f"{url}/me/project/runs/{name}" in (run / "train.log").read_text()
         about = server.about[name]
         assert (about["displayName"], about["jobType"]) == ("run", "train")
-        assert about["tags"] == ["text", "char", "bigram"]
+        assert about["tags"] == ["corpus", "char", "bigram"]
         assert about["config"]["optimizer.lr"] == {"value": 0.001}
         assert about["program"] == "harness.train"
         first = defined(rows(folder))
