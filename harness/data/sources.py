@@ -30,8 +30,8 @@ ROWS_AT_A_TIME = 1024  # of a Parquet file
 MOST_FILES = 100_000  # a folder of a run from elsewhere may name the root of this machine
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
-PARQUET = ".parquet"
-RECORDS = (".jsonl", ".ndjson", ".csv", PARQUET)
+TABLES = (".parquet", ".arrow")
+RECORDS = (".jsonl", ".ndjson", ".csv", *TABLES)
 NOT_READ = {
     ".zst": "install zstd and unpack it: zstd -d FILE",
     ".bz2": "unpack it: bunzip2 FILE",
@@ -135,8 +135,8 @@ class TextReader:
     replaced: int = 0
 
     def texts(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
-        """The texts in a file, each in pieces: of .jsonl, .csv and .parquet one for each record, of
-        all others the whole; of .gz and .xz what they hold. A text is to be read before the next.
+        """The texts in a file, each in pieces: of records one for each, of all others the whole; of
+        .gz and .xz what they hold. A text is to be read before the next.
 
         Raises UsageError, naming the place, for what is no text, no record, or damaged.
         """
@@ -145,8 +145,8 @@ class TextReader:
             file = UNPACK[packed](file)
         if records == ".csv":
             yield from self._csv(path, file)
-        elif records == PARQUET:
-            yield from self._parquet(path, file)
+        elif records in TABLES:
+            yield from self._table(path, file, is_parquet=records == ".parquet")
         elif records:
             yield from self._json_lines(path, file)
         else:
@@ -210,32 +210,38 @@ class TextReader:
         except csv.Error as error:
             raise UsageError(f"{KEY}{path} line {rows.line_num} is not CSV: {error}") from error
 
-    def _parquet(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
-        """The file is read into memory, for what it holds is listed at its end."""
+    def _table(self, path: Path, file: IO[bytes], is_parquet: bool) -> Iterator[Iterable[str]]:
+        """A Parquet file, or one of Arrow's streams, as Hugging Face's `datasets` saves them. It is
+        read into memory, for what a Parquet file holds is listed at its end."""
         try:
             import pyarrow
-            from pyarrow import parquet
+            from pyarrow import ipc, parquet
         except ImportError as error:
             raise UsageError(
-                f"{KEY}{path}: a Parquet file needs pyarrow: pip install "
+                f"{KEY}{path}: Parquet and Arrow files need pyarrow: pip install "
                 "'language-model-zoo[parquet]', or write its text as .jsonl"
             ) from error
         content, number = b"".join(_read(path, partial(file.read, BLOCK))), 0
         try:
-            table = parquet.ParquetFile(pyarrow.BufferReader(content))
-            self._require_field(table.schema_arrow.names, str(path))
-            kind = table.schema_arrow.field(self.field).type
+            buffer = pyarrow.BufferReader(content)
+            table = parquet.ParquetFile(buffer) if is_parquet else ipc.open_stream(buffer)
+            schema = table.schema_arrow if is_parquet else table.schema
+            self._require_field(schema.names, str(path))
+            kind = schema.field(self.field).type
             if kind not in (pyarrow.string(), pyarrow.large_string()):
                 raise UsageError(f"{KEY}{path}: the field {self.field} is no text, but {kind}")
-            for batch in table.iter_batches(batch_size=ROWS_AT_A_TIME, columns=[self.field]):
+            batches = (
+                table.iter_batches(ROWS_AT_A_TIME, columns=[self.field]) if is_parquet else table
+            )
+            for batch in batches:
                 # As bytes, for nobody has looked whether they are UTF-8.
-                for row in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
+                for row in batch.column(self.field).cast(pyarrow.large_binary()).to_pylist():
                     number += 1
                     where = f"{path} row {number}"
                     if row is None:
                         raise UsageError(f"{KEY}{where}: the field {self.field} is no text: None")
                     yield [self._clean(row.decode("utf-8", "surrogateescape"), where, 0)]
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
             words = " ".join(str(error).split())
             raise UsageError(
                 f"{KEY}{path} can't be read, or is not what its name says: {words:.200}"

@@ -34,8 +34,8 @@ OF_SKILLS = {
     ),
     "examples are the same at every step": (
         TASK,
-        "Draws(seed, step)",
-        "Draws(seed, 0)",
+        "Draws(seed, step, apart",
+        "Draws(seed, 0, apart",
         OF_EXAMPLES,
     ),
     "fillers are keys": (

@@ -1,4 +1,4 @@
-"""Parquet files: each row of the column is a text."""
+"""Parquet and Arrow files: each row of the column is a text."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def test_rows_are_texts_in_their_order(tmp_path: Path) -> None:
     joined = "\n\n".join(filter(None, [*records, "more"]))
     assert text.read(0, text.size).decode() == joined
     assert (text.counts["files"], text.counts["texts"], text.counts["empty"]) == (2, 6, 1)
+
+
+def test_streams_of_arrow_are_read(tmp_path: Path) -> None:
+    """As `Dataset.save_to_disk` of Hugging Face's library writes them."""
+    pyarrow = pytest.importorskip("pyarrow")
+    held = pyarrow.table({"id": [1, 2, 3], "text": ["a", "", "日本"]})
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pyarrow.ipc.new_stream(path, held.schema) as writer:
+        writer.write_table(held, max_chunksize=2)
+    text = texts_in(tmp_path, path)
+    assert text.read(0, text.size).decode() == "a\n\n日本"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UsageError, match="is not what its name says"):
+        texts_in(tmp_path, path)
 
 
 def test_many_batches_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,5 +98,5 @@ def test_without_pyarrow_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match=r"needs pyarrow: pip install 'language-model-zoo\[parq"):
+    with pytest.raises(UsageError, match=r"need pyarrow: pip install 'language-model-zoo\[parq"):
         texts_in(tmp_path, tmp_path / "a.parquet")
