@@ -26,7 +26,7 @@ class Draws:
 
     def shares(self, *shape: int) -> NDArray[np.float64]:
         """Uniform in [0, 1)."""
-        return (self.raw(*shape) >> np.uint64(11)) * 2.0**-53
+        return (self.raw(*shape) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def orders(self, rows: int, count: int) -> NDArray[np.int64]:
         """Random orders of 0 … count - 1, (rows, count)."""
