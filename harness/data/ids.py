@@ -61,6 +61,7 @@ class IdFile(Corpus):
                 if self._is_array
                 else "dtype has no value; give one for plain numbers, such as uint16"
             )
+        self._size = vocab_size
         self.words = [f"{number:0{self._digits}}" for number in range(vocab_size)]
 
     def read(self, assets: Assets) -> IdText:
@@ -79,15 +80,15 @@ class IdFile(Corpus):
                 raise UsageError(f"{KEY}{self.path} can't be read: {words:.200}") from error
         self._require_below(ids)
         width = self._digits + 1
-        words = bytearray()
+        written = bytearray()
         for start in range(0, len(ids), AT_A_TIME):
             some = ids[start : start + AT_A_TIME].astype(np.int64)
             block = np.full((len(some), width), ord(" "), dtype=np.uint8)
             for place in range(self._digits - 1, -1, -1):
                 some, digit = np.divmod(some, 10)
                 block[:, place] = ord("0") + digit
-            words += block.tobytes()
-        return IdText(bytes(words), width)
+            written += block.tobytes()
+        return IdText(bytes(written), width)
 
     def _numbers(self, file: IO[bytes]) -> NDArray[np.integer]:
         if not self._is_array:
@@ -98,7 +99,7 @@ class IdFile(Corpus):
         return ids
 
     def _require_below(self, ids: NDArray[np.integer]) -> None:
-        size = len(self.words)
+        size = self._size
         for start in range(0, len(ids), AT_A_TIME):
             some = ids[start : start + AT_A_TIME]
             wrong = np.flatnonzero((some < 0) | (some >= size))
@@ -110,4 +111,4 @@ class IdFile(Corpus):
                 )
 
     def moved_to(self, path: Path) -> Corpus:
-        return IdFile(str(path), len(self.words), self.split, self.dtype, self.order)
+        return IdFile(str(path), self._size, self.split, self.dtype, self.order)
