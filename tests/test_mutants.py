@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.common.paths import REPOSITORY
+from tests.data.mutants import OF_SKILLS
 from tests.judging.mutants import OF_THE_JUDGE
 from tests.training.mutants import OF_LOSSES_AND_FIGURES
 
@@ -312,7 +313,7 @@ MUTANTS = {
         "training/test_packed.py -k run",
     ),
 } | OF_THE_JUDGE
-MUTANTS |= OF_LOSSES_AND_FIGURES
+MUTANTS |= OF_SKILLS | OF_LOSSES_AND_FIGURES
 
 
 # Noticed by the training that the tests share: it refuses blocks that do not cover the test text.

@@ -32,6 +32,16 @@ def parameters(model: nn.Module) -> dict[str, int]:
     }
 
 
+@torch.no_grad()
+def cache_bytes(model: LanguageModel, tokens: int) -> int:
+    """What decoding keeps of one text after so many tokens."""
+    cache = model.init_cache(1)
+    device = next(iter(model.state_dict().values())).device
+    with eval_mode(model):
+        model(torch.zeros(1, tokens, dtype=torch.int64, device=device), cache)
+    return cache.nbytes
+
+
 _COUNTED: dict[Hashable, float] = {}
 
 

@@ -10,8 +10,8 @@ from harness.common.errors import UsageError
 from harness.common.outside import open_regular
 from harness.common.paths import expand
 from harness.data.assets import Assets
-from harness.data.corpus import Span, Text
-from harness.data.dataset import Dataset, lossy_note, unknown_note
+from harness.data.corpus import Corpus, Span, Text
+from harness.data.dataset import Dataset, lossy_note, require_whole, unknown_note
 from harness.data.documents import Lines
 from harness.data.encoded import PARTS, RoundTripLoss, Split, encode_parts
 from zoo_tokenizers import Tokenizer, TokenizerError
@@ -43,6 +43,18 @@ class LoneText:
         return notes
 
 
+def encode_further(
+    corpus: Corpus, tokenizer: Tokenizer, assets: Assets, seq_len: int
+) -> dict[str, LoneText]:
+    """The examples of other lengths that a task has. Raises UsageError for longer ones than a model
+    is asked to read."""
+    found = {}
+    for name, text in corpus.further().items():
+        found[name] = _encoded(text, f"data.longer: {name}", tokenizer, assets)
+        require_whole(found[name].split, "data.longer", seq_len)
+    return found
+
+
 def encode_alone(
     files: Mapping[str, str], key: str, tokenizer: Tokenizer, assets: Assets
 ) -> dict[str, LoneText]:
@@ -62,15 +74,20 @@ def _encode(path: Path, key: str, tokenizer: Tokenizer, assets: Assets) -> LoneT
     open_regular(path, key).close()
     is_one = tokenizer.marker is None
     text = Text(path) if is_one else Lines(str(path), [1.0, 0.0, 0.0]).read(assets)
+    return _encoded(text, f"{key}{path}", tokenizer, assets)
+
+
+def _encoded(text: Text, where: str, tokenizer: Tokenizer, assets: Assets) -> LoneText:
+    """where: begins a message."""
     end = text.size
     whole, parts = text.spans([(0, end), (end, end), (end, end)])
     try:
         (split, *_), lost = encode_parts(text, whole, parts, tokenizer, assets.cache)
     except TokenizerError as error:
-        raise UsageError(f"{key}{path}: {error}") from error
+        raise UsageError(f"{where}: {error}") from error
     if len(split.ids) < 2:
         raise UsageError(
-            f"{key}{path} has nothing to score: {end:,} bytes are {len(split.ids)} tokens, and "
+            f"{where} has nothing to score: {end:,} bytes are {len(split.ids)} tokens, and "
             "nothing predicts the first"
         )
     return LoneText(split, text, whole, lost)

@@ -33,8 +33,11 @@ def draw_batch(
 
     documents: if given, each row is one, from its beginning on, or a piece of a longer one
     (`_pieces`). Rows are as long as the longest piece of the split; behind a shorter one targets
-    are IGNORED.
+    are IGNORED. Of a task they are new examples instead.
     """
+    if documents is not None and documents.task is not None:
+        inputs, targets = documents.task.batch(seed, step, rows)
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
     first = step - step % STEPS_PER_DRAW
     if documents is None:
         starts_R = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
@@ -94,6 +97,8 @@ def row_shape(
     as for `draw_batch`."""
     if documents is None:
         return seq_len, len(range(seq_len)[trained])
+    if documents.scored is not None:
+        return int(documents.lengths.max()), float(documents.scored.sum() / len(documents))
     _, lengths_P, time = _pieces(documents, seq_len)
     return time, float(lengths_P.mean())
 

@@ -10,10 +10,13 @@ import math
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.outside import open_regular
@@ -34,15 +37,26 @@ class Span(NamedTuple):
     sha256: str
 
 
+class Task(Protocol):
+    """Draws the rows of training (`harness.data.skills`). chance: the accuracy of the best constant
+    answer."""
+
+    chance: float
+
+    def batch(self, seed: int, step: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs and targets of a step, (rows, T) each."""
+
+
 class Text:
     """A text in a file or in memory, read in blocks because it may not fit in memory.
 
     counts: of what it was made from, if it was. of_documents: whether `strings` are whole
-    documents.
+    documents. task: whose examples these are, if they are any's.
     """
 
     counts: Mapping[str, int] = {}
     of_documents = False
+    task: Task | None = None
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
@@ -125,6 +139,10 @@ class Text:
             ]
         return []
 
+    def scored(self, span: Span) -> NDArray[np.bool_] | None:
+        """Which predictions of a span count in a score; None: all."""
+        return None
+
     def spans(self, parts: Iterable[tuple[int, int]]) -> tuple[Span, list[Span]]:
         """The whole text and its parts, which lie one after the other, in one reading."""
         whole, spans = hashlib.sha256(), []
@@ -177,6 +195,9 @@ class Corpus(ABC):
     rows: str | None = None
     """How documents make the rows that are trained on; None for one text (`DocumentCorpus`)."""
 
+    words: Sequence[str] | None = None
+    """The names of its ids, if it has ids already in place of text."""
+
     found: str | None = None
     """The name of the text that was read, if its file of conf/data may read several."""
 
@@ -190,6 +211,10 @@ class Corpus(ABC):
     @abstractmethod
     def read(self, assets: Assets) -> Text:
         """The whole text. Raises UsageError if it is not available."""
+
+    def further(self) -> dict[str, Text]:
+        """Texts beside it that are scored at each evaluation, by their names."""
+        return {}
 
     def moved_to(self, path: Path) -> Corpus:
         """The same corpus, whose file lies elsewhere now."""

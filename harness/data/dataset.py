@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
+from harness.config.build import resolve_class
 from harness.config.settings import Settings
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Span, Text, split_points
+from harness.data.corpus import Corpus, Span, Task, Text, split_points
 from harness.data.encoded import PARTS, Documents, RoundTripLoss, Split, encode_parts, fit_tokenizer
 from zoo_tokenizers import EndMarker, Tokenizer, TokenizerError
 
@@ -42,6 +43,11 @@ class Dataset:
     def row_documents(self) -> Documents | None:
         """The documents that are rows of training; None where rows are cut anywhere."""
         return self.train.documents if self.rows == "alone" else None
+
+    @property
+    def task(self) -> Task | None:
+        """What draws the rows of training, if they are not of a text."""
+        return self.text.task
 
     @property
     def final(self) -> Split | None:
@@ -98,9 +104,21 @@ def unknown_note(name: str, part: Split) -> str:
 
 
 def build_tokenizer(settings: Settings) -> Tokenizer:
-    """The tokenizer of the settings; with an end marker if their corpus is of documents."""
-    tokenizer = settings.build("tokenizer", Tokenizer)
-    return EndMarker(tokenizer) if settings.build("data", Corpus).of_documents else tokenizer
+    """The tokenizer of the settings; with an end marker if their corpus is of documents.
+
+    Raises UsageError for one of text where the corpus has ids, and the other way round.
+    """
+    corpus, names = settings.build("data", Corpus), settings.names
+    cls = resolve_class(settings.tokenizer["_target_"], Tokenizer, "tokenizer", settings.trust)
+    if cls.of_ids != (corpus.words is not None):
+        raise UsageError(
+            f"data={names.data} has ids of its own: choose tokenizer=ids, not {names.tokenizer}"
+            if corpus.words is not None
+            else f"tokenizer={names.tokenizer} is for data that are ids: choose another one"
+        )
+    given = {} if corpus.words is None else {"words": corpus.words}
+    tokenizer = settings.build("tokenizer", Tokenizer, **given)
+    return EndMarker(tokenizer) if corpus.of_documents else tokenizer
 
 
 def prepare(
@@ -146,12 +164,24 @@ def prepare(
     )  # fmt: skip
 
 
+def require_whole(examples: Split, key: str, seq_len: int) -> None:
+    """Raises UsageError if examples are longer than what a model is asked to read, or if none asks
+    for anything."""
+    assert examples.documents is not None, "of a task"
+    if not np.any(examples.documents.scored):
+        raise UsageError(f"{key}: no example of a split asks for anything: raise data.examples")
+    if (length := int(examples.documents.lengths.max(initial=0))) > seq_len:
+        raise UsageError(f"{key} has examples of {length} tokens: raise train.seq_len={seq_len}")
+
+
 def require_length(dataset: Dataset, seq_len: int) -> None:
     """Raises UsageError if a part is too short for one sequence, or has no document."""
     for name in PARTS:
         part = getattr(dataset, name)
         if part is not None and part.documents is not None and not len(part.documents):
             raise UsageError(f"the {name} split has no documents; change data.split")
+        if part is not None and part.documents is not None and part.documents.task is not None:
+            require_whole(part, "data.length", seq_len)
         of_any_length = dataset.rows == "alone" or (dataset.rows and part is not dataset.train)
         if part is not None and len(part.ids) <= seq_len and not of_any_length:
             raise UsageError(

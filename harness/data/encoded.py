@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from harness.common.files import (
     writing,
 )
 from harness.common.interrupt import ending_at_once
-from harness.data.corpus import Span, Text
+from harness.data.corpus import Span, Task, Text
 from zoo_tokenizers import NotUnicode, Tokenizer, TokenizerError, in_document, smallest_unsigned
 
 FORMAT = 2  # version of the cache; increase it when the encoding changes
@@ -44,10 +44,13 @@ class Documents:
     """Where the documents lie in the ids of a split: one end marker before, between and after them.
 
     borders: (D + 1,), the places of the markers. Document d is predicted from the marker before it
-    on, the marker after it last: by the inputs ids[borders[d] : borders[d + 1]].
+    on, the marker after it last: by the inputs ids[borders[d] : borders[d + 1]]. scored: (N - 1,),
+    which predictions count; None: all. task: whose examples they are, if they are any's.
     """
 
     borders: NDArray[np.int64]
+    scored: NDArray[np.bool_] | None = None
+    task: Task | None = None
 
     def __len__(self) -> int:
         return len(self.borders) - 1
@@ -62,9 +65,9 @@ class Documents:
 class Split:
     """One encoded part of a corpus.
 
-    bytes: length of its text. unknown: characters that the vocabulary lacks, with their counts;
-    the ids leave them out. documents: None for one long text. share: of the ids or documents of
-    the whole split, from its beginning.
+    bytes: length of its text; 0 where the data are ids. unknown: characters that the vocabulary
+    lacks, with their counts; the ids leave them out. documents: None for one long text. share: of
+    the ids or documents of the whole split, from its beginning.
     """
 
     ids: Ids
@@ -87,8 +90,10 @@ class Split:
             )
         count, documents = math.ceil(share * len(self.ids)), self.documents
         if documents is not None:
-            documents = Documents(documents.borders[: math.ceil(share * len(documents)) + 1])
-            count = int(documents.borders[-1]) + 1
+            borders = documents.borders[: math.ceil(share * len(documents)) + 1]
+            count = int(borders[-1]) + 1
+            scored = None if documents.scored is None else documents.scored[: count - 1]
+            documents = replace(documents, borders=borders, scored=scored)
         ids = self.ids[:count]
         return Split(ids, int(token_bytes[ids].sum(dtype=np.int64)), {}, documents, share)
 
@@ -137,7 +142,16 @@ def encode_parts(
         found = _read(folder, tokenizer.marker)
     if found is None:
         raise RunFailure(f"{folder} differs from what was written: check the disk")
-    return found
+    splits, lost = found
+    return [_marked(text, *each) for each in zip(parts, splits, strict=True)], lost
+
+
+def _marked(text: Text, part: Span, split: Split) -> Split:
+    """The split with what of it counts."""
+    if split.documents is None or text.task is None:
+        return split
+    scored = text.scored(part)
+    return replace(split, documents=replace(split.documents, scored=scored, task=text.task))
 
 
 def fit_tokenizer(tokenizer: Tokenizer, text: Text, span: Span, cache: Path) -> None:
@@ -167,7 +181,7 @@ def _write(folder: Path, text: Text, whole: Span, parts: list[Span], tokenizer: 
         ):
             described[name] = _encode(file, strings, part, tokenizer)
     lost = None
-    if not tokenizer.lossless:
+    if not (tokenizer.lossless or tokenizer.of_ids):
         with text.unchanged(whole) as strings:
             lost = asdict(_measure_loss(strings, tokenizer))
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size)).name
@@ -207,7 +221,8 @@ def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer)
         file.write(content)
         unknown += lacking
         at += size
-    return {"bytes": part.stop - part.start, "unknown": unknown, "sha256": digest.hexdigest()}
+    own_bytes = 0 if tokenizer.of_ids else part.stop - part.start
+    return {"bytes": own_bytes, "unknown": unknown, "sha256": digest.hexdigest()}
 
 
 def _read(folder: Path, marker: int | None) -> tuple[list[Split], RoundTripLoss | None] | None:

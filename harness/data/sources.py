@@ -26,15 +26,16 @@ from harness.common.values import did_you_mean
 
 KEY = "data.path="  # begins a message
 BLOCK = 1 << 20  # bytes read at a time
+ROWS_AT_A_TIME = 1024  # of a Parquet file
 MOST_FILES = 100_000  # a folder of a run from elsewhere may name the root of this machine
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
-RECORDS = (".jsonl", ".ndjson", ".csv")
+TABLES = (".parquet", ".arrow")
+RECORDS = (".jsonl", ".ndjson", ".csv", *TABLES)
 NOT_READ = {
     ".zst": "install zstd and unpack it: zstd -d FILE",
     ".bz2": "unpack it: bunzip2 FILE",
     ".zip": "unpack it: unzip FILE",
-    ".parquet": "write its text as .jsonl",
 }
 PACKED = {
     b"\x1f\x8b": "a gzip file",
@@ -134,8 +135,8 @@ class TextReader:
     replaced: int = 0
 
     def texts(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
-        """The texts in a file, each in pieces: of .jsonl and .csv one for each record, of all
-        others the whole; of .gz and .xz what they hold. A text is to be read before the next.
+        """The texts in a file, each in pieces: of records one for each, of all others the whole; of
+        .gz and .xz what they hold. A text is to be read before the next.
 
         Raises UsageError, naming the place, for what is no text, no record, or damaged.
         """
@@ -144,6 +145,8 @@ class TextReader:
             file = UNPACK[packed](file)
         if records == ".csv":
             yield from self._csv(path, file)
+        elif records in TABLES:
+            yield from self._table(path, file, is_parquet=records == ".parquet")
         elif records:
             yield from self._json_lines(path, file)
         else:
@@ -206,6 +209,43 @@ class TextReader:
                     yield [self._clean(row[head.index(self.field)], where)]
         except csv.Error as error:
             raise UsageError(f"{KEY}{path} line {rows.line_num} is not CSV: {error}") from error
+
+    def _table(self, path: Path, file: IO[bytes], is_parquet: bool) -> Iterator[Iterable[str]]:
+        """A Parquet file, or one of Arrow's streams, as Hugging Face's `datasets` saves them. It is
+        read into memory, for what a Parquet file holds is listed at its end."""
+        try:
+            import pyarrow
+            from pyarrow import ipc, parquet
+        except ImportError as error:
+            raise UsageError(
+                f"{KEY}{path}: Parquet and Arrow files need pyarrow: pip install "
+                "'language-model-zoo[parquet]', or write its text as .jsonl"
+            ) from error
+        content, number = b"".join(_read(path, partial(file.read, BLOCK))), 0
+        try:
+            buffer = pyarrow.BufferReader(content)
+            table = parquet.ParquetFile(buffer) if is_parquet else ipc.open_stream(buffer)
+            schema = table.schema_arrow if is_parquet else table.schema
+            self._require_field(schema.names, str(path))
+            kind = schema.field(self.field).type
+            if kind not in (pyarrow.string(), pyarrow.large_string()):
+                raise UsageError(f"{KEY}{path}: the field {self.field} is no text, but {kind}")
+            batches = (
+                table.iter_batches(ROWS_AT_A_TIME, columns=[self.field]) if is_parquet else table
+            )
+            for batch in batches:
+                # As bytes, for nobody has looked whether they are UTF-8.
+                for row in batch.column(self.field).cast(pyarrow.large_binary()).to_pylist():
+                    number += 1
+                    where = f"{path} row {number}"
+                    if row is None:
+                        raise UsageError(f"{KEY}{where}: the field {self.field} is no text: None")
+                    yield [self._clean(row.decode("utf-8", "surrogateescape"), where, 0)]
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
+            words = " ".join(str(error).split())
+            raise UsageError(
+                f"{KEY}{path} can't be read, or is not what its name says: {words:.200}"
+            ) from error
 
     def _require_field(self, known: Iterable[str], where: str) -> None:
         names = list(known)

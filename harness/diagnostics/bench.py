@@ -19,7 +19,7 @@ from harness.cli.hydra_app import compose
 from harness.common.console import Console
 from harness.common.paths import CONF
 from harness.common.rows import Row
-from harness.compute.costs import parameters, step_flops
+from harness.compute.costs import cache_bytes, parameters, step_flops
 from harness.compute.device import Compute
 from harness.config.settings import CURRENCIES, ObserveSettings, Settings, read_settings
 from harness.data.batches import IGNORED, draw_batch, row_shape
@@ -286,17 +286,9 @@ def _sampling(model: LanguageModel, compute: Compute) -> dict[str, str]:
     started = perf_counter()
     generate(model, prompt_BT, SAMPLED, SamplingParams())
     speed = SAMPLED / (perf_counter() - started)
-    size, window = _cache_bytes(model, prompt_BT), model.block_size
+    size, window = cache_bytes(model, model.block_size or 1), model.block_size
     per_token = f", {size / window:,.0f} per token" if window else ""
     return {"sampling": f"{speed:,.0f} tokens/s", "cache": f"{size:,} bytes{per_token}"}
-
-
-@torch.no_grad()
-def _cache_bytes(model: LanguageModel, prompt_BT: torch.Tensor) -> int:
-    """Of a full window, or after one token of an unbounded model."""
-    cache = model.init_cache(1)
-    model(prompt_BT.expand(1, model.block_size or 1), cache)
-    return cache.nbytes
 
 
 def list_zoo() -> int:
@@ -310,7 +302,7 @@ def list_zoo() -> int:
         settings = read_settings(compose([f"model={path.stem}", *overrides]))
         build, seq_len = _builder(settings, LISTED_VOCABULARY), settings.train.seq_len
         model = build().eval()
-        cache = _cache_bytes(model, torch.zeros(1, 1, dtype=torch.int64))
+        cache = cache_bytes(model, model.block_size or 1)
         table.add_row(
             path.stem,
             parameter_line(model),

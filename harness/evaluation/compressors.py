@@ -58,8 +58,8 @@ def compress_test(
 ) -> dict[str, Compressed]:
     """Each compressor's bits per byte of test given train: those of train and test together, less
     those of train alone. None for texts longer than the longest window, nor for documents: what
-    lies between them has no bytes, and would cost a compressor nothing."""
-    if dataset.test is None or dataset.test.documents is not None:
+    lies between them has no bytes, and would cost a compressor nothing; nor for ids."""
+    if dataset.test is None or dataset.test.documents is not None or dataset.tokenizer.of_ids:
         return {}
     if dataset.train.bytes + dataset.test.bytes > XZ_WINDOW:
         return {}

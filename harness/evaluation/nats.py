@@ -28,6 +28,18 @@ def nats_N(logits_NV: Tensor, targets_N: Tensor, reduction: str = "none") -> Ten
     return F.cross_entropy(logits_NV, targets_N, reduction=reduction, ignore_index=IGNORED)
 
 
+def with_hits(measure: Measure) -> Measure:
+    """The values of a measure, and behind them whether the target is the likeliest token, 1 or 0:
+    (N, values + 1)."""
+
+    def both(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        values = measure(logits_NV, targets_N)
+        hits_N = (logits_NV.argmax(-1) == targets_N).to(values)
+        return torch.cat([values.view(len(hits_N), -1), hits_N[:, None]], dim=1)
+
+    return both
+
+
 def score_nats(
     model: LanguageModel, features_BTC: Tensor, targets_BT: Tensor, measure: Measure = nats_N
 ) -> Tensor:

@@ -21,7 +21,7 @@ from harness.compute.device import Compute
 from harness.compute.modes import eval_mode
 from harness.data.encoded import Documents, Split
 from harness.evaluation import batch_norm
-from harness.evaluation.nats import Measure, nats_N, score_nats
+from harness.evaluation.nats import Measure, nats_N, score_nats, with_hits
 from harness.evaluation.own_metrics import NONE, OwnMetrics
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer
@@ -35,9 +35,10 @@ class Score:
     """An exact evaluation.
 
     stride: of the window, in tokens; None: a streaming pass. unknown: characters that the
-    vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (tokens,).
-    own: the user's own figures.
+    vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (N - 1,), of
+    every token after the first; `tokens` of them count. own: the user's own figures.
     documents: those of the split, whose end markers are tokens of no bytes; None for one text.
+    hits: of examples of a task, (N - 1,): whether a token was the likeliest.
     share: of the split that was scored.
     """
 
@@ -50,6 +51,7 @@ class Score:
     token_nats: NDArray[np.floating] = field(repr=False, compare=False)
     own: dict[str, float | None] = field(default_factory=dict)
     documents: Documents | None = field(default=None, repr=False, compare=False)
+    hits: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     share: float = 1.0
 
     @property
@@ -58,11 +60,13 @@ class Score:
 
     @property
     def text_nats_per_token(self) -> float | None:
-        """Without the end markers. None for one text, and for documents that are nothing else."""
-        if self.documents is None or self.tokens == len(self.documents):
+        """Without the end markers. None for one text, for documents that are nothing else, and for
+        examples, whose end markers don't count."""
+        documents = self.documents
+        if documents is None or documents.task is not None or self.tokens == len(documents):
             return None
-        at_markers = float(self.token_nats[self.documents.borders[1:] - 1].sum(dtype=np.float64))
-        return (self.nats - at_markers) / (self.tokens - len(self.documents))
+        at_markers = float(self.token_nats[documents.borders[1:] - 1].sum(dtype=np.float64))
+        return (self.nats - at_markers) / (self.tokens - len(documents))
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -73,9 +77,27 @@ class Score:
     def perplexity(self) -> float | None:
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else None
 
+    @property
+    def accuracy(self) -> tuple[float, float | None] | None:
+        """Of the answers of a task: the share that was the likeliest token, and its standard error
+        over whole examples, None of a single one. None for other data."""
+        if self.hits is None or self.documents is None or self.documents.scored is None:
+            return None
+        begins = self.documents.borders[:-1]
+        counts_D = np.add.reduceat(self.documents.scored, begins, dtype=np.int64)
+        hits_D = np.add.reduceat(self.hits & self.documents.scored, begins, dtype=np.int64)
+        share, number = float(hits_D.sum() / self.tokens), len(begins)
+        if number < 2:
+            return share, None
+        squares = float(((hits_D - share * counts_D) ** 2).sum())
+        return share, math.sqrt(squares * number / (number - 1)) / self.tokens
+
     def metrics(self, prefix: str = "") -> dict[str, Any]:
         """As in a row of metrics.jsonl."""
-        return {prefix + name: value for name, value in (self._means() | self.own).items()}
+        found = self._means() | self.own
+        if self.accuracy is not None:
+            found["accuracy"] = self.accuracy[0]
+        return {prefix + name: value for name, value in found.items()}
 
     def summary(self) -> dict[str, Any]:
         """As in summary.json."""
@@ -84,6 +106,8 @@ class Score:
         if self.documents is not None:
             own = {"text_nats_per_token": self.text_nats_per_token}
             found |= {"documents": len(self.documents), **own}
+        if self.accuracy is not None:
+            found |= dict(zip(("accuracy", "accuracy_error"), self.accuracy, strict=True))
         if self.share < 1:
             found["share"] = self.share
         return found | ({"own": self.own} if self.own else {})
@@ -105,18 +129,23 @@ def score_split(
     batch_statistics: bool = False,
     own: OwnMetrics = NONE,
 ) -> Score:
-    """Score every token of a split after its first; the arguments are those of `token_nats`.
-    own: figures that are computed on the way."""
+    """Score every token of a split after its first, of a task the answers; the arguments are those
+    of `token_nats`. own: figures that are computed on the way."""
+    scored = split.documents.scored if split.documents is not None else None
+    measure = own.measure if own else nats_N
     found = token_nats(
         model, np.asarray(split.ids), compute, stride, batch_size, on_batch,
         strided=strided, batch_statistics=batch_statistics, documents=split.documents,
-        measure=own.measure if own else nats_N,
+        measure=measure if scored is None else with_hits(measure),
     )  # fmt: skip
     # Contiguous, so that the sum is the same bit for bit.
-    nats = np.ascontiguousarray(found[:, 0]) if own else found
+    nats = np.ascontiguousarray(found[:, 0]) if found.ndim > 1 else found
     patch_size = model.patch_size if strided else None
     resolved = resolve_stride(model.block_size, stride, patch_size) if model.block_size else None
     score = score_of(nats, split, tokenizer, resolved)
+    if scored is not None:
+        score = replace(score, hits=found[:, -1] > 0)
+        found = found[scored, :-1]
     return replace(score, own=own.figures(found[:, 1:])) if own else score
 
 
@@ -124,9 +153,11 @@ def score_of(
     nats: NDArray[np.floating], split: Split, tokenizer: Tokenizer, stride: int | None
 ) -> Score:
     """The score from the nats of each token after the first."""
+    scored = split.documents.scored if split.documents is not None else None
+    counted = nats if scored is None else nats[scored]
     return Score(
-        nats=float(nats.sum(dtype=np.float64)) + split.unknown_nats,
-        tokens=len(nats),
+        nats=float(counted.sum(dtype=np.float64)) + split.unknown_nats,
+        tokens=len(counted),
         # Nothing predicts the first token, so its bytes do not count; of documents it has none.
         bytes=split.bytes - int(tokenizer.token_bytes[int(split.ids[0])]),
         lossless=tokenizer.lossless,
@@ -309,7 +340,7 @@ def _side_by_side(
 
 def by_place(nats: NDArray[np.floating], documents: Documents) -> dict[str, float]:
     """The mean nats of the predictions at the places 0, 1, 2-3, 4-7, 8-15 and so on of their
-    document, its end marker included."""
+    document, its end marker included; of examples those of the answers there."""
     lengths_D = documents.lengths
     begins = np.repeat(np.cumsum(lengths_D) - lengths_D, lengths_D)
     place = np.arange(len(begins)) - begins
@@ -317,8 +348,11 @@ def by_place(nats: NDArray[np.floating], documents: Documents) -> dict[str, floa
     while first < longest:
         last = min(max(first, 2 * first - 1), longest - 1)
         inside = (place >= first) & (place <= last)
+        if documents.scored is not None:
+            inside &= documents.scored
         name = f"{first}" if first == last else f"{first}-{last}"
-        found[name] = float(nats[inside].mean(dtype=np.float64))
+        if inside.any():
+            found[name] = float(nats[inside].mean(dtype=np.float64))
         first = last + 1
     return found
 

@@ -90,7 +90,8 @@ def write_tokens(
 
     byte: where the token begins in its text; empty, like bytes, for a lossy tokenizer. id: empty
     for a character that the vocabulary lacks. token: a Python literal in single quotes. nats: in
-    full precision; empty for a first token, which nothing predicts. Raises RunFailure.
+    full precision; empty for a first token, which nothing predicts, and for what does not count in
+    an example of a task. Raises RunFailure.
     """
 
     @cache
@@ -103,6 +104,9 @@ def write_tokens(
             tokens = tokens_in_order(part, tokenizer, score)
             starts = np.cumsum(tokens.sizes) - tokens.sizes
             first = int(np.argmax(tokens.ids != UNKNOWN))
+            counts = np.arange(len(tokens.ids)) != first
+            if part.split.documents is not None and part.split.documents.scored is not None:
+                counts[1:] &= part.split.documents.scored  # ids have no unknown characters
             for at, (id_, size, nats, start) in enumerate(zip(*tokens, starts, strict=True)):
                 where = (str(start), str(size)) if tokenizer.lossless else ("", "")
                 begin = part.span.start + int(start)
@@ -112,7 +116,7 @@ def write_tokens(
                     token = _literal(part.text.read(begin, begin + int(size))) if where[0] else ""
                 cells = (
                     name, *where, "" if id_ == UNKNOWN else str(id_), token,
-                    "" if at == first else str(nats),
+                    str(nats) if counts[at] else "",
                 )  # fmt: skip
                 file.write("\t".join(cells).encode() + b"\n")
 

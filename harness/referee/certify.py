@@ -138,10 +138,12 @@ def scored_again(
     difference = float((found.nats - reported.token_nats)[at].mean())
     count, bound = int(at.sum()), BOUND[precision]
     whole = score_of(found.nats, split, tokenizer, reported.stride)
+    answers = None if split.documents is None else split.documents.scored
+    own = at if answers is None or not (at & answers).any() else at & answers
     scored = SequentialScore(
         tokens=count,
         predictions=len(at),
-        nats_per_token=whole.nats_per_token if at.all() else float(found.nats[at].mean()),
+        nats_per_token=whole.nats_per_token if at.all() else float(found.nats[own].mean()),
         bits_per_byte=whole.bits_per_byte if at.all() else None,
         difference=difference,
         bound=bound,
@@ -192,7 +194,8 @@ def tokens_cover(dataset: Dataset, split: Split, saved: Tokenizer) -> Check:
     the text."""
     name, tokenizer = "tokenizer", dataset.tokenizer
     if not tokenizer.lossless:
-        words = "lossy: no bits per byte, and not ranked"
+        kind = "ids" if tokenizer.of_ids else "lossy"
+        words = f"{kind}: no bits per byte, and not ranked"
         return Check(name=name, result="not applicable", words=words)
     if tokenizer.leaks:
         return outcome(name, "learnt from the validation and test text, too")

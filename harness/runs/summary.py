@@ -61,6 +61,7 @@ class Scored(Record):
     own: the user's own figures.
     share: of the split, its beginning; None: all of it.
     documents: their number; text_nats_per_token: without their end markers. None for one text.
+    accuracy: of the answers of a task; accuracy_error: its standard error over whole examples.
     """
 
     nats_per_token: Number | None = None
@@ -74,6 +75,8 @@ class Scored(Record):
     share: Number | None = None
     documents: Number | None = None
     text_nats_per_token: Number | None = None
+    accuracy: Number | None = None
+    accuracy_error: Number | None = None
 
 
 class TrainCost(Record):
@@ -123,7 +126,8 @@ class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
     of documents a training saw, `data.rows`. Of a text that was made from files: how many files
     and texts (records) were joined, how many of these are empty, bytes that were replaced, hidden
-    files and linked folders that were passed over."""
+    files and linked folders that were passed over. chance: of a task, the accuracy of the best
+    constant answer."""
 
     sha256: str | None = None
     split: list[Number] | None = None
@@ -133,6 +137,7 @@ class CorpusIdentity(Record):
     empty: Number | None = None
     replaced: Number | None = None
     passed_over: Number | None = None
+    chance: Number | None = None
 
     @property
     def has_test(self) -> bool:
@@ -171,7 +176,8 @@ class Summary(Record):
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. also: other texts by the best weights
     (`eval.also`), by their names. compressors: of the text, in the run of a model that counts.
-    lineage: of a fork, oldest first. candidate: of a search, or a sweep over variants of a model;
+    cache_bytes: of a task, what decoding keeps of one example of training. lineage: of a fork,
+    oldest first. candidate: of a search, or a sweep over variants of a model;
     validation chooses among them, so no command shows `test` unasked."""
 
     status: Status
@@ -190,6 +196,7 @@ class Summary(Record):
     receptive_field: Number | None = None
     parameters: ParameterCount | None = None
     flops_per_token: Number | None = None
+    cache_bytes: Number | None = None
     train: TrainCost | None = None
     val: Scored | None = None
     test: Scored | None = None

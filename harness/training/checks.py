@@ -60,6 +60,8 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
         raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
     if settings.train.patience is not None and not settings.data["split"][1]:
         raise UsageError("train.patience needs a validation split; data.split leaves none")
+    if settings.train.budget[0] == "bytes" and tokenizer.of_ids:
+        raise UsageError(f"train.bytes never ends: the ids of data={settings.names.data} have none")
     check_optimizer(settings, model)
     batch_norm.require_layers(model, settings.train.batch_norm)
     batch_norm.require_values(model, settings.train.batch_size, settings.train.seq_len)

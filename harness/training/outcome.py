@@ -15,7 +15,7 @@ from harness.data.dataset import Dataset
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder, git, versions
 from harness.runs.lock import FolderLost
-from harness.runs.summary import CorpusIdentity, LostText, Summary, read_summary
+from harness.runs.summary import CorpusIdentity, LostText, Scored, Summary, read_summary
 from harness.training.distributed import ProcessGroup
 from harness.training.guards import NonFiniteError
 
@@ -36,6 +36,8 @@ def first_summary(
     )
     if dataset.rows is not None:
         corpus.rows = dataset.rows
+    if dataset.task is not None:
+        corpus.chance = dataset.task.chance
     return Summary(
         status="running",
         **settings.names.model_dump(),
@@ -128,12 +130,16 @@ def explain_out_of_memory(error: Exception, settings: Settings) -> Exception:
     )
 
 
+def _accuracy(score: Scored) -> str:
+    return "" if score.accuracy is None else f", accuracy {score.accuracy:.4f}"
+
+
 def result_line(summary: Summary, folder: RunFolder) -> str:
     """The scores and the folder."""
     scores = [
         f"{name} {score.bits_per_byte:.4f} bits/byte"
         if score.bits_per_byte is not None
-        else f"{name} {score.nats_per_token:.4f} nats/token"
+        else f"{name} {score.nats_per_token:.4f} nats/token{_accuracy(score)}"
         for name, score in (("val", summary.val), ("test", summary.test))
         if score is not None and not (name == "test" and summary.candidate)
     ]

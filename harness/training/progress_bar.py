@@ -35,7 +35,8 @@ class ProgressBar:
         if not bar.n:
             bar.initial = bar.n = spent  # a resumed run: measure the speed of this session
         if "train/loss" in row:
-            self._loss = f"loss {row['train/loss']:.3f}, {row['epochs']:.3g} epochs"
+            epochs = "" if row["epochs"] is None else f", {row['epochs']:.3g} epochs"
+            self._loss = f"loss {row['train/loss']:.3f}{epochs}"
         bar.set_postfix_str(self._loss, refresh=False)
         bar.update(spent - bar.n)
 

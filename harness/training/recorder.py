@@ -6,7 +6,7 @@ import json
 import math
 
 from harness.common.rows import Row
-from harness.compute.costs import parameters, step_flops
+from harness.compute.costs import cache_bytes, parameters, step_flops
 from harness.compute.memory import PeakMemory
 from harness.data.batches import row_shape
 from harness.runs import samples
@@ -40,8 +40,13 @@ class Recorder:
         summary.receptive_field = model.receptive_field
         summary.parameters = ParameterCount(**parameters(model))
         summary.flops_per_token = self._flops_per_step / (rows * targets)
+        if context.dataset.task is not None and model.fit is None:
+            summary.cache_bytes = cache_bytes(model, time)
         self._memory = PeakMemory(context.compute.device)
-        self._predictions = max(1, len(context.dataset.train.ids) - 1)
+        # Examples of a task are all new.
+        self._predictions = (
+            max(1, len(context.dataset.train.ids) - 1) if context.dataset.task is None else None
+        )
         for logger in context.loggers:
             logger.open(context.folder.path, settings, progress.step)
 
@@ -54,7 +59,7 @@ class Recorder:
             "bytes": progress.bytes,
             "flops": progress.step * self._flops_per_step,
             "seconds": progress.seconds,
-            "epochs": progress.tokens / self._predictions,
+            "epochs": progress.tokens / self._predictions if self._predictions else None,
         }
 
     def log(self, row: Row) -> None:
@@ -112,13 +117,18 @@ def first_loss_line(loss: float, vocab_size: int) -> str:
 
 def evaluation_line(row: Row, share: float) -> str:
     """share: of the budget that is spent; the last step may go beyond it."""
-    line = f"step {row['step']:>6} {min(share, 1):>4.0%}  {row['epochs']:.3g} epochs"
+    line = f"step {row['step']:>6} {min(share, 1):>4.0%}"
+    if row["epochs"] is not None:
+        line += f"  {row['epochs']:.3g} epochs"
     if "val/nats_per_token" in row:
         line += f"  val {row['val/nats_per_token']:.4f} nats/token"
         if row["val/bits_per_byte"] is not None:
             line += f"  {row['val/bits_per_byte']:.4f} bits/byte"
+        if "val/accuracy" in row:
+            line += f"  accuracy {row['val/accuracy']:.4f}"
     for name, value in row.items():
         if name.startswith(f"{ALSO}/") and name.endswith("/bits_per_byte"):
             text = name.removeprefix(f"{ALSO}/").removesuffix("/bits_per_byte")
+            value = row.get(f"{ALSO}/{text}/accuracy", value)
             line += f"  {text} –" if value is None else f"  {text} {value:.4f}"
     return line + f"  {row['seconds']:.0f} s"

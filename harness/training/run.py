@@ -20,7 +20,7 @@ from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
 from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
-from harness.data.alone import LoneText, encode_alone
+from harness.data.alone import LoneText, encode_alone, encode_further
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, build_tokenizer, prepare, require_length
@@ -211,8 +211,10 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
 
 
 def _other_texts(settings: Settings, dataset: Dataset) -> dict[str, LoneText]:
-    assets = Assets.of(settings.assets, settings.cache)
-    return encode_alone(settings.eval.also or {}, "eval.also.", dataset.tokenizer, assets)
+    assets, tokenizer = Assets.of(settings.assets, settings.cache), dataset.tokenizer
+    corpus, seq_len = settings.build("data", Corpus), settings.train.seq_len
+    own = encode_further(corpus, tokenizer, assets, seq_len)
+    return own | encode_alone(settings.eval.also or {}, "eval.also.", tokenizer, assets)
 
 
 def _train(

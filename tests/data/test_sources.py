@@ -210,7 +210,6 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "cut": ("a.gz", gzip.compress(b"text" * 99)[:-9], "is not what its name says: Compressed file"),
     "xz": ("a.xz", lzma.compress(b"text" * 99)[:-9], "is not what its name says: Compressed file"),
     "zst": ("a.txt.zst", b"", ".zst is not read; install zstd and unpack it: zstd -d FILE"),
-    "parquet": ("a.parquet", b"PAR1", ".parquet is not read; write its text as .jsonl"),
     "json": ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 is not JSON"),
     "bad bytes": ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "byte 0xff at byte offset 24;"),
     "half \\u": ("a.jsonl", b'{"text": "\\ud83d!"}', "line 1 holds half a character, \\ud83d;"),

@@ -42,13 +42,17 @@ class EndMarker(Tokenizer):
         """What the tokenizer is, now that it has a vocabulary."""
         own = self._of_text
         self.lossless, self.leaks, self.marker = own.lossless, own.leaks, own.vocab_size
-        self.pieces = (*own.pieces, b"")
+        self.pieces, self.of_ids = (*own.pieces, b""), own.of_ids
         kind = f"{type(own).__module__}.{type(own).__qualname__}"
         self.recipe = None if own.recipe is None else f"{kind} {own.recipe} of documents"
 
     @property
     def of_text(self) -> Tokenizer:
         return self._of_text
+
+    @property
+    def token_bytes(self) -> NDArray[np.int64]:
+        return np.append(self._of_text.token_bytes, 0)
 
     def encode(self, text: str) -> Ids:
         return self._of_text.encode(text)

@@ -89,6 +89,9 @@ class Tokenizer(ABC):
     """All that determines what `fit` learns from a text, the key of the cached result. None: `fit`
     learns nothing, or is not cached."""
 
+    of_ids: bool = False
+    """Whether the data are ids already, and it only names them (`GivenIds`)."""
+
     marker: int | None = None
     """The id that ends a document; None where texts are no documents (`EndMarker`)."""
 

@@ -51,7 +51,8 @@ class RunRecord:
     for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
     that was counted in one pass over train; None for one that was trained. candidate: as in
     `Summary`. lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field
-    in tokens, infinite if it is unbounded. active: parameters without the experts that a token does
+    in tokens, infinite if it is unbounded. chance, cache_bytes: of a task, as in the summary. also:
+    other texts, by their names. active: parameters without the experts that a token does
     not go through.
     """
 
@@ -75,10 +76,13 @@ class RunRecord:
     state: float | None = None
     compressors: Mapping[str, Compressed] = field(default_factory=dict)
     flops_per_token: float | None = None
+    cache_bytes: float | None = None
+    chance: float | None = None
     sees: float | None = None
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
     test: Scored | None = None
+    also: Mapping[str, Scored] = field(default_factory=dict)
     has_test: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
@@ -231,10 +235,13 @@ def _fields(found: Summary) -> dict[str, Any]:
         "state": parameters.state if parameters else None,
         "compressors": {printable(k): v for k, v in (found.compressors or {}).items()},
         "flops_per_token": found.flops_per_token,
+        "cache_bytes": found.cache_bytes,
+        "chance": found.corpus.chance if found.corpus else None,
         "sees": _sees(found),
         "train": found.train or TrainCost(),
         "val": found.val,
         "test": found.test,
+        "also": {printable(name): score for name, score in (found.also or {}).items()},
         "candidate": found.candidate is True,
         "lineage": found.lineage or (),
         "versions": _texts(found.versions),

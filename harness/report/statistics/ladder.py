@@ -23,7 +23,7 @@ class Rung:
 
 def steps(comparison: Comparison) -> list[Rung]:
     """The ranked groups in the order of their names, in which 2 comes before 10."""
-    groups = sorted(comparison.ranked, key=lambda group: _natural(group.label))
+    groups = sorted(comparison.ranked, key=lambda group: natural(group.label))
     later = [_step(before, group) for before, group in itertools.pairwise(groups)]
     return [*(Rung(group) for group in groups[:1]), *later]
 
@@ -48,6 +48,7 @@ def span(found: Sequence[Rung]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def _natural(label: str) -> list[tuple[int, str]]:
+def natural(label: str) -> list[tuple[int, str]]:
+    """A sort key by which 2 comes before 10."""
     parts = re.findall(r"\d+|\D+", label)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -26,7 +26,7 @@ REFERENCES_NOTE = (
     "Compressors: bits of the test text given train, compress(train + test) − compress(train); in "
     "brackets how far back they look."
 )
-LOSSY_NOTE = "no bits per byte: the tokenizer is lossy"
+LOSSY_NOTE = "no bits per byte: the tokenizer is lossy, or the data are ids"
 MEANS_NOTE = (
     "Mean ± sample standard deviation over seeds; costs are means. "
     "Test and validation scores are those of the best checkpoint's weights, "

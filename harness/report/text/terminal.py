@@ -15,7 +15,8 @@ from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.text import ladder
+from harness.report.statistics.skills import Grid, grid
+from harness.report.text import ladder, skills
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -70,6 +71,10 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
             console.print(visible_line(line), soft_wrap=whole)
         for line in plan_lines(comparison):
             console.print(visible_line(line), soft_wrap=whole)
+    if found := grid(comparison):
+        console.print("\nSkills", style="bold")
+        console.print(_skills_table(found))
+        console.print(skills.NOTE, style="dim", soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
@@ -128,6 +133,18 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
     for reference in [] if lossy else references(groups):
         cells = [Text(visible_line(cell)) for cell in reference_cells(reference, shown)]
         table.add_row("–", *cells)
+    return table
+
+
+def _skills_table(found: Grid) -> Table:
+    table = empty_table()
+    table.add_column("model", overflow="fold")
+    table.add_column("state\nbytes", justify="right", no_wrap=True)
+    for task, chance in skills.heads(found):
+        table.add_column(f"{visible_line(task)}\n{chance}", justify="right", no_wrap=True)
+    for name, (kept, cells) in found.rows.items():
+        shown = [skills.cell(cells.get(column)) for column in found.columns]
+        table.add_row(Text(visible_line(name)), skills.state(kept), *shown)
     return table
 
 

@@ -1,0 +1,76 @@
+"""The grid of architectures by tasks: its columns, its words."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.report.records.runs import find_runs
+from harness.report.statistics.ranking import Comparison, compare_runs
+from harness.report.statistics.skills import grid, student
+from harness.report.text import skills as words
+from harness.report.text.terminal import print_comparison
+from tests.report.comparing import write_certificate, write_run
+
+
+def of_task(
+    folder: Path, model: str, data: str, accuracy: float, seed: int = 0, **settings: int
+) -> None:
+    digest = hashlib.sha256(f"{data} {settings}".encode()).hexdigest()
+    corpus = {"sha256": digest, "split": [0.5, 0.25, 0.25], "chance": 0.2}
+    name = "-".join([model, data, *map(str, settings.values()), str(seed)])
+    run = write_run(
+        folder / name, model, seed, lossless=False, tokenizer="ids", data=data, corpus=corpus,
+        config={"data": settings}, cache_bytes=4096,
+    )  # fmt: skip
+    document = json.loads((run / "summary.json").read_text())
+    document["test"] |= {"accuracy": accuracy, "accuracy_error": 0.01}
+    (run / "summary.json").write_text(json.dumps(document))
+    write_certificate(run, document, "passed")
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Comparison:
+    of_task(tmp_path, "gpt", "recall", 0.9, pairs=4)
+    of_task(tmp_path, "gpt", "recall", 0.8, pairs=8)
+    of_task(tmp_path, "gru", "recall", 0.3, pairs=4)
+    for seed, accuracy in enumerate((0.1, 0.2, 0.3)):
+        of_task(tmp_path, "gru", "parity", accuracy, seed)
+    write_run(tmp_path / "text", "gpt", data="text")
+    return compare_runs(find_runs([tmp_path]), "test")
+
+
+@pytest.mark.parametrize(("freedom", "half"), [(1, 12.706), (2, 4.303), (4, 2.776), (30, 2.042)])
+def test_the_interval_is_that_of_the_tables(freedom: int, half: float) -> None:
+    assert student(freedom) == pytest.approx(half, abs=1e-3)
+
+
+def test_the_settings_of_a_task_name_its_columns(compared: Comparison) -> None:
+    found = grid(compared)
+    assert found is not None
+    tasks = [task for task, _ in words.heads(found)]
+    assert tasks == ["parity", "recall, pairs=4", "recall, pairs=8"]
+    assert set(found.rows) == {"gpt", "gru"}
+    cells = [words.cell(found.rows["gru"][1].get(column)) for column in found.columns]
+    assert cells == ["0.200 ± 0.248", "0.300 ± 0.020", "–"]  # Student's t of two: 4.303
+    above = [found.rows["gru"][1][column].above for column in found.columns[:2]]
+    assert above == [0.0, pytest.approx(0.125)]
+
+
+def test_the_grid_is_printed(compared: Comparison) -> None:
+    out = io.StringIO()
+    print_comparison(compared, out)
+    lines = out.getvalue().splitlines()
+    begin = lines.index("Skills")
+    assert any("recall, pairs=4" in line for line in lines[begin:])
+    assert any("chance 0.200" in line for line in lines[begin:])
+    assert any(line.split()[:2] == ["gpt", "4.10"] for line in lines[begin:])
+
+
+def test_texts_have_no_grid(tmp_path: Path) -> None:
+    write_run(tmp_path / "text", "gpt")
+    assert grid(compare_runs(find_runs([tmp_path]), "test")) is None
