@@ -180,6 +180,8 @@ def _signals_for_this_process() -> Iterator[None]:
 def _train_all(jobs: Connection, place: Place, threads: int) -> None:
     leave_with_parent()
     torch.set_num_threads(threads)
+    if place.device is not None and place.device.startswith("cuda:"):
+        torch.cuda.set_device(place.device)  # nothing of this job's is to be put on another's
     with suppress(EOFError, OSError):  # nobody is there any more
         while (job := jobs.recv()) is not None:
             jobs.send(job(place))
