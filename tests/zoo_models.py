@@ -31,6 +31,8 @@ VARIANTS = {
     *("rnn", "gru"),  # lstm
     "gated_deltanet_hybrid",
 }
+# One of each kind of past: a window of keys, convolutions, a state, patches, a matrix, counts.
+KINDS = {"gpt", "wavenet", "lstm", "megabyte", "mamba2", "ngram"}
 READS_BYTES = {"spacebyte"}
 Make = Callable[..., LanguageModel]
 """make() has random weights of unit gain; make(random=False) those that training begins with."""
@@ -41,6 +43,11 @@ def of_each_class(names: Sequence[str]) -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in names
     ]
+
+
+def of_each_kind(names: Sequence[str]) -> list[Any]:
+    """Parameters for a test of what no model has code of its own for: the others are long tests."""
+    return [name if name in KINDS else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 def choice(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,11 @@ class Dataset:
         """What the ranked score is of: test, or validation where the text has no test split."""
         return self.val if self.test is None else self.test
 
+    def with_part_of_validation(self, share: float) -> Dataset:
+        """eval.part: the first of validation alone. Raises UsageError as `Split.beginning`."""
+        val = self.val and self.val.beginning(share, self.tokenizer.token_bytes)
+        return replace(self, val=val)
+
     def counts(self) -> NDArray[np.int64]:
         """(V,): how often each id occurs in the train split."""
         vocab_size, ids = self.tokenizer.vocab_size, self.train.ids
@@ -61,6 +66,11 @@ class Dataset:
         notes = [*self.tokenizer.notes(), *self.text.notes()]
         if self.lost is not None:
             notes.append(lossy_note(self.lost))
+        if self.val is not None and self.val.share < 1:
+            notes.append(
+                f"validation is its first {100 * self.val.share:.3g} % alone (eval.part), "
+                f"{len(self.val.ids):,} tokens: such a run is not ranked"
+            )
         for name in PARTS[1:]:
             part = getattr(self, name)
             if part is not None and part.unknown:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.errors import RunFailure
+from harness.common.errors import RunFailure, UsageError
 from harness.common.files import (
     atomic_write,
     remove_leftovers,
@@ -63,13 +63,34 @@ class Split:
     """One encoded part of a corpus.
 
     bytes: length of its text. unknown: characters that the vocabulary lacks, with their counts;
-    the ids leave them out. documents: None for one long text.
+    the ids leave them out. documents: None for one long text. share: of the ids or documents of
+    the whole split, from its beginning.
     """
 
     ids: Ids
     bytes: int
     unknown: dict[str, int]
     documents: Documents | None = field(default=None, repr=False)
+    share: float = 1.0
+
+    def beginning(self, share: float, token_bytes: NDArray[np.integer]) -> Split:
+        """Its first ids, or whole documents. token_bytes: (V,), the length of each token's text.
+
+        Raises UsageError if its vocabulary lacks characters, since nothing says where they were.
+        """
+        if share == 1:
+            return self
+        if self.unknown:
+            raise UsageError(
+                "eval.part: validation has characters that are not in train, so that a part of it "
+                "has no exact score; take eval.part=1"
+            )
+        count, documents = math.ceil(share * len(self.ids)), self.documents
+        if documents is not None:
+            documents = Documents(documents.borders[: math.ceil(share * len(documents)) + 1])
+            count = int(documents.borders[-1]) + 1
+        ids = self.ids[:count]
+        return Split(ids, int(token_bytes[ids].sum(dtype=np.int64)), {}, documents, share)
 
     @property
     def unknown_nats(self) -> float:

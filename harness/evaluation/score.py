@@ -38,6 +38,7 @@ class Score:
     vocabulary lacks; `nats` includes the cost of sending them separately. token_nats: (tokens,).
     own: the user's own figures.
     documents: those of the split, whose end markers are tokens of no bytes; None for one text.
+    share: of the split that was scored.
     """
 
     nats: float
@@ -49,6 +50,7 @@ class Score:
     token_nats: NDArray[np.floating] = field(repr=False, compare=False)
     own: dict[str, float | None] = field(default_factory=dict)
     documents: Documents | None = field(default=None, repr=False, compare=False)
+    share: float = 1.0
 
     @property
     def nats_per_token(self) -> float:
@@ -82,6 +84,8 @@ class Score:
         if self.documents is not None:
             own = {"text_nats_per_token": self.text_nats_per_token}
             found |= {"documents": len(self.documents), **own}
+        if self.share < 1:
+            found["share"] = self.share
         return found | ({"own": self.own} if self.own else {})
 
     def _means(self) -> dict[str, Any]:
@@ -130,6 +134,7 @@ def score_of(
         unknown=sum(split.unknown.values()),
         token_nats=nats,
         documents=split.documents,
+        share=split.share,
     )
 
 

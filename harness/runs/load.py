@@ -57,7 +57,8 @@ class Run:
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
         assets = Assets.own().of_stranger(self.settings.trust, self.corpus_digest)
         try:
-            return prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
+            dataset = prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
+            return dataset.with_part_of_validation(self.settings.eval.part)
         except UsageError as error:
             if path is not None:
                 raise

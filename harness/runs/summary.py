@@ -54,11 +54,12 @@ class Record(BaseModel):
 
 
 class Scored(Record):
-    """The loss of the best weights over a whole split.
+    """The loss of the best weights over a split.
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
     own: the user's own figures.
+    share: of the split, its beginning; None: all of it.
     documents: their number; text_nats_per_token: without their end markers. None for one text.
     """
 
@@ -70,6 +71,7 @@ class Scored(Record):
     stride: Number | None = None
     unknown: Number | None = None
     own: Annotated[dict[Figure, Number | None], Field(max_length=32)] | None = None
+    share: Number | None = None
     documents: Number | None = None
     text_nats_per_token: Number | None = None
 

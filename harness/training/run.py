@@ -206,6 +206,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
             if not anew:
                 tokenizer, is_ready = stored_tokenizer(settings, of), True
     dataset = prepare(corpus, tokenizer, assets, is_ready=is_ready)
+    dataset = dataset.with_part_of_validation(settings.eval.part)
     require_length(dataset, settings.train.seq_len)
     try:
         encode_prompt(tokenizer, settings.eval.prompt)

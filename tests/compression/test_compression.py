@@ -23,7 +23,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.load import Run
 from tests import small_runs as training
 from tests.conftest import Ended
-from tests.zoo_models import NAMES, fresh, node, of_each_class, randomize
+from tests.zoo_models import NAMES, fresh, node, of_each_kind, randomize
 from tests.zoo_tokenizers.building import fitted, tokenizer_of
 from zoo.language_model import Cache, LanguageModel
 from zoo_tokenizers import Tokenizer
@@ -61,7 +61,7 @@ def promised(run: Run, text: str) -> float:
     return nats / math.log(2) / 8 * 1.001 + 64
 
 
-@pytest.mark.parametrize("name", of_each_class(NAMES))
+@pytest.mark.parametrize("name", of_each_kind(NAMES))
 def test_every_architecture(name: str, characters: Tokenizer, settings: Settings) -> None:
     torch.manual_seed(0)
     model = randomize(fresh(node(name), characters.vocab_size).double().eval())

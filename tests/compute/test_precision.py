@@ -24,7 +24,7 @@ from harness.runs import checkpoint
 from harness.runs.checkpoint import StepCheckpoint
 from harness.training import loss
 from tests.small_runs import GPT_SMALL, rows, summary, trace, train
-from tests.zoo_models import TRAINED, fresh, node, of_each_class, random_ids
+from tests.zoo_models import TRAINED, fresh, node, of_each_kind, random_ids
 from zoo.language_model import LanguageModel
 
 CPU = torch.device("cpu")
@@ -160,7 +160,7 @@ GROUPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", of_each_class(TRAINED))
+@pytest.mark.parametrize("name", of_each_kind(TRAINED))
 def test_exact_evaluation_is_the_same_in_every_precision(name: str) -> None:
     model, ids = trained(name), random_ids(1, 80)[0].numpy()
     exact = metrics.token_nats(model, ids, Compute(CPU, "fp32")).mean()
@@ -200,7 +200,7 @@ def test_fp16_trains_like_fp32(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", of_each_class(TRAINED))
+@pytest.mark.parametrize("name", of_each_kind(TRAINED))
 def test_every_architecture_learns_in_fp16(name: str) -> None:
     """A first step may overflow; then the scale is lowered until none does."""
     if refused(name, "fp16"):

@@ -205,7 +205,9 @@ def test_a_saved_configuration_reads_no_environment(
     assert holders(run) == []
 
 
-@pytest.mark.parametrize("logger", ["[]", "[wandb,tensorboard]"])
+@pytest.mark.parametrize(
+    "logger", ["[]", pytest.param("[wandb,tensorboard]", marks=pytest.mark.long)]
+)
 def test_none_of_the_environment_is_in_any_file_of_a_run(
     logger: str, command: Callable[..., Ended], small_text: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -114,8 +114,8 @@ REFUSED = {
     ("mode", "override"),
     [
         *(((), override) for override in REFUSED),
-        # A sweep takes another way through Hydra; one group stands for all.
-        *((("-m",), override) for override in REFUSED if "hydra" in override),
+        # A sweep takes another way through Hydra; one setting of each kind stands for all.
+        *((("-m",), override) for override in REFUSED if override.startswith("hydra.launcher")),
         *((("-m",), override) for override in REFUSED if override.startswith("logger")),
     ],
 )

@@ -45,6 +45,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
+    monkeypatch.setenv("HF_TOKEN", "hf_aSecretOfTheEnvironment")
     watched = (*GPT_SMALL, "observe=full", "observe.every=5")
     train(tmp_path / "plain", *watched)
     loggers = ("logger=[local,wandb,tensorboard,trackio]", "logger.wandb.checkpoint=true")
@@ -63,6 +64,8 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     assert tensorboard_rows(run) == [as_tensorboard(row) for row in expected]
     assert trackio_rows() == [as_trackio(row) for row in expected]
     assert list(here.iterdir()) == []
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"aSecretOfTheEnv" in path.read_bytes()]
 
     # What W&B's pages are made of.
     (about,) = of_type(session, "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from harness.runs.resume import resumed_settings
 from harness.training import loop
 from harness.training.run import run
 from tests.small_runs import GPT_SMALL, SMALL, cut_off, losses, summary, trace, train
-from tests.zoo_models import TRAINED, choice, of_each_class
+from tests.zoo_models import TRAINED, choice, of_each_kind
 
 DROPOUT = (*GPT_SMALL, "model.dropout=0.2", "train.accumulate=2")
 
 
-@pytest.mark.parametrize("name", of_each_class(TRAINED))
+@pytest.mark.parametrize("name", of_each_kind(TRAINED))
 def test_every_model_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -79,15 +80,24 @@ def fresh(weights: dict, kind: str) -> dict:
     return {name: value + 0.01 for name, value in weights.items() if kind in name}
 
 
+@pytest.fixture(scope="module")
+def whole_and_cut(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that has all there is of state and stops early, and the same cut off at step 6."""
+    folder = tmp_path_factory.mktemp("full")
+    train(folder / "whole", *FULL)
+    assert summary(folder / "whole")["train"]["steps"] < 20
+    with pytest.MonkeyPatch.context() as patch:
+        cut_off(folder / "cut", 6, patch, *FULL)
+    return folder / "whole", folder / "cut"
+
+
 @pytest.mark.parametrize("lost", LOSSES)
 def test_a_piece_of_state_left_out_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+    whole_and_cut: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """The negative control: without it, comparing traces would prove nothing. The run has all
-    there is of state, and stops early."""
-    train(tmp_path / "whole", *FULL)
-    assert summary(tmp_path / "whole")["train"]["steps"] < 20
-    cut_off(tmp_path / "cut", 6, monkeypatch, *FULL)
+    """The negative control: without it, comparing traces would prove nothing."""
+    whole, cut = whole_and_cut
+    shutil.copytree(cut, tmp_path / "cut")
     load = checkpoint.load
 
     def forgetful(folder: Path, kind: type[Checkpoint]) -> Checkpoint | None:
@@ -103,7 +113,7 @@ def test_a_piece_of_state_left_out_is_noticed(
         found = summary(folder)
         return [trace(folder), *(found[key] for key in ("best", "val", "test", "skipped_steps"))]
 
-    assert (left(tmp_path / "cut") == left(tmp_path / "whole")) == (lost == "nothing")
+    assert (left(tmp_path / "cut") == left(whole)) == (lost == "nothing")
 
 
 def test_stopped_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.sampling.beams import beam_search, normalizer
 from harness.sampling.decode import SamplingParams, generate
-from tests.zoo_models import NAMES, maker, of_each_class, random_ids, randomize
+from tests.zoo_models import NAMES, maker, of_each_kind, random_ids, randomize
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
@@ -186,7 +186,7 @@ def test_many_ways_to_end_leave_room_for_those_that_go_on() -> None:
     assert [len(beam.added) for beam in found] == [2, 2, 2]
 
 
-@pytest.mark.parametrize("name", of_each_class(NAMES))
+@pytest.mark.parametrize("name", of_each_kind(NAMES))
 def test_one_beam_is_greedy(name: str) -> None:
     """Past the window, too."""
     model = maker(name, "train.seq_len=32")()
@@ -195,7 +195,7 @@ def test_one_beam_is_greedy(name: str) -> None:
     assert [*prompt[0].tolist(), *found.added] == generate(model, prompt, 40, GREEDY)[0].tolist()
 
 
-@pytest.mark.parametrize("name", of_each_class(NAMES))
+@pytest.mark.parametrize("name", of_each_kind(NAMES))
 def test_beams_carry_each_models_cache_along(name: str) -> None:
     """The score of each beam is that of one full forward pass, and the first's is no worse than
     greed's."""

@@ -21,7 +21,7 @@ from harness.training.guards import (
 )
 from tests.small_runs import GPT_SMALL, rows, summary, train
 from tests.training.processes import BATCH_NORM, steps_saved
-from tests.zoo_models import TRAINED, choice, of_each_class
+from tests.zoo_models import TRAINED, choice, of_each_kind
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
@@ -51,7 +51,7 @@ def states(folder: Path) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("name", of_each_class(TRAINED))
+@pytest.mark.parametrize("name", of_each_kind(TRAINED))
 def test_a_step_that_is_skipped_leaves_everything_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -44,6 +44,7 @@ def cut_off(
     return run
 
 
+@pytest.mark.long
 def test_a_sweep_that_was_cut_off_goes_on_where_it_stopped(
     command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,8 +140,10 @@ def distance(model: MEGABYTE, paper: Paper, tokens: int = 12) -> float:
 
 
 @pytest.mark.parametrize("cross_patch", ["none", "one", "all"])
-@pytest.mark.parametrize("kernel_sizes", [(), (3, 5, 7), (1,)])
-@pytest.mark.parametrize("patch_size", [1, 3, 4, 12])
+@pytest.mark.parametrize(
+    "kernel_sizes", [(), (3, 5, 7), pytest.param((1,), marks=pytest.mark.long)]
+)
+@pytest.mark.parametrize("patch_size", [1, pytest.param(3, marks=pytest.mark.long), 4, 12])
 def test_every_position_is_the_papers(
     patch_size: int, kernel_sizes: tuple[int, ...], cross_patch: str
 ) -> None:
@@ -215,8 +217,13 @@ OPTIONS = {
 }
 
 
+LONG = {"no biases", "one patch"}
+
+
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    "options", [pytest.param(o, marks=[pytest.mark.long] if o in LONG else []) for o in OPTIONS]
+)
 def test_law_with_options(options: str, law: str) -> None:
     LAWS[law](maker("megabyte", *OPTIONS[options]))
 

@@ -197,6 +197,8 @@ def why_uncounted(run: RunRecord, split: Split = "test") -> str | None:
     score = score_reader(split, run.lossless)(run)
     if score is None:
         return run.error or f"finished without a {WORDS[split]} score"
+    if run.val is not None and run.val.share is not None:
+        return f"a part of validation ({100 * run.val.share:.3g} %: eval.part), so it is not ranked"
     if run.uncertified is not None:
         unit = "bits per byte" if run.lossless else "nats per token"
         return f"not certified, {score:.3f} {unit}: {run.uncertified}"
