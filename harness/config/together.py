@@ -37,7 +37,7 @@ def joined(overrides: Iterable[Override], together: Sequence[str]) -> list[str]:
     if len(set(map(len, values.values()))) > 1:
         counts = ", ".join(f"{key} has {len(own)}" for key, own in values.items())
         raise UsageError(f"sweep.together needs as many values of each setting: {counts}")
-    lines = {key: each.input_line for key, each in typed.items() if key not in values}
+    lines = {key: each.input_line or "" for key, each in typed.items() if key not in values}
     place = next((key for key in typed if key in values), None)
     return [
         _as_one(zip(*values.values(), strict=True)) if key == place else lines[key]
@@ -73,5 +73,9 @@ def _as_one(cases: Iterable[tuple[str, ...]]) -> str:
 def _parts(override: str) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parts: list[str] = json.loads(str(OverridesParser.create().parse_override(override).value()))
-    return parts
+    value = OverridesParser.create().parse_override(override).value()
+    try:
+        parts = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        parts = None
+    return parts if isinstance(parts, list) else [override]  # that a user has typed: no setting

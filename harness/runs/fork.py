@@ -114,7 +114,7 @@ def _require_alike(parent: Parent, settings: Settings) -> None:
     differing = [
         line for key in SHARED for line in differences(before.get(key), after.get(key), key)
     ]
-    parts = SHARED_PARTS
+    parts: tuple[tuple[str, str], ...] = SHARED_PARTS
     if settings.data.get("order") == "shuffled":  # an epoch is cut into rows of this length
         parts += (("train", "seq_len"), ("train", "positions"))
     for group, key in parts:

@@ -30,6 +30,7 @@ from tests.waiting import GUARD, wait_until
 def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fork costs no import, and no device here is one that it could not use."""
     monkeypatch.setattr(devices, "CONTEXT", get_context("fork"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)  # they are pretended
 
 
 def busy(folder: Path, name: str, together: list[str], place: Place) -> int:
@@ -137,31 +138,29 @@ def test_a_job_beside_others_is_the_job_alone(
 ) -> None:
     """Bit for bit; what was finished before is not trained again, and its seconds stay unmarked."""
     monkeypatch.setattr("harness.training.sweep.write_report", lambda *_: None)  # costs a second
-    folder = tmp_path / "sweep"
-    line = ("train", "-m", *without_model(small), f"hydra.sweep.dir={folder}")
-    assert command(*line, "model=bigram").code == 0
+    folder, model = tmp_path / "sweep", ("model=bigram", *without_model(small))
+    line = ("train", "-m", *model, f"hydra.sweep.dir={folder}")
+    assert command(*line).code == 0
     before = contents(folder / "0-bigram-char-s0")
     ended = command(
-        *line, "model=bigram,gpt", "seed=0,1", "init=default,xavier", "sweep.together=[seed,init]",
+        *line, "seed=0,1,2", "init=default,xavier,gpt2", "sweep.together=[seed,init]",
         "sweep.devices=2", "resume=true",
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    words = "4 jobs: the values of seed and init go together; at the same time on cpu, cpu"
+    words = "3 jobs: the values of seed and init go together; at the same time on cpu, cpu"
     assert words in ended.err
-    assert "3 of 3 jobs have ended" in ended.err
+    assert "2 of 2 jobs have ended" in ended.err
     assert contents(folder / "0-bigram-char-s0") == before
-    names = ["0-bigram-char-s0", "1-bigram-char-s1", "2-gpt-char-s0", "3-gpt-char-s1"]
+    names = [f"{number}-bigram-char-s{number}" for number in range(3)]
     assert folders(folder) == names
-    assert [status(folder / name) for name in names] == ["finished"] * 4
-    own = load_settings(folder / "3-gpt-char-s1/config.yaml")
-    assert (own.init, own.device) == ("xavier", "cpu")  # the same job wherever it is trained
-    alone = ("model=gpt", "seed=1", "init=xavier", *without_model(small))
-    assert command("train", *alone, f"run_dir={tmp_path / 'alone'}").code == 0
-    assert trace(folder / "3-gpt-char-s1") == trace(tmp_path / "alone")
-    beside = [
-        summary.train.beside for name in names if (summary := read_summary(folder / name)).train
-    ]
-    assert beside == [None, 1, 1, 1]
+    assert [status(folder / name) for name in names] == ["finished"] * 3
+    own = load_settings(folder / names[2] / "config.yaml")
+    assert (own.init, own.device) == ("gpt2", "cpu")  # the same job wherever it is trained
+    alone = ("seed=2", "init=gpt2", f"run_dir={tmp_path / 'alone'}")
+    assert command("train", *model, *alone).code == 0
+    assert trace(folder / names[2]) == trace(tmp_path / "alone")
+    costs = [read_summary(folder / name).train for name in names]
+    assert [cost.beside for cost in costs if cost] == [None, 1, 1]
     assert "while other jobs of the sweep (at most 1)" in ended.out
 
 

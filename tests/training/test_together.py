@@ -73,6 +73,21 @@ def test_a_recipe_may_put_values_together(
     assert len(found) == 4
 
 
+def test_a_recipe_that_puts_it_elsewhere_is_refused(
+    command: Callable[..., Ended], tmp_path: Path
+) -> None:
+    """Where it would say nothing."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\n"
+        "hydra: {sweeper: {params: {model: 'bigram,mlp', sweep.together: '[model]'}}}\n"
+    )
+    ended = command("train", "-m", "experiment=mine", f"hydra.searchpath=[{tmp_path}]")
+    assert ended.code == 2
+    words = "hydra.sweeper.params.sweep.together: in a file it stands under `sweep:`"
+    assert ended.err == f"error: {words}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -88,10 +103,6 @@ def test_a_recipe_may_put_values_together(
         (
             ["model=bigram,mlp", "sweep.together=model,seed"],
             "sweep.together=model,seed should be a list: sweep.together=[…,…]",
-        ),
-        (
-            ["model=bigram,mlp", "hydra.sweeper.params={sweep.together:[model]}"],
-            "in a file it stands under `sweep:`",
         ),
         (["model=bigram", "sweep.joined=x"], "there is no setting 'sweep.joined'"),
         (["model=bigram", "sweep.togther=[model]"], "Did you mean sweep.together?"),

@@ -322,7 +322,7 @@ def test_one_seed_shows_no_effect_and_a_variant_without_a_score_has_none() -> No
 )
 def test_the_ablations_of_sweeps_can_be_planned(name: str, variants: int) -> None:
     script = (REPOSITORY / "sweeps" / f"{name}.sh").read_text()
-    words = shlex.split(script.partition("exec ")[2])
+    words = shlex.split(script.partition("exec ")[2].replace("\\\n", ""))
     assert words[:3] == ["python", "-m", "harness.ablate"]
     base, *changes = words[3 : next(n for n, word in enumerate(words) if word[:2] == "--")]
     plan = plan_ablation(base, changes)
