@@ -43,8 +43,11 @@ class Progress:
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks
         something. A NaN or infinite one, of a checkpoint of an earlier version, is none."""
-        for name in ("step", "tokens", "bytes", "seconds", "evaluation_seconds", "beside"):
-            if not 0 <= getattr(self, name) < 2**63:
+        names = ("step", "tokens", "bytes", "seconds", "evaluation_seconds", "beside")
+        most = dict.fromkeys(names, 2**63)
+        most |= {"steps_before_fork": self.step + 1, "flops_before_fork": 10**40}
+        for name, bound in most.items():
+            if not 0 <= getattr(self, name) < bound:
                 raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
         if self.best is not None:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
