@@ -89,5 +89,6 @@ def test_a_fork_with_other_rows_goes_on_in_the_epoch(
     assert twice.min() >= 0
     assert twice.sum() < 32
     for change in ("train.seq_len=16", "train.positions=last"):
-        with pytest.raises(UsageError, match=rf"can't be forked with another {change[:-3]}"):
-            fork(change, change)
+        key = change.partition("=")[0]
+        with pytest.raises(UsageError, match=f"can't be forked with another {key}: "):
+            fork(key, change)
