@@ -104,7 +104,7 @@ def test_a_recipe_that_puts_it_elsewhere_is_refused(
             ["model=bigram,mlp", "sweep.together=model,seed"],
             "sweep.together=model,seed should be a list: sweep.together=[…,…]",
         ),
-        (["model=bigram", "sweep.joined=x"], "there is no setting 'sweep.joined'"),
+        (["model=bigram", "sweep.joined=x"], "there is no setting sweep.joined"),
         (["model=bigram", "sweep.togther=[model]"], "Did you mean sweep.together?"),
     ],
 )
