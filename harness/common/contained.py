@@ -31,6 +31,8 @@ LIMITS = {
     "test_nats.json": MIB,
     "certificate.json": MIB,
     "train_counts.npy": 64 * MIB,
+    "calibration.html": 32 * MIB,
+    "inside.png": 16 * MIB,
     ".f32": 4 * GIB,
     ".pt": max(16 * GIB, MEMORY),  # what is larger can't be loaded
     "tokenizer": 64 * MIB,

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
 from harness.common.errors import UsageError
 from harness.config.keys import Node
 from harness.config.saved import with_moved_classes
@@ -34,6 +37,21 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
     return [] if before == after else [f"{key}: {before!s:.80} → {after!s:.80}"]
 
 
+def _completed(trained: Node) -> Node:
+    """With the defaults of the settings that came after the version that trained it."""
+    later = {
+        name: {key: each.default for key, each in group.model_fields.items()}
+        for name, field in Settings.model_fields.items()
+        if isinstance(group := field.annotation, type) and issubclass(group, BaseModel)
+    }
+    return trained | {
+        name: {key: value for key, value in defaults.items() if value is not PydanticUndefined}
+        | trained[name]
+        for name, defaults in later.items()
+        if isinstance(trained.get(name), dict)
+    }
+
+
 def require_same_settings(
     trained: Node, settings: Settings, where: Path, groups: Iterable[str] | None = None
 ) -> None:
@@ -42,7 +60,7 @@ def require_same_settings(
     trained: from the checkpoint (`without_resumable`). where: the file that holds `settings`.
     groups: which ones to compare; None for all.
     """
-    trained, after = with_moved_classes(trained), without_resumable(settings)
+    trained, after = _completed(with_moved_classes(trained)), without_resumable(settings)
     if isinstance(tokenizer := trained.get("tokenizer"), dict):  # earlier versions kept it as typed
         trained = trained | {"tokenizer": folder_from_anywhere(tokenizer)}
     names = {*trained, *after} if groups is None else groups

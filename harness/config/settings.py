@@ -177,7 +177,7 @@ class EvalSettings(_Group):
     batch_size: Annotated[PositiveInt, NO_EFFECT]
     sample_tokens: Annotated[Annotated[int, Field(ge=0)], NO_EFFECT]
     prompt: Annotated[str, NO_EFFECT]
-    part: Annotated[float, Field(gt=0, le=1)] = 1.0
+    part: Annotated[Annotated[float, Field(gt=0, le=1)], Role.SAME_CONFIGURATION] = 1.0
     # A run's folder can't choose which files are read.
     also: Annotated[
         dict[Name, str] | None, AfterValidator(_from_anywhere), NO_EFFECT | Role.FROM_USER

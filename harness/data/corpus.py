@@ -7,6 +7,7 @@ import functools
 import hashlib
 import itertools
 import math
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -177,7 +178,7 @@ class Corpus(ABC):
     """How documents make the rows that are trained on; None for one text (`DocumentCorpus`)."""
 
     found: str | None = None
-    """The name of the text that was read, if the configuration has alternatives."""
+    """The name of the text that was read, if its file of conf/data may read several."""
 
     def __init__(self, split: list[float], order: str = "random") -> None:
         if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-9):
@@ -262,6 +263,7 @@ class TextFile(Corpus):
         if errors is None and not isinstance(path, str):
             raise ValueError("path: of one file alone the bytes are taken as they are")
         self.path, self.errors, self.field, self.separator = path, errors, field, separator
+        self.found = called(path)
 
     def read(self, assets: Assets) -> Text:
         if self.errors is None:
@@ -278,6 +280,14 @@ class TextFile(Corpus):
 
     def moved_to(self, path: Path) -> Corpus:
         return TextFile(str(path), self.split, self.errors, self.field, self.separator, self.order)
+
+
+def called(path: str | list[str]) -> str | None:
+    """The name of one's own text in tables: that of its file or folder, up to the first dot, with
+    the number of others; None if nothing of it can be in a name."""
+    first, *more = [path] if isinstance(path, str) else path
+    stem = re.sub(r"[^\w+-]+", "-", expand(first).name.partition(".")[0]).strip("+-")[:90]
+    return (f"{stem}+{len(more)}" if more else stem) or None
 
 
 class PythonDocs(Corpus):

@@ -20,7 +20,7 @@ from harness.common.errors import UsageError
 from harness.common.outside import open_regular
 from harness.common.paths import expand
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Download, Span, Text
+from harness.data.corpus import Corpus, Download, Span, Text, called
 from zoo_tokenizers import WholeTexts
 
 MOST_BYTES = 4 << 30  # of a file of documents
@@ -134,6 +134,7 @@ class Lines(DocumentCorpus):
         if divider == "":
             raise ValueError("divider='' divides nothing: give a text, or null for line breaks")
         self.path, self.divider = expand(path), divider
+        self.found = called(path)
 
     def documents(self, assets: Assets) -> list[bytes]:
         most = int(MOST_BYTES * contained.factor())

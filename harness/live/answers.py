@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from harness.common import contained
 from harness.config.comments import summaries
 from harness.live import trainings
 from harness.live.curves import AXES
@@ -22,6 +24,12 @@ MOST_FIELDS = 2 * MOST_CURVES  # of a query
 CURVES_SECONDS = 0.5  # to read on, for one answer
 MOST_POINTS = 500
 MOST_HISTOGRAMS = 32
+MOST_OPENED = 64
+# What other commands left in a run's folder, to be opened in a window of its own.
+PAGES = {
+    "calibration": ("calibration.html", "text/html; charset=utf-8"),
+    "inside": ("inside.png", "image/png"),
+}
 GROUPS = ("experiment", "data", "tokenizer", "model", "optimizer", "schedule")
 
 Query = Mapping[str, list[str]]
@@ -44,6 +52,7 @@ class Answers:
         self.runs = runs
         self._trainings = Trainings(Path.cwd())
         self._listed: list[str] = []
+        self._opened: dict[str, tuple[Path, str]] = {}
         self.questions: dict[str, Callable[[Query], Any]] = {
             "/api/setup": self._setup,
             "/api/runs": self._list,
@@ -57,6 +66,7 @@ class Answers:
             "/api/resume": self._resume,
             "/api/stop": self._stop,
             "/api/cancel": self._cancel,
+            "/api/open": self._open,
         }
 
     def _find(self, name: str) -> LiveRun:
@@ -104,6 +114,7 @@ class Answers:
             "complaint": metrics.complaint(),
             "names": metrics.names(),
             "snapshot_names": metrics.snapshot_names(),
+            "pages": [name for name, (file, _) in PAGES.items() if (run.folder / file).is_file()],
         }
 
     def _curves(self, query: Query) -> Any:
@@ -145,7 +156,29 @@ class Answers:
         runs = [self.runs.add(folder).id for folder in state.pop("folders")]
         return {**state, "runs": runs}
 
+    def page(self, name: str) -> tuple[bytes, str]:
+        """A page that was opened, and its kind."""
+        if name not in self._opened:
+            raise Refused(HTTPStatus.NOT_FOUND, "open it again from its run")
+        path, kind = self._opened[name]
+        try:
+            return contained.read(path), kind
+        except OSError as error:
+            raise Refused(HTTPStatus.NOT_FOUND, f"{path.name} can't be read: {error}") from error
+
     # Commands
+
+    def _open(self, order: Order) -> Any:
+        """The address of a page, which nobody else can guess: a window sends no key."""
+        run = self._find(order.get("run", ""))
+        if order.get("page", "") not in PAGES:
+            raise Refused(HTTPStatus.NOT_FOUND, f"page is one of {', '.join(PAGES)}")
+        file, kind = PAGES[order["page"]]
+        name = secrets.token_urlsafe(24)
+        self._opened[name] = (run.folder / file, kind)
+        while len(self._opened) > MOST_OPENED:
+            self._opened.pop(next(iter(self._opened)), None)
+        return {"address": f"/page/{name}"}
 
     def _started(self, arguments: list[str]) -> Any:
         return {"training": self._trainings.start(arguments)}

@@ -60,6 +60,14 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
+# Of a page that lies in a run's folder, which a stranger may have written: it has an origin of its
+# own, so that it can't read this page's key, and asks for nothing.
+PAGE_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+OPENED = "/page/"
 
 
 def bind(folders: Sequence[Path], port: int | None) -> Server:
@@ -253,6 +261,10 @@ class Handler(BaseHTTPRequestHandler):
         if path in self.server.files:
             self._send(self.server.files[path], KINDS[Path(path).suffix or ".html"])
             return
+        if path.startswith(OPENED):
+            name = path.removeprefix(OPENED)
+            self._send(*self._work(lambda: self.server.answers.page(name)), policy=PAGE_POLICY)
+            return
         self._require_key()
         if path not in self.server.answers.questions:
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page")
@@ -291,13 +303,16 @@ class Handler(BaseHTTPRequestHandler):
     def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(strict_json(value).encode(), "application/json", status)
 
-    def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _send(
+        self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, policy: str | None = None
+    ) -> None:
         # Most answers have not changed since the last request: 304 instead.
         tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
         if status == HTTPStatus.OK and self.headers.get("If-None-Match") == tag:
             body, status = b"", HTTPStatus.NOT_MODIFIED
         self.send_response(status)
-        for name, value in {**HEADERS, "ETag": tag}.items():
+        own = {"ETag": tag} | ({"Content-Security-Policy": policy} if policy else {})
+        for name, value in {**HEADERS, **own}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -157,6 +157,8 @@ class LiveRun:
         done = record.test is not None or (not record.has_test and record.status == "finished")
         if not done:
             return None
+        if record.val is not None and record.val.share is not None:
+            return f"not ranked: validation was scored in part, {100 * record.val.share:.3g} %"
         if record.uncertified is not None:
             return f"not certified: {record.uncertified}"
         return f"certified, {'every token' if record.complete else 'a sample'} scored again"

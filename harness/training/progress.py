@@ -14,8 +14,8 @@ from harness.config.settings import Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
-# Fields of a score: of documents, of one's own, of a part of validation.
-NOT_ALWAYS = ("documents", "text_nats_per_token", "own", "share")
+# Fields of a score: of documents, of a part, and of one's own.
+NOT_ALWAYS = ("documents", "text_nats_per_token", "share", "own")
 
 
 @dataclass

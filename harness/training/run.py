@@ -13,6 +13,7 @@ from harness.common.clock import Clock
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
+from harness.common.paths import CONF
 from harness.compute.compiler import require_compiler
 from harness.compute.device import Compute, faster_precision, make_deterministic
 from harness.compute.meta import meta_model
@@ -114,9 +115,8 @@ def _attempt(
     if not reads_test:
         dataset = dataclasses.replace(dataset, test=None)
     also = _other_texts(settings, dataset)
-    settings = settings.replace(
-        names=settings.names.replace(data=dataset.name or settings.names.data)
-    )
+    if dataset.name and (CONF / "data" / f"{settings.names.data}.yaml").exists():  # none was typed
+        settings = settings.replace(names=settings.names.replace(data=dataset.name))
     if parent is not None:
         require_same_text(parent.state, dataset, f"{settings.fork_from} can't be forked")
         require_same_groups(parent.state.optimizer, settings, meta_model(settings))

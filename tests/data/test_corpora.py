@@ -14,7 +14,7 @@ import pytest
 from harness.common.errors import RunFailure, UsageError
 from harness.data import corpus as corpus_module
 from harness.data.assets import Assets
-from harness.data.corpus import Download, PythonDocs, Text, TextFile
+from harness.data.corpus import Download, PythonDocs, Text, TextFile, called
 from harness.data.dataset import prepare
 from tests.data.datasets import SHARES, dataset_of, parts_of
 from zoo_tokenizers.bytes import Bytes
@@ -51,6 +51,17 @@ def test_no_fallback_unless_asked_for(tmp_path: Path) -> None:
         prepare(unreachable(None), Bytes(), Assets((), tmp_path))
     with pytest.raises(ValueError, match="fallback=other"):
         unreachable("other")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/My book.txt.gz", "My-book"), ("books/", "books"), (["a.txt", "b.txt", "c"], "a+2"),
+        ("é_1+2.txt", "é_1+2"), (".hidden", None), ("*.txt", None), ("x\udcff\x1b.txt", "x"),
+    ],
+)  # fmt: skip
+def test_a_text_is_called_by_its_file_s_name(path: str | list[str], name: str | None) -> None:
+    assert called(path) == name
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "other"])

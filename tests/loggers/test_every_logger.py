@@ -74,7 +74,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
         "display_name": "run", "job_type": "train", "project": "language-model-zoo",
         "run_group": "a",
     }  # fmt: skip
-    assert about["tags"] == ["text", "char", "gpt", "mine"]
+    assert about["tags"] == ["corpus", "char", "gpt", "mine"]
     found = about["config"]["update"]
     found.pop("_wandb")
     assert found == flat_settings(load_settings(run / "config.yaml"))
@@ -202,7 +202,7 @@ def test_logged_in_a_run_is_online_and_a_resumed_one_the_same(
         assert f"{url}/me/project/runs/{name}" in (run / "train.log").read_text()
         about = server.about[name]
         assert (about["displayName"], about["jobType"]) == ("run", "train")
-        assert about["tags"] == ["text", "char", "bigram"]
+        assert about["tags"] == ["corpus", "char", "bigram"]
         assert about["config"]["optimizer.lr"] == {"value": 0.001}
         assert about["program"] == "harness.train"
         first = defined(rows(folder))

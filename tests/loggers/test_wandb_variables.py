@@ -31,7 +31,7 @@ def test_variables_count_where_no_setting_does(
     (run,) = of_type(records, "run")
     assert (run["project"], run["display_name"], run["entity"]) == ("theirs", "a name", "them")
     assert (run["run_group"], run["job_type"], run["notes"]) == ("mine", "study", "so")
-    assert sorted(run["tags"]) == ["bigram", "char", "one", "text", "three", "two"]
+    assert sorted(run["tags"]) == ["bigram", "char", "corpus", "one", "three", "two"]
     assert wandb_rows(records) == defined(rows(tmp_path / "a"))
     (line,) = warnings(tmp_path / "a" / "run")
     assert "API key must have 40+ characters" in line

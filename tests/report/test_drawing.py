@@ -50,3 +50,8 @@ def test_ticks_of_a_log_axis_are_round_and_inside(low: float, ratio: float) -> N
     assert 1 <= len(ticks) <= 7
     assert all(low <= tick <= low * ratio for tick in ticks)
     assert all(float(f"{tick:.2g}") == tick for tick in ticks)
+
+
+def test_a_short_log_axis_beside_a_zero_has_two_ticks() -> None:
+    """2.1 T to 5 T, with room for a zero at the left: one tick would be no scale."""
+    assert log_ticks(2.1e12, 5e12, 6.2) == [3e12, 4e12]

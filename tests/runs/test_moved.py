@@ -25,7 +25,7 @@ from harness.runs.find import run_folders
 from harness.runs.resume import resumed_settings
 from harness.training.run import run
 from tests.conftest import TOOLS, Ended
-from tests.small_runs import TEXT, cut_off, trace, train
+from tests.small_runs import GPT_SMALL, TEXT, cut_off, settings, trace, train
 from zoo_tokenizers.huggingface import BytePairs, HuggingFace
 
 SMALL = ("model=bigram", "tokenizer=hf")
@@ -270,3 +270,14 @@ def test_the_page_lists_a_linked_run_once(finished_run: Path, tmp_path: Path) ->
     (tmp_path / "top" / "linked").symlink_to(finished_run)
     found = LiveRuns([tmp_path / "top", finished_run.parent]).look()
     assert [each.folder for each in found] == [finished_run]
+
+
+def test_a_setting_that_came_later_has_its_default(tmp_path: Path) -> None:
+    """In a checkpoint of a version that did not know it; another value is a difference."""
+    now = settings(tmp_path, *GPT_SMALL)
+    trained = without_resumable(now)
+    before = trained | {"eval": {k: v for k, v in trained["eval"].items() if k != "part"}}
+    require_same_settings(before, now, tmp_path)
+    other = settings(tmp_path, *GPT_SMALL, "eval.part=0.5")
+    with pytest.raises(UsageError, match=r"eval\.part: 1\.0 → 0\.5"):
+        require_same_settings(before, other, tmp_path)

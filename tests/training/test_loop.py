@@ -32,7 +32,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path: Path) -> None:
     assert {path.name for path in (run / "checkpoints").glob("*.pt")} >= {"step-00000008.pt"}
     found = summary(tmp_path / "a")
     assert found["status"] == "finished"
-    assert (found["model"], found["tokenizer"], found["data"]) == ("gpt", "char", "text")
+    assert (found["model"], found["tokenizer"], found["data"]) == ("gpt", "char", "corpus")
     assert found["parameters"]["total"] == found["parameters"]["trainable"] > 0
     assert found["train"]["steps"] == 8
     assert found["train"]["tokens"] == 8 * 2 * 16

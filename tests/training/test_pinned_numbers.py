@@ -250,7 +250,7 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "status": "finished",
         "model": "gpt",
         "tokenizer": "char",
-        "data": "text",
+        "data": "corpus",
         "seed": 3,
         "corpus.sha256": hashlib.sha256(text).hexdigest(),
         "corpus.split": SHARES,

@@ -9,6 +9,7 @@ import { Ridges } from "./ridges.js";
 
 const SMOOTH = [["0", "no smoothing"], ["0.02", "mean of 2 %"], ["0.05", "mean of 5 %"], ["0.15", "mean of 15 %"]];
 const TITLES = { val: "Other validation scores", dead: "Dead units", more: "More" };
+const PAGES = { calibration: "Calibration", inside: "Inside" };
 const MOST_HISTOGRAMS = 96, AT_ONCE = 32, MOST_NAMES = 250, SURE_FOR = 4000;
 // A rule of thumb: updates of a thousandth of the weights (Karpathy, makemore part 3).
 const MARKS = [[/^updates?\/.*log10/, { y: -3, label: "−3 is usual" }]];
@@ -28,6 +29,7 @@ export class RunPage {
     this.error = h("p", { class: "note", hidden: true });
     this.action = h("button", { type: "button", hidden: true, onclick: () => this.#act() });
     this.facts = h("dl", { class: "facts" });
+    this.pages = h("p", { class: "chosen", hidden: true });
     const look = app.look;
     this.unzoom = h("button", { type: "button", class: "toggle", hidden: true, onclick: () => this.#look({ zoom: null }) }, "whole run");
     this.controls = h("div", { class: "controls" },
@@ -45,7 +47,7 @@ export class RunPage {
     this.node = h("article", { class: "one" },
       h("p", {}, h("a", { href: "#/" }, "← All runs"), " ", this.sweep),
       h("header", { class: "title" }, this.heading, this.badge, this.bar, this.progress, this.action),
-      this.error, this.facts, this.controls, this.curves, this.samples.node,
+      this.error, this.facts, this.pages, this.controls, this.curves, this.samples.node,
       h("section", {}, h("h2", {}, "Configuration"), this.config),
       h("section", {}, h("h2", {}, "Made with"), this.made, h("p", { class: "caption" }, "In a terminal:"), this.terminal),
       h("details", { class: "log" }, h("summary", {}, "Log"), this.log));
@@ -160,6 +162,7 @@ export class RunPage {
 
   #say(details) {
     this.complaint = details.complaint;
+    this.#link(details.pages);
     this.samples.show(details.samples);
     const text = JSON.stringify([details.config, details.versions]);
     if (text !== this.shown) {
@@ -168,9 +171,23 @@ export class RunPage {
       const { machine, versions, git, corpus } = details;
       this.made.replaceChildren(...settings({ code: git, machine, versions, "corpus (SHA-256)": corpus, folder: this.run.folder }));
       const folder = /^[\w./+-]+$/.test(this.run.folder) ? this.run.folder : `'${this.run.folder.replaceAll("'", "'\\''")}'`;
-      say(this.terminal, `python -m harness.sample ${folder} --prompt "ROMEO:" --tokens 200\npython -m harness.evaluate ${folder}`);
+      say(this.terminal, [
+        `python -m harness.sample ${folder} --prompt "ROMEO:" --tokens 200`,
+        `python -m harness.evaluate ${folder} --calibration`,
+        `python -m harness.inside ${folder} --out ${folder}/inside.png`,
+      ].join("\n"));
     }
     say(this.log, details.log);
+  }
+
+  // What other commands left in its folder opens beside this page.
+  #link(pages) {
+    if (this.pages.dataset.said === pages.join()) return;
+    this.pages.dataset.said = pages.join();
+    this.pages.hidden = !pages.length;
+    const open = async (page) => window.open((await post("open", { run: this.id, page })).address, "_blank", "noopener");
+    this.pages.replaceChildren("Made from it: ", ...pages.map((page) =>
+      h("button", { type: "button", class: "link", onclick: () => open(page).catch((error) => this.#refuse(error.message)) }, `${PAGES[page]} ↗`)));
   }
 
   // One section for each kind of metric; those with many layers stay shut until they are wanted.

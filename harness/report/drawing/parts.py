@@ -103,14 +103,21 @@ def log_ticks(low: float, high: float, span: float | None = None) -> list[float]
     """
     nearest = 0.13 * math.log(span or high / low)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks: list[float] = []
-    for digits in (range(1, 10), (1, 2, 4, 6, 8), (1, 2, 5), (1, 3), (1,)):
+
+    def between(digits: Iterable[int]) -> list[float]:
         ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
-        ticks = [tick for tick in ticks if low <= tick <= high]
+        return [tick for tick in ticks if low <= tick <= high]
+
+    for digits in (range(1, 10), (1, 2, 4, 6, 8), (1, 2, 5), (1, 3), (1,)):
+        ticks = between(digits)
         gaps = [math.log(after / before) for before, after in itertools.pairwise(ticks)]
-        if not gaps or min(gaps) >= nearest:
-            break
-    return ticks[:: max(1, math.ceil(len(ticks) / 7))] or [float(f"{(low * high) ** 0.5:.2g}")]
+        if gaps and (min(gaps) >= nearest or digits == (1,)):
+            return ticks[:: math.ceil(len(ticks) / 7)]
+    spaced: list[float] = []
+    for tick in between(range(1, 10)):
+        if not spaced or math.log(tick / spaced[-1]) >= nearest:
+            spaced.append(tick)
+    return spaced or [float(f"{(low * high) ** 0.5:.2g}")]
 
 
 def tick_text(value: float) -> str:
@@ -217,4 +224,6 @@ def name_points(
             textcoords="offset points", ha="center",
             va="center_baseline", fontsize=FONT, color=palette.ink, parse_math=False,
             url=link(style, palette),
+            # Where no place is free the front passes behind it.
+            bbox={"facecolor": palette.paper, "edgecolor": "none", "pad": 0.7},
         )  # fmt: skip
