@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hypothesis import given
+from hypothesis import given, settings
 
 from harness.config.settings import Settings
 from harness.config.together import apart, joined
@@ -127,6 +127,7 @@ def test_help_shows_it(command: Callable[..., Ended]) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 
 
+@settings(max_examples=25)  # Hydra's parser takes its time
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=2, max_size=4))
 def test_any_text_comes_back_as_it_was_typed(values: list[tuple[str, str]]) -> None:
     """Quotes, backslashes, interpolations."""
