@@ -2,13 +2,11 @@
 
 Slagle, "SpaceByte: Towards Deleting Tokenization from Large Language Modeling" (2024), arXiv
 2404.14408, section 3; what it leaves open is as in the author's code.
-B batch, T time, K global steps of a call, C channels, H heads, D channels of a head, S keys, V
-vocabulary.
+B batch, T time, K global steps of a call, C channels, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
-from zoo.layers.attention import CausalSelfAttention, KeyValues
+from zoo.layers.attention import KeyValues
 from zoo.layers.checks import require_positive
 from zoo.layers.norms import make_norm
+from zoo.layers.steps import StepBlock, StepKeyValues, step_places
 from zoo.layers.transformer import Block
 
 # Space-like: neither a letter nor a digit of ASCII, nor a byte that continues a character of UTF-8
@@ -139,16 +138,16 @@ class SpaceByte(LanguageModel):
             steps_B = cache.tensors["steps"]
         due_BT = due_BT & (steps_B[:, None] + due_BT.cumsum(1) <= self.n_global)
         most = min(self.n_global, due_BT.shape[1])
-        # Of each row the positions with a step come first, in order; then others that fill it up.
-        places_BK = (~due_BT).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-        real_BK = due_BT.gather(1, places_BK)
+        places_BK, real_BK = step_places(due_BT, most)
         number_BK = steps_B[:, None] + torch.arange(most, device=x_BTC.device)
         y_BKC = x_BTC.gather(1, places_BK[:, :, None].expand(-1, -1, x_BTC.shape[2]))
         extra = self.step_embedding.embedding_dim - x_BTC.shape[2]
         y_BKC = F.pad(y_BKC, (extra, 0))
         y_BKC = y_BKC + self.step_embedding(number_BK.clamp(max=self.n_global - 1))
         for layer, block in enumerate(self.global_blocks):
-            y_BKC = block(y_BKC, StepKeyValues.of_steps(cache, layer, number_BK, real_BK))
+            y_BKC = block(
+                y_BKC, StepKeyValues.of_steps(cache, f"global{layer}", number_BK, real_BK)
+            )
         if cache is not None:
             cache.tensors["steps"] = steps_B + real_BK.sum(1)
         step_BT1 = (due_BT.cumsum(1) - 1).clamp(min=0)[:, :, None]
@@ -170,71 +169,3 @@ class SpaceByte(LanguageModel):
                 shape = block.attention.past_shape(batch_size, size)
                 tensors |= KeyValues.buffers(f"{name}{layer}", shape, like)
         return Cache(tensors)
-
-
-@dataclass
-class StepKeyValues(KeyValues):
-    """One layer's keys and values of each row's own number of steps before.
-
-    numbers: (B, K), of each step of the call in its row. real: (B, K), whether it is one, and no
-    filling.
-    """
-
-    numbers: Tensor
-    real: Tensor
-
-    @classmethod
-    def of_steps(
-        cls, cache: Cache | None, layer: int, number_BK: Tensor, real_BK: Tensor
-    ) -> StepKeyValues | None:
-        if cache is None:
-            return None
-        keys, values = (cache.tensors[f"global{layer}.{name}"] for name in ("keys", "values"))
-        return cls(keys, values, 0, number_BK, real_BK)
-
-    def _append(self, buffer: Tensor, present: Tensor) -> Tensor:
-        """The buffer and the present behind it; the real ones of those enter the buffer."""
-        size, present = buffer.shape[2], present.to(buffer.dtype)
-        joined = torch.cat([buffer, present], dim=2)
-        places_BK = torch.where(self.real, self.numbers, size)  # filling: behind the buffer
-        index_BGKD = places_BK[:, None, :, None].expand_as(present)
-        buffer.copy_(F.pad(buffer, (0, 0, 0, 1)).scatter(2, index_BGKD, present)[:, :, :size])
-        return joined
-
-    def mask(self) -> Tensor:
-        """Which of the keys, those of the buffer and of the call, each step sees: (B, 1, K, S)."""
-        size, most = self.keys.shape[2], self.numbers.shape[1]
-        places_S = torch.arange(size, device=self.keys.device)
-        before_BKS = (places_S < self.numbers[:, :1, None]).expand(-1, most, -1)
-        present_KS = torch.ones(most, most, dtype=torch.bool, device=self.keys.device).tril()
-        present_BKS = present_KS.expand(len(before_BKS), -1, -1)
-        return torch.cat([before_BKS, present_BKS], dim=2)[:, None]
-
-
-class StepBlock(Block):
-    """A block over steps, of which each row of a batch has its own number."""
-
-    def __init__(
-        self, n_embd: int, n_head: int, dropout: float, bias: bool, **options: Any
-    ) -> None:
-        super().__init__(n_embd, n_head, dropout, bias, **options)
-        self.attention = StepSelfAttention(n_embd, n_head, dropout, bias, qk_norm=True)
-
-
-class StepSelfAttention(CausalSelfAttention):
-    """Attention of the steps of a call to each other, and to those before."""
-
-    def forward(self, x_BKC: Tensor, past: KeyValues | None = None) -> Tensor:
-        if past is None:  # filling comes last, where no step sees it
-            return super().forward(x_BKC)
-        assert isinstance(past, StepKeyValues)
-        q_BHKD, k_BHSD, v_BHSD = (
-            part.unflatten(-1, (-1, self.n_channels)).transpose(1, 2)
-            for part in self.qkv(x_BKC).chunk(3, dim=-1)
-        )
-        k_BHSD, v_BHSD = past.extend(self.k_norm(k_BHSD), v_BHSD)
-        dropout = self.dropout if self.training else 0.0
-        y_BHKD = F.scaled_dot_product_attention(
-            self.q_norm(q_BHKD), k_BHSD, v_BHSD, past.mask(), dropout
-        )
-        return self.projection(y_BHKD.transpose(1, 2).flatten(-2))

@@ -82,7 +82,7 @@ def _count_here(
     """On torch's default device."""
     model = build()
     ids_BT = torch.zeros(1, seq_len, dtype=torch.int64)
-    counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED_BY_TORCH)
+    counter = FlopCounterMode(display=False, custom_mapping=COUNTED_HERE)
     # Batch normalization of a single position can only be evaluated.
     with eval_mode(model), counter:
         logits_BTV = model.head(model(ids_BT, return_features=True)[:, positions])
@@ -96,7 +96,21 @@ def _triangular_system(system: Sequence[int], sides: Sequence[int], *_: Any, **_
     return math.prod(sides) * system[-1]
 
 
-UNCOUNTED_BY_TORCH = {torch.ops.aten.linalg_solve_triangular: _triangular_system}
+def _convolution_backward(
+    grad_output: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *rest: Any, **_: Any
+) -> int:
+    """Each gradient, by the inputs and by the weight, costs as much as the convolution. torch takes
+    that by the weight for one group's, as if each channel of a depthwise one saw all others."""
+    transposed, wanted = rest[4], rest[7]
+    positions = inputs if transposed else grad_output
+    return 2 * math.prod(positions) * math.prod(weight[1:]) * sum(wanted[:2])
+
+
+# What torch does not count, or not rightly.
+COUNTED_HERE = {
+    torch.ops.aten.linalg_solve_triangular: _triangular_system,
+    torch.ops.aten.convolution_backward: _convolution_backward,
+}
 
 
 class NoInitialization(TorchFunctionMode):

@@ -263,7 +263,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if path.startswith(OPENED):
             name = path.removeprefix(OPENED)
-            self._send(*self._work(lambda: self.server.answers.page(name)), policy=PAGE_POLICY)
+            body, kind = self._work(lambda: self.server.answers.page(name))
+            self._send(body, kind, policy=PAGE_POLICY)
             return
         self._require_key()
         if path not in self.server.answers.questions:

@@ -59,6 +59,10 @@ SIZES = {
         "tokenizer=bytes model.n_layer_global=1 model.n_head_global=2 model.n_embd_global=16 "
         "model.n_layer_local=2 model.n_head_local=2 model.n_embd_local=8"
     ),
+    "hnet": (
+        "model.n_layer_main=1 model.n_head_main=2 model.n_embd_main=24 model.n_layer_encoder=1 "
+        "model.n_layer_decoder=1 model.n_embd=16 model.n_head_channels=16 model.n_state=8"
+    ),
     "megabyte": (
         "model.n_layer_global=1 model.n_head_global=2 model.n_embd_global=32 "
         "model.n_layer_local=1 model.n_head_local=2 model.n_embd_local=16"

@@ -61,7 +61,7 @@ def test_every_architecture_can_be_watched(name: str) -> None:
     assert all(math.isfinite(value) for value in numbers)
     heads = {
         "megabyte": 16, "perceiver_ar": 16, "hf": 48, "ladder": 12, "gated_deltanet_hybrid": 4,
-        "spacebyte": 24,
+        "spacebyte": 24, "hnet": 12,
     }  # fmt: skip
     attentive = name.startswith(("gpt", "llama", "mistral"))
     expected = heads.get(name, 16 if attentive else 0)

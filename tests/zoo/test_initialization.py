@@ -25,7 +25,7 @@ MAPS = {
     "bow": 1, "gpt": 8, "gpt1": 8, "gpt3": 8, "gpt_modern": 8, "gpt_moe": 8, "ladder": 6,
     "llama": 8, "megabyte": 8, "mistral": 8, "perceiver_ar": 8, "wavenet": 9,
     "mamba2": 4, "gated_deltanet": 6, "gated_deltanet_hybrid": 8, "mlstm": 8, "rwkv7": 6,
-    "spacebyte": 12,
+    "spacebyte": 12, "hnet": 10,
 }  # fmt: skip
 TRAIN = (*GPT_SMALL, "train.steps=1")
 

@@ -57,6 +57,15 @@ DECAYED: dict[str, list[str]] = {
         *(f"{part}_blocks.*.{name}" for part in ("global", "local") for name in BLOCK),
         "head.weight",
     ],
+    "hnet": [
+        *(
+            f"{part}.*.{n}.weight"
+            for part in ("encoder", "decoder")
+            for n in ("expand", "projection")
+        ),
+        *(f"main.*.{name}" for name in BLOCK),
+        *("router.query.weight", "router.key.weight", "skip.weight", "head.weight"),
+    ],
     "wavenet": [
         *("initial_conv.conv.weight", "blocks.*.conv.conv.weight", "blocks.*.skip.weight"),
         *("blocks.*.residual.weight", "output.*.weight", "head.weight"),

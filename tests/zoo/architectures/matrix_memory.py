@@ -4,6 +4,7 @@ mutants."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ def zeroed(name: str) -> Callable[[LanguageModel, pytest.MonkeyPatch], None]:
     def apply(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
         features = model.features
 
-        def changed(ids: Tensor, cache: Cache | None = None) -> Tensor:
+        def changed(ids: Tensor, cache: Cache | None = None, *wanted: Any) -> Tensor:
             if cache is not None:
                 cache.tensors[name] = torch.zeros_like(cache.tensors[name])
-            return features(ids, cache)
+            return features(ids, cache, *wanted)
 
         model.features = changed  # type: ignore[method-assign]
 
