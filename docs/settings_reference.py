@@ -25,12 +25,13 @@ OPTIMIZER_TYPES = {"lr_of": "dict[str, float] or null", "decay_embeddings": "boo
 # Types
 
 
-def _own_settings() -> type[BaseModel]:
-    """The class of all settings, wherever in harness it lies."""
+def _types_of_own() -> dict[str, str]:
+    """Of all settings of a run and of a sweep, wherever in harness their classes lie."""
     for name, path in modules().items():
         if re.search(r"^class Settings\b", path.read_text(encoding="utf-8"), re.MULTILINE):
-            found: type[BaseModel] = importlib.import_module(name).Settings
-            return found
+            module = importlib.import_module(name)
+            of_sweep = _types_of_settings(module.SweepSettings, "sweep.")
+            return dict(_types_of_settings(module.Settings)) | dict(of_sweep)
     raise LookupError("no module of harness has a class Settings")
 
 
@@ -72,7 +73,7 @@ def _words(hint: Any) -> str:
 
 def reference() -> str:
     """The whole reference, as Markdown."""
-    own = dict(_types_of_settings(_own_settings()))
+    own = _types_of_own()
     config = read_file(CONF / "config.yaml")
     parts = ["## The run", _table(config, own, meanings([config]))]
     for group, files in groups().items():

@@ -31,16 +31,15 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, required=True, help="where the trainings go")
     parser.add_argument("--seeds", type=int, default=3, help="of each variant (3)")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at a time (1)")
+    parser.add_workers()
     parser.add_argument(
         "--search",
         action="store_true",
         help="search rate, initialization and decay of each variant first, as harness.search does",
     )
     options = parser.parse_intermixed_args()
-    for name, least in {"seeds": 1, "workers": 1}.items():
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name} {getattr(options, name)} must be at least {least}")
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds} must be at least 1")
 
     from harness.tuning.ablation import ablate, plan_ablation
 

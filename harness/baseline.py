@@ -35,15 +35,14 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, help="of all trainings (runs/baseline-MODEL)")
     parser.add_argument("--seeds", type=int, default=3, help="of what was chosen (3)")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at a time (1)")
+    parser.add_workers()
     parser.add_argument(
         "--complete", action="store_true", help="score every test token again, instead of a sample"
     )
     parser.add_argument("--plan", action="store_true", help="say what it takes, and stop")
     options = parser.parse_intermixed_args()
-    for name in ("seeds", "workers"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name} {getattr(options, name)} must be at least 1")
+    if options.seeds < 1:
+        raise UsageError(f"--seeds {options.seeds} must be at least 1")
     new = [word for word in options.words if "=" not in word]
     if not new:
         raise UsageError("name the new model: python -m harness.baseline my_net")

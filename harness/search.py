@@ -29,11 +29,10 @@ def main() -> int:
     )
     parser.add_argument("--folder", type=Path, required=True, help="where the trainings go")
     parser.add_argument("--seeds", type=int, default=0, help="then train what was chosen (0)")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at a time (1)")
+    parser.add_workers()
     options = parser.parse_intermixed_args()
-    for name, least in {"seeds": 0, "workers": 1}.items():
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name} {getattr(options, name)} must be at least {least}")
+    if options.seeds < 0:
+        raise UsageError(f"--seeds {options.seeds} must be at least 0")
     named = [word.partition("=")[2] for word in options.settings if word.startswith("model=")]
     models = [name for name in ",".join(named).split(",") if name]
     if not models or len(set(models)) < len(models):

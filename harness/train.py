@@ -41,7 +41,7 @@ def task(cfg: DictConfig) -> int:
 
 def main() -> None:
     """Run the command."""
-    run_hydra(task)
+    run_hydra(task, trains=True)
 
 
 if __name__ == "__main__":

@@ -312,6 +312,18 @@ MUTANTS = {
         "False",
         "training/test_packed.py -k run",
     ),
+    "a fork counts its parent's rows as its own": (
+        "harness/training/loop.py",
+        "first = progress.tokens // trained",
+        "first = step * rows",
+        "training/test_epochs.py -k fork",
+    ),
+    "a fork counts its parent's FLOPs as its own": (
+        "harness/training/flops.py",
+        "    if theirs == own:",
+        "    if True:",
+        "training/test_fork.py -k flops",
+    ),
 } | OF_THE_JUDGE
 MUTANTS |= OF_SKILLS | OF_LOSSES_AND_FIGURES
 

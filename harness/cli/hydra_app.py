@@ -35,18 +35,21 @@ from harness.config.keys import known_keys
 vars(internals)["ConfigLoaderImpl"] = Loader
 
 
-def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
-    """Run `task` on the configuration that the command line describes, in a sweep on each."""
+def run_hydra(task: Callable[[DictConfig], int], *, trains: bool = False) -> NoReturn:
+    """Run `task` on the configuration that the command line describes, in a sweep on each. trains:
+    whether it hands jobs to several devices."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing many lines
 
     def job(cfg: DictConfig) -> int:
         # A single run ends the process; in a sweep Hydra collects the jobs' exit codes.
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return task(cfg)
-        return run_tool(lambda: task(cfg))
+        return run_tool(lambda: _alone(task, cfg))
 
     def main() -> int:
         _check_options()
+        if not trains and any(word.startswith("sweep.devices=") for word in sys.argv):
+            raise UsageError("sweep.devices is for harness.train: this runs one job after another")
         vars(internals)["Hydra"].app_help = _help_of(getmodule(task))
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
@@ -55,6 +58,13 @@ def run_hydra(task: Callable[[DictConfig], int]) -> NoReturn:
         return 0
 
     run_tool(main)
+
+
+def _alone(task: Callable[[DictConfig], int], cfg: DictConfig) -> int:
+    """Run it on the only configuration. Raises UsageError for what only a sweep has."""
+    if its := [override for override in typed_overrides() if override.startswith("sweep.")]:
+        raise UsageError(f"{its[0]} is for a sweep: add -m")
+    return task(cfg)
 
 
 def _help_of(command: ModuleType | None) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from harness.common.errors import UsageError
 from harness.common.paths import expand
 from harness.config import own_class, secrets
 from harness.config.spelling import meaning
+from harness.config.together import apart
 
 # Groups of which each file has settings of its own.
 NODES = ("data", "tokenizer", "model", "optimizer", "schedule")
@@ -22,7 +23,7 @@ def prepared(typed: Iterable[str], choices: Callable[[str], list[str]]) -> list[
 
     Raises UsageError for a secret, and for a file or a folder of files that does not exist.
     """
-    overrides = [_without_local(each) for each in typed]
+    overrides = [_without_local(each) for each in apart(typed)]
     overrides = _of_its_run(own_class.with_its_settings(overrides))
     for override in overrides:
         secrets.reject_override(override)

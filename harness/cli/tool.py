@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -93,6 +94,16 @@ class Parser(argparse.ArgumentParser):
             "--data-path", type=Path, metavar="FILE", help="where the run's text lies now"
         )
 
+    def add_workers(self) -> None:
+        """Add the option of the commands that train a lot."""
+        self.add_argument(
+            "--workers",
+            type=_workers,
+            default=1,
+            metavar="N",
+            help="trainings at a time (1); or one on each GPU (auto), or device (cuda:0,cuda:1)",
+        )
+
     def parse(self, at_least: Mapping[str, int]) -> argparse.Namespace:
         """Parse and check the options. at_least: the smallest value of each integer option."""
         options = self.parse_args()
@@ -115,6 +126,18 @@ def _which(text: str) -> str:
         return text
     near = did_you_mean(text, names)
     raise UsageError(f"--checkpoint {show(text)} is not one of best, latest.{near} Or give a step")
+
+
+def _workers(text: str) -> int | str | list[str]:
+    """The value of --workers, as `sweep.devices` takes it. Raises UsageError."""
+    if re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
+        if int(text) < 1:
+            raise UsageError(f"--workers {text} must be at least 1")
+        return int(text)
+    names = text.split(",")
+    for name in names:
+        require_device("--workers", name)
+    return "auto" if names == ["auto"] else names
 
 
 def raise_option_error(

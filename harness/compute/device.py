@@ -83,7 +83,8 @@ class Compute:
         kinds of device and takes a hundred times as long."""
         torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(value)
+            with torch.cuda.device(self.device):  # else that of cuda:0, whichever this is
+                torch.cuda.manual_seed(value)
         elif self.device.type == "mps":
             torch.mps.manual_seed(value)
 

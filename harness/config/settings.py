@@ -322,6 +322,27 @@ class Settings(_Group):
         return OmegaConf.to_yaml(OmegaConf.create(self.plain()))
 
 
+class SweepSettings(_Group):
+    """What concerns a sweep alone, and none of its runs. together: keys. devices: their names,
+    auto, or how many jobs at a time."""
+
+    together: list[str] = []
+    devices: PositiveInt | str | list[str] | None = None
+
+
+class _OfSweep(BaseModel):
+    sweep: SweepSettings
+
+
+def read_sweep(config: DictConfig) -> SweepSettings:
+    """Raises UsageError for the first error."""
+    plain = {"sweep": OmegaConf.to_container(config.sweep, resolve=True)}
+    try:
+        return _OfSweep.model_validate(plain).sweep
+    except ValidationError as error:
+        raise UsageError(first_error(error, _OfSweep, plain)) from error
+
+
 def keys_with_role(role: Role, group: type[_Group] = Settings, prefix: str = "") -> frozenset[str]:
     """The dotted keys of all settings and groups with this role."""
     found: set[str] = set()
@@ -341,6 +362,7 @@ def read_settings(config: DictConfig | Mapping[str, Any]) -> Settings:
     plain = _resolve(config)
     plain.pop("hydra", None)
     plain.pop("experiment", None)  # left over when no experiment is chosen
+    plain.pop("sweep", None)
     reject_extreme_numbers(plain)
     reject_unprintable(plain)
     secrets.reject(plain)

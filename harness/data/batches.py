@@ -54,7 +54,7 @@ def draw_batch(
 def shuffled_batch(
     ids: NDArray[np.unsignedinteger],
     seed: int,
-    step: int,
+    first: int,
     rows: int,
     seq_len: int,
     trained: int | None = None,
@@ -62,12 +62,13 @@ def shuffled_batch(
     """As `draw_batch`, but rows come without replacement: those of an epoch cover the split, in an
     order of its own, and then come those of the next.
 
-    trained: how many positions at the end of a row have a loss; None: all. In an epoch each token
-    that can be the target of one is one once, but for fewer than `trained` of them at the two
-    ends, which are twice.
+    first: how many rows came before, however they were shared out to steps. trained: how many
+    positions at the end of a row have a loss; None: all. In an epoch each token that can be the
+    target of one is one once, but for fewer than `trained` of them at the two ends, which are
+    twice.
     """
     trained = trained or seq_len
-    count, first = rows_in(len(ids), seq_len, trained), step * rows
+    count = rows_in(len(ids), seq_len, trained)
     starts = np.empty(rows, dtype=np.int64)
     row = 0
     while row < rows:

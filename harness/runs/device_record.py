@@ -3,7 +3,6 @@ precision whether it computes what it should."""
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any
 
@@ -48,14 +47,19 @@ def found_of(model: str, compute: Compute, compiled: bool) -> tuple[str, bool] |
     was never tried with these versions."""
     machine, trial = machine_key(compute), trial_key(model, compute.precision, compiled)
     entry = _read().get(machine, {}).get(trial)
-    if not isinstance(entry, dict):
+    if entry is None:
         return None
     found, day = entry.get("found"), entry.get("date")
     return f"{trial}: {found}, by harness.doctor on {day} ({machine})", found == RIGHT
 
 
-def _read() -> dict[str, Any]:
-    """Empty if there is none, or it is damaged."""
-    with suppress(OSError, DamageError, UsageError, json.JSONDecodeError):
-        return parse_json(contained.read_text(user_state() / NAME), NAME)
-    return {}
+def _read() -> dict[str, dict[str, dict[str, Any]]]:
+    """By machine and trial. Without what is damaged."""
+    known: dict[str, Any] = {}
+    with suppress(OSError, DamageError, UsageError):
+        known = parse_json(contained.read_text(user_state() / NAME), NAME)
+    return {
+        machine: {trial: entry for trial, entry in trials.items() if isinstance(entry, dict)}
+        for machine, trials in known.items()
+        if isinstance(trials, dict)
+    }

@@ -63,9 +63,10 @@ class Parent:
         )
         return [*before, own]
 
-    def copy(self, folder: RunFolder, settings: Settings) -> StepCheckpoint:
+    def copy(self, folder: RunFolder, settings: Settings, costs: dict[str, int]) -> StepCheckpoint:
         """Put what the parent was at that step into the folder of a fork with these settings; the
-        checkpoint last, since one makes the folder a run to go on with. Returns the checkpoint."""
+        checkpoint last, since one makes the folder a run to go on with. Returns the checkpoint.
+        costs: of its progress, which the fork counts from."""
         state, own = self.state, without_resumable(settings)
         with checkpoint.restoring(self.folder.checkpoints):
             best = state.progress["best"] and int(state.progress["best"]["step"])
@@ -86,7 +87,7 @@ class Parent:
                     shutil.copyfileobj(old, new)
                 keep_before(folder.path / name, self.step)
         progress = state.progress | {"saved_best": [] if best is None else [best]}
-        state = replace(state, settings=own, progress=progress | {"kept_best": []})
+        state = replace(state, settings=own, progress=progress | {"kept_best": []} | costs)
         checkpoint.save(folder.checkpoints, state, keep=[])
         return state
 
@@ -113,7 +114,10 @@ def _require_alike(parent: Parent, settings: Settings) -> None:
     differing = [
         line for key in SHARED for line in differences(before.get(key), after.get(key), key)
     ]
-    for group, key in SHARED_PARTS:
+    parts: tuple[tuple[str, str], ...] = SHARED_PARTS
+    if settings.data.get("order") == "shuffled":  # an epoch is cut into rows of this length
+        parts += (("train", "seq_len"), ("train", "positions"))
+    for group, key in parts:
         differing += differences(before[group].get(key), after[group].get(key), f"{group}.{key}")
     if differing:
         raise UsageError(

@@ -81,7 +81,8 @@ class Scored(Record):
 
 class TrainCost(Record):
     """The cost of training, totals over the run. seconds: without evaluation_seconds, those of
-    scoring validation on the way. epochs: tokens, by those of the train split."""
+    scoring validation on the way. epochs: tokens, by those of the train split. beside: how many
+    other jobs of its sweep ran at most on the same machine meanwhile; None for none."""
 
     steps: Number | None = None
     tokens: Number | None = None
@@ -92,6 +93,7 @@ class TrainCost(Record):
     epochs: Number | None = None
     tokens_per_second: Number | None = None
     peak_memory_bytes: Number | None = None
+    beside: Number | None = None
 
 
 class Best(Record):

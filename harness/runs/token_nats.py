@@ -39,7 +39,7 @@ def write(folder: Path, split: str, nats: TokenNats, score: str) -> None:
     """score: names the text and the score that they are of. Raises RunFailure if it can't be
     written. Without a place for a key nothing is kept."""
     content = np.stack(nats).astype(TYPE).tobytes()
-    if (mark := seal(_sealed(split, content, score))) is not None:
+    if (mark := seal(to_seal(split, content, score))) is not None:
         write_atomically(folder / FILES[split], mark.encode() + content)
 
 
@@ -52,7 +52,7 @@ def read(folder: Path, split: str, tokens: int, score: str) -> TokenNats | None:
     except OSError:
         return None
     mark, content = found[:SEAL].decode("ascii", "ignore"), found[SEAL:]
-    if len(found) != size or not is_sealed(_sealed(split, content, score), mark):
+    if len(found) != size or not is_sealed(to_seal(split, content, score), mark):
         return None
     return TokenNats(*np.frombuffer(content, TYPE).reshape(2, tokens))
 
@@ -64,5 +64,6 @@ def are_of(nats: TokenNats, total: float) -> bool:
     return finite and abs(spent - total) <= TOLERANCE * abs(total) + 1e-6  # False for NaN
 
 
-def _sealed(split: str, content: bytes, score: str) -> str:
+def to_seal(split: str, content: bytes, score: str) -> str:
+    """What the seal is of."""
     return f"{split} {score} {hashlib.sha256(content).hexdigest()}"

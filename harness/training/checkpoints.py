@@ -16,6 +16,10 @@ from harness.training.counting import Counter
 from harness.training.progress import Progress
 from harness.training.trainer import Trainer
 
+ADDED_LATER = (
+    *("kept_best", "evaluation_seconds", "beside", "steps_before_fork", "flops_before_fork"),
+)
+
 
 class Checkpoints:
     """The checkpoints of a training, written by rank 0: the newest, those to keep, and with each
@@ -42,10 +46,8 @@ class Checkpoints:
         if saved is not None:
             with checkpoint.restoring(self._folder.checkpoints):
                 self._trainer.load_state_dict(vars(saved))
-                before: dict[str, Any] = {
-                    "kept_best": [],
-                    "evaluation_seconds": 0.0,
-                }  # which earlier versions lack
+                # Which earlier versions lack.
+                before = {name: getattr(progress, name) for name in ADDED_LATER}
                 progress = checkpoint.from_checkpoint(Progress, before | saved.progress)
                 if progress.step != saved.step:
                     raise ValueError(f"progress.step is {progress.step}, not {saved.step}")

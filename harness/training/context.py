@@ -33,7 +33,7 @@ class RunContext:
     """summary: filled in as the training goes. report: called with each line for the log; on_row:
     with each row; on_score: with the share of a split that is scored. processes: those that train
     this model together. clock: seconds; two readings tell what a step took. also: other texts that
-    are scored at each evaluation."""
+    are scored at each evaluation. beside: how many other trainings may share the machine."""
 
     settings: Settings
     dataset: Dataset
@@ -49,3 +49,4 @@ class RunContext:
     on_score: Callable[[float], None] = ignore
     on_batch: OnBatch = ignore
     also: Mapping[str, LoneText] = field(default_factory=dict)
+    beside: int = 0

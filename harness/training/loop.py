@@ -67,6 +67,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         report(line)
     checkpoints = Checkpoints(context, trainer)
     progress = checkpoints.resume(saved)
+    progress.beside = max(progress.beside, context.beside)
     if saved is not None:
         report(f"going on from step {progress.step}")
     samples.keep_before(context.folder.samples, progress.step)
@@ -127,12 +128,14 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                asked = (dataset.train.ids, settings.seed, step, rows, plan.seq_len)
+                ids, seed = dataset.train.ids, settings.seed
                 if settings.data.get("order") == "shuffled":
                     trained = len(range(plan.seq_len)[plan.trained])
-                    batch = shuffled_batch(*asked, trained)
+                    first = progress.tokens // trained  # a fork's parent may have had other rows
+                    batch = shuffled_batch(ids, seed, first, rows, plan.seq_len, trained)
                 else:
-                    batch = draw_batch(*asked, dataset.row_documents)
+                    documents = dataset.row_documents
+                    batch = draw_batch(ids, seed, step, rows, plan.seq_len, documents)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:

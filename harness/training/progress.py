@@ -23,7 +23,9 @@ class Progress:
     """Counters and the best score; part of every checkpoint. seconds: without evaluation and
     saving. evaluation_seconds: of scoring validation. frozen: whether batch normalization's
     statistics are. saved_best: the best step at each of the last two checkpoints, either of which
-    may be resumed from. kept_best: that at each checkpoint that is kept."""
+    may be resumed from. kept_best: that at each checkpoint that is kept. beside: how many other
+    jobs of a sweep there were at most while the seconds were counted. steps_before_fork,
+    flops_before_fork: of the parent, where its steps cost other FLOPs."""
 
     step: int = 0
     tokens: int = 0
@@ -34,12 +36,18 @@ class Progress:
     frozen: bool = False
     saved_best: list[int] = field(default_factory=list)
     kept_best: list[int] = field(default_factory=list)
+    beside: int = 0
+    steps_before_fork: int = 0
+    flops_before_fork: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks
         something. A NaN or infinite one, of a checkpoint of an earlier version, is none."""
-        for name in ("step", "tokens", "bytes", "seconds", "evaluation_seconds"):
-            if not 0 <= getattr(self, name) < 2**63:
+        names = ("step", "tokens", "bytes", "seconds", "evaluation_seconds", "beside")
+        most = dict.fromkeys(names, 2**63)
+        most |= {"steps_before_fork": self.step + 1, "flops_before_fork": 10**40}
+        for name, bound in most.items():
+            if not 0 <= getattr(self, name) < bound:
                 raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
         if self.best is not None:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}

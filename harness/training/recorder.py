@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 from harness.common.rows import Row
-from harness.compute.costs import cache_bytes, parameters, step_flops
+from harness.compute.costs import cache_bytes, parameters
 from harness.compute.memory import PeakMemory
 from harness.data.batches import row_shape
 from harness.runs import samples
 from harness.runs.samples import Sample
 from harness.runs.summary import ALSO, Best, ParameterCount, Scored, TrainCost
 from harness.training.context import RunContext
+from harness.training.flops import flops_per_step
 from harness.training.guards import Guard
 from harness.training.progress import Progress
 from zoo.language_model import LanguageModel
@@ -27,16 +27,7 @@ class Recorder:
         self._summary = summary = context.summary
         rows = plan.batch_size * plan.accumulate
         time, targets = row_shape(context.dataset.row_documents, plan.seq_len, plan.trained)
-        self._flops_per_step = rows * step_flops(
-            lambda: settings.build("model", LanguageModel, vocab_size=model.vocab_size),
-            time,
-            plan.trained,
-            decided_by=(
-                json.dumps(settings.model, sort_keys=True, default=str),
-                model.vocab_size,
-                tuple(type(module) for module in model.modules()),
-            ),
-        )
+        self._flops_per_step = flops_per_step(settings, context.dataset, model)
         summary.receptive_field = model.receptive_field
         summary.parameters = ParameterCount(**parameters(model))
         summary.flops_per_token = self._flops_per_step / (rows * targets)
@@ -53,11 +44,12 @@ class Recorder:
     def start_row(self) -> Row:
         """The row of the current step: so far, what all steps before it took."""
         progress = self._progress
+        own_steps = progress.step - progress.steps_before_fork
         return {
             "step": progress.step,
             "tokens": progress.tokens,
             "bytes": progress.bytes,
-            "flops": progress.step * self._flops_per_step,
+            "flops": progress.flops_before_fork + own_steps * self._flops_per_step,
             "seconds": progress.seconds,
             "epochs": progress.tokens / self._predictions if self._predictions else None,
         }
@@ -90,6 +82,7 @@ class Recorder:
             evaluation_seconds=self._progress.evaluation_seconds,
             tokens_per_second=row["tokens"] / row["seconds"] if row["seconds"] else None,
             peak_memory_bytes=self._memory.read(),
+            **({"beside": self._progress.beside} if self._progress.beside else {}),
         )
         if (best := self._progress.best) is not None:
             self._summary.best = Best.of({name: best[name] for name in Best.model_fields})

@@ -45,8 +45,10 @@ from harness.sampling.decode import encode_prompt
 from harness.training import launcher
 from harness.training.checks import check_settings
 from harness.training.context import OnBatch, RunContext, ignore
+from harness.training.devices import ALONE, Place
 from harness.training.disk import checkpoints_to_keep
 from harness.training.distributed import ProcessGroup
+from harness.training.flops import before_fork
 from harness.training.loop import train
 from harness.training.memory import require_memory
 from harness.training.new_folder import create_run_folder, require_free
@@ -71,8 +73,10 @@ def run(
     *,
     candidate: bool = False,
     reads_test: bool = True,
+    place: Place = ALONE,
 ) -> int:
     """Train; returns the exit code. candidate: as in `Summary`. reads_test: whether test is scored.
+    place: of a job beside others, which keep the screen free.
 
     Errors in the settings are found before data are read, errors in the data before the folder is
     made.
@@ -80,12 +84,12 @@ def run(
     require_trusted(settings)
     code = None
     while code is None:
-        code = _attempt(settings, on_batch, candidate, reads_test)
+        code = _attempt(settings, on_batch, candidate, reads_test, place)
     return code
 
 
 def _attempt(
-    settings: Settings, on_batch: OnBatch, candidate: bool, reads_test: bool
+    settings: Settings, on_batch: OnBatch, candidate: bool, reads_test: bool, place: Place
 ) -> int | None:
     """None if another training began in the folder while the data were read: decide again. Of
     several processes one alone can see that, and they leave as unequal."""
@@ -99,7 +103,8 @@ def _attempt(
     if existing is None and settings.run_dir and processes.is_main:
         require_free(settings)
 
-    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
+    device = place.device or settings.device
+    compute = Compute.choose(device, settings.precision, settings.tf32)
     # Resolved: a resumed run keeps it.
     settings = settings.replace(precision=compute.precision)
     if settings.optimizer.get("orthogonalize") == "auto":
@@ -166,7 +171,7 @@ def _attempt(
                 parent = None
             return _train(
                 settings, dataset, also, compute, folder, processes, saved, parent, on_batch,
-                candidate,
+                candidate, place,
             )  # fmt: skip
 
 
@@ -228,6 +233,7 @@ def _train(
     parent: Parent | None,
     on_batch: OnBatch,
     candidate: bool,
+    place: Place,
 ) -> int:
     """The loop; the summary is written however it ends. parent: of a fork that is to begin. Returns
     the exit code."""
@@ -239,11 +245,12 @@ def _train(
     interrupt, clock = Interrupt(processes.agree), Clock()
     loggers = choose_loggers(settings, interrupt)
     code, failure = 1, None
+    quiet = not processes.is_main or place.beside > 0
     shown: AbstractContextManager[ProgressBar | None] = (
-        progress_bar(settings) if processes.is_main else nullcontext()
+        nullcontext() if quiet else progress_bar(settings)
     )
     with (
-        folder.logging(quiet=not processes.is_main),
+        folder.logging(quiet=quiet),
         interrupt.handling_signals(),
         clock.running(),
         shown as bar,
@@ -257,11 +264,12 @@ def _train(
         context = RunContext(
             settings, dataset, compute, folder, summary, loggers, interrupt, processes, clock,
             LOG.info, bar.row if bar else ignore, bar.score if bar else ignore, on_batch, also,
+            place.beside,
         )  # fmt: skip
         try:
             _write_beginning(context, saved, parent)
             if parent is not None:
-                saved = parent.copy(folder, settings)
+                saved = parent.copy(folder, settings, before_fork(parent, settings, dataset))
                 LOG.info(f"forked from {settings.fork_from}")
             train(context, saved)
             folder.require_own()

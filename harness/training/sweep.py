@@ -16,23 +16,32 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import remove_leftovers, write_atomically
 from harness.common.values import show
 from harness.config import secrets
-from harness.config.settings import Settings, read_settings, require_trusted
+from harness.config.settings import (
+    Settings,
+    SweepSettings,
+    read_settings,
+    read_sweep,
+    require_trusted,
+)
+from harness.config.together import joined
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
 from harness.report.text.terminal import print_comparison
 from harness.runs.fork import forked_settings, parent_of
 from harness.training.checks import check_settings
+from harness.training.devices import Devices, in_use, named_devices, use
 from harness.training.distributed import ProcessGroup
 from harness.training.run import load_dataset
-from harness.training.sweep_jobs import CANDIDATES, count_finished, has_variants, plan_of
+from harness.training.sweep_jobs import CANDIDATES, count_finished, go_on, has_variants, plan_of
 
 
 @dataclass
@@ -44,7 +53,11 @@ class Sweep:
     any_failed: bool = False
 
     def report(self) -> int:
-        """Print the table, write report.html; returns the exit code. Raises RunFailure."""
+        """Wait for jobs on several devices, print the table, write report.html; returns the exit
+        code. Raises RunFailure."""
+        if (on_devices := in_use()) is not None:
+            on_devices.finish()
+            use(None)
         if not any(self.folder.rglob("summary.json")):  # a sweep of harness.bench leaves no runs
             return int(self.any_failed)
         try:
@@ -75,9 +88,12 @@ def begin_sweep(master: DictConfig) -> Sweep:
     secrets.reject({key: value for key, value in plain.items() if key != "hydra"})
     named = any(line.startswith("hydra.sweep.dir=") for line in master.hydra.overrides.hydra)
     _require_usable(folder, master.get("resume"), named)
+    own = _own_settings(master)
     sweep = Sweep(folder, _checked_jobs(_job_configs(master)))
-    if planned := plan_of(sweep.jobs):
-        print(planned, file=sys.stderr)
+    devices = _devices(master, own, sweep)
+    for line in (_how(sweep, own, devices), plan_of(sweep.jobs)):
+        if line:
+            print(line, file=sys.stderr)
     made = _make_folder(folder)
     if has_variants(sweep.jobs):
         write_atomically(folder / CANDIDATES, b"")
@@ -85,7 +101,52 @@ def begin_sweep(master: DictConfig) -> Sweep:
     if finished := count_finished(folder, sweep.jobs):
         print(f"{finished} of {len(sweep.jobs)} jobs are finished", file=sys.stderr)
     atexit.register(_remove_if_empty, made)
+    if devices:
+        valid = sum(isinstance(job, Settings) for job in sweep.jobs)
+        use(Devices(devices, valid - finished, go_on(folder)))
     return sweep
+
+
+def _own_settings(master: DictConfig) -> SweepSettings:
+    """Those of the sweep itself, which go to none of its jobs. What goes together is put where
+    Hydra's sweeper finds what it combines."""
+    own, overrides = read_sweep(master), _overrides(master)
+    its = [each for each in overrides if each.key_or_group.startswith("sweep.")]
+    for each in its:
+        if each.is_sweep_override():
+            raise UsageError(f"{each.input_line} should be a list: {each.key_or_group}=[…,…]")
+        if each.input_line not in master.hydra.overrides.task:
+            raise UsageError(
+                f"hydra.sweeper.params.{each.key_or_group}: in a file it stands under `sweep:`"
+            )
+    if own.together or its:
+        with read_write(master.hydra):
+            master.hydra.sweeper.params = {}
+            combined = [each for each in overrides if each not in its]
+            master.hydra.overrides.task = joined(combined, own.together)
+    return own
+
+
+def _devices(master: DictConfig, own: SweepSettings, sweep: Sweep) -> list[str]:
+    """Of the jobs at the same time; none if they are trained one after another, in this process."""
+    if own.devices is None:
+        return []
+    if not master.hydra.launcher._target_.startswith("hydra._internal."):
+        raise UsageError("sweep.devices and hydra/launcher both start the jobs: leave one out")
+    asked = {job.device for job in sweep.jobs if isinstance(job, Settings)}
+    if len(asked) > 1:
+        raise UsageError(f"device={','.join(sorted(asked))} and sweep.devices: leave one out")
+    return named_devices(own.devices, *asked)
+
+
+def _how(sweep: Sweep, own: SweepSettings, devices: list[str]) -> str | None:
+    """What the sweep's own settings do; None where there are none."""
+    said = []
+    if own.together:
+        said.append(f"the values of {' and '.join(own.together)} go together")
+    if devices:
+        said.append(f"at the same time on {', '.join(devices)}")
+    return f"{len(sweep.jobs)} jobs: {'; '.join(said)}" if said else None
 
 
 def _sweep_dir(config: DictConfig) -> Path:
@@ -124,13 +185,19 @@ def _require_usable(folder: Path, resume: object, named: bool) -> None:
         raise UsageError(f"hydra.sweep.dir={folder} exists already; go on with it by resume=true")
 
 
-def _job_configs(master: DictConfig) -> list[DictConfig]:
-    """The configuration of each job, as Hydra's sweeper will compose it."""
+def _overrides(master: DictConfig) -> list[Override]:
+    """What Hydra's sweeper combines."""
     loader = GlobalHydra.instance().config_loader()
     typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     given: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
     typed += given  # as typed: a value may be an interpolation
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    found: list[Override] = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    return found
+
+
+def _job_configs(master: DictConfig) -> list[DictConfig]:
+    """The configuration of each job, as Hydra's sweeper will compose it."""
+    loader, overrides = GlobalHydra.instance().config_loader(), _overrides(master)
     for override in overrides:
         if override.is_sweep_override() and not list(override.sweep_string_iterator()):
             raise UsageError(f"{override.input_line} selects nothing: the sweep has no jobs")

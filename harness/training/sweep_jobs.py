@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from harness.runs.digest import digest, digest_of_run
 from harness.runs.folder import RunFolder
 from harness.runs.fork import forked_settings
 from harness.runs.lock import FolderInUse
+from harness.runs.resume import is_finished
 from harness.runs.summary import FILE, Summary, status_of
+from harness.training.devices import Place, in_use
 from harness.training.outcome import log_failure, record_failure
 from harness.training.parent import leave_with_parent
 from harness.training.run import run
@@ -106,23 +110,41 @@ def run_job(cfg: DictConfig, sweep: Path, number: int, overrides: list[str]) -> 
         return _record_failed_job(path, _yaml_without_secrets(cfg), names, error)
     name = f"{number}-{settings.names.model}-{settings.names.tokenizer}-s{settings.seed}"
     path = job_folder(sweep, name, settings) if settings.resume else sweep / name
+    train = partial(_train, settings, path, (sweep / CANDIDATES).exists())
+    devices = in_use()
+    if devices is not None and not (settings.resume and is_finished(RunFolder(path), settings)):
+        devices.start(f"job {number}", train)
+        return 0  # how it ends is seen in its folder
+    code = train(Place(beside=_workers() - 1))
+    if code in STOPPED:  # the signal was meant for the whole sweep
+        print(go_on(sweep), file=sys.stderr)
+        sys.exit(code)
+    return code
+
+
+def _train(settings: Settings, path: Path, candidate: bool, place: Place) -> int:
+    resume = "auto" if settings.resume else False
+    asked = settings.replace(run_dir=str(path), resume=resume)
     try:
-        resume = "auto" if settings.resume else False
-        code = run(
-            settings.replace(run_dir=str(path), resume=resume),
-            candidate=(sweep / CANDIDATES).exists(),
-        )
+        return run(asked, candidate=candidate, place=place)
     except FolderInUse as error:  # the files there are another process's
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Exception as error:
         names = {**settings.names.model_dump(), "seed": settings.seed}
         return _record_failed_job(path, settings.dump(), names, error)
-    if code in STOPPED:  # the signal was meant for the whole sweep
-        place = typed("hydra.sweep.dir", str(sweep))
-        print(f"the sweep: the same command, resume=true {place}", file=sys.stderr)
-        sys.exit(code)
-    return code
+
+
+def _workers() -> int:
+    """Of a launcher that trains several jobs at a time (hydra/launcher=joblib)."""
+    workers = HydraConfig.get().launcher.get("n_jobs", 1)
+    return workers if workers > 0 else os.cpu_count() or 1
+
+
+def go_on(sweep: Path) -> str:
+    """How a sweep that was stopped goes on."""
+    place = typed("hydra.sweep.dir", str(sweep))
+    return f"the sweep: the same command, resume=true {place}"
 
 
 def _yaml_without_secrets(cfg: DictConfig) -> str:

@@ -34,7 +34,10 @@ from harness.tuning.search import CHOSEN, planned_costs, search
 BASE, ALL = "base", "all"
 ADDED, LEFT_OUT, AT_ONCE = "added", "left out", "all at once"
 # What the ablation sets itself.
-OWN = ("seed", "resume", "run_dir", "checkpoint_dir", "hydra", "experiment", "trust", "logger")
+OWN = (
+    *("seed", "resume", "run_dir", "checkpoint_dir", "hydra", "sweep", "experiment", "trust"),
+    "logger",
+)
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def ablate(
     plan: AblationPlan,
     folder: Path,
     seeds: int,
-    workers: int,
+    workers: sweeps.Workers,
     searched: bool,
     run: sweeps.Run | None = None,
 ) -> int:
@@ -194,7 +197,7 @@ def ablate(
     searched: first search each variant's rate, initialization and decay, with the same trials.
     Raises UsageError for settings that can't be trained so, RunFailure if no base has a score.
     """
-    sweeps.require_workers(workers)
+    at_a_time = sweeps.at_a_time(workers, plan.variants[0].settings.device)
     if searched:
         _require_searchable(plan)
     trials = trials_each(start(plan.variants[0].settings)) if searched else 0
@@ -206,7 +209,7 @@ def ablate(
     command = _command(plan, searched)
     settings = {variant.name: variant.settings for variant in plan.variants}
     costs = planned_costs(folder, command, settings, "ablation")
-    print(plan_line(costs, trials, seeds, workers), flush=True)
+    print(plan_line(costs, trials, seeds, at_a_time), flush=True)
     code = 0
     for variant in plan.variants:
         print(f"{variant.name}: {' '.join(variant.overrides)}", flush=True)
@@ -229,22 +232,23 @@ def plan_line(costs: Mapping[str, PlannedCost], trials: int, seeds: int, workers
     )
 
 
-def _train(variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps.Run | None) -> int:
+def _train(
+    variant: Variant, folder: Path, seeds: int, workers: sweeps.Workers, run: sweeps.Run | None
+) -> int:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CANDIDATES, b"")  # validation is read, and test is not shown
-    parallel = ("hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}") if workers > 1 else ()
     return (run or sweeps.run_sweep)(
         [
             "-m", *variant.overrides, f"seed={','.join(map(str, range(seeds)))}",
-            override("hydra.sweep.dir", str(folder)), "resume=auto", *parallel,
+            override("hydra.sweep.dir", str(folder)), "resume=auto", *sweeps.on_devices(workers),
         ],
         False,
     )  # fmt: skip
 
 
 def _train_searched(
-    variant: Variant, folder: Path, seeds: int, workers: int, run: sweeps.Run | None
+    variant: Variant, folder: Path, seeds: int, workers: sweeps.Workers, run: sweeps.Run | None
 ) -> int:
     shared = [word for word in variant.overrides if _key(word) != "model"]
     return search([variant.settings.names.model], shared, folder, seeds, workers, run, table=False)

@@ -31,7 +31,7 @@ def baseline(
     folder: Path,
     *,
     seeds: int,
-    workers: int = 1,
+    workers: sweeps.Workers = 1,
     complete: bool = False,
     only_plan: bool = False,
     run: sweeps.Run | None = None,

@@ -51,7 +51,7 @@ def search(
     shared: Sequence[str],
     folder: Path,
     seeds: int,
-    workers: int,
+    workers: sweeps.Workers,
     run: sweeps.Run | None = None,
     *,
     table: bool = True,
@@ -62,17 +62,17 @@ def search(
 
     Raises UsageError for settings that can't be searched, RunFailure for a model without a score.
     """
-    sweeps.require_workers(workers)
     settings = {model: _settings(model, shared) for model in models}
+    at_a_time = sweeps.at_a_time(workers, next(iter(settings.values())).device)
     chosen = {model: start(each) for model, each in settings.items()}
     command = _command(models, shared)
     costs = planned_costs(folder, command, settings)
     each = trials_each(next(iter(chosen.values())))
-    for line in plan_lines(costs, each, seeds, workers):
+    for line in plan_lines(costs, each, seeds, at_a_time):
         print(line, flush=True)
     if only_plan:
         return 0
-    progress = SearchProgress(folder, costs, each + seeds, workers)
+    progress = SearchProgress(folder, costs, each + seeds, at_a_time)
     run = run or partial(sweeps.run_sweep, watch=progress.look)
     trials: list[Tried] = []
     for stage in STAGES:
@@ -105,10 +105,18 @@ def planned_costs(
     and kept in its folder. Raises UsageError if that holds another one, or other files."""
     path = folder / PLAN
     if path.exists():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["command"] != command:
-            raise UsageError(f"{folder} holds another {kind}: {saved['command']}")
-        return {model: PlannedCost(**cost) for model, cost in saved["costs"].items()}
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            before = str(saved["command"])
+            costs = {
+                model: PlannedCost(float(cost["flops"]), float(cost["seconds"]))
+                for model, cost in saved["costs"].items()
+            }
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} is damaged: without it, all is planned anew") from error
+        if before != command:
+            raise UsageError(f"{folder} holds another {kind}: {before}")
+        return costs
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files and no {kind}")
     dataset = load_dataset(next(iter(settings.values())))
@@ -125,7 +133,7 @@ def planned_costs(
 def _settings(model: str, shared: Sequence[str]) -> Settings:
     for override in shared:
         key = override.partition("=")[0].lstrip("+~")
-        if key in OWN or key.startswith("hydra"):
+        if key in OWN or key.startswith(("hydra", "sweep.")):
             raise UsageError(f"{key} is set by the search itself")
     settings = read_settings(compose([f"model={model}", *shared]))
     require_trusted(settings)

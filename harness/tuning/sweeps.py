@@ -7,17 +7,18 @@ import os
 import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-from harness.common.errors import UsageError
 from harness.config.spelling import override
+from harness.training.devices import named_devices
 from harness.tuning.choice import by_model
 from harness.tuning.plan import Point
 
 WATCH = 2.0  # seconds
 Run = Callable[[Sequence[str], bool], int]
 """Runs harness.train with these arguments, and with or without its table; returns the exit code."""
+Workers = int | str | list[str]
+"""How many trainings at a time, or the devices for one each: `sweep.devices`."""
 
 
 def arguments(
@@ -25,7 +26,7 @@ def arguments(
     seeds: Sequence[int],
     shared: Sequence[str],
     folder: Path,
-    workers: int,
+    workers: Workers,
 ) -> list[str]:
     """Of harness.train: every model with each of its points and each seed. All models have equally
     many points, and their points differ in one setting."""
@@ -38,20 +39,20 @@ def arguments(
     return [
         "-m", f"model={','.join(tried)}", f"seed={','.join(map(str, seeds))}", *shared, *settings,
         override("hydra.sweep.dir", str(folder)), "resume=auto",
-        *(("hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}") if workers > 1 else ()),
+        *on_devices(workers),
     ]  # fmt: skip
 
 
-def require_workers(workers: int) -> None:
-    """Raises UsageError if trainings can't run at the same time."""
-    if workers == 1:
-        return
-    try:
-        found = find_spec("hydra_plugins.hydra_joblib_launcher") is not None
-    except ModuleNotFoundError:  # no plugin of Hydra's at all
-        found = False
-    if not found:
-        raise UsageError(f"--workers {workers} needs: pip install hydra-joblib-launcher")
+def at_a_time(workers: Workers, device: str) -> int:
+    """How many trainings. device: of their settings. Raises UsageError for devices that are not
+    here."""
+    return len(named_devices(workers, device))
+
+
+def on_devices(workers: Workers) -> list[str]:
+    """The setting of harness.train that runs so many at a time."""
+    listed = f"[{','.join(workers)}]" if isinstance(workers, list) else workers
+    return [] if workers == 1 else [f"sweep.devices={listed}"]
 
 
 def run_sweep(

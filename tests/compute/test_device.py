@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -53,3 +55,19 @@ def test_a_folder_that_torchs_compiler_can_not_make_is_one_line() -> None:
     )  # fmt: skip
     said = ended.stderr.splitlines()[-1]
     assert "UsageError: torch can't make the folder of its compiler ([Errno 20]" in said
+
+
+def test_the_generator_of_its_own_gpu_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch seeds that of the current device, which is the first one unless it is told."""
+    current, seeded = [torch.device("cuda:0")], []
+
+    @contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append((current[-1], seed)))
+    Compute(torch.device("cuda:1"), "fp32").seed(3)
+    assert seeded == [(torch.device("cuda:1"), 3)]

@@ -86,7 +86,9 @@ def test_an_epoch_predicts_each_token_once(
     trained = 1 if is_last else seq_len
     count = rows_in(len(ids), seq_len, trained)
     steps = -(-2 * count // rows)
-    batches = [shuffled_batch(ids, seed, step, rows, seq_len, trained) for step in range(steps)]
+    batches = [
+        shuffled_batch(ids, seed, step * rows, rows, seq_len, trained) for step in range(steps)
+    ]
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert torch.equal(targets - inputs, torch.ones_like(inputs))  # neighbours in the text
     for epoch in range(2):
@@ -101,18 +103,18 @@ def test_an_epoch_predicts_each_token_once(
         assert not set(twice.tolist()) & set(range(seq_len + 1, len(ids) - seq_len))
 
 
-def test_a_shuffled_batch_is_a_function_of_seed_and_step_alone() -> None:
+def test_a_shuffled_batch_is_a_function_of_seed_and_place_alone() -> None:
     """Whatever was drawn before; another seed and another epoch have another order."""
     ids = np.arange(1000, dtype=np.uint16)
-    pinned = shuffled_batch(ids, 7, 11, 4, 2)[0][:, 0].tolist()
+    pinned = shuffled_batch(ids, 7, 44, 4, 2)[0][:, 0].tolist()
     assert pinned == SHUFFLED
     for seed, step in ((8, 11), (7, 12), (7, 11 + rows_in(1000, 2, 2) // 4 * 4)):
-        assert shuffled_batch(ids, seed, step, 4, 2)[0][:, 0].tolist() != pinned
-    assert shuffled_batch(ids, 7, 11, 4, 2)[0][:, 0].tolist() == pinned
+        assert shuffled_batch(ids, seed, 4 * step, 4, 2)[0][:, 0].tolist() != pinned
+    assert shuffled_batch(ids, 7, 44, 4, 2)[0][:, 0].tolist() == pinned
     # The same windows however they are shared out: 2 steps of 6 rows are 3 of 4.
     assert torch.equal(
-        torch.cat([shuffled_batch(ids, 7, step, 6, 2)[0] for step in range(2)]),
-        torch.cat([shuffled_batch(ids, 7, step, 4, 2)[0] for step in range(3)]),
+        torch.cat([shuffled_batch(ids, 7, 6 * step, 6, 2)[0] for step in range(2)]),
+        torch.cat([shuffled_batch(ids, 7, 4 * step, 4, 2)[0] for step in range(3)]),
     )
 
 
@@ -132,7 +134,8 @@ def test_random_windows_leave_tokens_out_of_a_nominal_epoch() -> None:
     ids, rows, seq_len = np.arange(64 * 1000 + 1, dtype=np.uint32), 100, 64
     seen = {}
     for draw in (draw_batch, shuffled_batch):
-        targets = [draw(ids, 0, step, rows, seq_len)[1] for step in range(10)]
+        by = rows if draw is shuffled_batch else 1
+        targets = [draw(ids, 0, step * by, rows, seq_len)[1] for step in range(10)]
         seen[draw] = len(torch.cat(targets).unique()) / (len(ids) - 1)
     assert seen[shuffled_batch] == 1
     assert seen[draw_batch] == pytest.approx(1 - 1 / math.e, abs=0.02)

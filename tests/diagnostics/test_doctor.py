@@ -195,3 +195,19 @@ def test_what_it_is_good_for() -> None:
 def test_every_model_is_right_here(name: str, command: Callable[..., Ended]) -> None:
     ended = command("doctor", name, "--device", "cpu", "--batch-size", "2")
     assert ended.code == 0, ended.out
+
+
+@pytest.mark.parametrize("kept", ["{", "[1]", '{"MACHINE": 5}', '{"MACHINE": {"gpt in fp32": 5}}'])
+def test_a_damaged_record_says_nothing(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    compute = Compute(CPU, "fp32")
+    path = tmp_path / device_record.NAME
+    path.parent.mkdir()
+    path.write_text(kept.replace("MACHINE", device_record.machine_key(compute)))
+    assert device_record.found_of("gpt", compute, False) is None
+    assert device_record.enter(compute, "2026-01-02", {"gpt in fp32": "off"}) == str(path)
+    found = device_record.found_of("gpt", compute, False)
+    assert found is not None
+    assert "gpt in fp32: off" in found[0]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from harness import drill as drill_command
-from harness.diagnostics.faults import tries
+from harness.diagnostics.faults import readers, tries
 from harness.diagnostics.faults.tries import Known, Result
 from tests.diagnostics.drilling import drilled
 
@@ -44,6 +46,21 @@ def test_a_mutant_is_noticed(
     (fault,) = (each for each in found[drill] if each.verdict not in tries.HARMLESS)
     assert fault.verdict == verdict
     assert words in fault.detail
+
+
+def test_every_file_of_a_run_is_fuzzed(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the losses of tokens, which `harness.compare --where` adds."""
+    monkeypatch.setattr(readers, "tokenizer_readers", lambda folder: [])
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    fuzzed = readers.readers(run, tmp_path)
+    files = {path.name for path in run.iterdir() if path.is_file()}
+    assert "val_token_nats.f32" in files
+    assert files <= {str(reader.path) for reader in fuzzed}
+    for reader in fuzzed:  # as they are, all can be read
+        reader.read(run)
 
 
 RESULTS = [

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.report.drawing.curves import CURVE_AXES, SCATTER_COSTS, as_measured
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
+from harness.report.text.columns import columns
+from harness.report.text.export import csv_runs
 from harness.report.text.format import human
 from harness.report.text.terminal import print_comparison
-from harness.report.text.verdict import best_by_tokenizer, headlines, notes
+from harness.report.text.verdict import best_by_tokenizer, equality_lines, headlines, notes
 from tests.report.comparing import printed, write_run
 
 
@@ -81,6 +85,41 @@ def test_other_code_and_other_machines_are_noted(tmp_path: Path) -> None:
     code, machine = notes(compare_runs(find_runs([tmp_path])))
     assert "different versions of the code" in code
     assert "different machines" in machine
+
+
+def test_equal_devices_of_several_numbers_are_one_machine(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0, machine={"device": "cuda:0", "name": "H"})
+    write_run(tmp_path / "b", "mlp", machine={"device": "cuda:1", "name": "H"})
+    assert notes(compare_runs(find_runs([tmp_path]))) == []
+
+
+def test_seconds_beside_other_jobs_are_marked_wherever_they_are_shown(tmp_path: Path) -> None:
+    write_run(tmp_path / "alone", "mlp", test=2.5)
+    for seed in (0, 1):
+        write_run(tmp_path / f"beside-{seed}", "gpt", seed)
+    summary = tmp_path / "beside-1" / "summary.json"
+    document = json.loads(summary.read_text())
+    document["train"]["beside"] = 3
+    summary.write_text(json.dumps(document))
+    comparison = compare_runs(find_runs([tmp_path]))
+    (note,) = notes(comparison)
+    assert note.startswith(
+        "* Seconds and speeds measured while other jobs of the sweep (at most 3)"
+    )
+    by_model = {group.model: group for group in comparison.ranked}
+    timed = {
+        (column.header, column.unit): column.read
+        for column in columns(comparison.ranked, lossy=False)
+        if column.unit in ("s", "tokens/s")
+    }
+    assert timed["training", "s"](by_model["gpt"]) == ("10*", 10.0)
+    assert timed["training", "s"](by_model["mlp"]) == ("10", 10.0)
+    assert timed["speed", "tokens/s"](by_model["gpt"])[0] == "640*"
+    assert "seconds*" in " ".join(equality_lines(comparison))
+    assert csv_runs(comparison.records).splitlines()[0].endswith("train beside")
+    seconds = {cost.name: cost for cost in (*CURVE_AXES, *SCATTER_COSTS)}["seconds"]
+    assert as_measured(seconds, comparison.ranked).title.endswith("(some beside other jobs)")
+    assert as_measured(seconds, [by_model["mlp"]]) == seconds
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -197,11 +198,12 @@ def test_what_runs_have_no_common_target(tmp_path: Path) -> None:
 
 def test_no_spread_and_no_cost() -> None:
     """Look-ups have no FLOPs; one seed has no interval."""
-    (group,) = {None}
-    own = GroupCost(group, (SeedCost(row(100, 3) | {"flops": 0}),))  # type: ignore
-    assert cell(own, "flops") == "0"
-    assert cell(own, "step") == "100"
-    assert cell(own, "seconds") == "25"
+    for beside, mark in ((0, ""), (3, "*")):  # other jobs on the same machine
+        group = SimpleNamespace(beside=beside)
+        own = GroupCost(group, (SeedCost(row(100, 3) | {"flops": 0}),))  # type: ignore
+        assert cell(own, "flops") == "0"
+        assert cell(own, "step") == "100"
+        assert cell(own, "seconds") == f"25{mark}"
 
 
 def false_findings(trials: int) -> int:

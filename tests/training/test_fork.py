@@ -101,6 +101,18 @@ def test_a_fork_changes_what_is_typed_and_nothing_before(parent: Path, tmp_path:
     assert summary(tmp_path / "fork")["train"]["tokens"] == summary(parent)["train"]["tokens"]
 
 
+def test_a_fork_with_other_rows_counts_its_parent_s_flops_as_they_were(
+    parent: Path, tmp_path: Path
+) -> None:
+    """Two steps of two times two rows, then two of three times two; and a fork of that one."""
+    of_row = summary(parent)["train"]["flops"] / (8 * 4)
+    changes = ("train.accumulate=3", "train.steps=6", "checkpoint.keep=all")
+    assert fork(tmp_path / "a", parent, 4, *changes) == 0
+    assert summary(tmp_path / "a")["train"]["flops"] == of_row * (4 * 4 + 2 * 6)
+    assert fork(tmp_path / "b", tmp_path / "a", 6, "train.accumulate=1", "train.steps=7") == 0
+    assert summary(tmp_path / "b")["train"]["flops"] == of_row * (4 * 4 + 2 * 6 + 2)
+
+
 @pytest.mark.long
 def test_a_fork_that_is_cut_off_goes_on_and_is_forked_again(
     parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
+from harness.common.paths import REPOSITORY
 from harness.config.saved import load_settings
+from harness.config.settings import read_settings
 from harness.report.statistics import effects as effects_of
 from harness.report.statistics import paired
 from harness.report.statistics.effects import Comparand, find_effects
 from harness.report.statistics.where import Tokens
-from harness.runs.summary import read_summary
+from harness.runs.summary import read_summary, status_of
 from harness.tuning import plan as tuning_plan
 from harness.tuning import search
 from harness.tuning.ablation import ablate, plan_ablation
@@ -24,6 +30,8 @@ from tests.conftest import Ended
 from tests.report.comparing import Page
 from tests.report.test_paired import HARD, K, text
 from tests.small_runs import SMALL
+from tests.training.sweeps import trace
+from tests.waiting import GUARD, wait_until
 
 NORM, BIAS, CAP = "model.norm=rms_norm", "model.bias=false", "model.logit_cap=5.0"
 
@@ -177,6 +185,46 @@ def test_with_a_search_every_variant_has_the_same_trials(
     assert "was searched with 3 trials" in (folder / "report.html").read_text()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("search", [[], ["--search"]], ids=["rate of the base", "searched"])
+def test_a_killed_command_goes_on_to_the_same_effects(
+    tmp_path: Path, base: str, search: list[str]
+) -> None:
+    """In processes of its own, two trainings at a time: SIGKILL leaves no time to say anything."""
+    changes = ["train.clip=0.5", "model.n_embd=4"]
+
+    def started(name: str) -> subprocess.Popen[str]:
+        words = [base, *changes, *search, "--folder", name, "--seeds", "2", "--workers", "2"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.ablate", *words],
+            cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def runs(name: str) -> list[Path]:
+        found = (tmp_path / name).rglob("config.yaml")
+        return sorted(path.parent.relative_to(tmp_path / name) for path in found)
+
+    def statuses() -> list[str | None]:
+        return [status_of(tmp_path / "cut" / run) for run in runs("cut")]
+
+    def effects(said: str) -> list[str]:
+        """All that is said but for the plan, whose seconds are of the moment."""
+        return [line for line in said.splitlines() if "FLOPs" not in line]
+
+    whole = started("whole").communicate(timeout=GUARD)[0]
+    killed = started("cut")
+    wait_until(lambda: statuses().count("finished") >= 3, lambda: killed.poll() is None)
+    killed.kill()
+    killed.communicate()
+    wait_until(lambda: "running" not in statuses())  # its trainings leave, too
+    again = started("cut")
+    assert effects(again.communicate(timeout=GUARD)[0]) == effects(whole)
+    assert again.returncode == 0
+    assert runs("cut") == runs("whole")
+    for run in runs("whole"):
+        assert trace(tmp_path / "cut" / run) == trace(tmp_path / "whole" / run)
+
+
 # The effects
 
 SIZES = np.full(4 * K, 64)
@@ -264,3 +312,23 @@ def test_one_seed_shows_no_effect_and_a_variant_without_a_score_has_none() -> No
     assert first.interval is not None
     assert not first.is_significant
     assert (second.gain, second.interval, second.seeds) == (None, None, (1, 0))
+
+
+# Those of sweeps/
+
+
+@pytest.mark.parametrize(
+    ("name", "variants"), [("gpt_modern_parts", 16), ("wavenet_parts", 8), ("positions", 2)]
+)
+def test_the_ablations_of_sweeps_can_be_planned(name: str, variants: int) -> None:
+    script = (REPOSITORY / "sweeps" / f"{name}.sh").read_text()
+    words = shlex.split(script.partition("exec ")[2].replace("\\\n", ""))
+    assert words[:3] == ["python", "-m", "harness.ablate"]
+    base, *changes = words[3 : next(n for n, word in enumerate(words) if word[:2] == "--")]
+    plan = plan_ablation(base, changes)
+    assert len(plan.variants) == variants
+    if name == "gpt_modern_parts":  # all changes together are that model
+        everything = next(each.settings for each in plan.variants if each.name == "all")
+        modern = read_settings(compose(["model=gpt_modern"]))
+        spelled = {"positions": "rope", "rotary_theta": None}  # one of two ways to say it
+        assert everything.model == modern.model | spelled

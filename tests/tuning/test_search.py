@@ -13,9 +13,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from harness.cli.hydra_app import compose
+from harness.cli.tool import Parser
 from harness.common.errors import RunFailure, UsageError
 from harness.config.saved import load_settings
 from harness.config.settings import read_settings
@@ -193,6 +195,9 @@ def test_a_rate_at_the_edge_is_named() -> None:
         (["model=gpt", "train.flops=9e9"], "planned in steps or tokens"),
         (["model=gpt", "--seeds", "-1"], "--seeds -1 must be at least 0"),
         (["model=gpt", "--workers", "0"], "--workers 0 must be at least 1"),
+        (["model=gpt", "--workers", "gpu:1"], "--workers=gpu is not one of auto, cpu"),
+        (["model=gpt", "--workers", "cuda:99"], "cuda:99 is not on this machine"),
+        (["model=gpt", "sweep.devices=2"], "sweep.devices is set by the search itself"),
         (["model=ngram"], "counts"),
         (["model=gpt", "data.split=[0.9,0,0.1]"], "leaves none"),
     ],
@@ -208,21 +213,40 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "search").exists()
 
 
-@pytest.mark.parametrize("plugins", [None, ModuleNotFoundError("No module named 'hydra_plugins'")])
-def test_several_at_a_time_need_the_launcher(
-    command: Callable[..., Ended],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    plugins: Exception | None,
+@pytest.mark.parametrize(
+    ("option", "setting", "count"),
+    [
+        ("1", [], 1),
+        ("3", ["sweep.devices=3"], 3),
+        ("auto", ["sweep.devices=auto"], 2),
+        ("cuda:1", ["sweep.devices=[cuda:1]"], 1),
+        ("cuda:0,cuda:1", ["sweep.devices=[cuda:0,cuda:1]"], 2),
+    ],
+)
+def test_several_at_a_time(
+    option: str, setting: list[str], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def find_spec(name: str) -> None:
-        if plugins is not None:
-            raise plugins
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    parser = Parser()
+    parser.add_workers()
+    workers = parser.parse_args(["--workers", option]).workers
+    assert sweeps.at_a_time(workers, "auto") == count
+    tried = {"gpt": [{RATE: 1e-3}]}
+    words = arguments(tried, [0, 1], [], Path("x"), workers)
+    assert [word for word in words if word.startswith("sweep.")] == setting
 
-    monkeypatch.setattr(sweeps, "find_spec", find_spec)
-    ended = command("search", "model=gpt", "--workers", "2", "--folder", tmp_path / "search")
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"command": "x"}', '{"command": "x", "costs": {"a": 1}}']
+)
+def test_a_damaged_plan_is_named(
+    command: Callable[..., Ended], tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    ended = command("search", "model=gpt", "--folder", tmp_path)
     assert ended.code == 2
-    assert ended.err == "error: --workers 2 needs: pip install hydra-joblib-launcher\n"
+    assert ended.err == f"error: {tmp_path}/plan.json is damaged: without it, all is planned anew\n"
 
 
 def test_a_folder_with_other_files_is_left_alone(

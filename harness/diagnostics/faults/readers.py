@@ -27,15 +27,32 @@ from harness.diagnostics.faults.damage import (
     with_other_values,
 )
 from harness.diagnostics.faults.scenarios import TEXT
+from harness.live.curves import LiveMetrics
+from harness.live.watch import LiveRun
 from harness.report.records.runs import find_runs
-from harness.runs import blocks, checkpoint, config, digests, metrics, process, samples, summary
+from harness.runs import (
+    blocks,
+    certificate,
+    checkpoint,
+    config,
+    digests,
+    metrics,
+    process,
+    samples,
+    summary,
+    token_nats,
+)
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint, from_checkpoint
 from harness.runs.folder import RunFolder
 from harness.runs.load import load_run
+from harness.runs.resume import changes_since, is_finished
+from harness.runs.seal import seal
+from harness.runs.token_nats import TokenNats
 from harness.training.guards import Guard
 from harness.training.progress import Progress
 from zoo_tokenizers import Tokenizer
 
+TOKENS, SCORE = 50, "1 text 2.5 16"  # of losses that are kept
 Damage = Callable[[bytes], st.SearchStrategy[bytes]]
 
 
@@ -51,11 +68,13 @@ class Reader:
 
 
 def readers(run: Path, folder: Path) -> list[Reader]:
-    """Of a finished run, and of every tokenizer that can be had here (saved in `folder`)."""
+    """Of a finished run, to which losses of tokens are added, and of every tokenizer that can be
+    had here (saved in `folder`)."""
 
     def reader(name: str, path: str, damage: Damage, read: Callable[[Path], object]) -> Reader:
         return Reader(name, run, Path(path), damage, read)
 
+    token_nats.write(run, "val", TokenNats(np.ones(TOKENS), np.ones(TOKENS)), SCORE)
     best = _newest(run, "best")
     vocab_size = len(np.load(run / "train_counts.npy"))
     return [
@@ -73,6 +92,13 @@ def readers(run: Path, folder: Path) -> list[Reader]:
         reader("digests", digests.FILE, spliced, digests.complaints),
         reader("process", process.FILE, _damaged_process, process.is_alive),
         reader("checkpoint", f"checkpoints/{best}", _damaged_checkpoint, _load_checkpoints),
+        reader("certificate", certificate.FILE, damaged_json, _read_certificate),
+        reader("token losses", token_nats.FILES["val"], spliced, _read_token_losses),
+        reader("log", "train.log", spliced, _show_live),
+        reader("live summary", summary.FILE, damaged_json, _show_live),
+        reader("live rows", metrics.FILE, damaged_lines, _show_live),
+        reader("live configuration", config.FILE, damaged_yaml, _show_live),
+        reader("what is resumed or forked", summary.FILE, damaged_json, _go_on),
         reader("a record of a run", summary.FILE, damaged_json, _find),
         reader("a record of its rows", metrics.FILE, damaged_lines, _find),
         *tokenizer_readers(folder),
@@ -125,6 +151,38 @@ def _read_configuration(run: Path) -> None:
     config.read_flat(run)
     load_settings(run / config.FILE)
     load_run(run, "best", "cpu", [])
+
+
+def _read_certificate(run: Path) -> None:
+    if (found := certificate.read(run)) is not None:
+        certificate.why_unfit(found, run, summary.read_summary(run))
+        found.sealed()
+
+
+def _read_token_losses(run: Path) -> None:
+    """As they are, and sealed anew: then they are believed."""
+    token_nats.read(run, "val", TOKENS, SCORE)
+    path = run / token_nats.FILES["val"]
+    content = path.read_bytes()[token_nats.SEAL :]
+    mark = seal(token_nats.to_seal("val", content, SCORE)) or ""
+    path.write_bytes(mark.encode() + content)
+    found = token_nats.read(run, "val", TOKENS, SCORE)
+    if found is not None:
+        token_nats.are_of(found, float(TOKENS))
+
+
+def _show_live(run: Path) -> None:
+    shown, rows = LiveRun(run), LiveMetrics(run / metrics.FILE)
+    shown.look()
+    shown.details()
+    rows.read(seconds=1.0)
+    for name in rows.names():
+        rows.points(name, "step", 10, 0.0, 1e9)
+
+
+def _go_on(run: Path) -> None:
+    changes_since(RunFolder(run), summary.Summary(status="running", machine={"device": "cpu"}))
+    is_finished(RunFolder(run), load_settings(run / config.FILE))
 
 
 def _find(run: Path) -> object:

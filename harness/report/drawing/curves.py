@@ -6,7 +6,8 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -52,6 +53,16 @@ SCATTER_COSTS = (
     Cost("seconds", "training seconds", reader("train.seconds")),
     Cost("memory", "peak memory, bytes", reader("train.peak_memory_bytes")),
 )
+
+
+C = TypeVar("C", Axis, Cost)
+
+
+def as_measured(cost: C, groups: Sequence[Group]) -> C:
+    """With a title that says whether other jobs shared the machine."""
+    if cost.name != "seconds" or not any(group.beside for group in groups):
+        return cost
+    return replace(cost, title=f"{cost.title} (some beside other jobs)")
 
 
 @dataclass(frozen=True)

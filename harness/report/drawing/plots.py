@@ -18,6 +18,7 @@ from harness.report.drawing.curves import (
     Axis,
     Cost,
     Series,
+    as_measured,
     as_series,
     drawable,
     pareto_front,
@@ -201,13 +202,13 @@ def write_plots(comparison: Comparison, folder: Path) -> list[Path]:
 def _file_figures(comparison: Comparison) -> list[tuple[str, Figure]]:
     groups = comparison.ranked
     figures = []
-    for axis in CURVE_AXES:
+    for axis in (as_measured(axis, groups) for axis in CURVE_AXES):
         series = validation_series(drawable(groups), axis)
         if series:
             title = "validation bits per byte"
             figure = curves_figure(series, axis, title, ON_WHITE, WIDE)
             figures.append((f"validation-over-{axis.name.lower()}", figure))
     for cost in SCATTER_COSTS if groups else ():
-        figure = scatter_figure(groups, cost, ON_WHITE, SMALL)
+        figure = scatter_figure(groups, as_measured(cost, groups), ON_WHITE, SMALL)
         figures.append((f"{WORDS[comparison.split]}-against-{cost.name.lower()}", figure))
     return figures

@@ -14,6 +14,7 @@ from harness.report.drawing.curves import (
     Axis,
     Cost,
     Series,
+    as_measured,
     drawable,
     training_series,
     validation_series,
@@ -34,7 +35,8 @@ Content = dict[str, Any]
 def curves(comparison: Comparison) -> Content | None:
     """Validation bits per byte over each cost, one at a time."""
     styled = drawable(comparison.ranked)
-    panels = [(axis, validation_series(styled, axis)) for axis in CURVE_AXES]
+    axes = [as_measured(axis, comparison.ranked) for axis in CURVE_AXES]
+    panels = [(axis, validation_series(styled, axis)) for axis in axes]
     panels = [(axis, series) for axis, series in panels if series]
     if not panels:
         return None
@@ -56,7 +58,8 @@ def curves(comparison: Comparison) -> Content | None:
 
 def costs(comparison: Comparison) -> Content | None:
     """Bits per byte against each cost, with the Pareto front."""
-    found = [_scatter(comparison.ranked, cost) for cost in SCATTER_COSTS]
+    shown = [as_measured(cost, comparison.ranked) for cost in SCATTER_COSTS]
+    found = [_scatter(comparison.ranked, cost) for cost in shown]
     figures = [figure for figure in found if figure]
     return {"figures": figures} if figures else None
 
@@ -113,7 +116,7 @@ def target_costs(comparison: Comparison, target: Target) -> Content | None:
     styled = drawable(comparison.ranked)
     panels = []
     legend: list[tuple[int, str]] = []
-    for axis in CURVE_AXES:
+    for axis in (as_measured(axis, comparison.ranked) for axis in CURVE_AXES):
         series = cost_series(styled, axis, target.key)
         if series:
             legend = legend or _legend(series)

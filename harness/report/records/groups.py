@@ -92,6 +92,11 @@ class Group:
         return any(run.state is not None for run in self.runs)
 
     @property
+    def beside(self) -> int:
+        """How many other jobs ran at most while its seconds were measured."""
+        return max((int(run.train.beside or 0) for run in self.counted), default=0)
+
+    @property
     def scores(self) -> list[float]:
         """What it is ranked by, of each counted run."""
         read = score_reader(self.split, lossless=True)

@@ -20,7 +20,7 @@ from harness.report.records.groups import (
 from harness.report.records.runs import RunRecord
 from harness.report.records.selection import Split
 from harness.report.statistics.floor import Reference
-from harness.report.text.format import human, score, seconds
+from harness.report.text.format import BESIDE, human, score, seconds
 
 REFERENCES_NOTE = (
     "Compressors: bits of the test text given train, compress(train + test) − compress(train); in "
@@ -68,8 +68,8 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
         Column("training", "tokens", _tokens),
         _number("training", "epochs", "train.epochs", lambda spread: f"{spread.mean:.3g}"),
         _number("training", "FLOPs", "train.flops"),
-        _number("training", "s", "train.seconds", lambda spread: seconds(spread.mean)),
-        _number("speed", "tokens/s", "train.tokens_per_second"),
+        _timed("training", "s", "train.seconds", lambda spread: seconds(spread.mean)),
+        _timed("speed", "tokens/s", "train.tokens_per_second"),
         _number("peak memory", "bytes", "train.peak_memory_bytes"),
     ]
 
@@ -96,6 +96,19 @@ def _spread(header: str, unit: str, read: Reader, write: Callable[[Spread], str]
     def cell(group: Group) -> tuple[str, float | str]:
         spread = group.spread(read)
         return (write(spread), spread.mean) if spread else ("–", "")
+
+    return Column(header, unit, cell)
+
+
+def _timed(
+    header: str, unit: str, path: str, write: Callable[[Spread], str] = _human_mean
+) -> Column:
+    """Marked where other jobs shared the machine."""
+    plain = _number(header, unit, path, write)
+
+    def cell(group: Group) -> tuple[str, float | str]:
+        text, key = plain.read(group)
+        return text + BESIDE * (key != "" and group.beside > 0), key
 
     return Column(header, unit, cell)
 

@@ -7,6 +7,7 @@ import math
 from harness.report.records.groups import Spread
 
 PREFIXES = " kMGTPEZ"
+BESIDE = "*"  # marks what was measured while other jobs shared the machine
 
 
 def human(number: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from harness.report.statistics.paired import LEVEL
 from harness.report.statistics.targets import GroupCost, Ratio, TargetCosts
-from harness.report.text.format import human, p_value
+from harness.report.text.format import BESIDE, human, p_value
 from harness.report.text.format import seconds as shown_seconds
 
 CURRENCIES = {
@@ -42,7 +42,7 @@ def cell(own: GroupCost, currency: str) -> str:
     mark = "> " if not own.all_reached else "≤ " if any(seed.first for seed in own.seeds) else ""
     if not found.mean:
         return "0"
-    words = f"{mark}{shown(found.mean)}"
+    words = f"{mark}{shown(found.mean)}{BESIDE * (currency == 'seconds' and own.group.beside > 0)}"
     if found.low is None or found.high is None:
         return words
     return f"{words} ({shown(found.low)} to {shown(found.high)})"

@@ -14,7 +14,7 @@ from harness.report.statistics.differences import MAX_TESTED, Pair, adjacent_pai
 from harness.report.statistics.floor import Floor, find_floor
 from harness.report.statistics.power import plan
 from harness.report.statistics.ranking import Comparison
-from harness.report.text.format import amount, human, score
+from harness.report.text.format import BESIDE, amount, human, score
 from harness.report.text.pairs import headline_evidence
 
 VALIDATION_NOTE = (
@@ -138,9 +138,10 @@ def _budget(groups: Sequence[Group]) -> str:
 
 # Budgets, each with the relative difference that still counts as equal: bytes, FLOPs and seconds
 # vary with the batches drawn and with the machine.
-PARAMETERS: tuple[str, float, Reader] = ("parameters", 0.0, reader("parameters"))
-ACTIVE: tuple[str, float, Reader] = ("active parameters", 0.0, reader("active"))
-CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
+Currency = tuple[str, float, Reader]
+PARAMETERS: Currency = ("parameters", 0.0, reader("parameters"))
+ACTIVE: Currency = ("active parameters", 0.0, reader("active"))
+CURRENCIES: tuple[Currency, ...] = (
     ("steps", 0.0, reader("train.steps")),
     ("training tokens", 0.0, reader("train.tokens")),
     ("bytes of text", 0.01, reader("train.bytes")),
@@ -149,10 +150,19 @@ CURRENCIES: tuple[tuple[str, float, Reader], ...] = (
 )
 
 
+def _as_measured(currencies: Iterable[Currency], groups: Sequence[Group]) -> list[Currency]:
+    """Seconds marked if other jobs shared the machine."""
+    mark = BESIDE if any(group.beside for group in groups) else ""
+    return [
+        (name + mark if name == "seconds" else name, tolerance, read)
+        for name, tolerance, read in currencies
+    ]
+
+
 def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     """The currencies in which all runs spent the same, and the others, as phrases."""
     equal, unequal = [], []
-    for name, tolerance, read in CURRENCIES:
+    for name, tolerance, read in _as_measured(CURRENCIES, groups):
         spent = [read(run) for group in groups for run in group.counted]
         known = [value for value in spent if value is not None]
         if len(known) < len(spent):
@@ -177,7 +187,7 @@ def equality_lines(comparison: Comparison) -> list[str]:
 def _equality_line(groups: Sequence[Group], where: str) -> str:
     equal, unequal = [], []
     active = [ACTIVE] if any(has_experts(group) for group in groups) else []
-    for name, tolerance, read in (PARAMETERS, *active, *CURRENCIES):
+    for name, tolerance, read in (PARAMETERS, *active, *_as_measured(CURRENCIES, groups)):
         spent = [read(run) for group in groups for run in group.counted]
         known = [value for value in spent if value is not None]
         counted = [value for value in known if value > 0]
@@ -284,12 +294,23 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(f"{which} ranked scores are those of every token fed alone, one at a time.")
     if len({(run.git.get("commit"), run.git.get("dirty")) for run in runs}) > 1:
         lines.append("The ranked runs come from different versions of the code.")
-    if len({tuple(sorted(run.machine.items())) for run in runs}) > 1:
+    if len(set(map(_machine, runs))) > 1:
         lines.append(
             "The ranked runs ran on different machines or precisions: "
             "their seconds, speeds and memory do not compare."
         )
+    if most := max((group.beside for group in comparison.groups), default=0):
+        lines.append(
+            f"{BESIDE} Seconds and speeds measured while other jobs of the sweep (at most {most}) "
+            "ran on the same machine: they do not compare with those of a run that had it alone."
+        )
     return lines
+
+
+def _machine(run: RunRecord) -> tuple[tuple[str, str], ...]:
+    """Which of several equal devices it was does not matter."""
+    device = run.machine.get("device", "").partition(":")[0]
+    return tuple(sorted((dict(run.machine) | {"device": device}).items()))
 
 
 def lineage(run: RunRecord) -> str:

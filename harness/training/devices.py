@@ -1,0 +1,210 @@
+"""Several jobs of a sweep at the same time: each in a process of its own, one on each device."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import active_children, connection, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
+from typing import cast
+
+import torch
+
+from harness.common.errors import UsageError
+from harness.common.interrupt import INTERRUPTED, STOPPED, STOPPING
+from harness.compute.device import Compute
+from harness.config.settings import require_device
+from harness.training.parent import leave_with_parent
+
+CONTEXT = get_context("spawn")  # a fork could not use a GPU that this process has touched
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job is trained. device: in place of `settings.device`, so that the job is the same
+    wherever it is trained; None: there. beside: how many others may be trained at the same time."""
+
+    device: str | None = None
+    beside: int = 0
+
+
+ALONE = Place()
+Job = Callable[[Place], int]
+"""Trains, and returns the exit code. For another process, so it can be pickled."""
+
+
+def named_devices(devices: int | str | Sequence[str] | None, device: str) -> list[str]:
+    """`sweep.devices` by their names, one for each job at a time; none for null. device: of the
+    jobs' own settings.
+
+    Raises UsageError for a device that is not here, and for several kinds of them: they would not
+    compute the same, nor perhaps in the same precision.
+    """
+    if devices is None:
+        return []
+    if isinstance(devices, int):
+        return devices * [_here(device)]
+    if devices == "auto":
+        found = [f"cuda:{n}" for n in range(torch.cuda.device_count())] or ["cpu"]
+    else:
+        found = [_here(name) for name in ([devices] if isinstance(devices, str) else devices)]
+    kinds = {name.partition(":")[0] for name in found}
+    if len(kinds) != 1 or len(set(found)) < len(found):
+        listed = ",".join(found)
+        raise UsageError(f"sweep.devices=[{listed}] should be different devices of one kind")
+    if device != "auto" and found != [_here(device)]:
+        raise UsageError(f"device={device} and sweep.devices={devices}: leave one out")
+    return found
+
+
+def _here(name: str) -> str:
+    require_device("sweep.devices", name)
+    return str(Compute.choose(name, "fp32").device)
+
+
+@dataclass
+class _Worker:
+    """A process that trains one job after another on its device."""
+
+    process: BaseProcess
+    jobs: Connection
+    name: str  # of the job that it trains
+
+
+class Devices:
+    """names: of the devices, for one job at a time each. jobs: how many there are to train. go_on:
+    said if this process ends before them.
+
+    However it ends, but by SIGKILL, its jobs are told to save and stop, and waited for. (After
+    SIGKILL they notice by themselves: harness.training.parent.)
+    """
+
+    def __init__(self, names: Sequence[str], jobs: int, go_on: str) -> None:
+        self._places = list(names[: max(1, jobs)])
+        # Jobs on the CPU share its cores.
+        sharing = max(1, self._places.count("cpu"))
+        self._threads = max(1, torch.get_num_threads() // sharing)
+        self._free = [*range(len(self._places))]
+        self._workers: dict[int, _Worker] = {}
+        self._jobs, self._ended, self._go_on = jobs, 0, go_on
+        # Not atexit's: before that multiprocessing waits for all processes, whatever they do.
+        self._at_exit = Finalize(None, self._stop, exitpriority=1)
+
+    def start(self, name: str, job: Job) -> None:
+        """Wait for a free device, and begin to train the job there."""
+        while not self._free:
+            self._wait()
+        number = self._free.pop(0)
+        worker = self._workers.get(number)
+        if worker is None or not worker.process.is_alive():
+            worker = self._workers[number] = self._worker(number)
+        worker.name = name
+        worker.jobs.send(job)
+        print(f"{name} on {self._places[number]}", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Wait for all."""
+        while len(self._free) < len(self._places):
+            self._wait()
+        for worker in self._workers.values():
+            with suppress(OSError):  # a process that is gone already
+                worker.jobs.send(None)
+            worker.process.join()
+        self._at_exit.cancel()
+
+    def _worker(self, number: int) -> _Worker:
+        ours, its = CONTEXT.Pipe()
+        place = Place(self._places[number], len(self._places) - 1)
+        process = CONTEXT.Process(target=_train_all, args=(its, place, self._threads))
+        with _signals_for_this_process():
+            process.start()
+        its.close()  # so that the end of the process is that of the pipe
+        return _Worker(process, ours, "")
+
+    def _wait(self) -> None:
+        """Until a job has ended."""
+        busy = {
+            worker.jobs: number
+            for number, worker in self._workers.items()
+            if number not in self._free
+        }
+        for jobs in connection.wait([*busy]):
+            number = busy[cast(Connection, jobs)]
+            worker = self._workers[number]
+            try:
+                code = worker.jobs.recv()
+            except (EOFError, OSError):  # its process is gone
+                worker.process.join()
+                code = worker.process.exitcode or 1
+                del self._workers[number]
+            self._free.append(number)
+            self._ended += 1
+            print(
+                f"{worker.name} on {self._places[number]}: {_words(code)}; "
+                f"{self._ended} of {self._jobs} jobs have ended",
+                file=sys.stderr,
+            )
+
+    def _stop(self) -> None:
+        children = active_children()  # also one that is not known here yet
+        for process in children:
+            process.terminate()
+        for worker in self._workers.values():
+            worker.jobs.close()
+        print(self._go_on, file=sys.stderr)
+        try:
+            for process in children:
+                process.join()
+        except KeyboardInterrupt:
+            os._exit(INTERRUPTED)
+
+
+@contextmanager
+def _signals_for_this_process() -> Iterator[None]:
+    """A process that is started inside never gets those that a terminal sends to all: it is this
+    one that tells it, once, to save and stop."""
+    mask = {signal.SIGINT, *STOPPING} - {signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _train_all(jobs: Connection, place: Place, threads: int) -> None:
+    leave_with_parent()
+    torch.set_num_threads(threads)
+    if place.device is not None and place.device.startswith("cuda:"):
+        torch.cuda.set_device(place.device)  # nothing of this job's is to be put on another's
+    with suppress(EOFError, OSError):  # nobody is there any more
+        while (job := jobs.recv()) is not None:
+            jobs.send(job(place))
+
+
+def _words(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    if code in STOPPED:
+        return "stopped, its work saved"
+    return "failed" if code else "finished"
+
+
+_in_use: Devices | None = None
+
+
+def use(devices: Devices | None) -> None:
+    """Where the jobs of this process's sweep are trained from now on; None: in this process. Hydra
+    hands nothing from the beginning of a sweep to its jobs."""
+    global _in_use
+    _in_use = devices
+
+
+def in_use() -> Devices | None:
+    """What `use` said."""
+    return _in_use

@@ -1,0 +1,45 @@
+"""What a step of training costs, and what those before a fork did."""
+
+from __future__ import annotations
+
+import json
+
+from harness.compute.costs import step_flops
+from harness.compute.meta import meta_model
+from harness.config.settings import Settings
+from harness.data.batches import row_shape
+from harness.data.dataset import Dataset
+from harness.runs import checkpoint
+from harness.runs.fork import Parent
+from zoo.language_model import LanguageModel
+
+
+def flops_per_step(settings: Settings, dataset: Dataset, model: LanguageModel) -> float:
+    """FLOPs of an optimizer step. model: that of the settings."""
+    plan, vocab_size = settings.train, dataset.tokenizer.vocab_size
+    time, _ = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
+    per_row = step_flops(
+        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
+        time,
+        plan.trained,
+        decided_by=(
+            json.dumps(settings.model, sort_keys=True, default=str),
+            vocab_size,
+            tuple(type(module) for module in model.modules()),
+        ),
+    )
+    return plan.batch_size * plan.accumulate * per_row
+
+
+def before_fork(parent: Parent, settings: Settings, dataset: Dataset) -> dict[str, int]:
+    """Of a fork's progress: what its parent's steps cost, if its own cost something else. Raises
+    RunFailure for a progress that is none."""
+    model = meta_model(settings)
+    theirs, own = (flops_per_step(each, dataset, model) for each in (parent.settings, settings))
+    progress = parent.state.progress
+    with checkpoint.restoring(parent.folder.checkpoints):
+        steps = parent.step - int(progress.get("steps_before_fork", 0))
+        flops = int(progress.get("flops_before_fork", 0)) + steps * int(theirs)
+    if theirs == own:
+        return {}
+    return {"steps_before_fork": parent.step, "flops_before_fork": flops}
