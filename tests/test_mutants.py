@@ -200,14 +200,14 @@ MUTANTS = {
     ),
     "FLOPs of the step to come": (
         RECORDER,
-        "progress.step * self._flops_per_step",
-        "(progress.step + 1) * self._flops_per_step",
+        "own_steps * self._flops_per_step",
+        "(own_steps + 1) * self._flops_per_step",
         PINNED,
     ),
     "FLOPs of one micro-batch": (
-        RECORDER,
-        "self._flops_per_step = rows * step_flops(",
-        "self._flops_per_step = plan.batch_size * step_flops(",
+        "harness/training/flops.py",
+        "return plan.batch_size * plan.accumulate * per_row",
+        "return plan.batch_size * per_row",
         PINNED,
     ),
     "tokens a second of the last step": (

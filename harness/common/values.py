@@ -62,6 +62,9 @@ def describe(hint: Any) -> str:
     return names.get(origin or hint, str(hint))
 
 
+NEAR = 0.51  # share of letters in common; with a half, `nope` would be `hnet`
+
+
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """' Did you mean …?' with the valid name nearest to `word`; empty if none is near."""
     near = nearest(word, valid)
@@ -74,12 +77,14 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     longer = [choice for choice in valid if len(word) > 1 and choice.startswith(word)]
     if longer:
         return min(longer, key=len)
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
-    if not close:  # compare the last part of dotted names: stepz should find train.steps
-        tails = {choice.rpartition(".")[2]: choice for choice in valid}
-        tail = difflib.get_close_matches(word.rpartition(".")[2], tails, n=1, cutoff=0.5)
-        close = [tails[name] for name in tail]
-    return close[0] if close else None
+    last = word.rpartition(".")[2]
+    # Of dotted names the last part counts, too: stepz should find train.steps.
+    tails = {choice.rpartition(".")[2]: choice for choice in valid}
+    wholes = {choice: choice for choice in valid}
+    for typed, names in ((word, wholes if "." in word else tails | wholes), (last, tails)):
+        if close := difflib.get_close_matches(typed, names, n=1, cutoff=NEAR):
+            return names[close[0]]
+    return None
 
 
 def show(value: object) -> str:

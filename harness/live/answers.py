@@ -178,7 +178,7 @@ class Answers:
         self._opened[name] = (run.folder / file, kind)
         while len(self._opened) > MOST_OPENED:
             self._opened.pop(next(iter(self._opened)), None)
-        return {"address": f"/page/{name}"}
+        return {"address": f"/opened/{name}"}
 
     def _started(self, arguments: list[str]) -> Any:
         return {"training": self._trainings.start(arguments)}

@@ -67,7 +67,7 @@ PAGE_POLICY = (
     "script-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-OPENED = "/page/"
+OPENED = "/opened/"
 
 
 def bind(folders: Sequence[Path], port: int | None) -> Server:

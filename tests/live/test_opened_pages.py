@@ -61,8 +61,8 @@ def test_no_other_file_and_no_guess_opens_anything(client: Client, tmp_path: Pat
     run = client.runs()["a"]["id"]
     status, answer = client.post("open", {"run": run, "page": "../config.yaml"})
     assert (status, answer["error"]) == (404, "page is one of calibration, inside")
-    assert client.ask("GET", "/page/")[0] == 404
-    assert client.ask("GET", "/page/../config.yaml")[0] == 404
+    assert client.ask("GET", "/opened/")[0] == 404
+    assert client.ask("GET", "/opened/../config.yaml")[0] == 404
     (tmp_path / "a" / "calibration.html").touch()
     first = opened(client)
     for _ in range(answers.MOST_OPENED):
