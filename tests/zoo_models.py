@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from harness.cli.hydra_app import compose
 from harness.common.paths import CONF
@@ -43,6 +44,13 @@ def of_each_class(names: Sequence[str]) -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.long) if name in VARIANTS else name for name in names
     ]
+
+
+def settings_of(name: str) -> set[str]:
+    """The settings in a model's file and in those that it begins with; without Hydra, at once."""
+    plain = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    others = [each for each in plain.pop("defaults", []) if each != "_self_"]
+    return set(plain).union(*map(settings_of, others))
 
 
 def of_each_kind(names: Sequence[str]) -> list[Any]:

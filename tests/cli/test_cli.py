@@ -222,7 +222,16 @@ ANSWERED_AT_ONCE = {
 }
 
 
-@pytest.mark.parametrize("line", ANSWERED_AT_ONCE)
+SAME_WAY = {"seed=-1", "model._target_=a.B", "model.n_head=3"}  # as one of the others
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=[pytest.mark.long] if line in SAME_WAY else [])
+        for line in ANSWERED_AT_ONCE
+    ],
+)
 def test_a_mistake_is_answered_before_what_takes_seconds_is_loaded(
     line: str, tmp_path: Path
 ) -> None:

@@ -142,6 +142,7 @@ OF_OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_variables_of_others_change_no_number(tmp_path: Path) -> None:
     """A training and its report, under all of them and under none."""
     chosen = ("model=bigram", "train.steps=4")

@@ -262,7 +262,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(configurations())
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=75, deadline=None)
 def test_any_configuration_is_sound_or_refused(configuration: dict[str, Any]) -> None:
     with suppress(UsageError):
         check_settings(read_settings(configuration))
@@ -283,7 +283,7 @@ OVERRIDES = st.builds(
 
 @given(st.lists(OVERRIDES, min_size=1, max_size=2))
 @example(["a\0b=", "a.b.c=)"])
-@hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_command_line_is_sound_or_refused(overrides: list[str]) -> None:
     with suppress(UsageError):
         read_settings(compose(["data=python_docs", *overrides]))

@@ -10,7 +10,7 @@ from harness.common.errors import UsageError
 from harness.common.rows import Histogram
 from harness.config.settings import ObserveSettings
 from tests.observe.watching import chosen, looked_at, names
-from tests.zoo_models import TRAINED, fresh, maker, node, of_each_class
+from tests.zoo_models import TRAINED, fresh, maker, node, of_each_kind
 
 
 def test_a_transformers_layers_have_the_names_of_its_parts() -> None:
@@ -45,7 +45,7 @@ def test_basic_watches_nonlinearities_blocks_and_matrices_in_numbers() -> None:
     assert all(isinstance(value, (int, float)) for value in row.values())
 
 
-@pytest.mark.parametrize("name", of_each_class(TRAINED))
+@pytest.mark.parametrize("name", of_each_kind(TRAINED))
 def test_every_architecture_can_be_watched(name: str) -> None:
     """Without a line of its own: layers and parameters all have finite numbers, heads entropies."""
     model = fresh(node(name, "train.seq_len=32"))

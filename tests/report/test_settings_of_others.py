@@ -12,6 +12,8 @@ from typing import Any
 
 import matplotlib
 
+import pytest
+
 from harness.common.paths import REPOSITORY
 from harness.report.drawing import inside
 from harness.report.drawing.own_matplotlib import own_style
@@ -33,6 +35,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.long
 def test_a_users_backend_and_style_change_no_figure(
     sweep: Path, command: Callable[..., Ended], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.sampling.decode import SamplingParams, generate, stream
-from tests.zoo_models import NAMES, maker, of_each_class, random_ids, randomize
+from tests.zoo_models import NAMES, maker, of_each_kind, random_ids, randomize
 from zoo.bigram import Bigram
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
@@ -38,7 +38,7 @@ def greedy_by_hand(model: LanguageModel, ids_BT: Tensor, tokens: int) -> Tensor:
 
 
 # The smallest windows that the conf files allow are used as they are; tokens go past each of them.
-@pytest.mark.parametrize("name", of_each_class(NAMES))
+@pytest.mark.parametrize("name", of_each_kind(NAMES))
 def test_greedy_equals_a_full_forward_pass_for_every_token(name: str) -> None:
     model = maker(name, "train.seq_len=32")()
     prompt = random_ids(2, 5)

@@ -76,7 +76,10 @@ STAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage",
+    ["evaluating", *(pytest.param(s, marks=pytest.mark.long) for s in STAGES if s[0] != "e")],
+)
 def test_a_signal_stops_every_long_stage_after_its_next_little_part(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ def test_other_settings_make_other_jobs(
     assert folders(folder) == [first, second]
 
 
+@pytest.mark.long
 def test_a_finished_job_that_was_edited_is_not_taken_for_the_one_asked_for(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:

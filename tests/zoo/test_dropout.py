@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from harness.common.errors import UsageError
 from tests.small_runs import losses, trace, train
 from tests.zoo.laws import LAWS
-from tests.zoo_models import NAMES, VOCAB, fresh, maker, node, random_ids
+from tests.zoo_models import NAMES, VOCAB, fresh, maker, node, random_ids, settings_of
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 from zoo.layers.dropout import StochasticDepth, widened
 
-WITH_DROPOUT = [name for name in NAMES if "dropout" in node(name)]
+WITH_DROPOUT = [name for name in NAMES if "dropout" in settings_of(name)]
 # The layers whose width the rule raises, and what it is called.
 WIDENED = {
     "mlp": "n_hidden", "wavenet": "channels_gate", "bow": "n_hidden", "rnn": "n_hidden",

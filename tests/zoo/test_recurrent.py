@@ -13,7 +13,7 @@ from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.compute.precision import require_kernels
 from tests.zoo.laws import LAWS
-from tests.zoo_models import VOCAB, maker, random_ids, randomize
+from tests.zoo_models import VOCAB, maker, of_each_class, random_ids, randomize
 from zoo.language_model import Cache, LanguageModel
 from zoo.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -114,7 +114,7 @@ def test_equals_torchs_module(ours: type[Recurrent], theirs: type[nn.RNNBase]) -
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("layers", [pytest.param(1, marks=pytest.mark.long), 3])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_each_class(NAMES))
 def test_law_with_more_and_fewer_layers(law: str, name: str, layers: int) -> None:
     """At full width: a tanh RNN of 32 units forgets 48 tokens to the last bit."""
     LAWS[law](composed_once(name, f"model.n_layer={layers}"))
