@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
 import pytest
 
 from harness.common.paths import REPOSITORY
