@@ -97,7 +97,7 @@ MUTANTS = {
     # a field less in the summary
     "self._summary.skipped_steps = guard.skipped": "pass",
     # another name offered, or none
-    "get_close_matches(word, valid, n=1, cutoff=0.5)": "get_close_matches(word, valid, 2, 0.1)[1:]",
+    "(typed, names, n=1, cutoff=NEAR)": "(typed, names, n=2, cutoff=0.1)[1:]",
 }
 
 

@@ -78,14 +78,14 @@ def field_differs(
     time = min(time, most, model.block_size or time)
     ids_1T = random_ids(1, time, vocab_size, seed)
     other_1T = other_ids(ids_1T, vocab_size, seed)
-    # Of the same number of rows, so that all are computed alike.
+    # As many rows, each compared with its own: a kernel may add up the last ones in another order.
     rows = min(ROWS, time)
-    last_V = model(ids_1T.expand(rows, time))[0, -1]
+    last_BV = model(ids_1T.expand(rows, time))[:, -1]
     for first in range(1, time + 1, rows):
         distances = torch.arange(first, first + rows).clamp(max=time)
         places_BT = torch.arange(time) == time - distances[:, None]
         moved_BV = model(torch.where(places_BT, other_1T, ids_1T))[:, -1]
-        for distance, sees in zip(distances.tolist(), (moved_BV != last_V).any(-1), strict=True):
+        for distance, sees in zip(distances.tolist(), (moved_BV != last_BV).any(-1), strict=True):
             if sees and distance in model.unseen:
                 return f"reads {distance} tokens back, and declares that unseen", time
             within = (declared is None or distance <= declared) and distance not in model.unseen

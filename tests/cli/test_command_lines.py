@@ -114,7 +114,7 @@ def test_the_command_line_of_these_properties_trains() -> None:
 
 
 @given(LISTS)
-@tried(12)
+@tried(6)
 def test_any_command_line_ends_in_a_run_or_one_line(overrides: list[str]) -> None:
     is_clean(overrides)
 

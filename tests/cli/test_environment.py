@@ -72,6 +72,7 @@ def test_without_a_home_what_needs_one_is_one_line(
     assert command("train", *text, "train.steps=1", "cache=cache").code == 0
 
 
+@pytest.mark.long
 def test_a_locale_without_utf8_opens_the_same_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,7 +113,7 @@ def test_every_number_reaches_every_logger(tmp_path: Path, monkeypatch: pytest.M
     ("signum", "every"),
     [
         pytest.param(signal.SIGTERM, 30, id="stopped", marks=pytest.mark.long),
-        pytest.param(signal.SIGKILL, 30, id="killed"),
+        pytest.param(signal.SIGKILL, 30, id="killed", marks=pytest.mark.long),
         pytest.param(
             signal.SIGKILL, 100_000, id="killed before its first checkpoint", marks=pytest.mark.long
         ),

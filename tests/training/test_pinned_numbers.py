@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from harness.common.clock import Clock
 from harness.common.paths import REPOSITORY
+from harness.compute.device import VARIABLES
 from harness.compute.memory import PeakMemory
 from harness.training import loop, trainer
 from tests.small_runs import train
@@ -285,6 +287,7 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "machine.tf32": False,
         "machine.threads": torch.get_num_threads(),
         "machine.name": lambda name: isinstance(name, str) and name,
+        **{f"machine.{name}": os.environ[name] for name in VARIABLES if name in os.environ},
         "versions": lambda found: all(map(is_version, found.items())) and len(found) > 5,
         "git.commit": told("rev-parse", "HEAD") if is_repository else None,
         "git.dirty": bool(told("status", "--porcelain")) if is_repository else None,

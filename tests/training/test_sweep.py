@@ -215,7 +215,10 @@ def test_a_report_that_fails_fails_the_sweep(
     assert "ZeroDivisionError: in the report" in ended.err
 
 
-@pytest.mark.parametrize(("jobs", "code"), [("model.n_embd=8", 0), ("model.n_embd=8,7", 1)])
+@pytest.mark.parametrize(
+    ("jobs", "code"),
+    [pytest.param("model.n_embd=8", 0, marks=pytest.mark.long), ("model.n_embd=8,7", 1)],
+)
 def test_a_table_that_nobody_reads_is_no_failure(
     jobs: str,
     code: int,

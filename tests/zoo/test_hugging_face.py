@@ -120,7 +120,7 @@ def test_law(law: str, model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-@pytest.mark.parametrize("law", ["saving", "overfitting"])
+@pytest.mark.parametrize("law", ["saving", pytest.param("overfitting", marks=pytest.mark.long)])
 def test_law_in_their_precision(law: str, model_type: str) -> None:
     LAWS[law](make(model_type))
 
