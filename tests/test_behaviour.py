@@ -101,6 +101,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.long
 def test_seeded_changes_are_seen(few: dict[str, Any], tmp_path: Path) -> None:
     mutant = tmp_path / "mutant"
     for name in SOURCES:

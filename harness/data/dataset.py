@@ -174,6 +174,17 @@ def require_whole(examples: Split, key: str, seq_len: int) -> None:
         raise UsageError(f"{key} has examples of {length} tokens: raise train.seq_len={seq_len}")
 
 
+def require_whole_validation(dataset: Dataset) -> None:
+    """For what chooses or judges by it. Raises UsageError if there is none, or only a part."""
+    if dataset.val is None:
+        raise UsageError("validation decides, and data.split leaves none")
+    if dataset.val.share < 1:
+        raise UsageError(
+            f"validation decides, and eval.part={dataset.val.share:g} leaves a part of it; take "
+            "eval.part=1"
+        )
+
+
 def require_length(dataset: Dataset, seq_len: int) -> None:
     """Raises UsageError if a part is too short for one sequence, or has no document."""
     for name in PARTS:

@@ -16,7 +16,7 @@ from typing import Any
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import STOPPED
 from harness.compute.meta import meta_model
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, require_whole_validation
 from harness.judging.certified import certified_score, require_certified_code
 from harness.judging.evidence import Evidence, weigh
 from harness.judging.ledger import Ledger, Outcome, Try
@@ -133,10 +133,7 @@ class Judge:
         for side in self.sides:
             check_settings(side.settings)
             dataset = load_dataset(side.settings)
-            if dataset.val is None:
-                raise UsageError(
-                    f"data.split={side.settings.data['split']} leaves no validation split"
-                )
+            require_whole_validation(dataset)
             if not dataset.tokenizer.lossless:
                 raise UsageError(
                     f"{side.text}: tokenizer={side.settings.names.tokenizer} is lossy: it has no "

@@ -15,6 +15,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.common.rows import strict_json
 from harness.config.settings import Settings, read_settings, require_trusted
+from harness.data.dataset import require_whole_validation
 from harness.training.run import load_dataset
 from harness.training.sweep_jobs import CANDIDATES
 from harness.tuning import sweeps
@@ -120,8 +121,7 @@ def planned_costs(
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files and no {kind}")
     dataset = load_dataset(next(iter(settings.values())))
-    if dataset.val is None:
-        raise UsageError("validation chooses, and data.split leaves none")
+    require_whole_validation(dataset)
     costs = {model: measure(each, dataset) for model, each in settings.items()}
     plain = {"command": command, "costs": {model: asdict(cost) for model, cost in costs.items()}}
     with writing(folder):

@@ -113,7 +113,10 @@ REFUSED = {
 @pytest.mark.parametrize(
     ("mode", "override"),
     [
-        *(((), override) for override in REFUSED),
+        *(
+            pytest.param((), override, marks=[pytest.mark.long] if number % 2 else [])
+            for number, override in enumerate(REFUSED)
+        ),
         # A sweep takes another way through Hydra; one setting of each kind stands for all.
         *((("-m",), override) for override in REFUSED if override.startswith("hydra.launcher")),
         *((("-m",), override) for override in REFUSED if override.startswith("logger")),

@@ -282,7 +282,8 @@ WRONG = {
     "larger steps": (("model=gpt train.accumulate=2", "gpt"), "64 tokens for the candidate and 32"),
     "no margin": (("gpt", "mlp", "--margin", "0"), "--margin 0.0 must be above 0"),
     "one seed": (("gpt", "mlp", "--seeds", "1"), "--seeds 1 must be at least 2"),
-    "no validation": (("gpt", "mlp", "data.split=[0.9,0,0.1]"), "leaves no validation split"),
+    "no validation": (("gpt", "mlp", "data.split=[0.9,0,0.1]"), "leaves none"),
+    "a part of it": (("gpt", "mlp", "eval.part=0.5"), "eval.part=0.5 leaves a part"),
     "wrong setting": (("model=gpt model.n_layr=3", "gpt"), "Did you mean model.n_layer"),
     "both": (("gpt", "mlp", "--plan", "--final"), "not allowed with"),
 }

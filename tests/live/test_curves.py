@@ -222,6 +222,7 @@ def test_a_run_of_any_content_takes_bounded_memory(
     assert metrics.memory < 2e6
 
 
+@pytest.mark.long
 def test_a_run_of_300_000_steps_is_read_bit_by_bit_and_answered_shortly(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "long")
     line = (

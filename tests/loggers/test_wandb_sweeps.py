@@ -84,6 +84,7 @@ def test_every_job_of_a_sweep_file_can_be_trained(path: Path) -> None:
         assert {key: flat[key] for key in job} == job
 
 
+@pytest.mark.long
 def test_a_job_of_an_agent_is_the_run_that_the_agent_named(tmp_path: Path) -> None:
     """With what the agent leaves in the environment; and it reports what the sweep minimizes."""
     from wandb.sdk.lib.config_util import save_config_file_from_dict

@@ -149,6 +149,7 @@ def micro_batches_there(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.long
 def test_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
     plan = ("train.accumulate=2", "train.steps=100000", "eval.every=100000")
     processes = start(tmp_path / "two", 2, *plan)

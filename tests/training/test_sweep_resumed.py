@@ -70,6 +70,7 @@ def test_a_sweep_that_was_cut_off_goes_on_where_it_stopped(
         assert status(folder / name) == "finished"
 
 
+@pytest.mark.long
 def test_a_job_that_failed_is_tried_again(
     command: Command, small: tuple[str, ...], small_text: Path, tmp_path: Path
 ) -> None:

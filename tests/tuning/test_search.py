@@ -200,6 +200,7 @@ def test_a_rate_at_the_edge_is_named() -> None:
         (["model=gpt", "sweep.devices=2"], "sweep.devices is set by the search itself"),
         (["model=ngram"], "counts"),
         (["model=gpt", "data.split=[0.9,0,0.1]"], "leaves none"),
+        (["model=gpt", "eval.part=0.5"], "eval.part=0.5 leaves a part of it"),
     ],
 )
 def test_a_mistake_is_one_line(
