@@ -158,9 +158,10 @@ class Answers:
 
     def page(self, name: str) -> tuple[bytes, str]:
         """A page that was opened, and its kind."""
-        if name not in self._opened:
+        found = self._opened.get(name)
+        if found is None:
             raise Refused(HTTPStatus.NOT_FOUND, "open it again from its run")
-        path, kind = self._opened[name]
+        path, kind = found
         try:
             return contained.read(path), kind
         except OSError as error:
@@ -176,8 +177,8 @@ class Answers:
         file, kind = PAGES[order["page"]]
         name = secrets.token_urlsafe(24)
         self._opened[name] = (run.folder / file, kind)
-        while len(self._opened) > MOST_OPENED:
-            self._opened.pop(next(iter(self._opened)), None)
+        for old in list(self._opened)[:-MOST_OPENED]:
+            self._opened.pop(old, None)
         return {"address": f"/opened/{name}"}
 
     def _started(self, arguments: list[str]) -> Any:

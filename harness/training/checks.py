@@ -76,23 +76,29 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
 
 def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
     """Raises UsageError for what is not possible with documents that don't see each other."""
-    where = f"data={settings.names.data} has documents, in rows of data.rows={rows}"
+    where, has_choice = f"data={settings.names.data} has documents", "rows" in settings.data
+    if has_choice:
+        where += f", in rows of data.rows={rows}"
+
+    def instead(words: str) -> str:
+        return words if has_choice else ""  # a task's examples always stand alone
+
     if rows == "alone" and settings.train.positions != "all":
         raise UsageError(
-            f"{where}: train.positions={settings.train.positions} would be padding of short ones; "
-            "take data.rows=packed"
+            f"{where}: train.positions={settings.train.positions} would be padding of short ones"
+            + instead("; take data.rows=packed")
         )
     if rows == "packed" and settings.compile:
         raise UsageError(f"{where}: compile=true would compile for each length of a document")
     if batch_norm.layers(model):
         raise UsageError(
             f"{where}: batch normalization would count the padding of short ones; take another "
-            "norm of the model, or data.rows=across"
+            f"norm of the model{instead(', or data.rows=across')}"
         )
     if model.auxiliary:
         raise UsageError(
             f"{where}: the auxiliary losses {', '.join(model.auxiliary)} would count the padding "
-            "of short ones; take data.rows=across"
+            f"of short ones{instead('; take data.rows=across')}"
         )
     if model.fit is not None and "marker" not in inspect.signature(model.fit).parameters:
         raise UsageError(

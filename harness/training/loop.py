@@ -50,6 +50,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     settings, dataset, report = context.settings, context.dataset, context.report
     compute, interrupt, processes = context.compute, context.interrupt, context.processes
     plan, tokenizer = settings.train, dataset.tokenizer
+    token_bytes = tokenizer.token_bytes  # counted anew whenever it is asked for
     currency, total = plan.budget
     rows = plan.batch_size * plan.accumulate
     schedule = settings.build("schedule", Schedule, total=total)
@@ -140,7 +141,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:
                     report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
-            progress.count_step(targets, tokenizer.token_bytes)
+            progress.count_step(targets, token_bytes)
             between_steps = True
             recorder.log(row)
             progress.seconds += context.clock() - started

@@ -10,19 +10,26 @@ from pathlib import Path
 import pytest
 
 from harness.report.records.runs import find_runs
+from harness.report.statistics.paired import student
 from harness.report.statistics.ranking import Comparison, compare_runs
-from harness.report.statistics.skills import grid, student
+from harness.report.statistics.skills import grid
 from harness.report.text import skills as words
 from harness.report.text.terminal import print_comparison
 from tests.report.comparing import write_certificate, write_run
 
 
 def of_task(
-    folder: Path, model: str, data: str, accuracy: float, seed: int = 0, **settings: int
+    folder: Path,
+    model: str,
+    data: str,
+    accuracy: float,
+    seed: int = 0,
+    chance: float = 0.2,
+    **settings: object,
 ) -> None:
     digest = hashlib.sha256(f"{data} {settings}".encode()).hexdigest()
-    corpus = {"sha256": digest, "split": [0.5, 0.25, 0.25], "chance": 0.2}
-    name = "-".join([model, data, *map(str, settings.values()), str(seed)])
+    corpus = {"sha256": digest, "split": [0.5, 0.25, 0.25], "chance": chance}
+    name = "-".join([model, data, *(str(each)[:20] for each in settings.values()), str(seed)])
     run = write_run(
         folder / name, model, seed, lossless=False, tokenizer="ids", data=data, corpus=corpus,
         config={"data": settings}, cache_bytes=4096,
@@ -69,6 +76,20 @@ def test_the_grid_is_printed(compared: Comparison) -> None:
     assert any("recall, pairs=4" in line for line in lines[begin:])
     assert any("chance 0.200" in line for line in lines[begin:])
     assert any(line.split()[:2] == ["gpt", "4.10"] for line in lines[begin:])
+
+
+def test_a_folder_from_elsewhere_does_not_end_the_report(tmp_path: Path) -> None:
+    """A task that guessing solves, and a setting with more digits than Python reads."""
+    of_task(tmp_path, "gpt", "easy", 1.0, chance=1.0)
+    for number, pairs in enumerate(("9" * 5000, "10", "2")):
+        of_task(tmp_path / str(number), "gpt", "recall", 0.9, pairs=pairs)
+    found = grid(compare_runs(find_runs([tmp_path]), "test"))
+    assert found is not None
+    assert [column.data[:14] for column in found.columns] == [
+        "easy", "recall, pairs=", "recall, pairs=", "recall, pairs="
+    ]  # fmt: skip
+    assert [len(column.data) for column in found.columns] == [4, 15, 16, 5014]
+    assert found.rows["gpt"][1][found.columns[0]].above == 1.0
 
 
 def test_texts_have_no_grid(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.data.assets import Assets
 from harness.data.batches import IGNORED
 from harness.data.corpus import Corpus, Span, Text
-from harness.data.documents import DocumentCorpus, DocumentText
+from harness.data.documents import DocumentText
 from harness.data.skills.draws import Draws
 
 ROWS = 32  # of what is scored, drawn at a time
@@ -43,7 +43,7 @@ class ExampleText(DocumentText):
         return np.pad(self._scored_DN[first:last], ((0, 0), (0, 1))).ravel()
 
 
-class Skill(DocumentCorpus):
+class Skill(Corpus):
     """A task. Every row of training is a new example, drawn by seed and step; those that are scored
     are the same for all seeds.
 
@@ -52,6 +52,7 @@ class Skill(DocumentCorpus):
     models that count), validation and test.
     """
 
+    of_documents, rows = True, "alone"
     words: Sequence[str]
     chance: float
     """The accuracy of the best constant answer. A solver's is 1."""
@@ -114,9 +115,6 @@ class Skill(DocumentCorpus):
         """Of each as many as the larger of validation and test has."""
         count = max(1, int(self.examples * max(self.split[1:])))
         return {f"length_{length}": self.text(length, count) for length in self.longer}
-
-    def documents(self, assets: Assets) -> list[bytes]:
-        raise NotImplementedError("its examples are generated")
 
     def moved_to(self, path: Path) -> Corpus:
         raise UsageError(

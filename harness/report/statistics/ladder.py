@@ -49,6 +49,11 @@ def span(found: Sequence[Rung]) -> tuple[float, float]:
 
 
 def natural(label: str) -> list[tuple[int, str]]:
-    """A sort key by which 2 comes before 10."""
+    """A sort key by which 2 comes before 10. A name from elsewhere may have more digits than Python
+    makes a number of."""
     parts = re.findall(r"\d+|\D+", label)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    digits = [part.lstrip("0") if part.isdecimal() else None for part in parts]
+    return [
+        (-1, part) if number is None else (len(number), number)
+        for part, number in zip(parts, digits, strict=True)
+    ]

@@ -90,6 +90,14 @@ def paired_interval(
     return Interval(mean, mean - half, mean + half, p)
 
 
+def student(freedom: float) -> float:
+    """Half of the interval of LEVEL of Student's t, whose √ν·tan θ has the density cos^(ν-1) θ."""
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    density = np.cos(angles) ** (freedom - 1)
+    below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return math.sqrt(freedom) * float(np.tan(np.interp(LEVEL, below / below[-1], angles)))
+
+
 def text_error(
     difference_K: Array, sizes_K: Sizes, block_bytes: int | None = None
 ) -> tuple[float, float]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
-
-import numpy as np
+from math import sqrt
 
 from harness.report.records.groups import Group
 from harness.report.statistics.ladder import natural
-from harness.report.statistics.paired import LEVEL
+from harness.report.statistics.paired import student
 from harness.report.statistics.ranking import Comparison
 from harness.runs.summary import Scored
 
@@ -96,14 +94,6 @@ def _accuracies(group: Group, name: str) -> dict[TaskColumn, Accuracy]:
     return found
 
 
-def student(freedom: int) -> float:
-    """Half of the interval of LEVEL of Student's t, whose √ν·tan θ has the density cos^(ν-1) θ."""
-    angles = np.linspace(0, pi / 2, 20_001)
-    density = np.cos(angles) ** (freedom - 1)
-    below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return sqrt(freedom) * float(np.tan(np.interp(LEVEL, below / below[-1], angles)))
-
-
 def _over_seeds(scores: Sequence[Scored], chance: float) -> Accuracy:
     shares = [score.accuracy for score in scores if score.accuracy is not None]
     mean, half = statistics.fmean(shares), None
@@ -112,5 +102,5 @@ def _over_seeds(scores: Sequence[Scored], chance: float) -> Accuracy:
         half = student(len(shares) - 1) * spread
     elif (error := scores[0].accuracy_error) is not None:
         half = NORMAL * error
-    above = min(1.0, max(0.0, (mean - chance) / (1 - chance)))
+    above = min(1.0, max(0.0, (mean - chance) / (1 - chance))) if chance < 1 else 1.0
     return Accuracy(mean, half, len(shares), above)

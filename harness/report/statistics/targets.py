@@ -19,7 +19,7 @@ from harness.common.errors import UsageError
 from harness.common.values import did_you_mean
 from harness.report.records.groups import Group
 from harness.report.statistics.floor import find_floor, validation_score
-from harness.report.statistics.paired import DRAWS, LEVEL, SEED, holm, training_error
+from harness.report.statistics.paired import DRAWS, LEVEL, SEED, holm, student, training_error
 from harness.report.statistics.ranking import Comparison
 from harness.runs.metrics import COSTS
 
@@ -154,7 +154,7 @@ class GroupCost:
         mean = float(logs.mean())
         if len(values) < 2 or not self.all_reached:
             return MeanCost(math.exp(mean), None, None)
-        half = _half_width(float(logs.std(ddof=1)) / math.sqrt(len(logs)), len(logs) - 1)
+        half = float(logs.std(ddof=1)) / math.sqrt(len(logs)) * student(len(logs) - 1)
         return MeanCost(*(math.exp(mean + shift) for shift in (0, -half, half)))
 
 
@@ -244,9 +244,3 @@ def _ratio(first: GroupCost, other: GroupCost) -> Ratio:
     half = float(np.quantile(drawn, LEVEL))
     p = (np.count_nonzero(drawn >= abs(mean)) + 1) / (DRAWS + 1)
     return replace(plain, low=math.exp(mean - half), high=math.exp(mean + half), p=p)
-
-
-def _half_width(error: float, freedom: float) -> float:
-    """Of an interval by Student's t."""
-    drawn = np.abs(np.random.default_rng(SEED).standard_t(freedom, DRAWS))
-    return error * float(np.quantile(drawn, LEVEL))
