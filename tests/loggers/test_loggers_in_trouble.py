@@ -33,10 +33,18 @@ def stored(run: Path, name: str) -> list[str]:
 
 def release(run: Path) -> None:
     """Let a blocked logger go on, and wait until the loggers' process has ended."""
-    (run / "blocked").open("w").close()
-    wait_until((run / "loggers" / "lock").exists)  # it may not even have begun
+    wait_until(lambda: is_read(run / "blocked"))  # it may not even have begun
     with (run / "loggers" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def is_read(fifo: Path) -> bool:
+    """Is there who waits at it? Who does so holds the lock."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError:  # no such file, or nobody reads
+        return False
+    return True
 
 
 ALL = [str(step) for step in range(13)]  # the steps of BIGRAM
