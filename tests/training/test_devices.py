@@ -164,12 +164,17 @@ def test_a_job_beside_others_is_the_job_alone(
     assert "while other jobs of the sweep (at most 1)" in ended.out
 
 
+INTERPOLATED = "init='${by_model:{bigram: xavier, default: default}}'"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["-m", "sweep.devices=cpu,cuda:0"], "should be a list: sweep.devices=[…,…]"),
         (["-m", "sweep.devices=0"], "sweep.devices=0 must be at least 1"),
         (["-m", "sweep.devices=[cuda:77]"], "cuda:77 is not on this machine"),
+        # As a search writes it: only a job can say what it is.
+        (["-m", "sweep.devices=[cuda:77]", INTERPOLATED], "cuda:77 is not on this machine"),
         (["-m", "sweep.devices=2", "device=auto,cpu"], "device=auto,cpu and sweep.devices"),
         (["sweep.devices=2"], "sweep.devices=2 is for a sweep: add -m"),
     ],
