@@ -27,7 +27,7 @@ from harness.report.statistics.targets import (
     find_costs,
     read_target,
 )
-from harness.report.text.targets import cell, lines
+from harness.report.text.targets import cell, evaluations, lines
 from tests.conftest import Ended
 from tests.report.comparing import Page, write_run
 from tests.report.test_floor import counted
@@ -99,9 +99,9 @@ def runs(tmp_path: Path) -> Path:
     """gpt takes 100 steps to 3 bits, within 10 %; mlp four times that; bigram gets to 3.5."""
     folder = tmp_path / "runs"
     for seed, factor in enumerate((0.9, 1.0, 1.1)):
-        slope = 1 / (100 * factor)
-        with_curve(folder, "gpt", seed, [row(0, 4), row(200, 4 - 200 * slope)])
-        with_curve(folder, "mlp", seed, [row(0, 4), row(800, 4 - 200 * slope)])
+        for model, times in (("gpt", 1), ("mlp", 4)):
+            rows = [row(times * step, 4 - step / (100 * factor)) for step in (0, 80, 120, 200)]
+            with_curve(folder, model, seed, rows)
         with_curve(folder, "bigram", seed, [row(0, 4), row(1000, 3.5 + seed / 100)])
     floor = counted(folder / "floor", 5, 2.5)
     write_rows(floor, [row(0, 6), row(1, 2.5)])
@@ -142,6 +142,24 @@ def test_means_intervals_and_ratios(runs: Path) -> None:
         f"{to_mlp.high:.2f} for new seeds).",
         f"bigram takes more than {to_bigram.times:.2f} times the steps of gpt.",
     ]
+
+
+def test_what_happens_between_the_same_evaluations_is_not_told_apart(runs: Path) -> None:
+    """A line between them would say that rnn takes twice the steps, and gru 1.1 times, for sure."""
+    for seed in range(3):
+        with_curve(runs, "rnn", seed, [row(0, 4), row(160, 3.2), row(240, 2.8 + seed / 1e3)])
+        with_curve(runs, "gru", seed, [row(0, 4), row(200, 2 + seed / 1e3)])
+    found = find_costs(compared(runs), "3")
+    own = {each.group.model: each for each in found.groups}
+    together = {ratio.other.model: ratio.together for ratio in found.ratios}
+    assert together == {"gru": True, "rnn": False, "mlp": False, "bigram": False}
+    said = list(lines(found))
+    assert "gpt and gru are not told apart: both get there between the same evaluations." in said
+    shown = {name: evaluations(each) for name, each in own.items()}
+    assert shown == {
+        "ngram": "1", "gpt": "80 to 120", "gru": "0 to 200", "rnn": "160 to 240",
+        "mlp": "320 to 480", "bigram": "after 1.00 k",
+    }  # fmt: skip
 
 
 def test_those_that_never_get_there_are_named_together(runs: Path) -> None:

@@ -1,8 +1,9 @@
 """What it costs to reach a validation score: steps, tokens, bytes, FLOPs and seconds.
 
 Validation is scored every `eval.every` steps. A seed's cost is interpolated linearly between the
-first evaluation that is as good as the target and the one before it. A seed that never gets there
-is censored: its cost is more than what it spent. Means and intervals are of the logarithms of the
+first evaluation that is as good as the target and the one before it. No curve is a line there, so
+two models that get there between the same evaluations are not told apart. A seed that never gets
+there is censored: its cost is more than what it spent. Means and intervals are of the logarithms of the
 costs, as costs differ by ratios: Student's t over the seeds of a model, Welch's for two models.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -85,11 +86,13 @@ def read_target(text: str, comparison: Comparison) -> Target:
 @dataclass(frozen=True)
 class SeedCost:
     """costs: by the names of COSTS. censored: the target was not reached within them. first: it was
-    reached at the first evaluation, so they are the most that it took."""
+    reached at the first evaluation, so they are the most that it took. between: the steps of the
+    evaluations around it, which is all that was seen."""
 
     costs: Mapping[str, float]
     censored: bool = False
     first: bool = False
+    between: tuple[float, float] = field(default=(0.0, math.inf), compare=False)
 
 
 def crossing(
@@ -103,12 +106,15 @@ def crossing(
         return None
     at = next((n for n, row in enumerate(rows) if row[target.key] <= target.level), None)
     if at is None:
-        return SeedCost(_costs(rows[-1]), censored=True)
+        return SeedCost(_costs(rows[-1]), censored=True, between=(rows[-1]["step"], math.inf))
     if at == 0 or not interpolated:
-        return SeedCost(_costs(rows[at]), first=at == 0 and rows[0]["step"] > 0)
+        is_first = at == 0 and rows[0]["step"] > 0
+        between = (0 if is_first else rows[at]["step"], rows[at]["step"])
+        return SeedCost(_costs(rows[at]), first=is_first, between=between)
     before, after = rows[at - 1], rows[at]
     part = (before[target.key] - target.level) / (before[target.key] - after[target.key])
-    return SeedCost({name: before[name] + part * (after[name] - before[name]) for name in COSTS})
+    costs = {name: before[name] + part * (after[name] - before[name]) for name in COSTS}
+    return SeedCost(costs, between=(before["step"], after["step"]))
 
 
 def _costs(row: Mapping[str, float]) -> dict[str, float]:
@@ -140,6 +146,12 @@ class GroupCost:
     def all_reached(self) -> bool:
         return self.reached == len(self.seeds) > 0
 
+    @property
+    def between(self) -> tuple[float, float]:
+        """The steps of the evaluations around the target, of all seeds."""
+        starts, ends = zip(*(seed.between for seed in self.seeds), strict=True)
+        return min(starts), max(ends)
+
     def values(self, currency: str) -> list[float]:
         return [seed.costs[currency] for seed in self.seeds]
 
@@ -162,7 +174,8 @@ class GroupCost:
 class Ratio:
     """How many times the steps of the first group another one takes. low, high: its interval; None
     without two seeds of each. p: after Holm's correction. bound: the other never gets there with
-    some seed, so that `times` is the least that it can be."""
+    some seed, so that `times` is the least that it can be. together: both get there between the
+    same evaluations, so that nobody saw who is first."""
 
     first: Group
     other: Group
@@ -171,6 +184,7 @@ class Ratio:
     high: float | None = None
     p: float | None = None
     bound: bool = False
+    together: bool = False
 
     @property
     def is_significant(self) -> bool:
@@ -237,6 +251,8 @@ def _ratio(first: GroupCost, other: GroupCost) -> Ratio:
     first_S, other_S = (np.log(np.maximum(own.values("step"), 1)) for own in (first, other))
     mean = float(other_S.mean() - first_S.mean())
     plain = Ratio(first.group, other.group, math.exp(mean), bound=not other.all_reached)
+    if not plain.bound and first.between[1] > other.between[0]:
+        return replace(plain, together=True)
     if plain.bound or min(len(first_S), len(other_S)) < 2:
         return plain
     error, freedom = training_error(first_S[:, None], other_S[:, None], np.ones(1))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from harness.common.text import visible_line
 from harness.report.statistics.targets import TargetCosts
-from harness.report.text.targets import CURRENCIES, NOTE, cell, lines, seeds
+from harness.report.text.targets import CURRENCIES, NOTE, cell, evaluations, lines, seeds
 from harness.report.text.terminal import empty_table, plain_or_terminal
 
 
@@ -20,10 +20,10 @@ def print_costs(found: TargetCosts, file: IO[str]) -> None:
     console.print(f"\n{said[0]}", style="bold", soft_wrap=whole)
     table = empty_table()
     table.add_column("model", overflow="fold")
-    for head in ("seeds", *CURRENCIES.values()):
+    for head in ("seeds", "evaluations", *CURRENCIES.values()):
         table.add_column(head, justify="right", no_wrap=True)
     for own in found.groups:
-        cells = (seeds(own), *(cell(own, currency) for currency in CURRENCIES))
+        cells = (seeds(own), evaluations(own), *(cell(own, each) for each in CURRENCIES))
         table.add_row(Text(visible_line(own.group.label)), *map(Text, cells))
     console.print(table)
     for line in said[1:]:

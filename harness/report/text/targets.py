@@ -17,7 +17,8 @@ CURRENCIES = {
     "seconds": "seconds",
 }
 NOTE = (
-    "A cost is interpolated linearly between the two evaluations around the target; it is the "
+    "A cost is interpolated linearly between the two evaluations around the target, whose steps "
+    "stand beside it; a curve that falls fast is there earlier than that. It is the "
     f"geometric mean over seeds, in brackets its {LEVEL:.0%} interval for new seeds (Student's t "
     "of the logarithms, none for one seed). > stands where some seed never got there: it is what "
     "the seeds took that did, and what the others spent in vain. ≤: there already at the first "
@@ -28,6 +29,14 @@ NOTE = (
 def seeds(own: GroupCost) -> str:
     """How many seeds reach the target."""
     return f"{own.reached} of {len(own.seeds)}"
+
+
+def evaluations(own: GroupCost) -> str:
+    """The steps of the evaluations around the target: `500 to 1.00 k`."""
+    before, after = own.between
+    if before == after:
+        return human(after)
+    return f"{human(before)} to {human(after)}" if own.all_reached else f"after {human(before)}"
 
 
 def cell(own: GroupCost, currency: str) -> str:
@@ -77,6 +86,10 @@ def _ratio(ratio: Ratio) -> str:
     first, other = ratio.first.label, ratio.other.label
     if ratio.bound:
         return f"{other} takes more than {ratio.times:.2f} times the steps of {first}."
+    if ratio.together:
+        return (
+            f"{first} and {other} are not told apart: both get there between the same evaluations."
+        )
     words = f"{other} takes {ratio.times:.2f} times the steps of {first}"
     if ratio.low is None or ratio.high is None or ratio.p is None:
         return f"{words}; one seed says nothing of the chance in training."
