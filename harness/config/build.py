@@ -44,10 +44,11 @@ def check_object(
     cls = resolve_class(str(node.get("_target_")), interface, where, trust)
     arguments = {key: value for key, value in node.items() if key != "_target_"}
     _check_arguments(cls, arguments, given, where)
+    around: type = cls
     for name, inner in _wrapped_classes(cls, arguments, where, trust).items():
         arguments[name] = inner
         # It gets what the class around it does not take, and what both of them do.
-        outer, own = parameters_of(cls), parameters_of(inner)
+        outer, own = parameters_of(around), parameters_of(inner)
         passed = {key: arguments[key] for key in arguments if key not in outer or key in own}
         _check_arguments(inner, passed, {key: given[key] for key in given if key in own}, where)
     return cls, arguments

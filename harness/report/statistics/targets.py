@@ -3,8 +3,9 @@
 Validation is scored every `eval.every` steps. A seed's cost is interpolated linearly between the
 first evaluation that is as good as the target and the one before it. No curve is a line there, so
 two models that get there between the same evaluations are not told apart. A seed that never gets
-there is censored: its cost is more than what it spent. Means and intervals are of the logarithms of the
-costs, as costs differ by ratios: Student's t over the seeds of a model, Welch's for two models.
+there is censored: its cost is more than what it spent. Means and intervals are of the logarithms
+of the costs, as costs differ by ratios: Student's t over the seeds of a model, Welch's for two
+models.
 """
 
 from __future__ import annotations
