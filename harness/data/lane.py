@@ -32,7 +32,7 @@ class Position:
 
     The rest counts what came before: documents that were encoded, held_out ones, which were passed
     over, and empty ones; characters unknown to the tokenizer, which were left out; and bytes that
-    were replaced, those of this document among them.
+    were replaced as far as the shard was read then, a little further than this.
     """
 
     shard: int
