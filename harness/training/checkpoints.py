@@ -17,7 +17,8 @@ from harness.training.progress import Progress
 from harness.training.trainer import Trainer
 
 ADDED_LATER = (
-    *("kept_best", "evaluation_seconds", "beside", "steps_before_fork", "flops_before_fork", "stream"),
+    *("kept_best", "evaluation_seconds", "beside", "steps_before_fork", "flops_before_fork"),
+    "stream",
 )
 
 

@@ -35,8 +35,8 @@ from harness.training.context import RunContext
 from harness.training.counting import Counter
 from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
-from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.progress import Progress
+from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
 from harness.training.streamed_rows import StreamedRows
 from harness.training.trainer import Trainer

@@ -21,6 +21,7 @@ from harness.runs.checkpoint import from_checkpoint
 from harness.runs.summary import Streamed
 from harness.training.context import RunContext
 
+
 class StreamedRows:
     """Hands out rows. Each process reads some of the lanes, and all get all rows.
 

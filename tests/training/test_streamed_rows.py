@@ -27,7 +27,6 @@ from tests.small_runs import GPT_SMALL, SMALL, settings, summary, trace, train
 from tests.training.test_distributed import finish, start, weights
 
 
-
 def shards(folder: Path, count: int = 5, lines: int = 40) -> tuple[str, ...]:
     """Settings of a small training on a stream, whose shards are written."""
     place = folder / "shards"
