@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from harness.common.errors import RunFailure, UsageError
 from harness.data.assets import Assets
+from harness.data.corpus import called
 from harness.data.dataset import Dataset, prepare
 from harness.data.lane import COUNTS, Lane, Position
 from harness.data.read_ahead import ReadAhead
@@ -223,6 +224,13 @@ def test_a_shard_that_has_changed_is_refused(tmp_path: Path) -> None:
     for wrong in ({"token": 10_000}, {"document": 10_000}):
         with pytest.raises(RunFailure, match="has changed since the checkpoint"):
             next(lane.blocks(Position(**start | wrong), 8))
+
+
+def test_the_same_stream_lies_elsewhere(tmp_path: Path) -> None:
+    stream = Stream("a.txt", [0.5, 0.5, 0.0], 3, "across", "strict", "body", "--", 7, 4, 9)
+    moved = stream.moved_to(tmp_path)
+    expected = vars(stream) | {"path": str(tmp_path), "found": called(str(tmp_path))}
+    assert vars(moved) == expected
 
 
 def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:

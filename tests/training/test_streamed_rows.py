@@ -156,11 +156,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     assert found["stream"]["shards"] == 5
     assert found["train"]["epochs"] is None
     assert found["corpus"]["rows"] == "packed"
-    refused_when_shards_have_changed(tmp_path, chosen)
+    refused_where_rows_would_be_others(tmp_path, chosen)
 
 
-def refused_when_shards_have_changed(folder: Path, chosen: tuple[str, ...]) -> None:
-    """The last one is behind what is split, and not read yet."""
+def refused_where_rows_would_be_others(folder: Path, chosen: tuple[str, ...]) -> None:
+    """In a fork with longer rows, and when a shard was changed that is not read yet."""
+    fork = f"fork_from={folder / 'cut' / 'run'}@14"
+    with pytest.raises(UsageError, match=r"can't be forked with another .*train\.seq_len"):
+        train(folder / "fork", *chosen, fork, "train.seq_len=8")
     (folder / "shards" / "4.txt").write_text("one")
     with pytest.raises(UsageError, match="names or sizes of its shards have changed"):
         train(folder / "cut", *chosen, "train.steps=16", "resume=true")
