@@ -140,6 +140,9 @@ def steps(settings: Settings) -> dict[str, float]:
         "ms of a step": 1e3 * median(each for each, _ in whole),
         "of its processor": 1e3 * median(each for _, each in whole),
         "of the clock %": 100 * own_clock / clock,
+        "medians, of the clock %": 100
+        * median(each for each, _ in took[WARM_UP:-1])
+        / median(each for each, _ in whole),
         "of the processor %": 100 * own_processor / processor,
         "readers %": 100 * (read[1] - read[0]) / processor,
     }
