@@ -23,6 +23,7 @@ from harness.common.outside import open_regular
 from harness.common.paths import expand
 from harness.data.assets import Assets
 from harness.data.joined import Counts, join, require_text
+from harness.data.shards import Shards
 from harness.data.sources import KEY, PACKED, find_files, format_of, looks_like
 
 BLOCK = 1 << 20  # bytes read at a time
@@ -51,12 +52,14 @@ class Text:
     """A text in a file or in memory, read in blocks because it may not fit in memory.
 
     counts: of what it was made from, if it was. of_documents: whether `strings` are whole
-    documents. task: whose examples these are, if they are any's.
+    documents. task: whose examples these are, if they are any's. shards: what training reads, of
+    which this is only the beginning; None: this itself.
     """
 
     counts: Mapping[str, int] = {}
     of_documents = False
     task: Task | None = None
+    shards: Shards | None = None
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source

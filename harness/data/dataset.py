@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from harness.config.settings import Settings
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus, Span, Task, Text, split_points
 from harness.data.encoded import PARTS, Documents, RoundTripLoss, Split, encode_parts, fit_tokenizer
+from harness.data.shards import Shards
 from zoo_tokenizers import EndMarker, Tokenizer, TokenizerError
 
 IDS_PER_COUNT = 1 << 22  # ids counted at a time
@@ -50,6 +52,19 @@ class Dataset:
         return self.text.task
 
     @property
+    def shards(self) -> Shards | None:
+        """What training reads in place of train, which is only their beginning; None: train."""
+        return self.text.shards
+
+    def held_out(self) -> frozenset[bytes]:
+        """The SHA-256 of each document of validation and test."""
+        return frozenset(
+            hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+            for part in self.parts[1:]
+            for text in self.text.strings(part.start, part.stop)
+        )
+
+    @property
     def final(self) -> Split | None:
         """What the ranked score is of: test, or validation where the text has no test split."""
         return self.val if self.test is None else self.test
@@ -70,6 +85,8 @@ class Dataset:
     def notes(self) -> list[str]:
         """What a reader of the scores must know about the data, one sentence each."""
         notes = [*self.tokenizer.notes(), *self.text.notes()]
+        if self.shards is not None:
+            notes += self.shards.notes()
         if self.lost is not None:
             notes.append(lossy_note(self.lost))
         if self.val is not None and self.val.share < 1:

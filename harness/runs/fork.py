@@ -115,7 +115,8 @@ def _require_alike(parent: Parent, settings: Settings) -> None:
         line for key in SHARED for line in differences(before.get(key), after.get(key), key)
     ]
     parts: tuple[tuple[str, str], ...] = SHARED_PARTS
-    if settings.data.get("order") == "shuffled":  # an epoch is cut into rows of this length
+    # An epoch, or a stream, is cut into rows of this length.
+    if settings.data.get("order") == "shuffled" or "lanes" in settings.data:
         parts += (("train", "seq_len"), ("train", "positions"))
     for group, key in parts:
         differing += differences(before[group].get(key), after[group].get(key), f"{group}.{key}")

@@ -17,7 +17,7 @@ from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role, read_settings
 from harness.data.dataset import Dataset
 from harness.runs import checkpoint
-from harness.runs.checkpoint import Checkpoint, StepCheckpoint
+from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder
 from harness.runs.load import load_tokenizer
@@ -157,7 +157,7 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
 
 
 def require_same_origin(
-    saved: Checkpoint | None, dataset: Dataset, settings: Settings, folder: RunFolder
+    saved: StepCheckpoint | None, dataset: Dataset, settings: Settings, folder: RunFolder
 ) -> None:
     """Raises UsageError if a checkpoint is of another text, tokenizer or configuration."""
     if saved is None:
@@ -167,7 +167,7 @@ def require_same_origin(
     require_same_settings(saved.settings, settings, folder.config)
 
 
-def require_same_text(saved: Checkpoint, dataset: Dataset, what: str) -> None:
+def require_same_text(saved: StepCheckpoint, dataset: Dataset, what: str) -> None:
     """Raises UsageError if a checkpoint is of another text or tokenizer. what: is not possible
     then."""
     for name, before, now in (
@@ -176,6 +176,14 @@ def require_same_text(saved: Checkpoint, dataset: Dataset, what: str) -> None:
     ):
         if before != now:
             raise UsageError(f"{what}: its {name} has changed (SHA-256 {before} → {now})")
+    stream = saved.progress.get("stream")
+    if dataset.shards is not None and isinstance(stream, dict):
+        before, now = stream.get("shards"), dataset.shards.sha256
+        if before != now:
+            raise UsageError(
+                f"{what}: the names or sizes of its shards have changed (SHA-256 {before!s:.64} → "
+                f"{now})"
+            )
 
 
 def repair_tokenizer(settings: Settings, folder: RunFolder, tokenizer: Tokenizer) -> str | None:

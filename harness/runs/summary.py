@@ -152,6 +152,23 @@ def _pair(texts: list[str]) -> list[str]:
     return texts
 
 
+class Streamed(Record):
+    """What a training read of a stream. shards: its files; bytes: in all of them; sha256: of their
+    names and sizes. passes: over them, the one under way among them. documents: that were encoded;
+    held_out, empty: that were passed over. unknown: characters that were left out. replaced: bytes
+    that are not UTF-8."""
+
+    shards: Number
+    bytes: Number
+    sha256: str
+    passes: Number
+    documents: Number
+    held_out: Number
+    empty: Number
+    unknown: Number
+    replaced: Number
+
+
 class Ancestor(Record):
     """A run that another one is a fork of, directly or not. run: its folder then. step, checkpoint:
     where the fork began, and the SHA-256 of that file. configuration: SHA-256 of its settings, but
@@ -178,6 +195,7 @@ class Summary(Record):
     says; None before there is one. certificate: its outcome in words. definition: of the test
     score; None in the first runs, whose definition is 1. also: other texts by the best weights
     (`eval.also`), by their names. compressors: of the text, in the run of a model that counts.
+    stream: of a corpus that is read while it is trained on.
     cache_bytes: of a task, what decoding keeps of one example of training. lineage: of a fork,
     oldest first. candidate: of a search, or a sweep over variants of a model;
     validation chooses among them, so no command shows `test` unasked."""
@@ -200,6 +218,7 @@ class Summary(Record):
     flops_per_token: Number | None = None
     cache_bytes: Number | None = None
     train: TrainCost | None = None
+    stream: Streamed | None = None
     val: Scored | None = None
     test: Scored | None = None
     also: dict[str, Scored] | None = None

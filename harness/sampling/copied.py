@@ -43,6 +43,7 @@ def mark_copied(
             longest = max(longest, pieces[number], key=len)
             pieces[number] = f"{OPEN}{pieces[number]}{CLOSE}"
         marked.append("".join(pieces))
+    train = "train" if dataset.shards is None else "the beginning of train (data.first_bytes)"
     line = f"{copied:,} of {made:,} sampled bytes ({copied / max(1, made):.0%}) lie in passages of "
-    line += f"{length} bytes or more that train has, too"
+    line += f"{length} bytes or more that {train} has, too"
     return marked, f"{line}; the longest: {longest!r}" if longest else line

@@ -26,7 +26,7 @@ from harness.config.settings import Settings
 from harness.training import launcher
 from harness.training.parent import leave_with_parent
 
-T = TypeVar("T")
+T, K = TypeVar("T"), TypeVar("K")
 # For a process that hangs. One that dies closes its connection, which is noticed at once.
 TIMEOUT = timedelta(minutes=10)
 LOOK, GRACE = 1.0, 5.0  # seconds: between looks at signals; from a signal on, for the others
@@ -101,15 +101,19 @@ class ProcessGroup:
 
     def require_equal(self, own: dict[str, Any]) -> None:
         """Raises UsageError, in all processes, if what they give is not the same."""
+        if line := launcher.difference(self.gather(own)):
+            raise UsageError(line)
+
+    def gather(self, own: dict[K, Any]) -> list[dict[K, Any]]:
+        """What each process gives, by its rank."""
         if self.world_size == 1:
-            return
-        every: list[dict[str, Any]] = [{}] * self.world_size
+            return [own]
+        every: list[dict[K, Any]] = [{} for _ in range(self.world_size)]
         try:
             distributed.all_gather_object(every, own)
         except RuntimeError as error:
             raise _gone(error) from error
-        if line := launcher.difference(every):
-            raise UsageError(line)
+        return every
 
     def shard(self, micro_batches: Sequence[T]) -> Sequence[T]:
         """This process's share of the micro-batches."""

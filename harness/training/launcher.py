@@ -73,6 +73,7 @@ def identity(settings: Settings, dataset: Dataset, device: torch.device) -> dict
         **{f"version of {name}": number for name, number in versions().items()},
         "corpus": dataset.digest,
         "tokenizer": dataset.tokenizer.digest,
+        "shards": dataset.shards and dataset.shards.sha256,
         "kind of device": device.type,
         "number of threads": torch.get_num_threads(),
         **{

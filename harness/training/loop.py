@@ -35,8 +35,10 @@ from harness.training.context import RunContext
 from harness.training.counting import Counter
 from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
+from harness.training.progress import Progress
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
+from harness.training.streamed_rows import StreamedRows
 from harness.training.trainer import Trainer
 from zoo.language_model import LanguageModel
 
@@ -52,7 +54,6 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     plan, tokenizer = settings.train, dataset.tokenizer
     token_bytes = tokenizer.token_bytes  # counted anew whenever it is asked for
     currency, total = plan.budget
-    rows = plan.batch_size * plan.accumulate
     schedule = settings.build("schedule", Schedule, total=total)
     trainer: Trainer | Counter
     if meta_model(settings).fit is not None:  # one pass over train in place of steps
@@ -76,6 +77,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     if saved is not None:
         recorder.write_summary(recorder.start_row())  # what was reached, until the next evaluation
 
+    stream = None if dataset.shards is None else StreamedRows(context, progress.stream)
     between_steps = True
     try:
         while True:
@@ -119,29 +121,25 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 break
 
             started = context.clock()
-            between_steps = False
             if isinstance(trainer, Counter):
+                between_steps = False
                 apart = dataset.rows in ("alone", "packed")
                 targets = trainer.fit(dataset.train.ids, tokenizer.marker if apart else None)
             else:
+                batch = _batch(context, progress, stream)
+                between_steps = False
                 if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
                     if not progress.frozen:
                         trainer.recompute_batch_norm(_extra_inputs(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
-                ids, seed = dataset.train.ids, settings.seed
-                if settings.data.get("order") == "shuffled":
-                    trained = len(range(plan.seq_len)[plan.trained])
-                    first = progress.tokens // trained  # a fork's parent may have had other rows
-                    batch = shuffled_batch(ids, seed, first, rows, plan.seq_len, trained)
-                else:
-                    documents = dataset.row_documents
-                    batch = draw_batch(ids, seed, step, rows, plan.seq_len, documents)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
                 if step == 0:
                     report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, token_bytes)
+            if stream is not None:
+                progress.stream = stream.state
             between_steps = True
             recorder.log(row)
             progress.seconds += context.clock() - started
@@ -157,6 +155,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         raise
     finally:
         recorder.finish(trainer.guard)
+        if stream is not None:
+            stream.close()
 
     interrupt.decide_alone()
     if not processes.is_main:
@@ -225,6 +225,22 @@ def _score(
         settings.eval.batch_size, on_batch=on_batch,
         batch_statistics=settings.train.batch_norm == "batch", own=own,
     )  # fmt: skip
+
+
+def _batch(
+    context: RunContext, progress: Progress, stream: StreamedRows | None
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the next step, (rows, T) each."""
+    settings, plan, dataset = context.settings, context.settings.train, context.dataset
+    ids, rows, seed = dataset.train.ids, plan.batch_size * plan.accumulate, settings.seed
+    if stream is not None:
+        return stream.batch(rows)
+    if settings.data.get("order") == "shuffled":
+        trained = len(range(plan.seq_len)[plan.trained])
+        first = progress.tokens // trained  # a fork's parent may have had other rows
+        return shuffled_batch(ids, seed, first, rows, plan.seq_len, trained)
+    documents = dataset.row_documents
+    return draw_batch(ids, seed, progress.step, rows, plan.seq_len, documents)
 
 
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:

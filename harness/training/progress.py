@@ -25,7 +25,8 @@ class Progress:
     statistics are. saved_best: the best step at each of the last two checkpoints, either of which
     may be resumed from. kept_best: that at each checkpoint that is kept. beside: how many other
     jobs of a sweep there were at most while the seconds were counted. steps_before_fork,
-    flops_before_fork: of the parent, where its steps cost other FLOPs."""
+    flops_before_fork: of the parent, where its steps cost other FLOPs. stream: of a corpus that is
+    one, its position (`StreamedRows.state`)."""
 
     step: int = 0
     tokens: int = 0
@@ -39,6 +40,7 @@ class Progress:
     beside: int = 0
     steps_before_fork: int = 0
     flops_before_fork: int = 0
+    stream: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks

@@ -15,6 +15,7 @@ from harness.training.context import RunContext
 from harness.training.flops import flops_per_step
 from harness.training.guards import Guard
 from harness.training.progress import Progress
+from harness.training.streamed_rows import streamed
 from zoo.language_model import LanguageModel
 
 
@@ -34,10 +35,9 @@ class Recorder:
         if context.dataset.task is not None and model.fit is None:
             summary.cache_bytes = cache_bytes(model, time)
         self._memory = PeakMemory(context.compute.device)
-        # Examples of a task are all new.
-        self._predictions = (
-            max(1, len(context.dataset.train.ids) - 1) if context.dataset.task is None else None
-        )
+        # Examples of a task are all new, and nobody knows how many tokens a stream has.
+        is_whole = context.dataset.task is None and context.dataset.shards is None
+        self._predictions = max(1, len(context.dataset.train.ids) - 1) if is_whole else None
         for logger in context.loggers:
             logger.open(context.folder.path, settings, progress.step)
 
@@ -84,6 +84,8 @@ class Recorder:
             peak_memory_bytes=self._memory.read(),
             **({"beside": self._progress.beside} if self._progress.beside else {}),
         )
+        if self._progress.stream is not None and (shards := self._context.dataset.shards):
+            self._summary.stream = streamed(self._progress.stream, shards)
         if (best := self._progress.best) is not None:
             self._summary.best = Best.of({name: best[name] for name in Best.model_fields})
             self._summary.val = Scored.of(

@@ -45,3 +45,81 @@ OF_SKILLS = {
         OF_EXAMPLES,
     ),
 }
+
+LANE, ROWS = "harness/data/lane.py", "harness/training/streamed_rows.py"
+OF_LANES, OF_ROWS = "data/test_stream.py", "training/test_streamed_rows.py"
+
+OF_STREAMS = {
+    "what is held out is trained on": (
+        LANE,
+        "if not text or digest in self.held_out:",
+        "if not text:",
+        f"{OF_LANES} -k held_out",
+    ),
+    "what is held out is trained on where it occurs again": (
+        LANE,
+        "digest in self.held_out:",
+        "digest in self.held_out and shard < len(self.shards):",
+        f"{OF_LANES} -k held_out",
+    ),
+    "a lane begins its document anew": (
+        LANE,
+        "replace(pending[0][0], token=skip)",
+        "pending[0][0]",
+        f"{OF_LANES} -k from_any_position",
+    ),
+    "a lane forgets what it counted": (
+        LANE,
+        "counts = {name: value for name, value in asdict(start).items() if name in COUNTS}",
+        "counts = dict.fromkeys(COUNTS, 0)",
+        f"{OF_LANES} -k from_any_position",
+    ),
+    "a shard that was changed is gone on with": (
+        LANE,
+        "if start.sha256 != chain.hex():",
+        "if False:",
+        f"{OF_LANES} -k changed",
+    ),
+    "a token between two rows is no target": (
+        LANE,
+        "self.rows * self.stride\n",
+        "self.rows * self.stride + 1\n",
+        f"{OF_LANES} -k once",
+    ),
+    "a stream begins anew when it is resumed": (
+        ROWS,
+        'self._rows = int(saved["rows"])',
+        "self._rows = 0",
+        f"{OF_ROWS} -k go_on",
+    ),
+    "the position is not in the checkpoint": (
+        "harness/training/loop.py",
+        "progress.stream = stream.state",
+        "stream.state",
+        f"{OF_ROWS} -k stopped",
+    ),
+    "lanes go on from the beginning": (
+        ROWS,
+        "Position(**self._starts[lane.number])",
+        "lane.start",
+        f"{OF_ROWS} -k stopped",
+    ),
+    "blocks are shuffled otherwise when they are resumed": (
+        ROWS,
+        "self._starts[lane.number]), first[lane.number])",
+        "self._starts[lane.number]), 0)",
+        f"{OF_ROWS} -k go_on",
+    ),
+    "every rank reads everything": (
+        ROWS,
+        "in context.processes.shard(lanes)",
+        "in lanes",
+        f"{OF_ROWS} -k disjoint",
+    ),
+    "ranks take the same rows of different lanes": (
+        ROWS,
+        "if lane in self._blocks:",
+        "if True:\n                lane = min(self._blocks, default=lane)",
+        f"{OF_ROWS} -k disjoint",
+    ),
+}

@@ -1,0 +1,119 @@
+"""Files of documents that are read one after the other, again and again, as long as a model
+trains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from harness.common.errors import RunFailure
+from harness.common.outside import open_regular
+from harness.data.sources import KEY, RECORDS, TextReader, find_files, format_of
+
+ORDER = 1 << 193  # the counter of Philox, far from those of the other draws of a seed
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Files in their order, with their sizes in bytes. passed_over: hidden and linked ones beside
+    them, unread. errors, field: as of `TextReader`. divider: in a file without records, the text
+    between two documents; None: line breaks. lanes: how many are read at the same time. buffer:
+    rows of a lane that are shuffled among each other."""
+
+    files: Sequence[Path]
+    sizes: Sequence[int]
+    passed_over: Sequence[Path]
+    errors: str
+    field: str
+    divider: str | None
+    lanes: int
+    buffer: int
+
+    @classmethod
+    def find(
+        cls,
+        path: str | list[str],
+        errors: str,
+        field: str,
+        divider: str | None,
+        lanes: int,
+        buffer: int,
+    ) -> Shards:
+        """Those that a path names (`find_files`); lanes: no more than there are. Raises UsageError
+        if there are none, or one can't be read."""
+        found = find_files(path)
+        sizes = []
+        for file in found.files:
+            format_of(file)
+            with open_regular(file, KEY) as opened:
+                sizes.append(os.fstat(opened.fileno()).st_size)
+        lanes = min(lanes, len(sizes))
+        passed_over = found.passed_over
+        return cls(found.files, sizes, passed_over, errors, field, divider, lanes, buffer)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of their names, without the folders, and sizes: nobody reads them all to begin."""
+        names = [path.name for path in self.files]
+        return hashlib.sha256(json.dumps([names, list(self.sizes)]).encode()).hexdigest()
+
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know about them, one sentence each."""
+        notes = [
+            f"training reads {len(self):,} files of {sum(self.sizes):,} bytes as it goes; what is "
+            "split, and what a tokenizer learns from, are their first data.first_bytes alone"
+        ]
+        if self.passed_over:
+            notes.append(f"{len(self.passed_over):,} hidden and linked places are not read")
+        return notes
+
+    def numbered(self, seed: int, number: int) -> int:
+        """Which one it is in an endless row of them: all in an order of a pass, then all in that
+        of the next."""
+        turn, at = divmod(number, len(self))
+        return _order(seed, turn, len(self))[at]
+
+    def documents(self, which: int) -> Iterator[tuple[str, int]]:
+        """Those of a shard, and how many bytes of it were replaced so far. Raises UsageError as
+        `TextReader.texts`, and RunFailure if its size has changed."""
+        path, reader = self.files[which], TextReader(self.errors, self.field)
+        has_records = format_of(path)[1] in RECORDS
+        with open_regular(path, KEY) as file:
+            if (size := os.fstat(file.fileno()).st_size) != self.sizes[which]:
+                raise RunFailure(
+                    f"{path} has changed: it has {size:,} bytes, and had {self.sizes[which]:,}"
+                )
+            for text in reader.texts(path, file):
+                for document in ["".join(text)] if has_records else divided(text, self.divider):
+                    yield document, reader.replaced
+
+
+def divided(pieces: Iterable[str], divider: str | None) -> Iterator[str]:
+    """The documents of a text that comes in pieces. The line break at its end begins none."""
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(divider or "\n")
+        yield from whole if divider else map(_without_return, whole)
+    if rest:
+        yield rest if divider else _without_return(rest)
+
+
+def _without_return(line: str) -> str:
+    return line.removesuffix("\r")
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, turn: int, count: int) -> list[int]:
+    philox = np.random.Philox(key=np.array([seed, turn], np.uint64), counter=ORDER)
+    order: list[int] = np.argsort(philox.random_raw(count), kind="stable").tolist()
+    return order
