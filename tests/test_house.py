@@ -44,6 +44,7 @@ WANTED = {
     ("data", "ids", "path"): "any.npy",
     ("data", "ids", "vocab_size"): "9",
     ("data", "lines", "path"): "any.txt",
+    ("data", "mix", "texts"): "{a: python_docs, b: tiny_shakespeare}",
     ("data", "text", "path"): "any.txt",
     ("tokenizer", "hf", "name"): "bert-base-uncased",
     ("tokenizer", "tiktoken", "encoding"): "gpt2",

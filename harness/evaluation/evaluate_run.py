@@ -16,6 +16,7 @@ from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
 from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
+from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation.checkpoints import average_last, averaged_count, score_all
@@ -99,9 +100,10 @@ def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
         )
     strided = arguments.strided_inference
     for option in ("strided_inference", "calibration"):
-        if getattr(arguments, option) and run.tokenizer.marker is not None:
-            name = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{name} is for one long text, and this run's data are documents")
+        corpus = run.settings.build("data", Corpus)
+        if getattr(arguments, option) and (corpus.of_documents or corpus.texts):
+            name, data = f"--{option.replace('_', '-')}", "a mix" if corpus.texts else "documents"
+            raise UsageError(f"{name} is for one long text, and this run's data are {data}")
     if strided and run.model.patch_size is None:
         raise UsageError(
             f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"
@@ -183,7 +185,10 @@ def _print_table(result: dict[str, Any]) -> None:
         print(f"{name:{width}} {_shown(value)}")
     if "texts" not in result:
         return
-    rows = [[_shown(text[name]) for name in HEADS] for text in result["texts"]]
+    texts = result["texts"]
+    if isinstance(texts, dict):  # of a mix
+        texts = [{"text": name} | text for name, text in texts.items()]
+    rows = [[_shown(text[name]) for name in HEADS] for text in texts]
     table = [list(HEADS.values()), *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     print()

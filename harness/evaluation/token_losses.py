@@ -103,8 +103,10 @@ def write_tokens(
         for name, (part, score) in scored.items():
             tokens = tokens_in_order(part, tokenizer, score)
             starts = np.cumsum(tokens.sizes) - tokens.sizes
-            first = int(np.argmax(tokens.ids != UNKNOWN))
-            counts = np.arange(len(tokens.ids)) != first
+            known = np.flatnonzero(tokens.ids != UNKNOWN)
+            counts = np.ones(len(tokens.ids), dtype=np.bool_)
+            sizes = [len(text.ids) for text in part.split.alone.values()]
+            counts[known[np.cumsum([0, *sizes[:-1]])]] = False  # the first token of each text
             if part.split.documents is not None and part.split.documents.scored is not None:
                 counts[1:] &= part.split.documents.scored  # ids have no unknown characters
             for at, (id_, size, nats, start) in enumerate(zip(*tokens, starts, strict=True)):

@@ -122,15 +122,6 @@ def changed_by(before: dict[str, Any], asked: Settings, overrides: list[str]) ->
     return after
 
 
-def text_of(folder: RunFolder) -> str | None:
-    """The digest of the run's text; None if its summary does not say."""
-    try:
-        corpus = read_summary(folder.path).corpus
-    except (OSError, DamageError):
-        return None
-    return None if corpus is None else corpus.sha256
-
-
 def has_begun(folder: RunFolder) -> bool:
     """Whether a training has written its summary there, which it does before its first step."""
     return (folder.path / SUMMARY).exists()

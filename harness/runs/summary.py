@@ -53,8 +53,8 @@ class Record(BaseModel):
         return cls.model_construct(**values)
 
 
-class Scored(Record):
-    """The loss of the best weights over a split.
+class TextScore(Record):
+    """The loss of the best weights over a text.
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
@@ -77,6 +77,20 @@ class Scored(Record):
     text_nats_per_token: Number | None = None
     accuracy: Number | None = None
     accuracy_error: Number | None = None
+
+
+class Scored(TextScore):
+    """That over a split. texts: of a mix, each by itself; the other figures are then of all their
+    bytes together."""
+
+    texts: Annotated[dict[str, TextScore], Field(max_length=64)] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        found = super().of(values)
+        if found.texts:
+            found.texts = {name: TextScore.of(dict(text)) for name, text in found.texts.items()}
+        return found
 
 
 class TrainCost(Record):
@@ -124,12 +138,23 @@ class Compressed(Record):
     window: Number
 
 
+class MixedText(Record):
+    """A text of a mix. weight: the share of the rows of training. sha256: of all of it, and of its
+    parts."""
+
+    weight: Number
+    sha256: str
+    train: str
+    val: str
+    test: str
+
+
 class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
     of documents a training saw, `data.rows`. Of a text that was made from files: how many files
     and texts (records) were joined, how many of these are empty, bytes that were replaced, hidden
     files and linked folders that were passed over. chance: of a task, the accuracy of the best
-    constant answer."""
+    constant answer. mixed: of a mix, its texts by their names."""
 
     sha256: str | None = None
     split: list[Number] | None = None
@@ -140,6 +165,7 @@ class CorpusIdentity(Record):
     replaced: Number | None = None
     passed_over: Number | None = None
     chance: Number | None = None
+    mixed: Annotated[dict[str, MixedText], Field(max_length=64)] | None = None
 
     @property
     def has_test(self) -> bool:
@@ -267,6 +293,15 @@ def read_summary(folder: Path) -> Summary:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))
         raise DamageError(f"{FILE}: {key}: {first['msg']}") from None
+
+
+def texts_of(folder: Path) -> list[str | None]:
+    """The digests of the run's text, and of those of a mix, as far as its summary says."""
+    try:
+        corpus = read_summary(folder).corpus or CorpusIdentity()
+    except (OSError, DamageError):
+        return []
+    return [corpus.sha256, *(text.sha256 for text in (corpus.mixed or {}).values())]
 
 
 def status_of(folder: Path) -> str | None:

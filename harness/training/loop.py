@@ -230,8 +230,8 @@ def _score(
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws."""
     # Cut anywhere: documents alone, with their padding, have no batch normalization.
-    settings, plan = context.settings, context.settings.train
-    rows = plan.batch_size * plan.accumulate
-    for inputs_BT in extra_inputs(context.dataset.train.ids, settings.seed, rows, plan.seq_len):
+    settings, plan, dataset = context.settings, context.settings.train, context.dataset
+    rows, documents = plan.batch_size * plan.accumulate, dataset.row_documents
+    for inputs_BT in extra_inputs(dataset.train.ids, settings.seed, rows, plan.seq_len, documents):
         context.interrupt.check()
         yield inputs_BT.to(context.compute.device)
