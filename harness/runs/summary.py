@@ -62,6 +62,7 @@ class TextScore(Record):
     share: of the split, its beginning; None: all of it.
     documents: their number; text_nats_per_token: without their end markers. None for one text.
     accuracy: of the answers of a task; accuracy_error: its standard error over whole examples.
+    sha256: of a further text, which is no split.
     """
 
     nats_per_token: Number | None = None
@@ -77,6 +78,7 @@ class TextScore(Record):
     text_nats_per_token: Number | None = None
     accuracy: Number | None = None
     accuracy_error: Number | None = None
+    sha256: str | None = None
 
 
 class Scored(TextScore):

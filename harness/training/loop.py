@@ -166,7 +166,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         if context.also and is_chosen:
             checkpoints.load_best(progress)
             context.summary.also = {
-                name: Scored.of(_score(context, evaluated, other.split).summary())
+                name: Scored.of(
+                    _score(context, evaluated, other.split).summary()
+                    | {"sha256": other.span.sha256}
+                )
                 for name, other in context.also.items()
             }
     # Whoever trains without reading test has no final score (reads_test).

@@ -17,6 +17,7 @@ from harness.runs.summary import Best, Scored
 # Fields of a score: of documents, of a task, of a part, of a mix, and of one's own.
 NOT_ALWAYS = (
     *("documents", "text_nats_per_token", "accuracy", "accuracy_error", "share", "texts", "own"),
+    "sha256",
 )
 
 

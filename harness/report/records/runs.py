@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.common.errors import UsageError
 from harness.common.text import printable
-from harness.runs import blocks, certificate, config, digests, metrics, samples, summary
+from harness.runs import blocks, certificate, config, digests, metrics, samples, summary, texts
 from harness.runs.blocks import Blocks
 from harness.runs.certificate import Certificate, SequentialScore
 from harness.runs.damage import DamageError
@@ -26,9 +26,11 @@ from harness.runs.summary import (
     Ancestor,
     Compressed,
     LostText,
+    MixedText,
     ParameterCount,
     Scored,
     Summary,
+    TextScore,
     TrainCost,
     read_summary,
 )
@@ -52,7 +54,8 @@ class RunRecord:
     that was counted in one pass over train; None for one that was trained. candidate: as in
     `Summary`. lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field
     in tokens, infinite if it is unbounded. chance, cache_bytes: of a task, as in the summary. also:
-    other texts, by their names. active: parameters without the experts that a token does
+    other texts, by their names; evaluated: those of `harness.evaluate --text`. mixed: of a mix, its
+    texts. active: parameters without the experts that a token does
     not go through.
     """
 
@@ -83,6 +86,8 @@ class RunRecord:
     val: Scored | None = None
     test: Scored | None = None
     also: Mapping[str, Scored] = field(default_factory=dict)
+    evaluated: Mapping[str, TextScore] = field(default_factory=dict)
+    mixed: Mapping[str, MixedText] = field(default_factory=dict)
     has_test: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
@@ -175,6 +180,7 @@ def read_run(
         uncertified=read_or(None, lambda: _why_uncertified(certified, is_strangers, folder, found)),
         is_strangers=is_strangers,
         sample=_last_sample(folder),
+        evaluated=read_or({}, lambda: {printable(k): v for k, v in texts.read(folder).items()}),
         **(read_or({}, lambda: _fields(found)) if found else {}),
     )
     if damage:
@@ -216,7 +222,7 @@ def _error(found: Summary) -> str | None:
 
 
 def _fields(found: Summary) -> dict[str, Any]:
-    corpus = found.corpus.sha256 if found.corpus else None
+    corpus = found.corpus
     has_test = found.corpus is None or found.corpus.has_test
     parameters = found.parameters
     return {
@@ -224,7 +230,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "tokenizer": found.tokenizer or UNKNOWN,
         "data": found.data or UNKNOWN,
         "seed": found.seed,
-        "corpus": corpus or UNKNOWN,
+        "corpus": (corpus and corpus.sha256) or UNKNOWN,
         "lossless": found.lossless is not False,
         "has_test": has_test,
         "lost": found.lost,
@@ -242,6 +248,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "val": found.val,
         "test": found.test,
         "also": {printable(name): score for name, score in (found.also or {}).items()},
+        "mixed": {printable(k): v for k, v in (corpus.mixed or {}).items()} if corpus else {},
         "candidate": found.candidate is True,
         "lineage": found.lineage or (),
         "versions": _texts(found.versions),

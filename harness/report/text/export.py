@@ -14,6 +14,8 @@ from harness.report.records.selection import Split
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
+from harness.report.statistics.texts import text_table
+from harness.report.text import texts
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -78,6 +80,13 @@ def markdown(comparison: Comparison) -> str:
     if comparison.ranked:
         under = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
         parts += [text.markdown(line) for line in under]
+    if table := text_table(comparison):
+        heads = [f"{name} ({part})" for name, part in table.names.values()]
+        lines = [["model", *map(text.markdown, heads)], ["---", *["---:"] * len(heads)]]
+        for group, places in table.rows:
+            cells = [texts.cell(places.get(each)) for each in table.names]
+            lines.append([text.markdown(group.label), *cells])
+        parts += ["\n".join(f"| {' | '.join(line)} |" for line in lines), texts.NOTE]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     parts.append(" ".join(map(text.markdown, caveats(pairs))))
