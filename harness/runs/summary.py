@@ -18,6 +18,7 @@ from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
 ALSO = "also"  # before the names of other texts, in rows, and what summary.json calls them
+WITHOUT_COPIED = "without_copied"
 SAMPLE = "sample of step"  # with the step: a part of the results, under `missing`
 RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
@@ -132,6 +133,21 @@ class ParameterCount(Record):
     state: Number | None = None
 
 
+class WithoutCopied(Record):
+    """The test score (of validation, where there is no test split) of the tokens of which no byte
+    lies in a passage of `passage` bytes or more that train has, too. copied: the bytes that do.
+    searched: the bytes of train in which they were looked for. bytes: of the tokens that are left;
+    with none there is no score."""
+
+    passage: Number
+    searched: Number
+    copied: Number
+    tokens: Number
+    bytes: Number
+    nats_per_token: Number | None = None
+    bits_per_byte: Number | None = None
+
+
 class Compressed(Record):
     """The test text by a compressor that knows the train text. window: how far back it looks, in
     bytes."""
@@ -231,6 +247,7 @@ class Summary(Record):
     val: Scored | None = None
     test: Scored | None = None
     also: dict[str, Scored] | None = None
+    without_copied: WithoutCopied | None = None
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None
@@ -256,7 +273,8 @@ class Summary(Record):
 
     def shown(self) -> dict[str, Any]:
         """What loggers may show of it: of a candidate not the test score."""
-        return self.plain() | ({"test": None} if self.candidate else {})
+        hidden = dict.fromkeys(("test", "without_copied"))
+        return self.plain() | (hidden if self.candidate else {})
 
     def to_be_made(self) -> list[str]:
         """Of what is missing, what a resume makes. The weights of an earlier step's sample are

@@ -21,6 +21,7 @@ from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.compressors import compress_test
 from harness.evaluation.own_metrics import NONE, OwnMetrics
 from harness.evaluation.score import Score, score_split
+from harness.evaluation.without_copied import without_copied
 from harness.observe.observer import Observer
 from harness.referee.certify import after_training
 from harness.runs import samples
@@ -28,7 +29,7 @@ from harness.runs.blocks import FILE as BLOCKS_FILE
 from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
-from harness.runs.summary import ALSO, SAMPLE, Scored
+from harness.runs.summary import ALSO, SAMPLE, WITHOUT_COPIED, Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
@@ -197,6 +198,9 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             if isinstance(trainer, Counter):  # it is the floor, and so are they
                 context.summary.compressors = compress_test(dataset, interrupt.check)
         context.folder.require_own()
+    with part_of_results(context.summary, WITHOUT_COPIED):
+        name = "val" if dataset.test is None else "test"
+        context.summary.without_copied = without_copied(dataset, name, score)
     reported = context.summary.final
     assert reported is not None, "there is a score by now"
     evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size

@@ -46,8 +46,20 @@ OF_SKILLS = {
     ),
 }
 
-MIX = "harness/data/mix.py"
+MIX, COPIED = "harness/data/mix.py", "harness/evaluation/without_copied.py"
 OF_MIXES = {
+    "a copied passage is looked for in validation, too": (
+        COPIED,
+        "min(train.stop, train.start + MOST_SEARCHED)",
+        "dataset.parts[1].stop",
+        "evaluation/test_without_copied.py -k validation",
+    ),
+    "of a copied passage the last bytes are left": (
+        COPIED,
+        "before[ends] == before[starts]",
+        "np.append(found_in(content, dataset.text, train, LONG), [False] * LONG)[starts] == 0",
+        "evaluation/test_without_copied.py -k first_byte",
+    ),
     "the weights of a mix are ignored": (
         "harness/data/batches.py",
         "np.cumsum(documents.weights)[:-1]",

@@ -32,6 +32,7 @@ from harness.runs.summary import (
     Summary,
     TextScore,
     TrainCost,
+    WithoutCopied,
     read_summary,
 )
 
@@ -49,14 +50,14 @@ class RunRecord:
     damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
     ranked; None if it does. is_strangers: the certificate was not made here. complete: every token
     was scored again, fed one at a time; that is then `test`, or `val` where there is no test split
-    (has_test). config: flat (dotted keys, values as text). blocks: they sum to the test score; None
-    for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
-    that was counted in one pass over train; None for one that was trained. candidate: as in
-    `Summary`. lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field
-    in tokens, infinite if it is unbounded. chance, cache_bytes: of a task, as in the summary. also:
-    other texts, by their names; evaluated: those of `harness.evaluate --text`. mixed: of a mix, its
-    texts. active: parameters without the experts that a token does
-    not go through.
+    (has_test). without_copied: that score without what train has, too. config: flat (dotted keys,
+    values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
+    sample: the last one. state: how many numbers a model keeps that was counted in one pass over
+    train; None for one that was trained. candidate: as in `Summary`. lineage: of a fork, the runs
+    it goes back to, oldest first. sees: its receptive field in tokens, infinite if it is unbounded.
+    chance, cache_bytes: of a task, as in the summary. also: other texts, by their names; evaluated:
+    those of `harness.evaluate --text`. mixed: of a mix, its texts. active: parameters without the
+    experts that a token does not go through.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class RunRecord:
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
     test: Scored | None = None
+    without_copied: WithoutCopied | None = None
     also: Mapping[str, Scored] = field(default_factory=dict)
     evaluated: Mapping[str, TextScore] = field(default_factory=dict)
     mixed: Mapping[str, MixedText] = field(default_factory=dict)
@@ -247,6 +249,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "train": found.train or TrainCost(),
         "val": found.val,
         "test": found.test,
+        "without_copied": found.without_copied,
         "also": {printable(name): score for name, score in (found.also or {}).items()},
         "mixed": {printable(k): v for k, v in (corpus.mixed or {}).items()} if corpus else {},
         "candidate": found.candidate is True,

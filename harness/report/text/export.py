@@ -25,13 +25,21 @@ from harness.report.text.columns import (
     reference_cells,
 )
 from harness.report.text.pairs import caveats, sentence
-from harness.report.text.verdict import equality_lines, floor_lines, headlines, notes, plan_lines
+from harness.report.text.verdict import (
+    copied_lines,
+    equality_lines,
+    floor_lines,
+    headlines,
+    notes,
+    plan_lines,
+)
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
 GROUP_NUMBERS = {
     "test bits per byte": "test.bits_per_byte",
     "test nats per token": "test.nats_per_token",
+    "unseen bits per byte": "without_copied.bits_per_byte",
     "val bits per byte": "val.bits_per_byte",
     "val nats per token": "val.nats_per_token",
     "parameters": "parameters",
@@ -43,6 +51,7 @@ GROUP_NUMBERS = {
 RUN_NUMBERS = {
     "test nats_per_token": "test.nats_per_token",
     "test bits_per_byte": "test.bits_per_byte",
+    "unseen bits_per_byte": "without_copied.bits_per_byte",
     "val nats_per_token": "val.nats_per_token",
     "val bits_per_byte": "val.bits_per_byte",
     "parameters": "parameters",
@@ -78,7 +87,8 @@ def markdown(comparison: Comparison) -> str:
     if references(comparison.ranked):
         parts.append(REFERENCES_NOTE)
     if comparison.ranked:
-        under = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
+        lines_under = copied_lines, equality_lines, floor_lines, plan_lines
+        under = (line for lines in lines_under for line in lines(comparison))
         parts += [text.markdown(line) for line in under]
     if table := text_table(comparison):
         heads = [f"{name} ({part})" for name, part in table.names.values()]

@@ -30,6 +30,7 @@ from harness.report.text.columns import (
 from harness.report.text.pairs import caveats, sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
+    copied_lines,
     equality_lines,
     evaluation_lines,
     floor_lines,
@@ -60,7 +61,7 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        under = equality_lines, evaluation_lines, floor_lines
+        under = copied_lines, equality_lines, evaluation_lines, floor_lines
         for line in (line for lines in under for line in lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
