@@ -34,6 +34,7 @@ class MixText(Text):
     def __init__(self, texts: Mapping[str, Text], split: list[float]) -> None:
         self.names = tuple(texts)
         self.texts = tuple(texts.values())
+        self._source = Path(f"a text of the mix ({', '.join(self.names)})")
         cuts = [split_points(text, split) for text in self.texts]
         self._pieces = [
             (text, *own[part])
@@ -108,11 +109,18 @@ class Mix(Corpus):
         if weights is not None:
             _require_weights(weights, texts)
             weights = {name: float(weights[name]) for name in texts}
-        self.weights = weights
+        self.weights, self._named = weights, texts
         self.texts = {name: _corpus(name, named, split) for name, named in texts.items()}
         self.found = "+".join(texts)[:90]
 
     def read(self, assets: Assets) -> MixText:
+        choices = names_in_group("data")
+        for name, named in self._named.items():
+            if not (named in choices or os.path.lexists(expand(named)) or glob.has_magic(named)):
+                raise UsageError(
+                    f"data.texts.{name}={show(named)} is no file, and no choice of data."
+                    f"{did_you_mean(named, choices)}"
+                )
         return MixText({name: each.read(assets) for name, each in self.texts.items()}, self.split)
 
     def moved_to(self, path: Path) -> Corpus:
@@ -130,12 +138,8 @@ def _require_weights(weights: Mapping[str, float], texts: Mapping[str, str]) -> 
 
 def _corpus(name: str, named: str, split: list[float]) -> Corpus:
     """The corpus that a choice of conf/data, or else a path, names."""
-    where, choices = f"data.texts.{name}={show(named)}", names_in_group("data")
-    if named not in choices:
-        if not (os.path.lexists(expand(named)) or glob.has_magic(named)):
-            raise UsageError(
-                f"{where} is no file, and no choice of data.{did_you_mean(named, choices)}"
-            )
+    where = f"data.texts.{name}={show(named)}"
+    if named not in names_in_group("data"):
         return TextFile(named, split, "strict")
     node = _choice(named) | {"split": split}
     if "???" in node.values():

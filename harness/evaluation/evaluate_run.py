@@ -121,8 +121,10 @@ def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
         )
     strided = arguments.strided_inference
     for option in ("strided_inference", "calibration"):
+        if not getattr(arguments, option):
+            continue
         corpus = run.settings.build("data", Corpus)
-        if getattr(arguments, option) and (corpus.of_documents or corpus.texts):
+        if corpus.of_documents or corpus.texts:
             name, data = f"--{option.replace('_', '-')}", "a mix" if corpus.texts else "documents"
             raise UsageError(f"{name} is for one long text, and this run's data are {data}")
     if strided and run.model.patch_size is None:

@@ -20,11 +20,13 @@ def without_copied(dataset: Dataset, part: str, score: Score) -> WithoutCopied |
     document, goes with the byte before it.
 
     None without bits per byte, for examples of a task, and for a part that is too long to be looked
-    for. Raises RunFailure if the text is no longer the one that was scored.
+    for, or was not scored to its end. Raises RunFailure if the text is no longer the one that was
+    scored.
     """
     alone = LoneText.part_of(dataset, part)
     size = alone.span.stop - alone.span.start
-    if not score.lossless or dataset.task is not None or size > MOST_HELD_OUT:
+    too_long = size > MOST_HELD_OUT or score.share < 1
+    if not score.lossless or dataset.task is not None or too_long:
         return None
     train = dataset.parts[0]
     train = train._replace(stop=min(train.stop, train.start + MOST_SEARCHED))

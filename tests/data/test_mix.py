@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.cli.hydra_app import compose
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.config.settings import read_settings
 from harness.data.assets import Assets
 from harness.data.batches import draw_batch, row_shape
@@ -151,11 +152,6 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no texts": (["data.weights=null"], "data.texts has no value"),
     "one text": (["data.texts={a: python_docs}"], "data: texts names 1: a mix has 2 to 64"),
     "a name": (["data.texts={a: python_docs, b/c: python_docs}"], "data: texts.b/c is no plain"),
-    "no choice": (
-        ["data.texts={a: tiny_shakespere, b: python_docs}"],
-        "data.texts.a=tiny_shakespere is no file, and no choice of data. Did you mean "
-        "tiny_shakespeare?",
-    ),
     "documents": (["data.texts={a: names, b: python_docs}"], "data.texts.a=names is not one long"),
     "a task": (["data.texts={a: recall, b: python_docs}"], "data.texts.a=recall is not one long"),
     "a file": (
@@ -186,6 +182,27 @@ def test_a_mistake_is_said_in_one_line(mistake: str) -> None:
         check_settings(read_settings(compose(["data=mix", *overrides], known=small_runs.FILES)))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """When it is read: a run can be sampled where its text is not."""
+    corpus = Mix({"a": "tiny_shakespere", "b": "python_docs"}, SHARES)
+    message = r"^data.texts.a=tiny_shakespere is no file, .* Did you mean tiny_shakespeare\?$"
+    with pytest.raises(UsageError, match=message):
+        corpus.read(Assets((), tmp_path))
+
+
+def test_a_text_that_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is read for the second time."""
+    fit = Characters.fit
+
+    def fitting(self: Characters, train: Iterable[str]) -> None:
+        (tmp_path / "few.txt").write_bytes(TEXTS["few"].upper())
+        fit(self, train)
+
+    monkeypatch.setattr(Characters, "fit", fitting)
+    with pytest.raises(RunFailure, match=r"^a text of the mix \(low, high, few\) changed while"):
+        mixed(tmp_path, Characters())
 
 
 def test_a_short_text_is_named(tmp_path: Path) -> None:
