@@ -112,16 +112,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 def pytest_collection_finish() -> None:
     """Configurations are made of so many small objects that looking for cycles among them, and all
-    that is imported, would take a fifth of the suite's time: each module's are looked for once."""
+    that is imported, would take a fifth of the suite's time: each module's are looked for once, and
+    not among what an earlier one left."""
+    gc.disable()
+    _collect()
+
+
+def _collect() -> None:
     gc.collect()
     gc.freeze()
-    gc.disable()
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _cycles_are_collected_once_a_module() -> Generator[None]:
     yield
-    gc.collect()
+    _collect()
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ SEEN_BY_MUTANTS = (
     r"^(step/clip|schedule/linear|mistake/model=gtp|mistake/sample run --checkpoint bset)$"
 )
 FEW = (
-    rf"{SEEN_BY_MUTANTS}|^model/(gpt|lstm|wavenet)$|^evaluate/streaming$|^(real/)?mistake/("
+    rf"{SEEN_BY_MUTANTS}|^model/(gpt|lstm)$|^evaluate/streaming$|^(real/)?mistake/("
     r"train.stepz=3|seed=-1|optimizer.lr=nan|\+logger.local.api_key=1234|model._target_=os.system)$"
 )
 

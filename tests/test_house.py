@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -115,9 +116,17 @@ def test_a_nested_class_is_seen() -> None:
     assert list(targets({"a": [{"b": {"_target_": "x.Y"}}]})) == [(3, "x.Y")]
 
 
+# Recipes whose like is here and that have tests of their own: tests/zoo/test_ladder.py.
+LIKE_OTHERS = re.compile(r"gpt3_(?!small)|ladder_[3-8]")
+
+
 @pytest.mark.parametrize(
     "path",
-    [path for path in CONF_FILES if path.name != "config.yaml"],
+    [
+        pytest.param(path, marks=[pytest.mark.long] * bool(LIKE_OTHERS.match(path.name)))
+        for path in CONF_FILES
+        if path.name != "config.yaml"
+    ],
     ids=lambda path: str(path.relative_to(CONF)),
 )
 def test_every_file_can_be_chosen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

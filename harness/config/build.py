@@ -3,6 +3,7 @@ requested interface is built."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -46,7 +47,7 @@ def check_object(
     for name, inner in _wrapped_classes(cls, arguments, where, trust).items():
         arguments[name] = inner
         # It gets what the class around it does not take, and what both of them do.
-        outer, own = inspect.signature(cls).parameters, inspect.signature(inner).parameters
+        outer, own = parameters_of(cls), parameters_of(inner)
         passed = {key: arguments[key] for key in arguments if key not in outer or key in own}
         _check_arguments(inner, passed, {key: given[key] for key in given if key in own}, where)
     return cls, arguments
@@ -57,7 +58,13 @@ def settings_taken(node: Node, where: str, trust: Iterable[str] = ()) -> set[str
     `resolve_class`."""
     cls = resolve_class(str(node.get("_target_")), object, where, trust)
     classes = [cls, *_wrapped_classes(cls, node, where, trust).values()]
-    return {name for each in classes for name in inspect.signature(each).parameters}
+    return {name for each in classes for name in parameters_of(each)}
+
+
+@functools.cache
+def parameters_of(cls: type) -> Mapping[str, inspect.Parameter]:
+    """What its constructor takes. For a class without one of its own Python parses a text: 1 ms."""
+    return inspect.signature(cls).parameters
 
 
 def resolve_class(
@@ -154,7 +161,7 @@ def _wrapped_classes(
 
 def _check_arguments(cls: type, arguments: Node, given: Mapping[str, Any], where: str) -> None:
     """Check arguments against the constructor's signature, so that a typo is never ignored."""
-    parameters = dict(inspect.signature(cls).parameters)
+    parameters = parameters_of(cls)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(cls)
     for name, value in arguments.items():

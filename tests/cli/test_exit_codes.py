@@ -68,6 +68,7 @@ def test_what_an_error_quotes_does_not_break_its_line(capsys: pytest.CaptureFixt
     assert ends(raises(UsageError("a\nb\r\n  c")), capsys) == (2, "error: a b c\n")
 
 
+@pytest.mark.long
 def test_a_reader_that_left_is_no_mistake(finished_run: Path) -> None:
     """`harness.sample … | true`: nothing on stderr, exit code 0."""
     script = (

@@ -47,6 +47,7 @@ def test_no_variable_is_recorded_that_is_not_set(monkeypatch: pytest.MonkeyPatch
     assert Compute.choose("cpu", "fp32").describe().keys() == fields
 
 
+@pytest.mark.long
 def test_a_folder_that_torchs_compiler_can_not_make_is_one_line() -> None:
     line = "from harness.compute.device import make_deterministic as f; f(compiled=True)"
     ended = subprocess.run(

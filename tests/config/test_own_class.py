@@ -123,6 +123,7 @@ def test_settings_of_a_file_still_need_the_plus() -> None:
         compose(["model=gpt", "model.width=3"])
 
 
+@pytest.mark.long
 def test_a_sweep_over_it_and_resuming(
     command: Callable[..., Ended], small_text: Path, tmp_path: Path
 ) -> None:

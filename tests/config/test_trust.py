@@ -114,7 +114,7 @@ REFUSED = {
     ("mode", "override"),
     [
         *(
-            pytest.param((), override, marks=[pytest.mark.long] if number % 2 else [])
+            pytest.param((), override, marks=[pytest.mark.long] if number % 4 else [])
             for number, override in enumerate(REFUSED)
         ),
         # A sweep takes another way through Hydra; one setting of each kind stands for all.
@@ -195,7 +195,10 @@ def test_a_users_own_model_is_trained_by_name(
     assert command(*again, f"trust=[{FOREIGN}]").code == 0
 
 
-@pytest.mark.parametrize("group", [*GROUPS, "logger"])
+@pytest.mark.parametrize(
+    "group",
+    [*(pytest.param(x, marks=[pytest.mark.long] * (x != "model")) for x in GROUPS), "logger"],
+)
 def test_a_saved_configuration_can_name_no_foreign_class(
     group: str, command: Callable[..., Ended], foreign: Path, finished_run: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_training_leaves_blocks_that_add_up_to_its_test_score(
         assert costs[holds].min() > costs[~np.array(holds)].max()
 
 
+@pytest.mark.long
 def test_a_lossy_tokenizer_leaves_none(tmp_path: Path, assets: Path) -> None:
     assert training.train(tmp_path / "t", "tokenizer=bert", f"assets=[{assets}]") == 0
     assert not (tmp_path / "t" / "run" / blocks.FILE).exists()

@@ -45,6 +45,7 @@ def test_a_run_is_calibrated(command: Command, train_run: Callable[..., Path]) -
     ] in lines
 
 
+@pytest.mark.long
 def test_a_lossy_tokenizer_is_calibrated(
     command: Command, train_run: Callable[..., Path], assets: Path
 ) -> None:

@@ -232,6 +232,7 @@ def clean(row: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in row.items() if not k.startswith(("_", "samples", "report"))}
 
 
+@pytest.mark.long
 def test_no_logger_is_imported_by_the_training_the_report_or_the_page() -> None:
     """Nor what only loggers need; choosing them is checked all the same."""
     code = """

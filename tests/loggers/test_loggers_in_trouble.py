@@ -178,6 +178,7 @@ def test_loggers_that_can_not_be_started_are_warned_of(
     assert line.startswith("tensorboard, wandb: can't be started (")
 
 
+@pytest.mark.long
 def test_a_server_that_never_answers_makes_wandb_go_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ GIVEN = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_variables_count_where_no_setting_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

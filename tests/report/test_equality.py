@@ -32,6 +32,13 @@ def test_what_is_equal_and_how_many_fold_the_rest_differs(tmp_path: Path) -> Non
         assert line in text
 
 
+def test_where_all_but_a_table_are_equal_nothing_is_one_fold(tmp_path: Path) -> None:
+    for name, flops in (("gpt", 300.0), ("mlp", 300.0), ("table", 0.0)):
+        write_run(tmp_path / name, name, flops_per_token=flops)
+    (line,) = verdict.equality_lines(compare_runs(find_runs([tmp_path])))
+    assert line.endswith(" Not equal: FLOPs (1.92 M; 0 for look-ups).")
+
+
 def test_every_table_says_what_a_model_sees(tmp_path: Path) -> None:
     for name, field in (("gpt", 64), ("gru", None)):
         for seed in (0, 1):

@@ -56,6 +56,7 @@ def test_a_users_backend_and_style_change_no_figure(
     assert (home / "a.html").read_text() == (tmp_path / "here" / "a.html").read_text()
 
 
+@pytest.mark.long
 def test_a_style_that_was_set_since_changes_no_figure(
     sweep: Path, finished_run: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_the_command(command: Callable[..., Ended], small_text: Path, tmp_path: 
     assert "optimizer.lr" in command(*line, "train.steps=3", "optimizer.lr=0.5").err
 
 
+@pytest.mark.long
 def test_a_sweep(
     command: Callable[..., Ended],
     small_text: Path,

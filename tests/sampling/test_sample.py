@@ -266,6 +266,7 @@ def test_what_train_never_shows_can_be_left_out(command: Command, finished_bigra
     assert bytes_in(beams) <= seen | {10}
 
 
+@pytest.mark.long
 def test_berts_own_ids_are_never_said(
     command: Command,
     train_run: Callable[..., Path],
@@ -319,6 +320,7 @@ def test_a_run_without_counts(command: Command, finished_bigram: Path, tmp_path:
 # As it goes
 
 
+@pytest.mark.long
 def test_one_text_comes_as_it_is_made(finished_run: Path) -> None:
     """And a reader that leaves ends it, without a word."""
     made = subprocess.Popen(

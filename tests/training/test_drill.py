@@ -39,6 +39,7 @@ def forgetful(chosen: list[str], folder: Path) -> None:
     drill.train_or_resume(chosen, folder)
 
 
+@pytest.mark.long
 def test_the_drill_notices_a_piece_of_state_left_out(tmp_path: Path) -> None:
     chosen = overrides(tmp_path, "eval.every=10")
     rehearse(chosen, tmp_path, 20, 2, forgetful, seed=1)

@@ -65,7 +65,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("name", "switch"), [*((name, "") for name in TORCHS), *SWITCHES])
+ONES = [*((name, "") for name in TORCHS), *(each for each in SWITCHES if each[1] in REFUSED)]
+MORE = [each for each in SWITCHES if each[1] not in REFUSED]  # long tests
+
+
+@pytest.mark.parametrize(
+    ("name", "switch"), [*ONES, *(pytest.param(*each, marks=pytest.mark.long) for each in MORE)]
+)
 def test_every_optimizer_of_torch(tmp_path: Path, name: str, switch: str) -> None:
     chosen = named(f"torch.optim.{name}", **({switch: True} if switch else {}))
     expected = REFUSED.get(name) or REFUSED.get(switch)

@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 from tests.zoo_models import TRAINED, choice
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_ends_as_if_left_alone(tmp_path: Path) -> None:
     chosen = overrides(tmp_path, "eval.every=10", "model.dropout=0.1")
     deaths = rehearse(chosen, tmp_path, 40, 5, drill.train_or_resume)

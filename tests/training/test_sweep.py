@@ -109,6 +109,7 @@ def test_a_job_that_can_not_be_leaves_the_others_alone(
     assert reason in " ".join(ended.out.split())
 
 
+@pytest.mark.long
 def test_a_job_whose_settings_can_not_be_read_leaves_the_others_alone(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -219,6 +220,7 @@ def test_a_report_that_fails_fails_the_sweep(
     ("jobs", "code"),
     [pytest.param("model.n_embd=8", 0, marks=pytest.mark.long), ("model.n_embd=8,7", 1)],
 )
+@pytest.mark.long
 def test_a_table_that_nobody_reads_is_no_failure(
     jobs: str,
     code: int,

@@ -105,6 +105,7 @@ run_hydra(train.task)
 """
 
 
+@pytest.mark.long
 def test_killed_reordered_and_extended_it_runs_only_what_is_missing(
     command: Command, small: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,14 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
+def a_few(types: Iterable[str]) -> list[Any]:
+    """Every third one; the others are long tests."""
+    return [
+        pytest.param(each, marks=[pytest.mark.long] if n % 3 else [])
+        for n, each in enumerate(types)
+    ]
+
+
 def build(model_type: str, **settings: Any) -> HuggingFace:
     torch.manual_seed(0)
     sizes = (TYPES | OTHERS)[model_type]
@@ -113,7 +121,7 @@ def make(model_type: str) -> Make:
 
 
 @pytest.mark.usefixtures("in_double")
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", a_few(TYPES))
 @pytest.mark.parametrize("law", LAWS_IN_DOUBLE)
 def test_law(law: str, model_type: str) -> None:
     LAWS[law](make(model_type))
@@ -176,7 +184,7 @@ def _goes_on_in_chunks_and_learns(model: HuggingFace) -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), expected[rows], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("model_type", OTHERS)
+@pytest.mark.parametrize("model_type", a_few(OTHERS))
 def test_others_are_right_or_say_that_they_recompute(
     model_type: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -288,7 +296,7 @@ def test_dropout_is_there_when_asked_for() -> None:
     assert not torch.equal(model(ids), model(ids))
 
 
-@pytest.mark.parametrize("model_type", [*TYPES, "mixtral"])
+@pytest.mark.parametrize("model_type", a_few([*TYPES, "mixtral"]))
 def test_costs_are_counted_without_weights(
     model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +349,7 @@ def test_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert constants.HF_HUB_OFFLINE
 
 
+@pytest.mark.long
 def test_transformers_is_imported_for_its_models_only() -> None:
     """It takes seconds."""
     code = (

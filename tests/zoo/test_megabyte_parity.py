@@ -217,7 +217,7 @@ OPTIONS = {
 }
 
 
-LONG = {"no biases", "one patch"}
+LONG = {"no biases", "one patch", "patches of one"}
 
 
 @pytest.mark.parametrize("law", LAWS)

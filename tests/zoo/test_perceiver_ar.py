@@ -218,7 +218,9 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    "options", ["one latent", *(pytest.param(o, marks=pytest.mark.long) for o in [*OPTIONS][1:])]
+)
 def test_law_with_options(options: str, law: str) -> None:
     LAWS[law](maker("perceiver_ar", *OPTIONS[options]))
 

@@ -117,6 +117,7 @@ def test_a_folder(bert_folder: Path, tmp_path: Path, no_network: None) -> None:
     assert tokenizer.vocab_size == 30_522
 
 
+@pytest.mark.long
 def test_a_folder_without_tokenizer_json_is_converted(
     bert_folder: Path, datasets: dict[str, Dataset], tmp_path: Path, no_network: None
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_folder_without_tokenizer_json_is_converted(
     assert np.array_equal(tokenizer.encode(text), datasets["bert"].tokenizer.encode(text))
 
 
+@pytest.mark.long
 def test_a_folder_that_holds_no_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(TokenizerError, match="AutoTokenizer can't load"):

@@ -213,6 +213,8 @@ def _equality_line(groups: Sequence[Group], where: str) -> str:
         else:
             low, high = min(counted), max(counted)
             span = f"{amount(low)} to {amount(high)}, {amount(high / low)}-fold"
+            if high - low <= tolerance * high:
+                span = amount(high)
             none = "; 0 for look-ups" * (len(counted) < len(known))
             unequal.append(f"{name} ({span}{none})")
     own = f"Equal{where}: {', '.join(equal) or 'nothing'}."
