@@ -159,6 +159,7 @@ def _weighted_starts(
     seed: int, first: int, rows: int, documents: Documents, seq_len: int
 ) -> NDArray[np.int64]:
     """As `_starts`, of the texts of a mix: which one, and where in it."""
+    assert documents.weights is not None, "of a mix"
     which, where = np.split(_raw(seed, first, 2 * rows), 2, axis=1)
     shares = np.cumsum(documents.weights)[:-1]
     text = np.searchsorted(shares, (which >> np.uint64(11)) * 2.0**-53, side="right")

@@ -42,7 +42,9 @@ def keep(folder: Path, checkpoints: Path, scores: Mapping[str, TextScore]) -> No
     weights = scored_digest(checkpoints)
     if weights is None:
         return
-    found = Texts(definition=DEFINITION, weights=weights, texts=_read(folder, weights) | scores)
+    found = Texts(
+        definition=DEFINITION, weights=weights, texts={**_read(folder, weights), **scores}
+    )
     if (mark := seal(found.to_seal())) is not None:
         found.seal = mark
         content = strict_json(found.model_dump(exclude_unset=True), indent=2)

@@ -184,6 +184,20 @@ def test_a_mistake_is_said_in_one_line(mistake: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_path_means_the_same_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    typed = ["data=mix", "data.texts={low: low.txt, all: '*.txt', docs: python_docs, none: no.txt}"]
+    assert read_settings(compose(typed, known=small_runs.FILES)).data["texts"] == {
+        "low": str(tmp_path / "low.txt"),
+        "all": str(tmp_path / "*.txt"),
+        "docs": "python_docs",
+        "none": "no.txt",
+    }
+
+
 def test_a_text_that_is_not_there_is_named(tmp_path: Path) -> None:
     """When it is read: a run can be sampled where its text is not."""
     corpus = Mix({"a": "tiny_shakespere", "b": "python_docs"}, SHARES)

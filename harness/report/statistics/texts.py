@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.report.records.groups import Group, Spread
 from harness.report.records.runs import RunRecord
@@ -59,9 +60,7 @@ def text_table(comparison: Comparison) -> TextTable | None:
     return TextTable(_distinct({text: name for text, name in names.items() if means[text]}), rows)
 
 
-def _spread(
-    group: Group, scores: Mapping[object, Mapping[Text, float]], text: Text
-) -> Spread | None:
+def _spread(group: Group, scores: Mapping[Path, Mapping[Text, float]], text: Text) -> Spread | None:
     return group.spread(lambda run: scores[run.folder].get(text))
 
 
