@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -150,6 +151,7 @@ def _learn(
 def guard(run: Path) -> None:
     """From now on this process may read code and the run's folder, and reach no network. It can't
     be undone."""
+    tempfile.gettempdir()  # found by writing there, which modules of torch that come later would do
     roots = [sys.prefix, sys.base_prefix, str(run.resolve()), *SYSTEM]
     allowed = tuple(os.path.realpath(root) + os.sep for root in roots)
 

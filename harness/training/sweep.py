@@ -110,12 +110,12 @@ def begin_sweep(master: DictConfig) -> Sweep:
 def _own_settings(master: DictConfig) -> SweepSettings:
     """Those of the sweep itself, which go to none of its jobs. What goes together is put where
     Hydra's sweeper finds what it combines."""
-    own, overrides = read_sweep(master), _overrides(master)
+    own, overrides, typed = read_sweep(master), _overrides(master), _typed(master)
     its = [each for each in overrides if each.key_or_group.startswith("sweep.")]
     for each in its:
         if each.is_sweep_override():
             raise UsageError(f"{each.input_line} should be a list: {each.key_or_group}=[…,…]")
-        if each.input_line not in master.hydra.overrides.task:
+        if each.input_line not in typed:
             raise UsageError(
                 f"hydra.sweeper.params.{each.key_or_group}: in a file it stands under `sweep:`"
             )
@@ -188,11 +188,16 @@ def _require_usable(folder: Path, resume: object, named: bool) -> None:
 def _overrides(master: DictConfig) -> list[Override]:
     """What Hydra's sweeper combines."""
     loader = GlobalHydra.instance().config_loader()
-    typed = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    given: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
-    typed += given  # as typed: a value may be an interpolation
-    found: list[Override] = OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    of_file = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=loader)
+    found: list[Override] = parser.parse_overrides([*of_file, *_typed(master)])
     return found
+
+
+def _typed(master: DictConfig) -> list[str]:
+    """The overrides as typed: a value may be an interpolation, which only a job can resolve."""
+    given: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+    return list(given)
 
 
 def _job_configs(master: DictConfig) -> list[DictConfig]:

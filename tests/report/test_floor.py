@@ -64,6 +64,12 @@ def test_who_crosses_it_after_how_many_tokens(runs: Path) -> None:
     assert LINE in html.unescape(export.markdown(compared(runs)))
 
 
+def test_those_that_have_not_crossed_it_are_named_together(runs: Path) -> None:
+    write_run(runs / "worse", "worse", test=4.1)
+    (line,) = verdict.floor_lines(compared(runs))
+    assert line.endswith("with 1 of 2 seeds; none of table, worse has crossed it.")
+
+
 def test_a_crossing_is_the_first_evaluation_below_it(runs: Path) -> None:
     """Of 6, 3 and 2 bits after 0, 3,200 and 6,400 tokens."""
     groups = compared(runs).ranked

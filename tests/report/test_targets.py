@@ -144,6 +144,12 @@ def test_means_intervals_and_ratios(runs: Path) -> None:
     ]
 
 
+def test_those_that_never_get_there_are_named_together(runs: Path) -> None:
+    with_curve(runs, "rnn", 0, [row(0, 4), row(1000, 3.2)])
+    said = list(lines(find_costs(compared(runs), "2.25")))
+    assert "None of rnn, bigram gets there within their 1.00 k steps." in said
+
+
 def test_a_seed_that_never_gets_there_is_censored_and_not_dropped(runs: Path) -> None:
     with_curve(runs, "gpt", 3, [row(0, 4), row(500, 3.2)])
     gpt = next(own for own in find_costs(compared(runs), "3").groups if own.group.model == "gpt")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from harness.common.errors import UsageError
 from harness.config.saved import load_settings
@@ -164,19 +165,30 @@ def test_a_job_beside_others_is_the_job_alone(
     assert "while other jobs of the sweep (at most 1)" in ended.out
 
 
+INTERPOLATED = "init='${by_model:{bigram: xavier, default: default}}'"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["-m", "sweep.devices=cpu,cuda:0"], "should be a list: sweep.devices=[…,…]"),
         (["-m", "sweep.devices=0"], "sweep.devices=0 must be at least 1"),
         (["-m", "sweep.devices=[cuda:77]"], "cuda:77 is not on this machine"),
+        # As a search writes it: only a job can say what it is.
+        (["-m", INTERPOLATED, "sweep.devices=[cuda:77]"], "cuda:77 is not on this machine"),
         (["-m", "sweep.devices=2", "device=auto,cpu"], "device=auto,cpu and sweep.devices"),
         (["sweep.devices=2"], "sweep.devices=2 is for a sweep: add -m"),
     ],
 )
 def test_a_mistake_is_one_line(
-    command: Callable[..., Ended], words: list[str], message: str, small_text: Path, tmp_path: Path
+    command: Callable[..., Ended],
+    words: list[str],
+    message: str,
+    small_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as in a new process
     text = ["data=text", f"data.path={small_text}", "model=bigram"]
     ended = command("train", *words, *text)
     assert ended.code == 2

@@ -56,16 +56,21 @@ def _rounded(value: float) -> float:
 def lines(found: TargetCosts) -> Iterator[str]:
     """Who gets there first, and how many times the others take."""
     yield f"To {found.target}:"
+    never = dict[str, list[str]]()  # by the words that are the same for all of them
     for own in found.groups:
         if not own.reached:
-            yield f"{own.group.label} never gets there{_within(own)}."
+            never.setdefault(_steps(own), []).append(own.group.label)
+    for steps, (first, *others) in never.items():
+        if others:
+            yield f"None of {', '.join([first, *others])} gets there within their {steps} steps."
+        else:
+            yield f"{first} never gets there within its {steps} steps."
     for ratio in found.ratios:
         yield _ratio(ratio)
 
 
-def _within(own: GroupCost) -> str:
-    most = max(own.values("step"))
-    return f" within its {human(_rounded(most))} steps"
+def _steps(own: GroupCost) -> str:
+    return human(_rounded(max(own.values("step"))))
 
 
 def _ratio(ratio: Ratio) -> str:

@@ -74,18 +74,25 @@ def _floor_line(data: str, groups: Sequence[Group]) -> str:
         f"The floor on {data} is {floor.group.label}, counted in one pass over train: "
         f"{score(own)} {floor.group.measure}{level}."
     )
-    said = [
-        f"{group.label} {_crossing(crossings)}"
-        for group in groups
-        if not group.is_floor and (crossings := floor.crossings(group)) is not None
-    ]
+    said, above = list[str](), list[str]()
+    for group in groups:
+        if group.is_floor or (crossings := floor.crossings(group)) is None:
+            continue
+        if words := _crossing(crossings):
+            said.append(f"{group.label} {words}")
+        else:
+            above.append(group.label)
+    if above:
+        some = above[0] if len(above) == 1 else f"none of {', '.join(above)}"
+        said.append(f"{some} has {'not ' * (len(above) == 1)}crossed it")
     return f"{line} By validation, {'; '.join(said)}." if said else line
 
 
-def _crossing(crossings: Sequence[float | None]) -> str:
+def _crossing(crossings: Sequence[float | None]) -> str | None:
+    """None: not at all."""
     after = sorted(tokens for tokens in crossings if tokens is not None)
     if not after:
-        return "has not crossed it"
+        return None
     span = " to ".join(dict.fromkeys(human(tokens) for tokens in (after[0], after[-1])))
     seeds = f" with {len(after)} of {len(crossings)} seeds" * (len(after) < len(crossings))
     return f"crosses the floor after {span} tokens{seeds}"

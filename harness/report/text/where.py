@@ -75,7 +75,7 @@ def context_lines(curves: Sequence[tuple[Group, ContextCurve]]) -> Iterator[str]
             line += "; more than one token changes nothing"
         elif 2 * curve.gains_until < longest:
             line += f"; past {curve.gains_until:,} tokens less than {GAIN:g} changes"
-        if longest > curve.trained:
+        if longest > curve.trained and not group.is_floor:  # which is counted, not trained
             line += f"; it was trained on {curve.trained:,}"
         yield f"{line}."
 
