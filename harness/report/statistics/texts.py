@@ -23,7 +23,7 @@ Name = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Place:
+class TextRank:
     """A score in bits per byte, and its rank among those of the same text."""
 
     score: Spread
@@ -36,7 +36,7 @@ class TextTable:
     one of them."""
 
     names: Mapping[Text, Name]
-    rows: Sequence[tuple[Group, Mapping[Text, Place]]]
+    rows: Sequence[tuple[Group, Mapping[Text, TextRank]]]
 
 
 def text_table(comparison: Comparison) -> TextTable | None:
@@ -54,7 +54,10 @@ def text_table(comparison: Comparison) -> TextTable | None:
         for text in names
     }
     rows = [
-        (group, {text: Place(own, 1 + means[text].index(own.mean)) for text, own in each.items()})
+        (
+            group,
+            {text: TextRank(own, 1 + means[text].index(own.mean)) for text, own in each.items()},
+        )
         for group, each in found
     ]
     return TextTable(_distinct({text: name for text, name in names.items() if means[text]}), rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.statistics.texts import Place
+from harness.report.statistics.texts import TextRank
 from harness.report.text.format import score
 
 NOTE = (
@@ -12,6 +12,6 @@ NOTE = (
 )
 
 
-def cell(found: Place | None) -> str:
+def cell(found: TextRank | None) -> str:
     """`2.351 ± 0.004 (1)`; – where there is none."""
     return "–" if found is None else f"{score(found.score)} ({found.rank})"
