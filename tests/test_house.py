@@ -45,6 +45,7 @@ WANTED = {
     ("data", "ids", "path"): "any.npy",
     ("data", "ids", "vocab_size"): "9",
     ("data", "lines", "path"): "any.txt",
+    ("data", "mix", "texts"): "{a: python_docs, b: tiny_shakespeare}",
     ("data", "stream", "path"): "any.txt",
     ("data", "text", "path"): "any.txt",
     ("tokenizer", "hf", "name"): "bert-base-uncased",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.common.paths import REPOSITORY
-from tests.data.mutants import OF_SKILLS, OF_STREAMS
+from tests.data.mutants import OF_MIXES, OF_SKILLS, OF_STREAMS
 from tests.judging.mutants import OF_THE_JUDGE
 from tests.training.mutants import OF_LOSSES_AND_FIGURES
 
@@ -325,7 +325,7 @@ MUTANTS = {
         "training/test_fork.py -k flops",
     ),
 } | OF_THE_JUDGE
-MUTANTS |= OF_SKILLS | OF_STREAMS | OF_LOSSES_AND_FIGURES
+MUTANTS |= OF_SKILLS | OF_MIXES | OF_STREAMS | OF_LOSSES_AND_FIGURES
 
 
 # Noticed by the training that the tests share: it refuses blocks that do not cover the test text.

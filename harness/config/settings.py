@@ -44,7 +44,7 @@ from harness.config.complaints import (
     reject_missing_values,
     reject_unprintable,
 )
-from harness.config.keys import Node
+from harness.config.keys import Node, names_in_group
 
 Currency = Literal["steps", "tokens", "bytes", "flops", "seconds"]
 CURRENCIES: tuple[str, ...] = get_args(Currency)
@@ -213,6 +213,14 @@ class ObserveSettings(_Group):
 
 
 def _path_from_anywhere(data: Node) -> Node:
+    if isinstance(texts := data.get("texts"), dict):  # of a mix: paths, or choices of data
+        choices = names_in_group("data")
+        return data | {
+            "texts": {
+                name: _absolute(each) if isinstance(each, str) and each not in choices else each
+                for name, each in texts.items()
+            }
+        }
     path = data.get("path")
     if isinstance(path, list):
         return data | {
@@ -267,6 +275,7 @@ class Settings(_Group):
         Node,
         AfterValidator(_path_from_anywhere),
         KeyRole("path", NO_EFFECT),
+        KeyRole("texts", NO_EFFECT),
         KeyRole("errors", NO_EFFECT),
         KeyRole("field", NO_EFFECT),
         KeyRole("separator", NO_EFFECT),

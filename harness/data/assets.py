@@ -28,12 +28,12 @@ CONNECT_SECONDS = 8.0  # limit for name look-up, connection and first answer tog
 class Assets:
     """path: the folders to search, in order. cache: receives downloads. confirmed: for a run from
     elsewhere, the addresses that the user trusts (`https://HOST`); None: any, the user chose it.
-    expected: for such a run the digest of its text, if that is known."""
+    expected: for such a run the digests of its text, and of those of a mix, as far as known."""
 
     path: tuple[Path, ...]
     cache: Path
     confirmed: tuple[str, ...] | None = None
-    expected: str | None = None
+    expected: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, folders: Sequence[str | None], cache: str | None) -> Assets:
@@ -42,10 +42,10 @@ class Assets:
         path = tuple(REPOSITORY / expand(folder) for folder in folders if folder)
         return cls(path, expand(cache) if cache else user_cache() / "language-model-zoo")
 
-    def of_stranger(self, trust: Sequence[str], text: str | None = None) -> Assets:
+    def of_stranger(self, trust: Sequence[str], *texts: str | None) -> Assets:
         """For a run's folder, which may name any address and file. trust: what the user trusts.
-        text: the digest of the run's; None if the folder does not say."""
-        return replace(self, confirmed=tuple(trust), expected=text)
+        texts: the digests of the run's; None for one that the folder does not say."""
+        return replace(self, confirmed=tuple(trust), expected=frozenset(filter(None, texts)))
 
     @classmethod
     def own(cls) -> Assets:

@@ -33,7 +33,8 @@ def draw_batch(
 
     documents: if given, each row is one, from its beginning on, or a piece of a longer one
     (`_pieces`). Rows are as long as the longest piece of the split; behind a shorter one targets
-    are IGNORED. Of a task they are new examples instead.
+    are IGNORED. Of a task they are new examples instead. Of a mix each row is of one text, which is
+    drawn by its weight, at a uniformly random position of it.
     """
     if documents is not None and documents.task is not None:
         inputs, targets = documents.task.batch(seed, step, rows)
@@ -41,6 +42,9 @@ def draw_batch(
     first = step - step % STEPS_PER_DRAW
     if documents is None:
         starts_R = _starts(seed, first, rows, len(ids) - seq_len)[step - first]
+        return _windows(ids, starts_R, seq_len)
+    if documents.weights is not None:
+        starts_R = _weighted_starts(seed, first, rows, documents, seq_len)[step - first]
         return _windows(ids, starts_R, seq_len)
     starts_P, lengths_P, time = _pieces(documents, seq_len)
     drawn_R = _starts(seed, first, rows, len(starts_P))[step - first]
@@ -96,7 +100,7 @@ def row_shape(
 ) -> tuple[int, float]:
     """The positions of a row of a batch, and how many of them have a loss, on average. documents:
     as for `draw_batch`."""
-    if documents is None:
+    if documents is None or documents.weights is not None:
         return seq_len, len(range(seq_len)[trained])
     if documents.scored is not None:
         return int(documents.lengths.max()), float(documents.scored.sum() / len(documents))
@@ -119,12 +123,16 @@ def _pieces(documents: Documents, seq_len: int) -> tuple[NDArray[np.int64], NDAr
 
 
 def extra_inputs(
-    ids: NDArray[np.unsignedinteger], seed: int, rows: int, seq_len: int
+    ids: NDArray[np.unsignedinteger],
+    seed: int,
+    rows: int,
+    seq_len: int,
+    documents: Documents | None = None,
 ) -> Iterator[Tensor]:
     """Inputs, (rows, seq_len) each, of batches that no step draws: a training's steps start at
     0."""
     for step in itertools.count(2**63):
-        yield draw_batch(ids, seed, step, rows, seq_len)[0]
+        yield draw_batch(ids, seed, step, rows, seq_len, documents)[0]
 
 
 @lru_cache(maxsize=2)
@@ -143,7 +151,24 @@ def _epoch(seed: int, epoch: int, tokens: int, seq_len: int, trained: int) -> ND
 @lru_cache(maxsize=2)
 def _starts(seed: int, first: int, rows: int, positions: int) -> NDArray[np.int64]:
     """(STEPS_PER_DRAW, rows): the start of each row in the steps from `first` on."""
+    return (_raw(seed, first, rows) % np.uint64(positions)).astype(np.int64)
+
+
+@lru_cache(maxsize=2)
+def _weighted_starts(
+    seed: int, first: int, rows: int, documents: Documents, seq_len: int
+) -> NDArray[np.int64]:
+    """As `_starts`, of the texts of a mix: which one, and where in it."""
+    assert documents.weights is not None, "of a mix"
+    which, where = np.split(_raw(seed, first, 2 * rows), 2, axis=1)
+    shares = np.cumsum(documents.weights)[:-1]
+    text = np.searchsorted(shares, (which >> np.uint64(11)) * 2.0**-53, side="right")
+    positions_D = (documents.lengths - seq_len).astype(np.uint64)
+    return documents.borders[text] + (where % positions_D[text]).astype(np.int64)
+
+
+def _raw(seed: int, first: int, numbers: int) -> NDArray[np.uint64]:
+    """(STEPS_PER_DRAW, numbers), of the steps from `first` on."""
     # np.uint64, because numpy turns a list with a number above 2^63 into floats.
     keys = np.array([[seed, first + step] for step in range(STEPS_PER_DRAW)], np.uint64)
-    raw = np.stack([np.random.Philox(key=key).random_raw(rows) for key in keys])
-    return (raw % np.uint64(positions)).astype(np.int64)
+    return np.stack([np.random.Philox(key=key).random_raw(numbers) for key in keys])

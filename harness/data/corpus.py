@@ -31,11 +31,13 @@ SHOWN = 3  # names in a note
 
 
 class Span(NamedTuple):
-    """Bytes of a text, from start to stop, and their SHA-256 when they were first read."""
+    """Bytes of a text, from start to stop, and their SHA-256 when they were first read. texts: of a
+    mix, those of each corpus; the digest is then of their digests."""
 
     start: int
     stop: int
     sha256: str
+    texts: tuple[Span, ...] = ()
 
 
 class Task(Protocol):
@@ -52,11 +54,14 @@ class Text:
     """A text in a file or in memory, read in blocks because it may not fit in memory.
 
     counts: of what it was made from, if it was. of_documents: whether `strings` are whole
-    documents. task: whose examples these are, if they are any's. shards: what training reads, of
-    which this is only the beginning; None: this itself.
+    documents. task: whose examples these are, if they are any's. names, digests: of a mix, those
+    of its texts. shards: what training reads, of which this is only the beginning; None: this
+    itself.
     """
 
     counts: Mapping[str, int] = {}
+    names: Sequence[str] = ()
+    digests: Sequence[str] = ()
     of_documents = False
     task: Task | None = None
     shards: Shards | None = None
@@ -203,6 +208,12 @@ class Corpus(ABC):
 
     found: str | None = None
     """The name of the text that was read, if its file of conf/data may read several."""
+
+    texts: Mapping[str, Corpus] = {}
+    """Of a mix its corpora, by their names."""
+
+    weights: Mapping[str, float] | None = None
+    """Of a mix the share of the rows that each of them gives; None: by their tokens."""
 
     def __init__(self, split: list[float], order: str = "random") -> None:
         if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-9):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ class Dataset:
 
     val and test are None if their share is 0. digest: of the whole text. parts: of the text, as
     many as there are splits. lost: what a lossy tokenizer loses; None if it is lossless. name: as
-    `Corpus.found`. rows: as `Corpus.rows`.
+    `Corpus.found`. rows: as `Corpus.rows`. weights: of a mix, the share of the rows of training
+    that each of its texts gives; None for one text.
     """
 
     train: Split
@@ -40,10 +42,15 @@ class Dataset:
     lost: RoundTripLoss | None = None
     name: str | None = None
     rows: str | None = None
+    weights: Mapping[str, float] | None = None
 
-    @property
+    @cached_property
     def row_documents(self) -> Documents | None:
-        """The documents that are rows of training; None where rows are cut anywhere."""
+        """The documents that are rows of training, or the texts of a mix that rows are drawn from;
+        None where rows are cut anywhere."""
+        if self.weights is not None:
+            sizes = [len(text.ids) for text in self.train.texts.values()]
+            return Documents(np.cumsum([0, *sizes]), weights=np.array([*self.weights.values()]))
         return self.train.documents if self.rows == "alone" else None
 
     @property
@@ -87,6 +94,12 @@ class Dataset:
         notes = [*self.tokenizer.notes(), *self.text.notes()]
         if self.shards is not None:
             notes += self.shards.notes()
+        if self.weights is not None:
+            rows = ", ".join(f"{name} {100 * own:.3g} %" for name, own in self.weights.items())
+            notes.append(
+                f"a mix: rows of training by data.weights ({rows}); its score is that of all its "
+                "bytes together, whatever the weights, and each text's stands beside it"
+            )
         if self.lost is not None:
             notes.append(lossy_note(self.lost))
         if self.val is not None and self.val.share < 1:
@@ -174,10 +187,12 @@ def prepare(
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error
     present = [split if share else None for split, share in zip(splits, corpus.split, strict=True)]
-    name = corpus.found
+    name, weights = corpus.found, corpus.weights
+    if corpus.texts and weights is None:
+        weights = {each: len(own.ids) / len(splits[0].ids) for each, own in splits[0].texts.items()}
     return Dataset(
         splits[0], present[1], present[2], tokenizer, whole.sha256, text, parts, lost, name,
-        corpus.rows,
+        corpus.rows, weights,
     )  # fmt: skip
 
 
@@ -211,9 +226,12 @@ def require_length(dataset: Dataset, seq_len: int) -> None:
         if part is not None and part.documents is not None and part.documents.task is not None:
             require_whole(part, "data.length", seq_len)
         of_any_length = dataset.rows == "alone" or (dataset.rows and part is not dataset.train)
-        if part is not None and len(part.ids) <= seq_len and not of_any_length:
+        for text, own in (part.alone if part is not None and not of_any_length else {}).items():
+            if len(own.ids) > seq_len:
+                continue
+            where = f"the {name} split" + (f" of data.texts.{text}" if text else "")
             raise UsageError(
-                f"the {name} split has {len(part.ids)} tokens of {part.bytes:,} bytes, which is "
-                f"too short for sequences of train.seq_len={seq_len} and a target; lower "
-                "train.seq_len, change data.split, or take a tokenizer of shorter tokens (bytes)"
+                f"{where} has {len(own.ids)} tokens of {own.bytes:,} bytes, which is too short for "
+                f"sequences of train.seq_len={seq_len} and a target; lower train.seq_len, change "
+                "data.split, or take a tokenizer of shorter tokens (bytes)"
             )

@@ -10,7 +10,7 @@ from harness.config.settings import Settings
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset, build_tokenizer, prepare
-from harness.data.encoded import PARTS
+from harness.data.encoded import PARTS, Split
 from harness.data.overlap import LONG, MOST_SEARCHED, Overlap, overlap
 
 SAMPLE = 1 << 22  # bytes of train that are encoded again, to measure speed and round trip
@@ -59,7 +59,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
                 "unknown": sum(part.unknown.values()),
                 "documents": None if part.documents is None else len(part.documents),
             }
-            for name, part in parts.items()
+            for whole, split in parts.items()
+            for name, part in ({whole: split} | _of_mix(whole, split)).items()
         },
         "longest_document": longest_document,
         "vocab_size": tokenizer.vocab_size,
@@ -80,16 +81,21 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _of_mix(whole: str, split: Split) -> dict[str, Split]:
+    return {f"{whole} {name}": text for name, text in split.texts.items()}
+
+
 def render(data: str, tokenizer: str, found: dict[str, Any]) -> str:
     """The statistics as a table."""
     kind = f"{'lossless' if found['lossless'] else 'lossy'}{', LEAKS' if found['leaks'] else ''}"
+    wide = max(8, *(len(name) + 1 for name in found["parts"]))
     lines = [
         f"{data} by {tokenizer}: {found['vocab_size']:,} ids ({found['stored_as']}), {kind}",
-        f"{'':8}{'bytes':>15}{'tokens':>15}{'bytes/token':>14}{'unknown':>10}",
+        f"{'':{wide}}{'bytes':>15}{'tokens':>15}{'bytes/token':>14}{'unknown':>10}",
     ]
     for name, part in found["parts"].items():
         lines.append(
-            f"{name:8}{part['bytes']:>15,}{part['tokens']:>15,}{part['bytes_per_token']:>14.3f}"
+            f"{name:{wide}}{part['bytes']:>15,}{part['tokens']:>15,}{part['bytes_per_token']:>14.3f}"
             f"{part['unknown']:>10,}"
         )
     if longest := found["longest_document"]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,11 +46,14 @@ class Documents:
     borders: (D + 1,), the places of the markers. Document d is predicted from the marker before it
     on, the marker after it last: by the inputs ids[borders[d] : borders[d + 1]]. scored: (N - 1,),
     which predictions count; None: all. task: whose examples they are, if they are any's.
+    weights: (D,), of the train texts of a mix, which have no markers and begin at the borders: the
+    share of the rows that each gives.
     """
 
     borders: NDArray[np.int64]
     scored: NDArray[np.bool_] | None = None
     task: Task | None = None
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.borders) - 1
@@ -67,7 +70,8 @@ class Split:
 
     bytes: length of its text; 0 where the data are ids. unknown: characters that the vocabulary
     lacks, with their counts; the ids leave them out. documents: None for one long text. share: of
-    the ids or documents of the whole split, from its beginning.
+    the ids or documents of the whole split, from its beginning. texts: of a mix, the part of each
+    corpus by its name, one after the other in `ids`; each is scored by itself.
     """
 
     ids: Ids
@@ -75,6 +79,12 @@ class Split:
     unknown: dict[str, int]
     documents: Documents | None = field(default=None, repr=False)
     share: float = 1.0
+    texts: Mapping[str, Split] = field(default_factory=dict, repr=False)
+
+    @property
+    def alone(self) -> Mapping[str, Split]:
+        """What is scored by itself: each text of a mix, or the whole."""
+        return self.texts or {"": self}
 
     def beginning(self, share: float, token_bytes: NDArray[np.integer]) -> Split:
         """Its first ids, or whole documents. token_bytes: (V,), the length of each token's text.
@@ -83,6 +93,8 @@ class Split:
         """
         if share == 1:
             return self
+        if self.texts:
+            raise UsageError("eval.part: a mix is scored on all of its texts; take eval.part=1")
         if self.unknown:
             raise UsageError(
                 "eval.part: validation has characters that are not in train, so that a part of it "
@@ -105,6 +117,8 @@ class Split:
         and code point, both uniform. Both counts are assumed to be known, as is the number of
         tokens in any score. It is an upper bound: ascending positions would cost ln n! less.
         """
+        if self.texts:
+            return sum(text.unknown_nats for text in self.texts.values())
         count = sum(self.unknown.values())
         return count * (math.log(len(self.ids) + count) + math.log(UNICODE_SCALARS))
 
@@ -136,10 +150,10 @@ def encode_parts(
     cuts = [(part.start, part.stop) for part in parts]
     name = hashlib.sha256(f"{FORMAT} {whole.sha256} {cuts} {tokenizer.digest}".encode()).hexdigest()
     folder = cache / "encoded" / name
-    found = _read(folder, tokenizer.marker)
+    found = _read(folder, tokenizer.marker, text.names)
     if found is None:
         _write(folder, text, whole, parts, tokenizer)
-        found = _read(folder, tokenizer.marker)
+        found = _read(folder, tokenizer.marker, text.names)
     if found is None:
         raise RunFailure(f"{folder} differs from what was written: check the disk")
     splits, lost = found
@@ -173,13 +187,10 @@ def fit_tokenizer(tokenizer: Tokenizer, text: Text, span: Span, cache: Path) -> 
 
 
 def _write(folder: Path, text: Text, whole: Span, parts: list[Span], tokenizer: Tokenizer) -> None:
-    described = {}
-    for name, part in zip(PARTS, parts, strict=True):
-        with (
-            atomic_write(folder / f"{name}.ids") as file,
-            text.unchanged(part) as strings,
-        ):
-            described[name] = _encode(file, strings, part, tokenizer)
+    described = {
+        name: _write_part(folder / f"{name}.ids", text, part, tokenizer)
+        for name, part in zip(PARTS, parts, strict=True)
+    }
     lost = None
     if not (tokenizer.lossless or tokenizer.of_ids):
         with text.unchanged(whole) as strings:
@@ -190,13 +201,31 @@ def _write(folder: Path, text: Text, whole: Span, parts: list[Span], tokenizer: 
     write_atomically(folder / "meta.json", content)
 
 
-def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Write the ids of one part, whose text is `strings`; returns its entry in meta.json."""
+def _write_part(path: Path, text: Text, part: Span, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Write the ids of one part; returns its entry in meta.json."""
+    digest, texts = hashlib.sha256(), []
+    with atomic_write(path) as file:
+
+        def write(content: bytes) -> None:
+            digest.update(content)
+            file.write(content)
+
+        for each in part.texts or (part,):  # of a mix no token reaches from one into the next
+            with text.unchanged(each) as strings:
+                texts.append(_encode(write, strings, each, tokenizer))
+    own = {"texts": texts} if part.texts else texts[0]
+    return own | {"sha256": digest.hexdigest()}
+
+
+def _encode(
+    write: Callable[[bytes], None], strings: Iterable[str], part: Span, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Write the ids of one text, which is `strings`; returns what meta.json says of it."""
     kind = np.dtype(smallest_unsigned(tokenizer.vocab_size))
     own, token_bytes = tokenizer.of_text, tokenizer.token_bytes
     marker = b"" if tokenizer.marker is None else np.array(tokenizer.marker, kind).tobytes()
-    digest, unknown, at = hashlib.sha256(marker), Counter[str](), part.start
-    file.write(marker)
+    unknown, at, tokens = Counter[str](), part.start, 0
+    write(marker)
     for piece in tokenizer.rechunk(strings):
         try:
             ids, lacking = tokenizer.encode_known(piece)
@@ -216,17 +245,18 @@ def _encode(file: Any, strings: Iterable[str], part: Span, tokenizer: Tokenizer)
                 f"{type(own).__name__} is declared lossless, but its tokens from byte {at} "
                 f"on do not cover the {size} bytes of the text"
             )
-        content = ids.astype(kind, copy=False).tobytes() + marker
-        digest.update(content)
-        file.write(content)
+        write(ids.astype(kind, copy=False).tobytes() + marker)
         unknown += lacking
         at += size
+        tokens += len(ids)
     own_bytes = 0 if tokenizer.of_ids else part.stop - part.start
-    return {"bytes": own_bytes, "unknown": unknown, "sha256": digest.hexdigest()}
+    return {"bytes": own_bytes, "unknown": unknown, "tokens": tokens}
 
 
-def _read(folder: Path, marker: int | None) -> tuple[list[Split], RoundTripLoss | None] | None:
-    """What `_write` wrote; None if it is missing or damaged."""
+def _read(
+    folder: Path, marker: int | None, names: Sequence[str]
+) -> tuple[list[Split], RoundTripLoss | None] | None:
+    """What `_write` wrote; None if it is missing or damaged. names: of the texts of a mix."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta.pop("sha256") != _digest(meta):
@@ -240,11 +270,24 @@ def _read(folder: Path, marker: int | None) -> tuple[list[Split], RoundTripLoss 
             ids = np.empty(0, meta["type"]) if empty else np.memmap(path, meta["type"], mode="r")
             # Indexing a plain view is several times faster than indexing np.memmap.
             ids = ids.view(np.ndarray)
+            if names:
+                splits.append(_mixed(ids, dict(zip(names, described["texts"], strict=True))))
+                continue
             documents = None if marker is None else Documents(np.flatnonzero(ids == marker))
             splits.append(Split(ids, described["bytes"], described["unknown"], documents))
         return splits, RoundTripLoss(**meta["lost"]) if meta["lost"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _mixed(ids: Ids, described: Mapping[str, dict[str, Any]]) -> Split:
+    """One part of a mix."""
+    texts, unknown, at = dict[str, Split](), Counter[str](), 0
+    for name, own in described.items():
+        end = at + own["tokens"]
+        texts[name] = Split(ids[at:end], own["bytes"], own["unknown"])
+        unknown, at = unknown + Counter(own["unknown"]), end
+    return Split(ids, sum(text.bytes for text in texts.values()), dict(unknown), texts=texts)
 
 
 def _digest(meta: dict[str, Any]) -> str:

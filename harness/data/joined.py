@@ -41,10 +41,10 @@ def join(
         if assets.confirmed is not None:
             digest = hashlib.sha256()
             _write_texts(digest.update, files, digests, reader, separator)
-            if digest.hexdigest() != assets.expected:
+            if digest.hexdigest() not in assets.expected:
                 raise UsageError(
                     "data: the text is not the one this run was trained on (SHA-256 "
-                    f"{digest.hexdigest()}, the run's {assets.expected})"
+                    f"{digest.hexdigest()}, the run's {', '.join(assets.expected) or None})"
                 )
             reader = TextReader(errors, field)
         digest = hashlib.sha256()

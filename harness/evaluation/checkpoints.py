@@ -71,7 +71,9 @@ def average_last(run: Run, count: int, dataset: Dataset) -> None:
     plan = run.settings.train
     if batch_norm.layers(run.model) and plan.batch_norm != "batch":
         rows = plan.batch_size * plan.accumulate
-        inputs = extra_inputs(dataset.train.ids, run.settings.seed, rows, plan.seq_len)
+        inputs = extra_inputs(
+            dataset.train.ids, run.settings.seed, rows, plan.seq_len, dataset.row_documents
+        )
         batch_norm.recompute(
             run.model,
             (inputs_BT.to(run.compute.device) for inputs_BT in inputs),

@@ -16,15 +16,19 @@ from harness.common.text import visible_line
 from harness.compute.device import make_deterministic
 from harness.data.alone import LoneText, encode_alone
 from harness.data.assets import Assets
+from harness.data.corpus import Corpus
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation.checkpoints import average_last, averaged_count, score_all
 from harness.evaluation.score import Score, by_place, resolve_stride, score_split
 from harness.evaluation.token_losses import write_tokens
+from harness.runs import texts
 from harness.runs.load import Run, load_run
+from harness.runs.summary import TextScore
 
 Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
 """From a run, its data, a split's name and the arguments of `token_nats` to the reported values."""
+KEPT = TextScore.model_fields.keys()
 HEADS = {
     "text": "text",
     "tokens": "tokens",
@@ -48,18 +52,20 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     options = _options(run, arguments)
     result: dict[str, Any] = {"run": str(run.folder.path)}
     if arguments.text:
-        texts = encode_alone(arguments.text, "--text ", run.tokenizer, Assets.own())
-        for name, part in texts.items():
+        parts = encode_alone(arguments.text, "--text ", run.tokenizer, Assets.own())
+        for name, part in parts.items():
             for note in part.notes(name, run.corpus_digest):
                 print(f"note: {visible_line(note)}", file=sys.stderr)
-        scores = _scores(run, texts, options, arguments)
+        scores = _scores(run, parts, options, arguments)
         result |= {"step": run.step, "stride": scores[next(iter(scores))].stride}
         result["texts"] = [
-            {"text": name, "file": arguments.text[name], "sha256": texts[name].span.sha256}
+            {"text": name, "file": arguments.text[name], "sha256": parts[name].span.sha256}
             | score.summary()
             | _by_position(score)
             for name, score in scores.items()
         ]
+        if _as_ranked(arguments):
+            _keep(run, result["texts"])
     else:
         split = arguments.split
         dataset = run.dataset(arguments.data_path)
@@ -89,6 +95,22 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     return 0
 
 
+def _as_ranked(arguments: argparse.Namespace) -> bool:
+    """Whether nothing is other than in the run's own test score."""
+    other = (arguments.stride, arguments.context, arguments.average, arguments.precision)
+    plain = arguments.checkpoint == "best" and not arguments.strided_inference
+    return plain and not any(each is not None for each in other)
+
+
+def _keep(run: Run, found: list[dict[str, Any]]) -> None:
+    """For harness.compare, in the run's folder, if that can be written."""
+    scores = {each["text"]: TextScore.of({k: each[k] for k in KEPT if k in each}) for each in found}
+    try:
+        texts.keep(run.folder.path, run.folder.checkpoints, scores)
+    except RunFailure as error:
+        print(f"note: harness.compare will not know these scores: {error}", file=sys.stderr)
+
+
 def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of `token_nats`. Raises UsageError for what does not fit the model."""
     stride = run.settings.eval.stride if arguments.stride is None else arguments.stride
@@ -99,9 +121,12 @@ def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
         )
     strided = arguments.strided_inference
     for option in ("strided_inference", "calibration"):
-        if getattr(arguments, option) and run.tokenizer.marker is not None:
-            name = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{name} is for one long text, and this run's data are documents")
+        if not getattr(arguments, option):
+            continue
+        corpus = run.settings.build("data", Corpus)
+        if corpus.of_documents or corpus.texts:
+            name, data = f"--{option.replace('_', '-')}", "a mix" if corpus.texts else "documents"
+            raise UsageError(f"{name} is for one long text, and this run's data are {data}")
     if strided and run.model.patch_size is None:
         raise UsageError(
             f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"
@@ -183,7 +208,10 @@ def _print_table(result: dict[str, Any]) -> None:
         print(f"{name:{width}} {_shown(value)}")
     if "texts" not in result:
         return
-    rows = [[_shown(text[name]) for name in HEADS] for text in result["texts"]]
+    each = result["texts"]
+    if isinstance(each, dict):  # of a mix
+        each = [{"text": name} | text for name, text in each.items()]
+    rows = [[_shown(text[name]) for name in HEADS] for text in each]
     table = [list(HEADS.values()), *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     print()

@@ -7,7 +7,7 @@ B batch, T time, V vocabulary, N tokens of a split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -39,7 +39,8 @@ class Score:
     every token after the first; `tokens` of them count. own: the user's own figures.
     documents: those of the split, whose end markers are tokens of no bytes; None for one text.
     hits: of examples of a task, (N - 1,): whether a token was the likeliest.
-    share: of the split that was scored.
+    share: of the split that was scored. texts: of a mix, the score of each by itself; `nats`,
+    `tokens` and `bytes` are their sums, `token_nats` have a 0 for the first token of each.
     """
 
     nats: float
@@ -53,6 +54,7 @@ class Score:
     documents: Documents | None = field(default=None, repr=False, compare=False)
     hits: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     share: float = 1.0
+    texts: Mapping[str, Score] = field(default_factory=dict)
 
     @property
     def nats_per_token(self) -> float:
@@ -97,6 +99,8 @@ class Score:
         found = self._means() | self.own
         if self.accuracy is not None:
             found["accuracy"] = self.accuracy[0]
+        for text, score in self.texts.items():
+            found |= score.metrics(f"{text}/")
         return {prefix + name: value for name, value in found.items()}
 
     def summary(self) -> dict[str, Any]:
@@ -110,6 +114,8 @@ class Score:
             found |= dict(zip(("accuracy", "accuracy_error"), self.accuracy, strict=True))
         if self.share < 1:
             found["share"] = self.share
+        if self.texts:
+            found["texts"] = {name: score.summary() for name, score in self.texts.items()}
         return found | ({"own": self.own} if self.own else {})
 
     def _means(self) -> dict[str, Any]:
@@ -129,8 +135,18 @@ def score_split(
     batch_statistics: bool = False,
     own: OwnMetrics = NONE,
 ) -> Score:
-    """Score every token of a split after its first, of a task the answers; the arguments are those
-    of `token_nats`. own: figures that are computed on the way."""
+    """Score every token of a split after its first, of a task the answers, of a mix each text by
+    itself; the arguments are those of `token_nats`. own: figures that are computed on the way."""
+    if split.texts:
+        return _sum(
+            {
+                name: score_split(
+                    model, text, tokenizer, compute, stride, batch_size, on_batch,
+                    strided=strided, batch_statistics=batch_statistics, own=own,
+                )
+                for name, text in split.texts.items()
+            }
+        )  # fmt: skip
     scored = split.documents.scored if split.documents is not None else None
     measure = own.measure if own else nats_N
     found = token_nats(
@@ -153,6 +169,13 @@ def score_of(
     nats: NDArray[np.floating], split: Split, tokenizer: Tokenizer, stride: int | None
 ) -> Score:
     """The score from the nats of each token after the first."""
+    if split.texts:
+        scores, at = dict[str, Score](), 0
+        for name, text in split.texts.items():
+            end = at + len(text.ids)
+            scores[name] = score_of(nats[at : end - 1], text, tokenizer, stride)
+            at = end
+        return _sum(scores)
     scored = split.documents.scored if split.documents is not None else None
     counted = nats if scored is None else nats[scored]
     return Score(
@@ -166,6 +189,27 @@ def score_of(
         token_nats=nats,
         documents=split.documents,
         share=split.share,
+    )
+
+
+def _sum(texts: Mapping[str, Score]) -> Score:
+    """The score of all bytes of a mix together. Its texts count by their lengths."""
+    scores, own = list(texts.values()), dict[str, float | None]()
+    tokens = sum(score.tokens for score in scores)
+    for name in scores[0].own:
+        means = [(score.own.get(name), score.tokens) for score in scores]
+        known = [mean * count for mean, count in means if mean is not None]
+        own[name] = sum(known) / tokens if len(known) == len(scores) else None
+    nats = [each for score in scores for each in (score.token_nats, np.zeros(1, np.float32))]
+    return replace(
+        scores[0],
+        nats=sum(score.nats for score in scores),
+        tokens=tokens,
+        bytes=sum(score.bytes for score in scores),
+        unknown=sum(score.unknown for score in scores),
+        token_nats=np.concatenate(nats[:-1]),
+        own=own,
+        texts=texts,
     )
 
 

@@ -23,11 +23,14 @@ UNKNOWN = -1  # in place of an id
 
 class PlacedTokens(NamedTuple):
     """A scored text, (N,) each: its tokens and, in their places, the characters that the vocabulary
-    lacks, as UNKNOWN. sizes: in bytes. nats: of a first token 0."""
+    lacks, as UNKNOWN. sizes: in bytes. nats: of a first token 0. counts: whether they are in the
+    score; a first token, which nothing predicts, is not, nor what an example of a task does not ask
+    for."""
 
     ids: NDArray[np.int64]
     sizes: NDArray[np.int64]
     nats: NDArray[np.floating]
+    counts: NDArray[np.bool_]
 
 
 def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> PlacedTokens:
@@ -37,8 +40,12 @@ def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Place
     ids = np.asarray(split.ids).astype(np.int64)
     sizes = tokenizer.token_bytes[ids]
     nats = np.concatenate(([0.0], score.token_nats))
+    counts = np.ones(len(ids), dtype=np.bool_)
+    counts[np.cumsum([0, *(len(text.ids) for text in split.alone.values())])[:-1]] = False
+    if split.documents is not None and split.documents.scored is not None:
+        counts[1:] &= split.documents.scored
     if not split.unknown:
-        return PlacedTokens(ids, sizes, nats)
+        return PlacedTokens(ids, sizes, nats, counts)
     at, own = unknown_places(part)
     known_bytes_before = at - np.concatenate(([0], np.cumsum(own)[:-1]))
     # Where tokens have no known bytes, these characters come last.
@@ -56,6 +63,7 @@ def tokens_in_order(part: LoneText, tokenizer: Tokenizer, score: Score) -> Place
         np.insert(ids, index, UNKNOWN),
         np.insert(sizes, index, own),
         np.insert(nats, index, split.unknown_nats / len(own)),
+        np.insert(counts, index, True),
     )
 
 
@@ -103,11 +111,7 @@ def write_tokens(
         for name, (part, score) in scored.items():
             tokens = tokens_in_order(part, tokenizer, score)
             starts = np.cumsum(tokens.sizes) - tokens.sizes
-            first = int(np.argmax(tokens.ids != UNKNOWN))
-            counts = np.arange(len(tokens.ids)) != first
-            if part.split.documents is not None and part.split.documents.scored is not None:
-                counts[1:] &= part.split.documents.scored  # ids have no unknown characters
-            for at, (id_, size, nats, start) in enumerate(zip(*tokens, starts, strict=True)):
+            for id_, size, nats, counts, start in zip(*tokens, starts, strict=True):
                 where = (str(start), str(size)) if tokenizer.lossless else ("", "")
                 begin = part.span.start + int(start)
                 if id_ != UNKNOWN:
@@ -116,7 +120,7 @@ def write_tokens(
                     token = _literal(part.text.read(begin, begin + int(size))) if where[0] else ""
                 cells = (
                     name, *where, "" if id_ == UNKNOWN else str(id_), token,
-                    str(nats) if counts[at] else "",
+                    str(nats) if counts else "",
                 )  # fmt: skip
                 file.write("\t".join(cells).encode() + b"\n")
 

@@ -113,7 +113,7 @@ class Observer:
         with hook_forward(model, units.observe):
             yield
         row |= units.shares()
-        if split.documents is not None:  # windows cut anywhere say nothing of them
+        if split.documents is not None or split.texts:  # windows cut anywhere say nothing of them
             self._findings.add(row)
             return
         plan = self._settings.train

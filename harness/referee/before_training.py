@@ -34,6 +34,7 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
     A model that can't run at all is left to the training, which reports it in its folder.
     """
     splits = [split for split in (dataset.val, dataset.test) if split is not None]
+    splits = [text for split in splits for text in split.alone.values()]
     largest = max(splits, key=lambda split: len(split.ids), default=None)
     targets = len(largest.ids) - 1 if largest is not None else settings.train.seq_len
     documents = largest.documents if largest is not None else None

@@ -20,7 +20,7 @@ from harness.evaluation.score import Score, score_of
 from harness.referee.calls import scoring_calls
 from harness.referee.decoder import Decoder, LocalDecoder
 from harness.referee.perturbation import Trial
-from harness.referee.sequential import BOUND, rescore
+from harness.referee.sequential import BOUND, rescore_split
 from harness.referee.state import buffer_values, model_digest
 from harness.runs.certificate import (
     Binding,
@@ -124,9 +124,8 @@ def scored_again(
     in_time: Callable[[], bool] = lambda: True,
 ) -> tuple[SequentialScore | None, Check]:
     """The sequential score of a split beside the reported one, and whether they agree."""
-    ids = np.asarray(split.ids)
     try:
-        found = rescore(decoder, ids, reported.stride, complete, seed, in_time, split.documents)
+        found = rescore_split(decoder, split, reported.stride, complete, seed, in_time)
     except Stopped:
         raise
     except Exception as error:  # of the model's code
@@ -213,6 +212,10 @@ def tokens_cover(dataset: Dataset, split: Split, saved: Tokenizer) -> Check:
     back = b"".join([pieces[id_] for id_ in ids])
     is_text = back == b"".join(known)
     failure = None if is_text else "declared lossless, and its tokens are not the text"
+    for text in split.texts.values():
+        lacking = sum(len(each.encode()) * n for each, n in text.unknown.items())
+        if int(sizes[text.ids].sum()) + lacking != text.bytes:
+            failure = failure or "its tokens are not cut where the texts of the mix end"
     if is_text and split.documents is not None:
         sizes_D = np.add.reduceat(sizes[split.ids[:-1]], split.documents.borders[:-1])
         if sizes_D.tolist() != list(map(len, known)):

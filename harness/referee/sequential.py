@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.encoded import Documents
+from harness.data.encoded import Documents, Split
 from harness.evaluation.score import STREAM_CHUNK, ScoredWindow, document_windows, windows
 from harness.referee.decoder import Decoder, Ids, Logits
 
@@ -52,6 +52,27 @@ def nats_R(logits_RV: Logits, targets_R: Ids) -> Nats:
         total_R = np.log(np.exp(exact_RV).sum(axis=1))
     found: Nats = total_R - exact_RV[np.arange(len(targets_R)), targets_R]
     return np.where(np.isnan(found), np.inf, found)
+
+
+def rescore_split(
+    decoder: Decoder,
+    split: Split,
+    stride: int | None,
+    complete: bool,
+    seed: int,
+    in_time: Callable[[], bool],
+) -> Rescored:
+    """As `rescore`; of a mix each text by itself. Nothing predicts the first token of a text."""
+    if not split.texts:
+        ids = np.asarray(split.ids)
+        return rescore(decoder, ids, stride, complete, seed, in_time, split.documents)
+    each = [
+        rescore_split(decoder, text, stride, complete, seed, in_time)
+        for text in split.texts.values()
+    ]
+    gap = np.zeros(1) if complete else np.full(1, np.nan)
+    nats = [part for own in each for part in (own.nats, gap)][:-1]
+    return Rescored(np.concatenate(nats), "; ".join(own.how for own in each))
 
 
 def rescore(

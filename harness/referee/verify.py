@@ -89,9 +89,11 @@ def verify_run(
                 complete=complete, seed=run.settings.seed,
             )  # fmt: skip
             checks += [check, reported_again(summary, reported, run.compute)]
+            largest = max(split.alone, key=lambda name: len(split.alone[name].ids))
             if scored is not None:
-                checks += alone(decoder, split, reported, run.compute.precision)
-        targets = len(split.ids) - 1
+                text, score = split.alone[largest], reported.texts.get(largest, reported)
+                checks += alone(decoder, text, score, run.compute.precision)
+        targets = len(split.alone[largest].ids) - 1
         time, _ = row_shape(dataset.row_documents, run.settings.train.seq_len)
         own = (run.model, run.settings, run.compute, targets, time, split.documents)
         checks += list(_trials(*own))

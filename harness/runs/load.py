@@ -25,6 +25,7 @@ from harness.runs import checkpoint, digests
 from harness.runs.checkpoint import BestCheckpoint, Checkpoint, StepCheckpoint
 from harness.runs.folder import RunFolder
 from harness.runs.restore import load_weights, require_weights
+from harness.runs.summary import texts_of
 from zoo.language_model import LanguageModel
 from zoo_tokenizers import Tokenizer, TokenizerError
 
@@ -55,7 +56,8 @@ class Run:
         if path is not None:
             corpus = corpus.moved_to(path)
         identity.require_same_settings(self.trained, self.settings, self.folder.config, ["data"])
-        assets = Assets.own().of_stranger(self.settings.trust, self.corpus_digest)
+        texts = self.corpus_digest, *texts_of(self.folder.path)
+        assets = Assets.own().of_stranger(self.settings.trust, *texts)
         try:
             dataset = prepare(corpus, self.tokenizer, assets, trained=self.corpus_digest)
             return dataset.with_part_of_validation(self.settings.eval.part)

@@ -122,15 +122,6 @@ def changed_by(before: dict[str, Any], asked: Settings, overrides: list[str]) ->
     return after
 
 
-def text_of(folder: RunFolder) -> str | None:
-    """The digest of the run's text; None if its summary does not say."""
-    try:
-        corpus = read_summary(folder.path).corpus
-    except (OSError, DamageError):
-        return None
-    return None if corpus is None else corpus.sha256
-
-
 def has_begun(folder: RunFolder) -> bool:
     """Whether a training has written its summary there, which it does before its first step."""
     return (folder.path / SUMMARY).exists()
@@ -178,11 +169,11 @@ def require_same_text(saved: StepCheckpoint, dataset: Dataset, what: str) -> Non
             raise UsageError(f"{what}: its {name} has changed (SHA-256 {before} → {now})")
     stream = saved.progress.get("stream")
     if dataset.shards is not None and isinstance(stream, dict):
-        before, now = stream.get("shards"), dataset.shards.sha256
-        if before != now:
+        were, are = stream.get("shards"), dataset.shards.sha256
+        if were != are:
             raise UsageError(
-                f"{what}: the names or sizes of its shards have changed (SHA-256 {before!s:.64} → "
-                f"{now})"
+                f"{what}: the names or sizes of its shards have changed (SHA-256 {were!s:.64} → "
+                f"{are})"
             )
 
 

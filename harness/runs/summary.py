@@ -18,6 +18,7 @@ from harness.runs.damage import DamageError, is_finite, parse_json
 
 FILE = "summary.json"
 ALSO = "also"  # before the names of other texts, in rows, and what summary.json calls them
+WITHOUT_COPIED = "without_copied"
 SAMPLE = "sample of step"  # with the step: a part of the results, under `missing`
 RESERVE, RESERVED = ".reserve", 1 << 14  # bytes: more than a summary needs
 Status = Literal["running", "finished", "stopped", "failed", "non_finite"]
@@ -53,8 +54,8 @@ class Record(BaseModel):
         return cls.model_construct(**values)
 
 
-class Scored(Record):
-    """The loss of the best weights over a split.
+class TextScore(Record):
+    """The loss of the best weights over a text.
 
     bytes: of the scored text. stride: of the evaluation, in tokens; None: one streaming pass.
     bits_per_byte: None if the tokenizer is lossy. unknown: characters that the vocabulary lacks.
@@ -62,6 +63,7 @@ class Scored(Record):
     share: of the split, its beginning; None: all of it.
     documents: their number; text_nats_per_token: without their end markers. None for one text.
     accuracy: of the answers of a task; accuracy_error: its standard error over whole examples.
+    sha256: of a further text, which is no split.
     """
 
     nats_per_token: Number | None = None
@@ -77,6 +79,21 @@ class Scored(Record):
     text_nats_per_token: Number | None = None
     accuracy: Number | None = None
     accuracy_error: Number | None = None
+    sha256: str | None = None
+
+
+class Scored(TextScore):
+    """That over a split. texts: of a mix, each by itself; the other figures are then of all their
+    bytes together."""
+
+    texts: Annotated[dict[str, TextScore], Field(max_length=64)] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        found = super().of(values)
+        if found.texts:
+            found.texts = {name: TextScore.of(dict(text)) for name, text in found.texts.items()}
+        return found
 
 
 class TrainCost(Record):
@@ -116,6 +133,21 @@ class ParameterCount(Record):
     state: Number | None = None
 
 
+class WithoutCopied(Record):
+    """The test score (of validation, where there is no test split) of the tokens of which no byte
+    lies in a passage of `passage` bytes or more that train has, too. copied: the bytes that do.
+    searched: the bytes of train in which they were looked for. bytes: of the tokens that are left;
+    with none there is no score."""
+
+    passage: Number
+    searched: Number
+    copied: Number
+    tokens: Number
+    bytes: Number
+    nats_per_token: Number | None = None
+    bits_per_byte: Number | None = None
+
+
 class Compressed(Record):
     """The test text by a compressor that knows the train text. window: how far back it looks, in
     bytes."""
@@ -124,12 +156,23 @@ class Compressed(Record):
     window: Number
 
 
+class MixedText(Record):
+    """A text of a mix. weight: the share of the rows of training. sha256: of all of it, and of its
+    parts."""
+
+    weight: Number
+    sha256: str
+    train: str
+    val: str
+    test: str
+
+
 class CorpusIdentity(Record):
     """sha256: of the whole text. split: the shares of train, validation and test. rows: what rows
     of documents a training saw, `data.rows`. Of a text that was made from files: how many files
     and texts (records) were joined, how many of these are empty, bytes that were replaced, hidden
     files and linked folders that were passed over. chance: of a task, the accuracy of the best
-    constant answer."""
+    constant answer. mixed: of a mix, its texts by their names."""
 
     sha256: str | None = None
     split: list[Number] | None = None
@@ -140,6 +183,7 @@ class CorpusIdentity(Record):
     replaced: Number | None = None
     passed_over: Number | None = None
     chance: Number | None = None
+    mixed: Annotated[dict[str, MixedText], Field(max_length=64)] | None = None
 
     @property
     def has_test(self) -> bool:
@@ -222,6 +266,7 @@ class Summary(Record):
     val: Scored | None = None
     test: Scored | None = None
     also: dict[str, Scored] | None = None
+    without_copied: WithoutCopied | None = None
     best: Best | None = None
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None
@@ -247,7 +292,8 @@ class Summary(Record):
 
     def shown(self) -> dict[str, Any]:
         """What loggers may show of it: of a candidate not the test score."""
-        return self.plain() | ({"test": None} if self.candidate else {})
+        hidden = dict.fromkeys(("test", "without_copied"))
+        return self.plain() | (hidden if self.candidate else {})
 
     def to_be_made(self) -> list[str]:
         """Of what is missing, what a resume makes. The weights of an earlier step's sample are
@@ -286,6 +332,15 @@ def read_summary(folder: Path) -> Summary:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("int", "float"))
         raise DamageError(f"{FILE}: {key}: {first['msg']}") from None
+
+
+def texts_of(folder: Path) -> list[str | None]:
+    """The digests of the run's text, and of those of a mix, as far as its summary says."""
+    try:
+        corpus = read_summary(folder).corpus or CorpusIdentity()
+    except (OSError, DamageError):
+        return []
+    return [corpus.sha256, *(text.sha256 for text in (corpus.mixed or {}).values())]
 
 
 def status_of(folder: Path) -> str | None:

@@ -61,6 +61,10 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
                 "has no end: take data=text or data=lines"
             )
         require_countable(settings, processes)
+        if corpus.weights is not None:
+            raise UsageError(
+                f"model={settings.names.model} counts every train text once: take data.weights=null"
+            )
         return
     if settings.train.budget[0] == "flops" and not _step_flops(settings):
         raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")

@@ -26,7 +26,8 @@ from harness.config.settings import Settings
 from harness.training import launcher
 from harness.training.parent import leave_with_parent
 
-T, K = TypeVar("T"), TypeVar("K")
+T = TypeVar("T")
+K = TypeVar("K")
 # For a process that hangs. One that dies closes its connection, which is noticed at once.
 TIMEOUT = timedelta(minutes=10)
 LOOK, GRACE = 1.0, 5.0  # seconds: between looks at signals; from a signal on, for the others

@@ -21,6 +21,7 @@ from harness.evaluation.block_scores import write_test_blocks
 from harness.evaluation.compressors import compress_test
 from harness.evaluation.own_metrics import NONE, OwnMetrics
 from harness.evaluation.score import Score, score_split
+from harness.evaluation.without_copied import without_copied
 from harness.observe.observer import Observer
 from harness.referee.certify import after_training
 from harness.runs import samples
@@ -28,7 +29,7 @@ from harness.runs.blocks import FILE as BLOCKS_FILE
 from harness.runs.certificate import FILE as CERTIFICATE_FILE
 from harness.runs.checkpoint import StepCheckpoint
 from harness.runs.samples import Sample
-from harness.runs.summary import ALSO, SAMPLE, Scored
+from harness.runs.summary import ALSO, SAMPLE, WITHOUT_COPIED, Scored
 from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
@@ -166,7 +167,10 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         if context.also and is_chosen:
             checkpoints.load_best(progress)
             context.summary.also = {
-                name: Scored.of(_score(context, evaluated, other.split).summary())
+                name: Scored.of(
+                    _score(context, evaluated, other.split).summary()
+                    | {"sha256": other.span.sha256}
+                )
                 for name, other in context.also.items()
             }
     # Whoever trains without reading test has no final score (reads_test).
@@ -194,6 +198,9 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             if isinstance(trainer, Counter):  # it is the floor, and so are they
                 context.summary.compressors = compress_test(dataset, interrupt.check)
         context.folder.require_own()
+    with part_of_results(context.summary, WITHOUT_COPIED):
+        name = "val" if dataset.test is None else "test"
+        context.summary.without_copied = without_copied(dataset, name, score)
     reported = context.summary.final
     assert reported is not None, "there is a score by now"
     evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
@@ -246,8 +253,8 @@ def _batch(
 def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
     """Inputs, (B, T) each, from batches that no step draws."""
     # Cut anywhere: documents alone, with their padding, have no batch normalization.
-    settings, plan = context.settings, context.settings.train
-    rows = plan.batch_size * plan.accumulate
-    for inputs_BT in extra_inputs(context.dataset.train.ids, settings.seed, rows, plan.seq_len):
+    settings, plan, dataset = context.settings, context.settings.train, context.dataset
+    rows, documents = plan.batch_size * plan.accumulate, dataset.row_documents
+    for inputs_BT in extra_inputs(dataset.train.ids, settings.seed, rows, plan.seq_len, documents):
         context.interrupt.check()
         yield inputs_BT.to(context.compute.device)

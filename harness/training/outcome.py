@@ -12,10 +12,18 @@ from harness.common.interrupt import Stopped
 from harness.compute.device import Compute
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
+from harness.data.encoded import PARTS
 from harness.runs.damage import DamageError
 from harness.runs.folder import RunFolder, git, versions
 from harness.runs.lock import FolderLost
-from harness.runs.summary import CorpusIdentity, LostText, Scored, Summary, read_summary
+from harness.runs.summary import (
+    CorpusIdentity,
+    LostText,
+    MixedText,
+    Scored,
+    Summary,
+    read_summary,
+)
 from harness.training.distributed import ProcessGroup
 from harness.training.guards import NonFiniteError
 
@@ -36,6 +44,16 @@ def first_summary(
     )
     if dataset.rows is not None:
         corpus.rows = dataset.rows
+    if dataset.weights is not None:
+        parts = {name: span.texts for name, span in zip(PARTS, dataset.parts, strict=True)}
+        corpus.mixed = {
+            name: MixedText(
+                weight=weight,
+                sha256=dataset.text.digests[place],
+                **{part: spans[place].sha256 for part, spans in parts.items()},
+            )
+            for place, (name, weight) in enumerate(dataset.weights.items())
+        }
     if dataset.task is not None:
         corpus.chance = dataset.task.chance
     return Summary(

@@ -14,8 +14,11 @@ from harness.config.settings import Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
-# Fields of a score: of documents, of a task, of a part, and of one's own.
-NOT_ALWAYS = ("documents", "text_nats_per_token", "accuracy", "accuracy_error", "share", "own")
+# Fields of a score: of documents, of a task, of a part, of a mix, and of one's own.
+NOT_ALWAYS = (
+    *("documents", "text_nats_per_token", "accuracy", "accuracy_error", "share", "texts", "own"),
+    "sha256",
+)
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Progress:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
             for name in (*Best.model_fields, *Scored.model_fields):
                 hints.setdefault(name, float | None)
-            hints["own"] = dict[str, float | None]
+            hints |= {"own": dict[str, float | None], "texts": dict[str, dict[str, Any]]}
             for name, hint in hints.items():
                 if name in NOT_ALWAYS and name not in self.best:
                     continue

@@ -122,8 +122,8 @@ def evaluation_line(row: Row, share: float) -> str:
         if "val/accuracy" in row:
             line += f"  accuracy {row['val/accuracy']:.4f}"
     for name, value in row.items():
-        if name.startswith(f"{ALSO}/") and name.endswith("/bits_per_byte"):
-            text = name.removeprefix(f"{ALSO}/").removesuffix("/bits_per_byte")
-            value = row.get(f"{ALSO}/{text}/accuracy", value)
+        group, _, text = name.removesuffix("/bits_per_byte").partition("/")
+        if group in (ALSO, "val") and name == f"{group}/{text}/bits_per_byte":  # of a mix
+            value = row.get(f"{group}/{text}/accuracy", value)
             line += f"  {text} –" if value is None else f"  {text} {value:.4f}"
     return line + f"  {row['seconds']:.0f} s"

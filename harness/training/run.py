@@ -39,8 +39,8 @@ from harness.runs.resume import (
     require_same_origin,
     require_same_text,
     run_to_resume,
-    text_of,
 )
+from harness.runs.summary import texts_of
 from harness.sampling.decode import encode_prompt
 from harness.training import launcher
 from harness.training.checks import check_settings
@@ -201,7 +201,7 @@ def load_dataset(settings: Settings, of: RunFolder | None = None, anew: bool = F
     tokenizer, is_ready = build_tokenizer(settings), False
     assets = Assets.of(settings.assets, settings.cache)
     if of is not None:
-        assets = assets.of_stranger(settings.trust, text_of(of))
+        assets = assets.of_stranger(settings.trust, *texts_of(of.path))
         with suppress(UsageError):
             if not anew:
                 tokenizer, is_ready = stored_tokenizer(settings, of), True

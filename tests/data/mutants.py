@@ -123,3 +123,55 @@ OF_STREAMS = {
         f"{OF_ROWS} -k disjoint",
     ),
 }
+
+MIX, COPIED = "harness/data/mix.py", "harness/evaluation/without_copied.py"
+OF_MIXES = {
+    "a copied passage is looked for in validation, too": (
+        COPIED,
+        "min(train.stop, train.start + MOST_SEARCHED)",
+        "dataset.parts[1].stop",
+        "evaluation/test_without_copied.py -k validation",
+    ),
+    "of a copied passage the last bytes are left": (
+        COPIED,
+        "before[ends] == before[starts]",
+        "np.append(found_in(content, dataset.text, train, LONG), [False] * LONG)[starts] == 0",
+        "evaluation/test_without_copied.py -k first_byte",
+    ),
+    "the weights of a mix are ignored": (
+        "harness/data/batches.py",
+        "np.cumsum(documents.weights)[:-1]",
+        "np.cumsum(np.full(len(documents), 1 / len(documents)))[:-1]",
+        "data/test_mix.py -k weight",
+    ),
+    "rows of a mix are the same at every step": (
+        "harness/data/batches.py",
+        "np.split(_raw(seed, first, 2 * rows), 2, axis=1)",
+        "np.split(_raw(seed, 0, 2 * rows)[[0] * STEPS_PER_DRAW], 2, axis=1)",
+        "data/test_mix.py -k function",
+    ),
+    "a corpus of a mix has its test split in train": (
+        MIX,
+        "cuts = [split_points(text, split) for text in self.texts]",
+        "cuts = [split_points(text, split)[::-1] for text in self.texts]",
+        "data/test_mix.py -k itself",
+    ),
+    "texts of a mix are scored as one": (
+        SCORE,
+        "    if split.texts:\n        return _sum(\n            {",
+        "    if False:\n        return _sum(\n            {",
+        "training/test_mix.py -k alone",
+    ),
+    "tokens reach from one text of a mix into the next": (
+        "harness/data/encoded.py",
+        "for each in part.texts or (part,):",
+        "for each in (part,):",
+        "data/test_mix.py -k itself",
+    ),
+    "the score of a mix is the mean of its texts'": (
+        SCORE,
+        "nats=sum(score.nats for score in scores),",
+        "nats=tokens * sum(score.nats / score.tokens for score in scores) / len(scores),",
+        "training/test_mix.py -k alone",
+    ),
+}

@@ -213,6 +213,7 @@ def test_a_best_score_that_is_nan_is_none() -> None:
     """In a checkpoint of an earlier version."""
     names = (*Best.model_fields, *Scored.model_fields)
     best = dict.fromkeys(names, 1.0) | {"step": 0, "nats": math.nan, "own": {"mine": 1.0}}
+    best |= {"texts": {"a": {"tokens": 1}}}
     assert Progress(best=best).best is None
     assert Progress(best=best | {"nats": 1.0}).best is not None
 

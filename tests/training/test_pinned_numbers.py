@@ -280,6 +280,7 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "best.bits_per_byte": score.nats / math.log(2) / score.bytes,
         **score.summary("val."),
         **found.test[best].summary("test."),
+        **without_copied(found.test[best]),
         "skipped_steps": 1,
         "loss_spikes": 0,
         "machine.device": "cpu",
@@ -292,6 +293,17 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "git.commit": told("rev-parse", "HEAD") if is_repository else None,
         "git.dirty": bool(told("status", "--porcelain")) if is_repository else None,
     }
+
+
+def without_copied(test: ByHand) -> dict[str, Any]:
+    """The test score itself: no passage of it is in train."""
+    length, own, train = 64, TEST.encode(), TRAIN.encode()
+    assert not any(own[at : at + length] in train for at in range(len(own) - length + 1))
+    sizes = {"passage": length, "searched": len(train), "copied": 0}
+    sizes |= {"tokens": test.tokens, "bytes": test.bytes}
+    bits = test.nats / math.log(2) / test.bytes
+    found = sizes | {"nats_per_token": test.nats / test.tokens, "bits_per_byte": bits}
+    return {f"without_copied.{name}": value for name, value in found.items()}
 
 
 def is_version(named: tuple[str, str]) -> bool:

@@ -81,6 +81,8 @@ def test_of_two_changes_one_left_out_is_the_other_added() -> None:
         Comparand(BIAS, "left out", "add-1", "all"),
     ]
     assert len(plan_ablation("gpt", [NORM]).comparands) == 1
+    # The order of the rows is no part of the text that is scored.
+    assert len(plan_ablation("gpt", ["data.order=shuffled"]).comparands) == 1
 
 
 def test_a_change_takes_the_place_of_the_base_s_own() -> None:

@@ -40,6 +40,7 @@ from harness.runs import (
     process,
     samples,
     summary,
+    texts,
     token_nats,
 )
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint, from_checkpoint
@@ -47,6 +48,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.load import load_run
 from harness.runs.resume import changes_since, is_finished
 from harness.runs.seal import seal
+from harness.runs.summary import TextScore
 from harness.runs.token_nats import TokenNats
 from harness.training.guards import Guard
 from harness.training.progress import Progress
@@ -75,6 +77,7 @@ def readers(run: Path, folder: Path) -> list[Reader]:
         return Reader(name, run, Path(path), damage, read)
 
     token_nats.write(run, "val", TokenNats(np.ones(TOKENS), np.ones(TOKENS)), SCORE)
+    texts.keep(run, run / "checkpoints", {"a": TextScore(bits_per_byte=2.0, sha256="0" * 64)})
     best = _newest(run, "best")
     vocab_size = len(np.load(run / "train_counts.npy"))
     return [
@@ -94,6 +97,7 @@ def readers(run: Path, folder: Path) -> list[Reader]:
         reader("checkpoint", f"checkpoints/{best}", _damaged_checkpoint, _load_checkpoints),
         reader("certificate", certificate.FILE, damaged_json, _read_certificate),
         reader("token losses", token_nats.FILES["val"], spliced, _read_token_losses),
+        reader("further texts", texts.FILE, damaged_json, texts.read),
         reader("log", "train.log", spliced, _show_live),
         reader("live summary", summary.FILE, damaged_json, _show_live),
         reader("live rows", metrics.FILE, damaged_lines, _show_live),

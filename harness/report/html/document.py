@@ -16,7 +16,7 @@ from harness.report.html import figures
 from harness.report.html.pages import render
 from harness.report.records.groups import Group
 from harness.report.records.runs import RunRecord
-from harness.report.statistics import differences, floor, ladder, paired, skills
+from harness.report.statistics import differences, floor, ladder, paired, skills, texts
 from harness.report.statistics.effects import Ablation
 from harness.report.statistics.ranking import Comparison
 from harness.report.statistics.targets import TargetCosts
@@ -24,11 +24,12 @@ from harness.report.statistics.where import Where
 from harness.report.text import columns, effects, export, format, pairs, targets, verdict, where
 from harness.report.text import ladder as ladder_words
 from harness.report.text import skills as skill_words
+from harness.report.text import texts as text_words
 
 # Each is an anchor of the page and a template, which is empty where it does not apply.
 SECTIONS = (
-    "effects", "ranking", "ladder", "skills", "lossy", "differences", "where", "target", "curves",
-    "cost", "losses", "samples", "configurations", "runs", "paper", "origin",
+    "effects", "ranking", "ladder", "skills", "texts", "lossy", "differences", "where", "target",
+    "curves", "cost", "losses", "samples", "configurations", "runs", "paper", "origin",
 )  # fmt: skip
 
 
@@ -83,7 +84,8 @@ def _page(comparison: Comparison, command: str, asked: Asked) -> str:
         "columns": columns, "differences": differences, "export": export, "figures": figures,
         "ladder": ladder, "words": ladder_words, "skills": skills, "skill_words": skill_words,
         "floor": floor, "format": format, "paired": paired, "pairs": pairs, "verdict": verdict,
-        "effects": effects, "targets": targets, "where": where,
+        "effects": effects, "targets": targets, "texts": texts, "text_words": text_words,
+        "where": where,
     }  # fmt: skip
     sections = {name: render(f"report/{name}.html.j2", **values) for name in SECTIONS}
     shown = {name: content for name, content in sections.items() if content.strip()}

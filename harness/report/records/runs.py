@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.common.errors import UsageError
 from harness.common.text import printable
-from harness.runs import blocks, certificate, config, digests, metrics, samples, summary
+from harness.runs import blocks, certificate, config, digests, metrics, samples, summary, texts
 from harness.runs.blocks import Blocks
 from harness.runs.certificate import Certificate, SequentialScore
 from harness.runs.damage import DamageError
@@ -26,10 +26,13 @@ from harness.runs.summary import (
     Ancestor,
     Compressed,
     LostText,
+    MixedText,
     ParameterCount,
     Scored,
     Summary,
+    TextScore,
     TrainCost,
+    WithoutCopied,
     read_summary,
 )
 
@@ -47,13 +50,14 @@ class RunRecord:
     damaged. corpus: SHA-256 of the text. uncertified: why the certificate does not let the score be
     ranked; None if it does. is_strangers: the certificate was not made here. complete: every token
     was scored again, fed one at a time; that is then `test`, or `val` where there is no test split
-    (has_test). config: flat (dotted keys, values as text). blocks: they sum to the test score; None
-    for older runs and lossy tokenizers. sample: the last one. state: how many numbers a model keeps
-    that was counted in one pass over train; None for one that was trained. candidate: as in
-    `Summary`. lineage: of a fork, the runs it goes back to, oldest first. sees: its receptive field
-    in tokens, infinite if it is unbounded. chance, cache_bytes: of a task, as in the summary. also:
-    other texts, by their names. active: parameters without the experts that a token does
-    not go through.
+    (has_test). without_copied: that score without what train has, too. config: flat (dotted keys,
+    values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
+    sample: the last one. state: how many numbers a model keeps that was counted in one pass over
+    train; None for one that was trained. candidate: as in `Summary`. lineage: of a fork, the runs
+    it goes back to, oldest first. sees: its receptive field in tokens, infinite if it is unbounded.
+    chance, cache_bytes: of a task, as in the summary. also: other texts, by their names; evaluated:
+    those of `harness.evaluate --text`. mixed: of a mix, its texts. active: parameters without the
+    experts that a token does not go through.
     """
 
     folder: Path
@@ -82,7 +86,10 @@ class RunRecord:
     train: TrainCost = field(default_factory=TrainCost)
     val: Scored | None = None
     test: Scored | None = None
+    without_copied: WithoutCopied | None = None
     also: Mapping[str, Scored] = field(default_factory=dict)
+    evaluated: Mapping[str, TextScore] = field(default_factory=dict)
+    mixed: Mapping[str, MixedText] = field(default_factory=dict)
     has_test: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
@@ -175,6 +182,7 @@ def read_run(
         uncertified=read_or(None, lambda: _why_uncertified(certified, is_strangers, folder, found)),
         is_strangers=is_strangers,
         sample=_last_sample(folder),
+        evaluated=read_or({}, lambda: {printable(k): v for k, v in texts.read(folder).items()}),
         **(read_or({}, lambda: _fields(found)) if found else {}),
     )
     if damage:
@@ -216,7 +224,7 @@ def _error(found: Summary) -> str | None:
 
 
 def _fields(found: Summary) -> dict[str, Any]:
-    corpus = found.corpus.sha256 if found.corpus else None
+    corpus = found.corpus
     has_test = found.corpus is None or found.corpus.has_test
     parameters = found.parameters
     return {
@@ -224,7 +232,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "tokenizer": found.tokenizer or UNKNOWN,
         "data": found.data or UNKNOWN,
         "seed": found.seed,
-        "corpus": corpus or UNKNOWN,
+        "corpus": (corpus and corpus.sha256) or UNKNOWN,
         "lossless": found.lossless is not False,
         "has_test": has_test,
         "lost": found.lost,
@@ -241,7 +249,9 @@ def _fields(found: Summary) -> dict[str, Any]:
         "train": found.train or TrainCost(),
         "val": found.val,
         "test": found.test,
+        "without_copied": found.without_copied,
         "also": {printable(name): score for name, score in (found.also or {}).items()},
+        "mixed": {printable(k): v for k, v in (corpus.mixed or {}).items()} if corpus else {},
         "candidate": found.candidate is True,
         "lineage": found.lineage or (),
         "versions": _texts(found.versions),

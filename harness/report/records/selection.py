@@ -38,7 +38,8 @@ def without_test_split(runs: Sequence[RunRecord]) -> bool:
 
 def without_test(run: RunRecord) -> RunRecord:
     """The run as it may be seen before the choice."""
-    return replace(run, test=None, blocks=None, compressors={})
+    copied = None if run.has_test else run.without_copied
+    return replace(run, test=None, blocks=None, compressors={}, without_copied=copied)
 
 
 def log_reading(runs: Sequence[RunRecord], command: str) -> None:

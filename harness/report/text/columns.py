@@ -34,6 +34,12 @@ MEANS_NOTE = (
 )
 
 
+def has_copied(groups: Sequence[Group]) -> bool:
+    """Whether a part of the text that these are compared on is in train, too."""
+    runs = (run for group in groups for run in group.counted)
+    return any(run.without_copied is not None and run.without_copied.copied for run in runs)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column. read: a group's cell and its sort key."""
@@ -52,11 +58,15 @@ def columns(groups: Sequence[Group], *, lossy: bool) -> list[Column]:
     if len({group.data for group in groups}) > 1:
         found.append(_name("data"))
     unit, key = ("nats/token", "nats_per_token") if lossy else ("bits/byte", "bits_per_byte")
+    of_test, has = groups[0].split == "test", has_copied(groups)
+    unseen = [_number("unseen", unit, f"without_copied.{key}", score)] if has else []
     return [
         *found,
         Column("seeds", "", lambda group: (str(len(group.counted)), len(group.counted))),
-        *([_number("test", unit, f"test.{key}", score)] if groups[0].split == "test" else []),
+        *([_number("test", unit, f"test.{key}", score)] if of_test else []),
+        *(unseen if of_test else []),
         _number("val", unit, f"val.{key}", score),
+        *([] if of_test else unseen),
         *(
             _spread(name, groups[0].split, own_reader(groups[0].split, name), score)
             for name in own_names(groups, groups[0].split)

@@ -14,6 +14,8 @@ from harness.report.records.selection import Split
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
+from harness.report.statistics.texts import text_table
+from harness.report.text import texts
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -23,13 +25,21 @@ from harness.report.text.columns import (
     reference_cells,
 )
 from harness.report.text.pairs import caveats, sentence
-from harness.report.text.verdict import equality_lines, floor_lines, headlines, notes, plan_lines
+from harness.report.text.verdict import (
+    copied_lines,
+    equality_lines,
+    floor_lines,
+    headlines,
+    notes,
+    plan_lines,
+)
 from harness.runs.summary import TrainCost
 
 COSTS = {f"train {name}": f"train.{name}" for name in TrainCost.model_fields}
 GROUP_NUMBERS = {
     "test bits per byte": "test.bits_per_byte",
     "test nats per token": "test.nats_per_token",
+    "unseen bits per byte": "without_copied.bits_per_byte",
     "val bits per byte": "val.bits_per_byte",
     "val nats per token": "val.nats_per_token",
     "parameters": "parameters",
@@ -41,6 +51,7 @@ GROUP_NUMBERS = {
 RUN_NUMBERS = {
     "test nats_per_token": "test.nats_per_token",
     "test bits_per_byte": "test.bits_per_byte",
+    "unseen bits_per_byte": "without_copied.bits_per_byte",
     "val nats_per_token": "val.nats_per_token",
     "val bits_per_byte": "val.bits_per_byte",
     "parameters": "parameters",
@@ -76,8 +87,16 @@ def markdown(comparison: Comparison) -> str:
     if references(comparison.ranked):
         parts.append(REFERENCES_NOTE)
     if comparison.ranked:
-        under = (*equality_lines(comparison), *floor_lines(comparison), *plan_lines(comparison))
+        lines_under = copied_lines, equality_lines, floor_lines, plan_lines
+        under = (line for lines in lines_under for line in lines(comparison))
         parts += [text.markdown(line) for line in under]
+    if table := text_table(comparison):
+        heads = [f"{name} ({part})" for name, part in table.names.values()]
+        lines = [["model", *map(text.markdown, heads)], ["---", *["---:"] * len(heads)]]
+        for group, places in table.rows:
+            cells = [texts.cell(places.get(each)) for each in table.names]
+            lines.append([text.markdown(group.label), *cells])
+        parts += ["\n".join(f"| {' | '.join(line)} |" for line in lines), texts.NOTE]
     pairs = adjacent_pairs(comparison.pairs, comparison.ranked)
     parts.append("\n".join(f"- {text.markdown(sentence(pair))}" for pair in pairs))
     parts.append(" ".join(map(text.markdown, caveats(pairs))))

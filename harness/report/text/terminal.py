@@ -16,7 +16,8 @@ from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
 from harness.report.statistics.skills import Grid, grid
-from harness.report.text import ladder, skills
+from harness.report.statistics.texts import TextTable, text_table
+from harness.report.text import ladder, skills, texts
 from harness.report.text.columns import (
     LOSSY_NOTE,
     MEANS_NOTE,
@@ -29,6 +30,7 @@ from harness.report.text.columns import (
 from harness.report.text.pairs import caveats, sentence
 from harness.report.text.verdict import (
     best_by_tokenizer,
+    copied_lines,
     equality_lines,
     evaluation_lines,
     floor_lines,
@@ -59,7 +61,7 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        under = equality_lines, evaluation_lines, floor_lines
+        under = copied_lines, equality_lines, evaluation_lines, floor_lines
         for line in (line for lines in under for line in lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
         if best := best_by_tokenizer(comparison):
@@ -75,6 +77,10 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print("\nSkills", style="bold")
         console.print(_skills_table(found))
         console.print(skills.NOTE, style="dim", soft_wrap=whole)
+    if table := text_table(comparison):
+        console.print("\nText by text", style="bold")
+        console.print(_texts_table(table))
+        console.print(texts.NOTE, style="dim", soft_wrap=whole)
     if comparison.lossy:
         console.print(f"\nNot ranked ({LOSSY_NOTE})", style="bold")
         _print_groups(console, comparison.lossy, lossy=True)
@@ -145,6 +151,17 @@ def _skills_table(found: Grid) -> Table:
     for name, (kept, cells) in found.rows.items():
         shown = [skills.cell(cells.get(column)) for column in found.columns]
         table.add_row(Text(visible_line(name)), skills.state(kept), *shown)
+    return table
+
+
+def _texts_table(found: TextTable) -> Table:
+    table = empty_table()
+    table.add_column("model", overflow="fold")
+    for name, part in found.names.values():
+        table.add_column(f"{visible_line(name)}\n{part}", justify="right", no_wrap=True)
+    for group, places in found.rows:
+        cells = [texts.cell(places.get(text)) for text in found.names]
+        table.add_row(Text(visible_line(group.label)), *cells)
     return table
 
 

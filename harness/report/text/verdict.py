@@ -181,6 +181,21 @@ def _currencies(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     return equal, unequal
 
 
+def copied_lines(comparison: Comparison) -> list[str]:
+    """For each data set of which train has long passages of the text that is compared on."""
+    lines = []
+    for data, groups in comparison.by_data().items():
+        run = groups[0].counted[0]
+        found, whole = run.without_copied, getattr(run, comparison.split)
+        if found is not None and found.copied and whole is not None and whole.bytes:
+            lines.append(
+                f"{data}: {found.copied:,} bytes of the {WORDS[comparison.split]} text "
+                f"({found.copied / whole.bytes:.2%}) lie in passages of {found.passage} bytes or "
+                "more that train has, too; `unseen` is the score without their tokens"
+            )
+    return lines
+
+
 def equality_lines(comparison: Comparison) -> list[str]:
     """For each data set: in what its trained models are equal, and by how much they differ in the
     rest."""
