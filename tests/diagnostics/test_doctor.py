@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.cli.hydra_app import compose
 from harness.compute.device import Compute
 from harness.config.settings import Settings, read_settings
-from harness.diagnostics.doctor import machine, trainings
+from harness.diagnostics.doctor import examine, machine, trainings
 from harness.diagnostics.doctor.operators import OperatorCheck
 from harness.diagnostics.doctor.trainings import Deviation, deviation, reference, train_on
 from harness.referee.certify import of_machine
@@ -125,6 +125,25 @@ def test_a_wrong_update_is_found_though_no_operator_returns_it() -> None:
         check, found = tried("fp32")
     assert check.wrong == []
     assert found.gradients < trainings.FACTOR < found.steps
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_decision_that_falls_otherwise_once_is_not_blamed(
+    late: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two trainings that begin alike and part later; a wrong update parts both (above)."""
+    seeds = []
+
+    def parted(*arguments: Any) -> Deviation:
+        seeds.append(arguments[0].losses[0])
+        return Deviation(0.1, 1.0, 1000.0 if len(seeds) <= late else 1.0, "gate (4×2)")
+
+    monkeypatch.setattr(examine, "deviation", parted)
+    monkeypatch.setattr(examine, "_settings", lambda model, batch_size: small())
+    plan = examine.Plan(["gpt"], "cpu", ["fp32"], [2], [False])
+    (found,) = examine.results_of("gpt", plan, Compute(CPU, "fp32"))
+    assert len(set(seeds)) == 2  # of other weights
+    assert len(found.wrong) == late - 1
 
 
 def test_a_reference_that_was_rounded_would_find_nothing() -> None:

@@ -52,6 +52,11 @@ class Deviation:
     def is_rounding(self) -> bool:
         return max(self.loss, self.gradients, self.steps) <= FACTOR
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the first step is right, and a later one is not."""
+        return max(self.loss, self.gradients) <= FACTOR < self.steps
+
 
 def train_on(
     settings: Settings, compute: Compute, first: AbstractContextManager[object] = NOTHING
