@@ -106,7 +106,7 @@ def first_loss_line(loss: float, vocab_size: int) -> str:
     uniform = math.log(vocab_size)
     line = f"first loss {loss:.3f}, ln V {uniform:.3f}"
     if abs(loss - uniform) > 0.1 * uniform:
-        line += ": more than 10 % off, the initialization is not what it should be"
+        line += ": more than 10 % off, surer than a guess; another init may be better"
     return line
 
 
