@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,13 @@ class LoneText:
         """The split of this name."""
         return cls(getattr(dataset, name), dataset.text, dataset.parts[PARTS.index(name)])
 
-    def notes(self, name: str, corpus: str) -> list[str]:
-        """What a reader of its score must know, one sentence each. corpus: the digest of the text
+    def notes(self, name: str, own: Collection[str | None]) -> list[str]:
+        """What a reader of its score must know, one sentence each. own: the digests of the texts
         that the model was trained on."""
         notes = [lossy_note(self.lost)] if self.lost else []
         if self.split.unknown:
             notes.append(unknown_note(name, self.split))
-        if self.span.sha256 == corpus:
+        if self.span.sha256 in own:
             notes.append(f"{name} is the text that this run was trained on, its test split too")
         return notes
 

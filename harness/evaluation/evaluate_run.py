@@ -24,7 +24,7 @@ from harness.evaluation.score import Score, by_place, resolve_stride, score_spli
 from harness.evaluation.token_losses import write_tokens
 from harness.runs import texts
 from harness.runs.load import Run, load_run
-from harness.runs.summary import TextScore
+from harness.runs.summary import TextScore, texts_of
 
 Calibrate = Callable[[Run, Dataset, str, dict[str, Any]], dict[str, Any]]
 """From a run, its data, a split's name and the arguments of `token_nats` to the reported values."""
@@ -53,8 +53,9 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
     result: dict[str, Any] = {"run": str(run.folder.path)}
     if arguments.text:
         parts = encode_alone(arguments.text, "--text ", run.tokenizer, Assets.own())
+        own = {run.corpus_digest, *texts_of(run.folder.path)}
         for name, part in parts.items():
-            for note in part.notes(name, run.corpus_digest):
+            for note in part.notes(name, own):
                 print(f"note: {visible_line(note)}", file=sys.stderr)
         scores = _scores(run, parts, options, arguments)
         result |= {"step": run.step, "stride": scores[next(iter(scores))].stride}
@@ -64,8 +65,8 @@ def evaluate_run(arguments: argparse.Namespace, calibrate: Calibrate) -> int:
             | _by_position(score)
             for name, score in scores.items()
         ]
-        if _as_ranked(arguments):
-            _keep(run, result["texts"])
+        if _as_ranked(arguments):  # no rank for who was trained on it
+            _keep(run, [each for each in result["texts"] if each["sha256"] not in own])
     else:
         split = arguments.split
         dataset = run.dataset(arguments.data_path)

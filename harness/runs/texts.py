@@ -22,6 +22,7 @@ from harness.runs.summary import DEFINITION, Record, TextScore
 
 FILE = "texts.json"
 CHECKPOINTS = "checkpoints"
+MOST = 256  # texts
 
 
 class Texts(Record):
@@ -29,7 +30,7 @@ class Texts(Record):
 
     definition: int
     weights: str
-    texts: Annotated[dict[str, TextScore], Field(max_length=256)]
+    texts: Annotated[dict[str, TextScore], Field(max_length=MOST)]
     seal: str | None = None
 
     def to_seal(self) -> str:
@@ -37,14 +38,14 @@ class Texts(Record):
 
 
 def keep(folder: Path, checkpoints: Path, scores: Mapping[str, TextScore]) -> None:
-    """Add scores to those of the same weights. Without a place for a key nothing is kept. Raises
-    RunFailure if they can't be written."""
+    """Add scores to those of the same weights, of which the last MOST are kept. Without a place
+    for a key nothing is. Raises RunFailure if they can't be written."""
     weights = scored_digest(checkpoints)
     if weights is None:
         return
-    found = Texts(
-        definition=DEFINITION, weights=weights, texts={**_read(folder, weights), **scores}
-    )
+    before = {name: own for name, own in _read(folder, weights).items() if name not in scores}
+    last = dict([*before.items(), *scores.items()][-MOST:])
+    found = Texts(definition=DEFINITION, weights=weights, texts=last)
     if (mark := seal(found.to_seal())) is not None:
         found.seal = mark
         content = strict_json(found.model_dump(exclude_unset=True), indent=2)
@@ -52,16 +53,17 @@ def keep(folder: Path, checkpoints: Path, scores: Mapping[str, TextScore]) -> No
 
 
 def read(folder: Path) -> dict[str, TextScore]:
-    """Those that were made here, of the run's weights by today's definition; else none."""
-    return _read(folder, scored_digest(folder / CHECKPOINTS))
+    """Those that were made here, of the run's weights by today's definition; else none. Of weights
+    that lie elsewhere nobody can say that they are still the same: none."""
+    weights = scored_digest(folder / CHECKPOINTS)
+    return _read(folder, weights) if weights is not None else {}
 
 
-def _read(folder: Path, weights: str | None) -> dict[str, TextScore]:
-    """weights: None: they lie elsewhere, and the file's are believed."""
+def _read(folder: Path, weights: str) -> dict[str, TextScore]:
     try:
         found = Texts.model_validate(parse_json(contained.read_text(folder / FILE), FILE))
     except (OSError, DamageError, ValidationError):
         return {}
-    if found.definition != DEFINITION or weights not in (None, found.weights):
+    if found.definition != DEFINITION or weights != found.weights:
         return {}
     return found.texts if is_sealed(found.to_seal(), found.seal) else {}

@@ -143,8 +143,10 @@ def _variant(
 
 def _require_changes(changes: Sequence[str], variants: Sequence[Variant]) -> None:
     base = variants[0].settings
-    if base.build("data", Corpus).of_documents:
-        raise UsageError("an ablation is on one long text, and these data are documents")
+    corpus = base.build("data", Corpus)
+    if corpus.of_documents or corpus.texts:
+        these = "a mix" if corpus.texts else "documents"
+        raise UsageError(f"an ablation is on one long text, and these data are {these}")
     for change, variant in zip(changes, variants[1:], strict=False):
         if variant.settings.plain() == base.plain():
             raise UsageError(f"{change} changes nothing: the base has it already")

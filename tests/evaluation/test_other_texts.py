@@ -144,7 +144,7 @@ def test_a_lossy_tokenizer_is_said(tmp_path: Path) -> None:
 
     (tmp_path / "text").write_text("To be")
     texts = encode_alone({"hamlet": str(tmp_path / "text")}, "", Upper(), Assets((), tmp_path))
-    (note,) = texts["hamlet"].notes("hamlet", "")
+    (note,) = texts["hamlet"].notes("hamlet", ())
     assert note.startswith("the tokenizer is lossy: it changes 3 of 5 characters")
     score = score_of(np.ones(4, dtype=np.float32), texts["hamlet"].split, Upper(), None)
     assert score.bits_per_byte is None

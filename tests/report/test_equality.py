@@ -68,3 +68,14 @@ def test_without_two_models_and_a_spread_there_is_no_plan(
     for model in models:
         write_run(tmp_path / model, model)
     assert verdict.plan_lines(compare_runs(find_runs([tmp_path]))) == []
+
+
+def test_runs_of_other_shards_are_no_seeds_of_one_configuration(tmp_path: Path) -> None:
+    """Their corpora are equal: the beginning of the stream."""
+    read = dict.fromkeys(
+        ("shards", "bytes", "passes", "documents", "held_out", "empty", "unknown", "replaced"), 1
+    )
+    for seed, shards in enumerate("ab"):
+        write_run(tmp_path / shards, "gpt", seed, stream=read | {"sha256": shards * 64})
+    ranked = compare_runs(find_runs([tmp_path])).ranked
+    assert sorted(group.variant for group in ranked) == ["shards=aaaaaaaa", "shards=bbbbbbbb"]

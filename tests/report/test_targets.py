@@ -154,12 +154,35 @@ def test_what_happens_between_the_same_evaluations_is_not_told_apart(runs: Path)
     together = {ratio.other.model: ratio.together for ratio in found.ratios}
     assert together == {"gru": True, "rnn": False, "mlp": False, "bigram": False}
     said = list(lines(found))
-    assert "gpt and gru are not told apart: both get there between the same evaluations." in said
+    assert (
+        "gpt and gru are not told apart: both get there between evaluations that overlap." in said
+    )
     shown = {name: evaluations(each) for name, each in own.items()}
     assert shown == {
         "ngram": "1", "gpt": "80 to 120", "gru": "0 to 200", "rnn": "160 to 240",
         "mlp": "320 to 480", "bigram": "after 1.00 k",
     }  # fmt: skip
+
+
+def test_one_seed_whose_evaluations_overlap_does_not_hide_the_others(tmp_path: Path) -> None:
+    """And where the evaluations leave more open than the seeds, the interval is as wide."""
+    crossings = {"lstm": (410, 430, 455, 470, 520), "gpt": (515, 610, 640, 660, 700)}
+    for model, steps in crossings.items():
+        for seed, step in enumerate(steps):
+            rows = [row(at, 3 + (step - at) / 1e3) for at in range(0, 801, 50)]
+            with_curve(tmp_path, model, seed, rows)
+    (ratio,) = find_costs(compared(tmp_path), "3").ratios
+    assert (ratio.first.model, ratio.together, ratio.is_significant) == ("lstm", False, True)
+    assert ratio.times == pytest.approx(1.365, abs=0.01)
+    for seed in range(3):
+        rows = [row(0, 4), row(500, 2.9), row(1000, 2 + seed / 1e3)]
+        with_curve(tmp_path / "wide", "first", seed, rows)
+        rows = [row(0, 4), row(500, 3.01), row(1000, 2 + seed / 1e3)]
+        with_curve(tmp_path / "wide", "other", seed, rows)
+    (ratio,) = find_costs(compared(tmp_path / "wide"), "3").ratios
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert (ratio.low, ratio.high) == (pytest.approx(1), pytest.approx(1000))
 
 
 def test_those_that_never_get_there_are_named_together(runs: Path) -> None:

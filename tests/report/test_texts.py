@@ -124,7 +124,9 @@ def test_there_is_none_of_one_text(tmp_path: Path) -> None:
     assert text_table(compare_runs(find_runs([tmp_path]), "test")) is None
 
 
-def test_scores_of_further_texts_are_kept(tmp_path: Path, command: Callable[..., Ended]) -> None:
+def test_scores_of_further_texts_are_kept(
+    tmp_path: Path, command: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the weights that the run is ranked by, and as it is ranked; edited ones are not
     believed."""
     assert small_runs.train(tmp_path / "a", "model=bigram", "tokenizer=bytes", "train.steps=2") == 0
@@ -155,6 +157,16 @@ def test_scores_of_further_texts_are_kept(tmp_path: Path, command: Callable[...,
     assert not known()
     (run / texts.FILE).write_text(written)
     assert known()
+    (run / "checkpoints").rename(tmp_path / "elsewhere")  # where other weights may lie by now
+    assert not known()
+    (tmp_path / "elsewhere").rename(run / "checkpoints")
+    monkeypatch.setattr(texts, "MOST", 2)
+    assert command("evaluate", run, "--text", f"third={text}").code == 0
+    assert list(known()) == ["again", "third"]
+    corpus = tmp_path / "corpus.txt"
+    ended = command("evaluate", run, "--text", f"trained={corpus}")
+    assert "trained is the text that this run was trained on" in ended.err
+    assert list(known()) == ["again", "third"]
     for digest in (run / "checkpoints").glob("*.sha256"):
         digest.write_text(digest.read_text().replace(digest.read_text()[:8], "00000000"))
     assert not known()

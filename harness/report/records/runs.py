@@ -262,12 +262,15 @@ def _fields(found: Summary) -> dict[str, Any]:
 
 def _configuration(folder: Path, found: Summary | None) -> dict[str, str]:
     """The settings that tell configurations apart. Of a fork not where its parent lies, which is
-    another run for each seed, but the parent's configuration and the step."""
+    another run for each seed, but the parent's configuration and the step. Of a stream its
+    shards."""
     settings = config.read_flat(folder)
     settings.pop("fork_from", None)
     if found is not None and found.lineage:
         parent = found.lineage[-1]
         settings["fork_from"] = f"{(parent.configuration or UNKNOWN)[:8]}@{parent.step}"
+    if found is not None and found.stream is not None:  # the corpus is its beginning alone
+        settings["data.shards"] = found.stream.sha256[:8]
     return settings
 
 

@@ -2,7 +2,8 @@
 
 Validation is scored every `eval.every` steps. A seed's cost is interpolated linearly between the
 first evaluation that is as good as the target and the one before it. No curve is a line there, so
-two models that get there between the same evaluations are not told apart. A seed that never gets
+two models that get there between evaluations that overlap are not told apart, and the interval of
+a ratio is no narrower than what the evaluations leave open. A seed that never gets
 there is censored: its cost is more than what it spent. Means and intervals are of the logarithms
 of the costs, as costs differ by ratios: Student's t over the seeds of a model, Welch's for two
 models.
@@ -153,6 +154,13 @@ class GroupCost:
         starts, ends = zip(*(seed.between for seed in self.seeds), strict=True)
         return min(starts), max(ends)
 
+    @property
+    def seen(self) -> tuple[float, float]:
+        """The least and the most that the mean of the logarithms of the steps can be, by what was
+        seen: if each seed got there at the evaluation before, or at that after."""
+        starts, ends = zip(*(seed.between for seed in self.seeds), strict=True)
+        return tuple(float(np.log(np.maximum(each, 1)).mean()) for each in (starts, ends))  # type: ignore
+
     def values(self, currency: str) -> list[float]:
         return [seed.costs[currency] for seed in self.seeds]
 
@@ -175,8 +183,8 @@ class GroupCost:
 class Ratio:
     """How many times the steps of the first group another one takes. low, high: its interval; None
     without two seeds of each. p: after Holm's correction. bound: the other never gets there with
-    some seed, so that `times` is the least that it can be. together: both get there between the
-    same evaluations, so that nobody saw who is first."""
+    some seed, so that `times` is the least that it can be. together: both get there between
+    evaluations that overlap, in the mean over seeds, so that nobody saw who is first."""
 
     first: Group
     other: Group
@@ -252,7 +260,8 @@ def _ratio(first: GroupCost, other: GroupCost) -> Ratio:
     first_S, other_S = (np.log(np.maximum(own.values("step"), 1)) for own in (first, other))
     mean = float(other_S.mean() - first_S.mean())
     plain = Ratio(first.group, other.group, math.exp(mean), bound=not other.all_reached)
-    if not plain.bound and first.between[1] > other.between[0]:
+    least, most = other.seen[0] - first.seen[1], other.seen[1] - first.seen[0]
+    if not plain.bound and least < 0:
         return replace(plain, together=True)
     if plain.bound or min(len(first_S), len(other_S)) < 2:
         return plain
@@ -260,4 +269,6 @@ def _ratio(first: GroupCost, other: GroupCost) -> Ratio:
     drawn = np.abs(error * np.random.default_rng(SEED).standard_t(freedom, DRAWS))
     half = float(np.quantile(drawn, LEVEL))
     p = (np.count_nonzero(drawn >= abs(mean)) + 1) / (DRAWS + 1)
-    return replace(plain, low=math.exp(mean - half), high=math.exp(mean + half), p=p)
+    # The line between two evaluations is no more than a guess of where in between.
+    low, high = min(mean - half, least), max(mean + half, most)
+    return replace(plain, low=math.exp(low), high=math.exp(high), p=p)

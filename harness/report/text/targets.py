@@ -88,7 +88,8 @@ def _ratio(ratio: Ratio) -> str:
         return f"{other} takes more than {ratio.times:.2f} times the steps of {first}."
     if ratio.together:
         return (
-            f"{first} and {other} are not told apart: both get there between the same evaluations."
+            f"{first} and {other} are not told apart: both get there between evaluations that "
+            "overlap."
         )
     words = f"{other} takes {ratio.times:.2f} times the steps of {first}"
     if ratio.low is None or ratio.high is None or ratio.p is None:

@@ -185,12 +185,14 @@ def copied_lines(comparison: Comparison) -> list[str]:
     """For each data set of which train has long passages of the text that is compared on."""
     lines = []
     for data, groups in comparison.by_data().items():
-        run = groups[0].counted[0]
-        found, whole = run.without_copied, getattr(run, comparison.split)
+        runs = [run for group in groups for run in group.counted if run.without_copied]
+        found = runs[0].without_copied if runs else None
+        whole = getattr(runs[0], comparison.split) if runs else None
         if found is not None and found.copied and whole is not None and whole.bytes:
+            share = min(1.0, found.copied / whole.bytes)  # which is without the first token
             lines.append(
                 f"{data}: {found.copied:,} bytes of the {WORDS[comparison.split]} text "
-                f"({found.copied / whole.bytes:.2%}) lie in passages of {found.passage} bytes or "
+                f"({share:.2%}) lie in passages of {found.passage} bytes or "
                 "more that train has, too; `unseen` is the score without their tokens"
             )
     return lines
