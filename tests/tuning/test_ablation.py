@@ -105,7 +105,10 @@ def test_a_change_takes_the_place_of_the_base_s_own() -> None:
         (["gpt", "rms_norm"], "is no setting"),
         (["gpt", "tokenizer=bytes"], "tokenizer must be that of the base"),
         (["model=gpt data=names", NORM], "these data are documents"),
-        (["model=gpt data=mix data.texts={a:python_docs,b:ids}", NORM], "these data are a mix"),
+        (
+            ["model=gpt data=mix data.texts={a:python_docs,b:tiny_shakespeare}", NORM],
+            "these data are a mix",
+        ),
         (["gpt", "model=gpt_modern", "model.norm=rms_norm"], "makes another one void"),
         (["gpt", "train.steps=7"], "the budget must be that of the base"),
         (["gpt", "train.batch_size=3"], "give the budget by train.tokens"),
