@@ -144,6 +144,8 @@ def test_a_decision_that_falls_otherwise_once_is_not_blamed(
     (found,) = examine.results_of("gpt", plan, Compute(CPU, "fp32"))
     assert len(set(seeds)) == 2  # of other weights
     assert len(found.wrong) == late - 1
+    assert found.parted == 1000.0
+    assert found.outcome == ("✓ (1 of 2 parted)" if late == 1 else "✗ (1 of 2 parted)")
 
 
 def test_a_reference_that_was_rounded_would_find_nothing() -> None:

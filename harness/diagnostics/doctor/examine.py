@@ -53,7 +53,8 @@ class Plan:
 @dataclass(frozen=True)
 class Examined:
     """Of one model, precision and batch size. wrong: what differs by more than rounding. skipped:
-    why it was not tried."""
+    why it was not tried. parted: by how much a first training was off, which began right and
+    parted later; `found` is then of a second one, from other weights."""
 
     model: str
     precision: str
@@ -64,6 +65,14 @@ class Examined:
     unchecked: int = 0
     wrong: tuple[str, ...] = ()
     skipped: str | None = None
+    parted: float | None = None
+
+    @property
+    def outcome(self) -> str:
+        if self.skipped:
+            return self.skipped
+        once = "" if self.parted is None else " (1 of 2 parted)"
+        return f"{'✗' if self.wrong else '✓'}{once}"
 
 
 def examine(plan: Plan, as_json: bool) -> int:
@@ -87,7 +96,12 @@ def examine(plan: Plan, as_json: bool) -> int:
     print(f"{compute.describe()['name']} ({compute.device.type}), {memory}, {known}")
     console.print(_table(results))
     print(f"Errors are in units of what rounding explains; up to {FACTOR:g} is right.")
-    for result in wrong:
+    for result in results:
+        if result.parted is not None:
+            print(
+                f"! {_name(result)}: one of two trainings began right and parted later (steps "
+                f"{result.parted:,.1f}), as a close decision may do by rounding alone"
+            )
         for words in result.wrong:
             print(f"✗ {_name(result)}: {words}")
     if not wrong:
@@ -129,11 +143,13 @@ def results_of(model: str, plan: Plan, compute: Compute) -> Iterator[Examined]:
                 tried = _trial(result, chosen, own, exact, rounded)
                 if tried.found is not None and tried.found.is_late:
                     # A close decision (which expert, where a chunk ends) may fall otherwise by
-                    # rounding alone. An operator that is wrong is so from other weights, too.
+                    # rounding alone. An update that is wrong is so from other weights, too; for
+                    # what is wrong at times only, it is said.
                     other = {"seed": settings.seed + 1}
                     again = settings.replace(**other)
                     exact_again, rounded_again = reference(again), reference(again, precision)
-                    tried = _trial(result, chosen.replace(**other), own, exact_again, rounded_again)
+                    parted = replace(result, parted=tried.found.steps)
+                    tried = _trial(parted, chosen.replace(**other), own, exact_again, rounded_again)
                 yield tried
 
 
@@ -231,8 +247,7 @@ def _name(result: Examined) -> str:
 
 
 def _line(result: Examined) -> str:
-    outcome = result.skipped or ("✗" if result.wrong else "✓")
-    return f"{_name(result)}: {outcome}"
+    return f"{_name(result)}: {result.outcome}"
 
 
 def _table(results: Sequence[Examined]) -> Table:
@@ -249,7 +264,7 @@ def _table(results: Sequence[Examined]) -> Table:
         table.add_row(
             result.model, f"{result.precision}{', compiled' * result.compiled}",
             str(result.batch_size), *numbers, str(result.operators), str(result.unchecked),
-            result.skipped or ("✗" if result.wrong else "✓"),
+            result.outcome,
         )  # fmt: skip
     return table
 
@@ -270,6 +285,7 @@ def _plain(
                 "operators": result.operators,
                 "wrong": list(result.wrong),
                 "skipped": result.skipped,
+                "parted": result.parted,
             }
             for result in results
         ],
