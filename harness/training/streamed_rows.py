@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.common.errors import RunFailure, UsageError
 from harness.data.lane import COUNTS, Lane, Position, Rows
 from harness.data.read_ahead import ReadAhead
 from harness.data.shards import Shards
@@ -65,7 +66,7 @@ class StreamedRows:
     def batch(self, rows: int) -> tuple[Tensor, Tensor]:
         """The next rows: inputs and targets, int64 (rows, T) each. Raises UsageError and RunFailure
         as `Lane.blocks`."""
-        own, begun = np.zeros((rows, self._length), np.int32), {}
+        own, begun = np.zeros((rows, self._length), np.int32), dict[int, Any]()
         for row in range(rows):
             index, lane = divmod(self._rows + row, self._shards.lanes)
             block, place = divmod(index, self._shards.buffer)
@@ -78,6 +79,8 @@ class StreamedRows:
         if begun:
             for each in self._context.processes.gather(begun):
                 for lane, start in each.items():
+                    if isinstance(start, Exception):
+                        raise start  # in all processes, in the words of the one that read it
                     self._starts[lane] = start or self._starts[lane]
             self._tell_passes()
         window = torch.from_numpy(own)
@@ -85,11 +88,15 @@ class StreamedRows:
         window = window.long()
         return window[:, :-1], window[:, 1:]
 
-    def _read(self, lane: int) -> dict[str, Any] | None:
-        """The next block of a lane, if this process reads it; returns where it begins."""
+    def _read(self, lane: int) -> dict[str, Any] | Exception | None:
+        """The next block of a lane, if this process reads it; returns where it begins, or why it
+        can't be read."""
         if lane not in self._readers:
             return None
-        start, self._blocks[lane] = self._readers[lane].next(self._check)
+        try:
+            start, self._blocks[lane] = self._readers[lane].next(self._check)
+        except (UsageError, RunFailure) as error:
+            return error
         return start
 
     def _check(self) -> None:

@@ -105,6 +105,25 @@ def test_ranks_read_disjoint_rows_which_together_are_those_of_one(
 
 
 @pytest.mark.usefixtures("here")
+def test_what_one_process_cannot_read_ends_all_of_them_in_its_words(tmp_path: Path) -> None:
+    chosen = shards(tmp_path)
+    other, own = (rows_of(tmp_path / "a", chosen, rank, 2) for rank in (1, 0))
+    told = []
+
+    def failing(check: Any) -> Any:
+        raise UsageError("shard 1: byte 7 is not UTF-8")
+
+    for reader in other._readers.values():
+        reader.next = failing  # type: ignore[method-assign]
+    exchange = other._context.processes.gather
+    other._context.processes.gather = lambda begun: told.append(begun) or exchange(begun)  # type: ignore
+    own._context.processes.gather = lambda begun: [begun, *told]  # type: ignore
+    for rows in (other, own):
+        with pytest.raises(UsageError, match="byte 7"):
+            rows.batch(4)
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("at", [1, 4, 5, 17])
 def test_rows_go_on_from_any_step(tmp_path: Path, at: int) -> None:
     """Also with batches of another size, as in a fork."""
