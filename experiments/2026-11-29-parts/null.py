@@ -9,6 +9,7 @@ python experiments/2026-11-29-parts/null.py FOLDER
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from harness.report.statistics.effects import Comparand, find_effects
 from harness.report.statistics.ranking import compare_runs
 from harness.report.where import TokenReader
 
-CHANGES, SEEDS, TIMES = 7, 3, 200
+CHANGES, SEEDS, TIMES = 7, 3, 40
 
 
 def comparands() -> list[Comparand]:
@@ -32,7 +33,9 @@ def main() -> None:
     """Print in how many ablations an effect was declared, and how many effects of all."""
     comparison = compare_runs(find_runs([Path(sys.argv[1])]), "val")
     (group,) = comparison.ranked
-    reader = TokenReader([group], "val", [])
+    # It compares models: two halves of the seeds of this one.
+    halves = [replace(group, counted=group.counted[half::2]) for half in (0, 1)]
+    reader = TokenReader(halves, "val", [])
     losses = [reader.losses(run).full for run in group.counted]
     pairs = comparands()
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.without, pair.within)))
