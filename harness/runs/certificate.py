@@ -92,11 +92,13 @@ class Certificate(Record):
 
     @property
     def _unsealed(self) -> str:
-        return strict_json(self.model_dump(exclude={"seal"}))
+        """What its file says: fields that it was written without, before they were, are no part."""
+        return strict_json(self.model_dump(exclude={"seal"}, exclude_unset=True))
 
     def sealed(self) -> Certificate:
-        """With the user's seal."""
-        return self.model_copy(update={"seal": seal(self._unsealed)})
+        """With the user's seal, and with every field set, as its file has them."""
+        whole = Certificate.model_validate(self.model_dump())
+        return whole.model_copy(update={"seal": seal(whole._unsealed)})
 
     def write(self, folder: Path) -> None:
         """With the user's seal. Raises RunFailure if it can't be written."""

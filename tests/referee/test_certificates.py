@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.common.rows import strict_json
 from harness.evaluation.score import resolve_stride, token_nats
 from harness.referee import sequential
 from harness.referee.decoder import LocalDecoder
@@ -115,6 +116,21 @@ def test_a_strangers_certificate_is_made_anew(
         sum(own.blocks.nats), own.test.bits_per_byte * own.test.bytes * np.log(2), rtol=1e-6
     )
     assert stat.S_IMODE(seal.key_path().stat().st_mode) == 0o600
+
+
+def test_one_of_an_earlier_version_is_ones_own_still(finished_run: Path, tmp_path: Path) -> None:
+    """Its file lacks the fields that came later; else every certificate would be made anew."""
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    document = json.loads((run / certificate.FILE).read_text())
+    del document["seal"]
+    for later in ("sha256", "texts"):
+        del document["bound_to"]["reported"][later]
+    mark = seal.seal(strict_json(document))
+    for changed in ({}, {"complete": True}):
+        (run / certificate.FILE).write_text(json.dumps(document | changed | {"seal": mark}))
+        found = certificate.read(run)
+        assert found is not None
+        assert found.is_own == (not changed)
 
 
 def test_a_finished_run_has_a_certificate_that_binds_it(finished_run: Path) -> None:
