@@ -215,6 +215,11 @@ class Corpus(ABC):
     weights: Mapping[str, float] | None = None
     """Of a mix the share of the rows that each of them gives; None: by their tokens."""
 
+    @property
+    def several(self) -> str | None:
+        """What it is in place of one long text, in words; None: it is one."""
+        return "a mix" if self.texts else "documents" if self.of_documents else None
+
     def __init__(self, split: list[float], order: str = "random") -> None:
         if len(split) != 3 or min(split) < 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-9):
             raise ValueError(f"split={split} must be three shares that add up to 1")
@@ -295,8 +300,6 @@ class TextFile(Corpus):
         order: str = "random",
     ) -> None:
         super().__init__(split, order)
-        if not path or (isinstance(path, list) and "" in path):
-            raise ValueError("path is empty")
         if errors not in (None, "strict", "replace"):
             raise ValueError(f"errors={errors} must be strict, replace or null")
         if errors is None and not isinstance(path, str):
@@ -323,8 +326,10 @@ class TextFile(Corpus):
 
 def called(path: str | list[str]) -> str | None:
     """The name of one's own text in tables: that of its file or folder, up to the first dot, with
-    the number of others; None if nothing of it can be in a name."""
-    first, *more = [path] if isinstance(path, str) else path
+    the number of others; None if nothing of it can be in a name. Raises ValueError for no path."""
+    if not path or "" in (paths := [path] if isinstance(path, str) else path):
+        raise ValueError("path is empty")
+    first, *more = paths
     stem = re.sub(r"[^\w+-]+", "-", expand(first).name.partition(".")[0]).strip("+-")[:90]
     return (f"{stem}+{len(more)}" if more else stem) or None
 

@@ -145,7 +145,7 @@ def _corpus(name: str, named: str, split: list[float]) -> Corpus:
     if "???" in node.values():
         raise UsageError(f"{where} has no path of its own: give the path in its place")
     corpus = build_object(node, Corpus, f"data.texts.{name}")
-    if corpus.of_documents or corpus.texts or corpus.words is not None:
+    if corpus.several or corpus.words is not None:
         raise UsageError(f"{where} is not one long text, and a mix is of these alone")
     return corpus
 

@@ -35,8 +35,6 @@ class Stream(DocumentCorpus):
         buffer: int = 1024,
     ) -> None:
         super().__init__(split, shuffle, rows)
-        if not path or (isinstance(path, list) and "" in path):
-            raise ValueError("path is empty")
         if errors not in ("strict", "replace"):
             raise ValueError(f"errors={errors} must be strict or replace")
         if divider == "":

@@ -124,10 +124,9 @@ def _options(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
     for option in ("strided_inference", "calibration"):
         if not getattr(arguments, option):
             continue
-        corpus = run.settings.build("data", Corpus)
-        if corpus.of_documents or corpus.texts:
-            name, data = f"--{option.replace('_', '-')}", "a mix" if corpus.texts else "documents"
-            raise UsageError(f"{name} is for one long text, and this run's data are {data}")
+        if several := run.settings.build("data", Corpus).several:
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} is for one long text, and this run's data are {several}")
     if strided and run.model.patch_size is None:
         raise UsageError(
             f"--strided-inference has no meaning for {run.settings.names.model}: it has no patches"

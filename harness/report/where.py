@@ -138,9 +138,10 @@ class TokenReader:
         settings = self._settings[run.folder]
         assets = Assets.own().of_stranger(settings.trust)
         corpus = settings.build("data", Corpus)
-        if corpus.of_documents or corpus.texts:
-            data = "a mix" if corpus.texts else "documents"
-            raise UsageError(f"one long text is compared token by token, and these data are {data}")
+        if several := corpus.several:
+            raise UsageError(
+                f"one long text is compared token by token, and these data are {several}"
+            )
         return prepare(corpus, self.tokenizer, assets, trained=run.corpus)
 
     @cached_property

@@ -143,10 +143,8 @@ def _variant(
 
 def _require_changes(changes: Sequence[str], variants: Sequence[Variant]) -> None:
     base = variants[0].settings
-    corpus = base.build("data", Corpus)
-    if corpus.of_documents or corpus.texts:
-        these = "a mix" if corpus.texts else "documents"
-        raise UsageError(f"an ablation is on one long text, and these data are {these}")
+    if several := base.build("data", Corpus).several:
+        raise UsageError(f"an ablation is on one long text, and these data are {several}")
     for change, variant in zip(changes, variants[1:], strict=False):
         if variant.settings.plain() == base.plain():
             raise UsageError(f"{change} changes nothing: the base has it already")
