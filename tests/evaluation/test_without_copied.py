@@ -141,7 +141,7 @@ def test_it_stands_beside_the_score(tmp_path: Path) -> None:
     assert "2.125" in out.getvalue()
     assert (
         "text: 40 bytes of the test text (4.00%) lie in passages of 64 bytes or more that train "
-        "has, too; `unseen` is the score without their tokens"
+        "has, too; the column unseen is the score without their tokens."
     ) in out.getvalue()
     out = io.StringIO()
     print_comparison(compare_runs(find_runs([tmp_path]), "val"), out)

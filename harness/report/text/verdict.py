@@ -193,7 +193,7 @@ def copied_lines(comparison: Comparison) -> list[str]:
             lines.append(
                 f"{data}: {found.copied:,} bytes of the {WORDS[comparison.split]} text "
                 f"({share:.2%}) lie in passages of {found.passage} bytes or "
-                "more that train has, too; `unseen` is the score without their tokens"
+                "more that train has, too; the column unseen is the score without their tokens."
             )
     return lines
 
