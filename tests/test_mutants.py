@@ -28,11 +28,11 @@ SCORE, SAMPLES = "harness/evaluation/score.py", "harness/runs/samples.py"
 AVERAGE = "harness/training/moving_average.py"
 RECOMPUTE = """\
                 if plan.batch_norm == "precise":  # before saving what will be scored
-                    batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+                    batch_norm.recompute(evaluated, _more_batches(context), plan.batch_norm_samples)
 """
 RECOMPUTE_LATER = """\
             if evaluating and plan.batch_norm == "precise":
-                batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+                batch_norm.recompute(evaluated, _more_batches(context), plan.batch_norm_samples)
 """
 SAVE = """\
             if checkpoints.is_due(step):

@@ -17,6 +17,7 @@ from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import widened
+from zoo.layers.window import embed_window, window_cache
 
 Activation = Literal["tanh", "relu", "leaky_relu", "gelu"]
 
@@ -90,7 +91,7 @@ class MLP(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        x_BSC = self._embed(ids_BT, past, cache)
+        x_BSC = embed_window(self.token_embedding, ids_BT, self.context, past, cache)
         h_BTH = self.window(x_BSC.mT).mT.contiguous()
         h_BTH = self.dropout(self.activation(self.norms[0](h_BTH)))
         for layer, norm in zip(self.hidden, self.norms[1:], strict=True):
@@ -100,18 +101,5 @@ class MLP(LanguageModel):
         windows_BTC = x_BSC.unfold(1, self.context, 1).flatten(-2)
         return torch.cat([h_BTH, windows_BTC], dim=-1)
 
-    def _embed(self, ids_BT: Tensor, past: int, cache: Cache | None) -> Tensor:
-        """The embeddings of the present and of the context - 1 tokens before it, (B, S, C)."""
-        before, seen = self.context - 1, 0
-        if cache is not None:
-            ids_BS = torch.cat([cache.tensors["ids"], ids_BT], dim=1)
-            cache.tensors["ids"] = ids_BS[:, ids_BT.shape[1] :]
-            seen = min(past, before)
-            ids_BT = ids_BS[:, before - seen :]
-        return F.pad(self.token_embedding(ids_BT), (0, 0, before - seen, 0))
-
     def init_cache(self, batch_size: int) -> Cache:
-        """The last context - 1 ids, zeros before the text."""
-        device = self.token_embedding.weight.device
-        ids = torch.zeros(batch_size, self.context - 1, dtype=torch.int64, device=device)
-        return Cache({"ids": ids})
+        return window_cache(self.token_embedding, batch_size, self.context)

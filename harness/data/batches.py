@@ -122,17 +122,17 @@ def _pieces(documents: Documents, seq_len: int) -> tuple[NDArray[np.int64], NDAr
     return starts_P, lengths_P, int(lengths_P.max())
 
 
-def extra_inputs(
+def extra_batches(
     ids: NDArray[np.unsignedinteger],
     seed: int,
     rows: int,
     seq_len: int,
     documents: Documents | None = None,
-) -> Iterator[Tensor]:
-    """Inputs, (rows, seq_len) each, of batches that no step draws: a training's steps start at
-    0."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, (rows, seq_len) each, of batches that no step draws: a training's steps
+    start at 0."""
     for step in itertools.count(2**63):
-        yield draw_batch(ids, seed, step, rows, seq_len, documents)[0]
+        yield draw_batch(ids, seed, step, rows, seq_len, documents)
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,8 @@ batch    those of the batch, in evaluation, too (section 3.3): a token's score t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.common.errors import UsageError
 from harness.compute.modes import eval_mode
+from harness.data.batches import IGNORED
 from zoo.language_model import LanguageModel
 
 
@@ -33,6 +35,28 @@ def require_layers(model: nn.Module, mode: str) -> None:
         raise UsageError(f"train.batch_norm={mode}: the model has no batch normalization")
 
 
+def can_leave_out_padding(norms: list[_BatchNorm]) -> bool:
+    """Whether `counting` works for these layers; it does for those of the zoo."""
+    return all(hasattr(norm, "is_text_BT") for norm in norms)
+
+
+def counting(norms: list[_BatchNorm], targets_BT: Tensor) -> AbstractContextManager[None]:
+    """Inside, statistics of a batch with these targets leave its padding out."""
+    is_text_BT = targets_BT != IGNORED
+    return nullcontext() if not norms or is_text_BT.all() else _counting(norms, is_text_BT)
+
+
+@contextmanager
+def _counting(norms: list[_BatchNorm], is_text_BT: Tensor) -> Iterator[None]:
+    for norm in norms:
+        norm.is_text_BT = is_text_BT.to(norm.weight.device)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.is_text_BT = None
+
+
 def require_values(model: nn.Module, batch_size: int, seq_len: int) -> None:
     """Raises UsageError for batch normalization over one position, which has no variance."""
     if batch_size * seq_len == 1 and layers(model):
@@ -43,27 +67,48 @@ def require_values(model: nn.Module, batch_size: int, seq_len: int) -> None:
 
 
 @torch.no_grad()
-def recompute(model: LanguageModel, inputs: Iterable[Tensor], samples: int) -> None:
-    """Set every layer's population statistics from at least `samples` positions of `inputs`,
-    (B, T) each: the mean E[μ_B] and, by the law of total variance, E[σ_B² + μ_B²] - E[μ_B]². The
-    model runs in evaluation mode and is left in the mode it was in. If `inputs` raises, the
-    statistics stay as they were."""
+def recompute(
+    model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], samples: int
+) -> None:
+    """Set every layer's population statistics from at least `samples` positions of `batches`,
+    inputs and targets, (B, T) each: the mean E[μ_B] and, by the law of total variance,
+    E[σ_B² + μ_B²] - E[μ_B]². Padding is left out. The model runs in evaluation mode and is left in
+    the mode it was in. If `batches` raises, the statistics stay as they were."""
     norms = layers(model)
     sums = [tuple(torch.zeros_like(part) for part in _population(norm)) for norm in norms]
-    seen = batches = 0
+    seen = count = 0
     with eval_mode(model), _batch_statistics(model, keep=True), _restoring(norms):
-        for inputs_BT in inputs:
-            model(inputs_BT, return_features=True)
+        for inputs_BT, targets_BT in batches:
+            padding = int((targets_BT == IGNORED).sum())
+            with counting(norms, targets_BT), _sizes(norms) as sizes:
+                model(inputs_BT, return_features=True)
             for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
                 batch_mean_C, batch_variance_C = _population(norm)
                 mean_C += batch_mean_C
-                square_C += _biased(batch_variance_C, inputs_BT) + batch_mean_C**2
-            seen, batches = seen + inputs_BT.numel(), batches + 1
+                square_C += _biased(batch_variance_C, sizes[norm] - padding) + batch_mean_C**2
+            seen, count = seen + inputs_BT.numel() - padding, count + 1
             if seen >= samples:
                 break
     for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
-        norm.running_mean = mean_C / batches
-        norm.running_var = square_C / batches - (mean_C / batches) ** 2
+        norm.running_mean = mean_C / count
+        norm.running_var = square_C / count - (mean_C / count) ** 2
+
+
+@contextmanager
+def _sizes(norms: list[_BatchNorm]) -> Iterator[dict[nn.Module, int]]:
+    """The positions that each layer is given, padding included: a layer may see some before the
+    text."""
+    sizes: dict[nn.Module, int] = {}
+
+    def note(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        sizes[norm] = given[0].numel() // cast(_BatchNorm, norm).num_features
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    try:
+        yield sizes
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -113,9 +158,8 @@ def _population(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def _biased(variance_C: Tensor, inputs_BT: Tensor) -> Tensor:
-    """torch keeps the unbiased variance of the B·T values of each channel."""
-    count = inputs_BT.numel()
+def _biased(variance_C: Tensor, count: int) -> Tensor:
+    """torch keeps the unbiased variance of each channel's `count` values."""
     return variance_C * (count - 1) / count
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.common.errors import UsageError
 from harness.common.values import show
-from harness.data.batches import extra_inputs
+from harness.data.batches import extra_batches
 from harness.data.dataset import Dataset
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
@@ -71,11 +71,11 @@ def average_last(run: Run, count: int, dataset: Dataset) -> None:
     plan = run.settings.train
     if batch_norm.layers(run.model) and plan.batch_norm != "batch":
         rows = plan.batch_size * plan.accumulate
-        inputs = extra_inputs(
+        batches = extra_batches(
             dataset.train.ids, run.settings.seed, rows, plan.seq_len, dataset.row_documents
         )
         batch_norm.recompute(
             run.model,
-            (inputs_BT.to(run.compute.device) for inputs_BT in inputs),
+            ((inputs_BT.to(run.compute.device), targets_BT) for inputs_BT, targets_BT in batches),
             plan.batch_norm_samples,
         )

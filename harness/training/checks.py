@@ -100,10 +100,21 @@ def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
         )
     if rows == "packed" and settings.compile:
         raise UsageError(f"{where}: compile=true would compile for each length of a document")
-    if batch_norm.layers(model):
+    norms = batch_norm.layers(model)
+    if norms and not (has_choice and rows == "alone" and batch_norm.can_leave_out_padding(norms)):
         raise UsageError(
             f"{where}: batch normalization would count the padding of short ones; take another "
             f"norm of the model{instead(', or data.rows=across')}"
+        )
+    if norms and settings.train.batch_norm == "batch":
+        raise UsageError(
+            f"{where}: train.batch_norm=batch would count the padding of a score's batches; take "
+            "moving, precise or frozen"
+        )
+    if norms and settings.train.batch_size == 1:
+        raise UsageError(
+            f"{where}: batch normalization needs more than one position, which a short one may not "
+            "have; raise train.batch_size"
         )
     if model.auxiliary:
         raise UsageError(

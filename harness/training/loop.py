@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.common.interrupt import Stopped
 from harness.compute.meta import meta_model
-from harness.data.batches import draw_batch, extra_inputs, shuffled_batch
+from harness.data.batches import draw_batch, extra_batches, shuffled_batch
 from harness.data.encoded import Split
 from harness.evaluation import batch_norm
 from harness.evaluation.block_scores import write_test_blocks
@@ -91,7 +91,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             if evaluating:
                 trainer.require_finite_weights(step)
                 if plan.batch_norm == "precise":  # before saving what will be scored
-                    batch_norm.recompute(evaluated, _extra_inputs(context), plan.batch_norm_samples)
+                    batch_norm.recompute(evaluated, _more_batches(context), plan.batch_norm_samples)
             if checkpoints.is_due(step):
                 checkpoints.save(progress)
             if evaluating:
@@ -131,7 +131,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                 between_steps = False
                 if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
                     if not progress.frozen:
-                        trainer.recompute_batch_norm(_extra_inputs(context))
+                        trainer.recompute_batch_norm(_more_batches(context))
                         progress.frozen = True
                     batch_norm.freeze(trainer.model)
                 context.on_batch(step, batch)
@@ -250,11 +250,11 @@ def _batch(
     return draw_batch(ids, seed, progress.step, rows, plan.seq_len, documents)
 
 
-def _extra_inputs(context: RunContext) -> Iterator[Tensor]:
-    """Inputs, (B, T) each, from batches that no step draws."""
-    # Cut anywhere: documents alone, with their padding, have no batch normalization.
+def _more_batches(context: RunContext) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, (B, T) each, of batches that no step draws."""
     settings, plan, dataset = context.settings, context.settings.train, context.dataset
     rows, documents = plan.batch_size * plan.accumulate, dataset.row_documents
-    for inputs_BT in extra_inputs(dataset.train.ids, settings.seed, rows, plan.seq_len, documents):
+    ids, seed = dataset.train.ids, settings.seed
+    for inputs_BT, targets_BT in extra_batches(ids, seed, rows, plan.seq_len, documents):
         context.interrupt.check()
-        yield inputs_BT.to(context.compute.device)
+        yield inputs_BT.to(context.compute.device), targets_BT

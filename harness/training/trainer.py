@@ -70,6 +70,7 @@ class Trainer:
         self._average = MovingAverage(self.model, ema) if ema is not None else None
         self._optimizer = build_optimizer(settings, self.model)
         self._gradients = Gradients(self.model.parameters())
+        self._norms = batch_norm.layers(self.model)
         self._peaks = peak_rates(settings, self.model)
         self._bounded = max_norm_weights(self.model) if self._plan.max_norm is not None else []
         enabled = compute.precision == "fp16"
@@ -115,7 +116,11 @@ class Trainer:
         }
         skip = plan.on_non_finite == "skip"
         if self.guard.allows_update(row, self.model, skip, self._scaler.is_enabled()):
-            with around_update(row, inputs_BT[: plan.batch_size]):
+            first = slice(plan.batch_size)
+            with (
+                batch_norm.counting(self._norms, targets_BT[first]),
+                around_update(row, inputs_BT[first]),
+            ):
                 self._update(lr_factor)
         else:
             self._buffers.restore()
@@ -143,7 +148,7 @@ class Trainer:
                 compute.seed(_mix(self._seed, step, number))
                 losses: dict[str, Tensor] = {}
                 wanted = {"losses": losses} if names else {}
-                with compute.autocast():
+                with compute.autocast(), batch_norm.counting(self._norms, targets_BT[part]):
                     inputs = inputs_BT[part].to(compute.device)
                     features_BTC = self._features(inputs, **wanted)
                 own = int((targets_BT[part] != IGNORED).sum())
@@ -176,10 +181,10 @@ class Trainer:
         if self.evaluated is not self.model:
             require_finite_weights(self.evaluated, step)
 
-    def recompute_batch_norm(self, inputs: Iterable[Tensor]) -> None:
+    def recompute_batch_norm(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set the batch normalization statistics of the model, and of its moving average, from
-        inputs, (B, T) each."""
-        batch_norm.recompute(self.model, inputs, self._plan.batch_norm_samples)
+        inputs and targets, (B, T) each."""
+        batch_norm.recompute(self.model, batches, self._plan.batch_norm_samples)
         if self.evaluated is not self.model:
             batch_norm.copy_statistics(self.model, self.evaluated)
 

@@ -29,7 +29,7 @@ OURS = {
     "bigram", "mlp", "wavenet", "bow", "rnn", "gru", "lstm", "ladder", "gpt", "gpt1", "gpt3",
     "gpt_modern", "gpt_moe", "llama", "mistral", "megabyte", "ngram", "perceiver_ar", "hf",
     "mamba2", "gated_deltanet", "gated_deltanet_hybrid", "mlstm", "rwkv7", "spacebyte",
-    "hnet",
+    "hnet", "hierarchical",
 }  # fmt: skip
 
 

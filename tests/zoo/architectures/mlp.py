@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.zoo_models import Mutant, widened
-from zoo import mlp
 from zoo.language_model import Cache, LanguageModel
+from zoo.layers import window
 
 
 def parameters(node: dict[str, Any], V: int) -> int:
@@ -28,7 +28,7 @@ def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
 
 def _padded_behind(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     pad = functional.pad
-    monkeypatch.setattr(mlp.F, "pad", lambda x, sides: pad(x, (*sides[:2], sides[3], sides[2])))
+    monkeypatch.setattr(window.F, "pad", lambda x, sides: pad(x, (*sides[:2], sides[3], sides[2])))
 
 
 def _reshaped(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
