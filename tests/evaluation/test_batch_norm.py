@@ -43,7 +43,7 @@ def test_precise_statistics_are_those_of_the_population() -> None:
     before = {name: p.clone() for name, p in found.named_parameters()}
     values = torch.cat(inputs_of(found.eval(), batches))
     found.train()
-    batch_norm.recompute(found, batches, samples=5 * 24)
+    batch_norm.recompute(found, [(each, each) for each in batches], samples=5 * 24)
     # Equal batches: the law of total variance gives exactly the variance of all values together.
     norm = found.norms[0]
     torch.testing.assert_close(norm.running_mean, values.mean(0))
@@ -58,8 +58,8 @@ def test_statistics_that_were_not_finished_are_what_they_were() -> None:
     found = model()
     before = copy.deepcopy(found.state_dict())
 
-    def batches() -> Iterator[torch.Tensor]:
-        yield torch.randint(11, (4, 6))
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        yield torch.randint(11, (4, 6)), torch.randint(11, (4, 6))
         raise Stopped(15)
 
     with pytest.raises(Stopped):
@@ -74,7 +74,7 @@ def test_precise_statistics_stop_when_they_have_seen_enough() -> None:
     def batches():  # noqa: ANN202
         while True:
             drawn.append(1)
-            yield torch.randint(11, (4, 6))
+            yield torch.randint(11, (4, 6)), torch.randint(11, (4, 6))
 
     batch_norm.recompute(found, batches(), samples=50)
     assert len(drawn) == 3

@@ -174,7 +174,6 @@ def test_evaluate_shows_the_loss_by_position(trained: Path, command: Callable[..
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (("model=mlp", "model.norm=batch_norm", "model.bias=false"), "batch normalization would"),
         (("model=gpt", "train.positions=last"), "would be padding of short ones"),
         (("model=ngram", f"model._target_={__name__}.OfOneText", "trust=[tests]"), "counts across"),
     ],
