@@ -46,6 +46,7 @@ DECAYED: dict[str, list[str]] = {
         *(f"{part}_blocks.*.{name}" for part in ("global", "local") for name in BLOCK),
         *("global_to_local.weight", "local_embedding.weight"),
     ],
+    "hierarchical": ["layers.*.weight", "head.weight"],
     "mlp": ["window.weight", "hidden.*.weight", "head.weight"],
     "perceiver_ar": [
         *("latent.weight", "read.query.weight", "read.key_value.weight", "read.projection.weight"),
