@@ -27,6 +27,8 @@ class Hierarchical(LanguageModel):
     """
 
     block_size = None
+    receptive_field: int
+    head: nn.Linear
 
     def __init__(
         self,
@@ -45,18 +47,17 @@ class Hierarchical(LanguageModel):
         self.vocab_size = vocab_size
         self.receptive_field = 2**n_layer
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        self.layers = nn.ModuleList(
-            nn.Linear(2 * (n_hidden if layer else n_embd), n_hidden, bias=bias)
-            for layer in range(n_layer)
-        )
+        widths = [n_embd, *[n_hidden] * (n_layer - 1)]
+        layers = [nn.Linear(2 * width, n_hidden, bias=bias) for width in widths]
+        self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_hidden, vocab_size)
-        self._initialize()
+        self._initialize(layers)
 
-    def _initialize(self) -> None:
+    def _initialize(self, layers: list[nn.Linear]) -> None:
         """Kaiming normal (He et al. 2015, arXiv 1502.01852); biases zero."""
-        for layer in self.layers:
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="tanh")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -1,6 +1,6 @@
 """makemore.py itself, trained on the lectures' train names and scored like a run of the harness.
 
-    python experiments/2026-11-29-makemore/theirs.py MAKEMORE.py NAMES.txt --type gru --max-steps 5000
+    python theirs.py makemore.py names.txt --type gru --max-steps 5000
 
 What follows the two files is given to makemore.py, which is run as it is: its split is held to the
 lectures' (its permutation becomes the identity), and SummaryWriter to nothing. At the end the last
@@ -55,7 +55,8 @@ def main() -> None:
             ).item()
             count += int((y_BT >= 0).sum())
     size = sum(weight.numel() for weight in model.parameters())
-    print(f"RESULT {' '.join(arguments)} parameters={size} predictions={count} val={nats / count:.4f}")
+    words = f"parameters={size} predictions={count} val={nats / count:.4f}"
+    print("RESULT", *arguments, words)
 
 
 if __name__ == "__main__":

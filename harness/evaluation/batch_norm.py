@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def require_layers(model: nn.Module, mode: str) -> None:
 
 def can_leave_out_padding(norms: list[_BatchNorm]) -> bool:
     """Whether `counting` works for these layers; it does for those of the zoo."""
-    return all(hasattr(norm, "is_text_BT") for norm in norms)
+    return all(hasattr(norm, "is_text") for norm in norms)
 
 
 def counting(norms: list[_BatchNorm], targets_BT: Tensor) -> AbstractContextManager[None]:
@@ -47,14 +47,14 @@ def counting(norms: list[_BatchNorm], targets_BT: Tensor) -> AbstractContextMana
 
 
 @contextmanager
-def _counting(norms: list[_BatchNorm], is_text_BT: Tensor) -> Iterator[None]:
+def _counting(norms: list[Any], is_text_BT: Tensor) -> Iterator[None]:
     for norm in norms:
-        norm.is_text_BT = is_text_BT.to(norm.weight.device)
+        norm.is_text = is_text_BT.to(norm.weight.device)
     try:
         yield
     finally:
         for norm in norms:
-            norm.is_text_BT = None
+            norm.is_text = None
 
 
 def require_values(model: nn.Module, batch_size: int, seq_len: int) -> None:
@@ -67,9 +67,7 @@ def require_values(model: nn.Module, batch_size: int, seq_len: int) -> None:
 
 
 @torch.no_grad()
-def recompute(
-    model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], samples: int
-) -> None:
+def recompute(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], samples: int) -> None:
     """Set every layer's population statistics from at least `samples` positions of `batches`,
     inputs and targets, (B, T) each: the mean E[μ_B] and, by the law of total variance,
     E[σ_B² + μ_B²] - E[μ_B]². Padding is left out. The model runs in evaluation mode and is left in

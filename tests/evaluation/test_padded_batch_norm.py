@@ -66,7 +66,7 @@ def test_a_layer_normalizes_the_text_and_what_is_before_it() -> None:
         assert not y_BSC[row, 2 + length :].any()
     torch.testing.assert_close(layer.running_mean, plain.running_mean)
     torch.testing.assert_close(layer.running_var, plain.running_var)
-    assert layer.is_text_BT is None
+    assert layer.is_text is None
     gradient, wanted = (
         torch.autograd.grad(out.square().sum(), x_BSC, retain_graph=True)[0]
         for out in (y_BSC[:, :, 1:], torch.cat(expected)[:, 1:])
@@ -119,7 +119,7 @@ def test_a_step_of_training_is_that_of_documents_one_by_one(tmp_path: Path) -> N
 
     @contextmanager
     def around_update(row: Any, inputs_BT: Tensor) -> Iterator[None]:
-        observed.append(trainer.model.norms[0].is_text_BT)
+        observed.append(trainer.model.norms[0].is_text)
         yield
 
     trainer.step(batch, 1.0, {"step": 0}, around_update)

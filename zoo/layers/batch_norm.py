@@ -23,17 +23,17 @@ class BatchNorm(nn.BatchNorm1d):
     evaluation mode is a model with it causal.
     """
 
-    is_text_BT: Tensor | None = None
-    """Set by whoever trains on padded sequences (`harness.evaluation.batch_norm.counting`): the
-    positions that are no padding, the last T of S. Statistics leave the padding out, whose own
-    outputs are zeros. None: there is none."""
+    is_text: Tensor | None = None
+    """(B, T): which of the last T positions are no padding. The statistics leave the padding out,
+    whose own outputs are zeros. None: there is none. Set by whoever trains on padded sequences
+    (`harness.evaluation.batch_norm.counting`)."""
 
     def forward(self, x_BSC: Tensor) -> Tensor:
         x_NC = x_BSC.flatten(0, 1)
-        if self.is_text_BT is None or not self.training:
+        if self.is_text is None or not self.training:
             return super().forward(x_NC).view_as(x_BSC)
-        before = x_BSC.shape[1] - self.is_text_BT.shape[1]
-        kept = F.pad(self.is_text_BT, (before, 0), value=True).flatten().nonzero()[:, 0]
+        before = x_BSC.shape[1] - self.is_text.shape[1]
+        kept = F.pad(self.is_text, (before, 0), value=True).flatten().nonzero()[:, 0]
         y_NC = super().forward(x_NC[kept])
         return torch.zeros_like(x_NC, dtype=y_NC.dtype).index_copy(0, kept, y_NC).view_as(x_BSC)
 

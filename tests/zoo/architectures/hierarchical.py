@@ -32,9 +32,7 @@ def forward_flops(node: dict[str, Any], V: int, T: int) -> float:
 
 def _padded_behind(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     pad = functional.pad
-    monkeypatch.setattr(
-        window.F, "pad", lambda x, sides: pad(x, (*sides[:2], sides[3], sides[2]))
-    )
+    monkeypatch.setattr(window.F, "pad", lambda x, sides: pad(x, (*sides[:2], sides[3], sides[2])))
 
 
 def _statistics_of_the_batch(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
