@@ -94,7 +94,8 @@ class LanguageModel(nn.Module):
         head to a few positions at a time. losses: an empty dict for the auxiliary losses.
         Raises ValueError when past and present tokens exceed `block_size`.
         """
-        wanted = [losses] if self.auxiliary else []
+        # Not its truth value: torch.compile takes an empty mapping proxy for true.
+        wanted = [losses] if len(self.auxiliary) > 0 else []
         features_BTC = self.features(ids_BT, cache, *wanted)
         return features_BTC if return_features else self.head(features_BTC)
 
