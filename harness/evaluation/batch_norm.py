@@ -83,7 +83,8 @@ def recompute(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], sa
             for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
                 batch_mean_C, batch_variance_C = _population(norm)
                 mean_C += batch_mean_C
-                square_C += _biased(batch_variance_C, sizes[norm] - padding) + batch_mean_C**2
+                size = sizes.get(norm, inputs_BT.numel())  # a layer may be left out
+                square_C += _biased(batch_variance_C, size - padding) + batch_mean_C**2
             seen, count = seen + inputs_BT.numel() - padding, count + 1
             if seen >= samples:
                 break
