@@ -1,7 +1,9 @@
-"""The networks of makemore's lectures in plain torch, at the lectures' batches of 32 examples: what
-they reach with and without batch normalization. Written anew; nothing of the harness is used.
+"""The networks of makemore's lectures in plain torch: what they reach with batches of 32 examples,
+as there, and of 5 whole names, as in the harness; with and without batch normalization. Written
+anew; nothing of the harness is used.
 
-    python experiments/2026-11-29-makemore/lecture.py NAMES.txt mlp_3 --norm batch --seeds 3
+    python lecture.py names.txt mlp_3 --norm batch --seeds 3
+    python lecture.py names.txt mlp_3 --norm batch --seeds 1 --whole 5
 
 Several seeds are trained side by side. Prints for each the nats per prediction of train and
 validation. S seeds, B batch, W window, N = B·(nodes of a layer), C channels.
@@ -102,7 +104,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--drop", type=float, default=0.75, help="share at a rate of 0.1, not 0.01")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--whole", type=int, help="whole names in a batch, with --seeds 1")
     args = parser.parse_args()
+    if args.whole and args.seeds != 1:
+        parser.error("--whole needs --seeds 1: several seeds would draw unlike numbers of examples")
 
     names = args.names.read_text().split()
     random.Random(42).shuffle(names)
@@ -110,23 +115,32 @@ def main() -> None:
     window = NETS[args.net][0]
     train = examples(names[:first], window)
     val = examples(names[first:second], window)
+    lengths = torch.tensor([len(name) + 1 for name in names[:first]])
+    of_names = torch.arange(len(train[0])).split(lengths.tolist())  # the examples of each
+
+    def draw(generator: torch.Generator) -> Tensor:
+        if args.whole is None:
+            return torch.randint(len(train[0]), (32,), generator=generator)
+        which = torch.randint(len(of_names), (args.whole,), generator=generator)
+        return torch.cat([of_names[name] for name in which])
+
     nets = Nets(args.net, args.seeds, args.norm == "batch")
     for step in range(args.steps):
-        drawn = torch.stack(
-            [torch.randint(len(train[0]), (32,), generator=g) for g in nets.generators]
-        )
+        drawn = torch.stack([draw(generator) for generator in nets.generators])
         logits_SBV = nets.logits(train[0][drawn], training=True)
         loss = F.cross_entropy(logits_SBV.flatten(0, 1), train[1][drawn].flatten(), reduction="sum")
-        gradients = torch.autograd.grad(loss / 32, nets.weights)
+        gradients = torch.autograd.grad(loss / drawn.shape[1], nets.weights)
         with torch.no_grad():
             rate = 0.1 if step < args.drop * args.steps else 0.01
             torch._foreach_add_(nets.weights, gradients, alpha=-rate)
     size = sum(weight.numel() for weight in nets.weights) // args.seeds
+    drawn_from = "examples" if args.whole is None else f"{args.whole} names"
     for seed, scores in enumerate(zip(nets.score(*train), nets.score(*val), strict=True)):
         print(
-            f"{args.net} norm={args.norm} steps={args.steps} drop={args.drop} seed={seed} "
-            f"parameters={size} train={scores[0]:.4f} val={scores[1]:.4f}", flush=True
-        )  # fmt: skip
+            f"{args.net} norm={args.norm} {drawn_from} steps={args.steps} drop={args.drop}",
+            f"seed={seed} parameters={size} train={scores[0]:.4f} val={scores[1]:.4f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
