@@ -178,11 +178,14 @@ class JoinedText(Text):
         if count := self.counts["empty"]:
             notes.append(f"{count:,} of {self.counts['texts']:,} files or records are empty")
         if places := self._passed_over:
-            shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
-            notes.append(
-                f"{len(places):,} hidden files and folders and linked folders are not read: {shown}"
-            )
+            notes.append(passed_over_note(places))
         return notes
+
+
+def passed_over_note(places: Sequence[Path]) -> str:
+    """places: hidden files and folders and linked folders that lie in the named ones."""
+    shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
+    return f"{len(places):,} hidden files and folders and linked folders are not read: {shown}"
 
 
 def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
