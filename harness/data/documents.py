@@ -37,8 +37,7 @@ class DocumentText(Text):
     """Documents one after the other in memory, each of at least one byte, with nothing in between.
 
     ends: (D,), the offset at which each ends. Digests cover them as well as the bytes. empty: the
-    number of empty ones, which were left out. passed_over: hidden and linked places beside its
-    files, unread.
+    number of empty ones, which were left out. origin: notes of where they are from.
     """
 
     of_documents = True
@@ -48,7 +47,7 @@ class DocumentText(Text):
         sizes = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
         self.ends: NDArray[np.int64] = np.cumsum(sizes)
         self._empty = empty
-        self.passed_over: Sequence[Path] = ()
+        self.origin: Sequence[str] = ()
 
     def cut(self, share: float) -> int:
         """Where a share of the documents ends; their number is rounded down."""
@@ -82,11 +81,9 @@ class DocumentText(Text):
         return Span(start, stop, digest.hexdigest())
 
     def notes(self) -> list[str]:
-        notes = super().notes()
+        notes = [*super().notes(), *self.origin]
         if self._empty:
             notes.append(f"{self._empty:,} empty documents are left out")
-        if self.passed_over:
-            notes.append(passed_over_note(self.passed_over))
         return notes
 
 
@@ -111,22 +108,17 @@ class DocumentCorpus(Corpus):
         self.shuffle = shuffle
         self.rows: Rows = rows
 
-    def read(self, assets: Assets) -> DocumentText:
-        """Raises UsageError if there are none."""
-        found = self.documents(assets)
+    @abstractmethod
+    def read(self, assets: Assets) -> DocumentText: ...
+
+    def text_of(self, found: Sequence[bytes]) -> DocumentText:
+        """Of documents in the order of their source. Raises UsageError if there are none."""
         documents = [document for document in found if document]
         if not documents:
             raise UsageError("data: there are no documents in it")
         if self.shuffle is not None:
             random.Random(self.shuffle).shuffle(documents)
         return DocumentText(documents, empty=len(found) - len(documents))
-
-    def moved_to(self, path: Path) -> Corpus:
-        return Lines(str(path), self.split, self.shuffle, self.rows)
-
-    @abstractmethod
-    def documents(self, assets: Assets) -> list[bytes]:
-        """In the order of the source."""
 
 
 class Lines(DocumentCorpus):
@@ -150,15 +142,12 @@ class Lines(DocumentCorpus):
         self.found = called(path)
 
     def read(self, assets: Assets) -> DocumentText:
-        self._found = find_files(self.path)
-        text = super().read(assets)
-        text.passed_over = self._found.passed_over
+        files, passed_over = find_files(self.path)
+        documents = (document for path in files for document in self._in_file(path))
+        text = self.text_of(within_limit(documents))
+        if passed_over:
+            text.origin = [passed_over_note(passed_over)]
         return text
-
-    def documents(self, assets: Assets) -> list[bytes]:
-        return within_limit(
-            document for path in self._found.files for document in self._in_file(path)
-        )
 
     def _in_file(self, path: Path) -> Iterable[bytes]:
         with open_regular(path, KEY) as file:
@@ -202,9 +191,12 @@ class DownloadedLines(DocumentCorpus):
         super().__init__(split, shuffle, rows)
         self._download = Download(file, url, sha256, split)
 
-    def documents(self, assets: Assets) -> list[bytes]:
+    def read(self, assets: Assets) -> DocumentText:
         text = self._download.read(assets)
-        return lines(text.read(0, text.size))
+        return self.text_of(lines(text.read(0, text.size)))
+
+    def moved_to(self, path: Path) -> Corpus:
+        return Lines(str(path), self.split, self.shuffle, self.rows)
 
 
 def lines(content: bytes) -> list[bytes]:

@@ -52,8 +52,8 @@ OF_LANES, OF_ROWS = "data/test_stream.py", "training/test_streamed_rows.py"
 OF_STREAMS = {
     "what is held out is trained on": (
         LANE,
-        "if not text or digest in self.held_out:",
-        "if not text:",
+        "if document.is_empty or digest in self.held_out:",
+        "if document.is_empty:",
         f"{OF_LANES} -k held_out",
     ),
     "what is held out is trained on where it occurs again": (

@@ -158,8 +158,8 @@ def test_documents_are_in_any_number_of_files_and_records(tmp_path: Path) -> Non
         ends = [0, *text.ends.tolist()]
         found = [text.read(*pair) for pair in itertools.pairwise(ends)]
         assert found == [b"\xffone", b"two", b"3\n3", b"four"]
-        assert text.notes()[0] == "1 empty documents are left out"
-        assert "1 hidden files and folders" in text.notes()[1]
+        assert "1 hidden files and folders" in text.notes()[0]
+        assert text.notes()[1] == "1 empty documents are left out"
     (folder / "d.jsonl").write_text('{"text": "five"}')
     with pytest.raises(UsageError, match="line 1 has no field 'body'"):
         corpus.read(Assets((), tmp_path / "cache"))

@@ -23,7 +23,7 @@ from harness.data.corpus import called
 from harness.data.dataset import Dataset, prepare
 from harness.data.lane import COUNTS, Lane, Position
 from harness.data.read_ahead import ReadAhead
-from harness.data.shards import Shards, divided
+from harness.data.shards import FileShards, Shards, divided
 from harness.data.stream import Stream
 from harness.training.context import ignore
 from zoo_tokenizers import EndMarker, Tokenizer
@@ -43,7 +43,7 @@ def write(folder: Path, texts: list[list[str]] = TEXTS) -> str:
 
 
 def found(path: str, lanes: int = 2, errors: str = "replace", divider: str | None = None) -> Shards:
-    return Shards.find(path, errors, "text", divider, lanes, buffer=6)
+    return FileShards.find(path, errors, "text", divider, lanes, buffer=6)
 
 
 def lane_of(
