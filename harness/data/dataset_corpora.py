@@ -18,7 +18,7 @@ from harness.data.assets import Assets
 from harness.data.corpus import Corpus, called
 from harness.data.documents import DocumentCorpus, DocumentText, Rows, within_limit
 from harness.data.hugging_face import DatasetSource, FoundSplits
-from harness.data.shards import Document, Shards
+from harness.data.shards import Document, TextShards
 from harness.data.stream import StreamedDocuments, first
 
 PARTS = ("train", "validation", "test")  # as most datasets call theirs
@@ -110,7 +110,7 @@ class Datasets(DocumentCorpus):
 
 
 @dataclass(frozen=True)
-class DatasetShards(Shards):
+class DatasetShards(TextShards):
     """Those of a split. rows: as a `datasets.IterableDataset`. files: its `FoundSplits.files`."""
 
     source: DatasetSource

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,18 @@ class Document:
         return ids, unknown.total()
 
 
+class AnyDocument(Protocol):
+    """As `Document`, with or without its text."""
+
+    @property
+    def is_empty(self) -> bool: ...
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def replaced(self) -> int: ...
+    def encoded(self, tokenizer: Tokenizer) -> tuple[Ids, int]: ...
+
+
 class Shards(ABC):
     """Parts of a source that are read in any order, each from its beginning. names: of each, for
     messages. lanes: how many are read at the same time, no more than there are. buffer: rows of a
@@ -67,7 +80,7 @@ class Shards(ABC):
     def sha256(self) -> str: ...
 
     @abstractmethod
-    def documents(self, which: int) -> Iterator[Document]:
+    def documents(self, which: int) -> Iterator[AnyDocument]:
         """Those of a shard. Raises UsageError or RunFailure for what can't be read, or is no longer
         what it was."""
 
@@ -75,14 +88,15 @@ class Shards(ABC):
     def notes(self) -> list[str]:
         """What a reader of the scores must know about them, one sentence each."""
 
+    def require(self, tokenizer: Tokenizer) -> None:  # noqa: B027 - most have no tokenizer
+        """Raises UsageError if they are encoded already, by another one."""
+
     def __len__(self) -> int:
         return len(self.names)
 
+    @abstractmethod
     def texts(self) -> Iterator[str]:
-        """Of all documents, from the first shard on."""
-        for which in range(len(self)):
-            for document in self.documents(which):
-                yield document.text
+        """Of the first documents, from the first shard on."""
 
     def numbered(self, seed: int, number: int) -> int:
         """Which one it is in an endless row of them: all in an order of a pass, then all in that
@@ -91,8 +105,20 @@ class Shards(ABC):
         return _order(seed, turn, len(self))[at]
 
 
+class TextShards(Shards):
+    """Of documents whose text is at hand."""
+
+    @abstractmethod
+    def documents(self, which: int) -> Iterator[Document]: ...
+
+    def texts(self) -> Iterator[str]:
+        for which in range(len(self)):
+            for document in self.documents(which):
+                yield document.text
+
+
 @dataclass(frozen=True)
-class FileShards(Shards):
+class FileShards(TextShards):
     """Files in their order, with their sizes in bytes. passed_over: hidden and linked ones beside
     them, unread. errors, field: as of `TextReader`. divider: in a file without records, the text
     between two documents; None: line breaks."""

@@ -34,7 +34,10 @@ BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 PACKINGS = (".gz", ".xz", ".bz2", ".zst")
 TABLES = (".parquet", ".arrow")
 RECORDS = (".jsonl", ".ndjson", ".csv", *TABLES)
-NOT_READ = {".zip": "unpack it: unzip FILE"}
+NOT_READ = {
+    ".zip": "unpack it: unzip FILE",
+    ".tokens": "it is one of a folder of token shards: data=stream data.path=FOLDER",
+}
 PACKED = {
     b"\x1f\x8b": "a gzip file",
     b"\xfd7zXZ\0": "an xz file",

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from harness.common import contained
+from harness.common.paths import expand
 from harness.data.assets import Assets
 from harness.data.corpus import Corpus, called
 from harness.data.documents import MOST_BYTES, DocumentCorpus, DocumentText, Rows
-from harness.data.shards import FileShards
+from harness.data.shards import FileShards, Shards
+from harness.data.token_shards import MANIFEST, TokenShards
 
 
 class StreamedDocuments(DocumentCorpus):
@@ -43,7 +46,7 @@ class StreamedDocuments(DocumentCorpus):
 
 
 class Stream(StreamedDocuments):
-    """Of files (`FileShards`)."""
+    """Of files (`FileShards`), or of what harness.prepare made of them (`TokenShards`)."""
 
     def __init__(
         self,
@@ -66,10 +69,21 @@ class Stream(StreamedDocuments):
         self.path, self.errors, self.field, self.divider = path, errors, field, divider
         self.found = called(path)
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What decides which documents a file has."""
+        return {"errors": self.errors, "field": self.field, "divider": self.divider}
+
     def read(self, assets: Assets) -> DocumentText:
-        shards = FileShards.find(
-            self.path, self.errors, self.field, self.divider, self.lanes, self.buffer
-        )
+        shards: Shards
+        if isinstance(self.path, str) and (expand(self.path) / MANIFEST).exists():
+            shards = TokenShards.open(
+                expand(self.path), self.reading, lanes=self.lanes, buffer=self.buffer
+            )
+        else:
+            shards = FileShards.find(
+                self.path, **self.reading, lanes=self.lanes, buffer=self.buffer
+            )
         text = self.text_of(first(shards.texts(), self.first_bytes))
         text.shards = shards
         return text

@@ -123,6 +123,26 @@ OF_STREAMS = {
         f"{OF_ROWS} -k disjoint",
     ),
 }
+OF_STREAMS |= {
+    "a damaged token shard is trained on": (
+        "harness/data/token_shards.py",
+        "if content is None or hashlib.sha256(content).hexdigest() != shard.sha256:",
+        "if content is None:",
+        "data/test_token_shards.py -k found_when",
+    ),
+    "what is held out is not known among token shards": (
+        "harness/data/write_tokens.py",
+        "document.replaced, document.digest))",
+        "document.replaced, bytes(32)))",
+        "data/test_token_shards.py -k batches",
+    ),
+    "a damaged token shard is not written again": (
+        "harness/data/write_tokens.py",
+        "return done if same and whole else None",
+        "return done if same else None",
+        "data/test_token_shards.py -k again",
+    ),
+}
 
 MIX, COPIED = "harness/data/mix.py", "harness/evaluation/without_copied.py"
 OF_MIXES = {

@@ -263,7 +263,7 @@ def test_a_process_reads_what_its_lane_has(tmp_path: Path) -> None:
     reader.close()
     lane = lane_of(found(path))
     dead = ReadAhead(lane, lane.start, 0)
-    dead._process.kill()
+    dead._child.process.kill()
     with pytest.raises(RunFailure, match=r"died \(-9\)"):
         require_equal(dead, lane)
     dead.close()

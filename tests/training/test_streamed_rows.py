@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,6 +18,7 @@ import torch
 from harness.common.errors import RunFailure, UsageError
 from harness.data.lane import Lane, Position
 from harness.data.shards import _order
+from harness.data.write_tokens import write_tokens
 from harness.diagnostics import drill
 from harness.training import streamed_rows
 from harness.training.context import ignore
@@ -167,9 +169,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(StreamedRows, "batch", stopping)
         assert train(tmp_path / "cut", *chosen) == 143
+    shutil.copytree(tmp_path / "cut", tmp_path / "encoded")
+    write_tokens(settings(tmp_path / "whole", *chosen), tmp_path / "tokens", workers=1)
     assert train(tmp_path / "cut", *chosen, "resume=true") == 0
-    assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
-    assert torch.equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    encoded = f"data.path={tmp_path / 'tokens'}"  # the same, encoded before
+    assert train(tmp_path / "encoded", *chosen, encoded, "resume=true") == 0
+    for folder in (tmp_path / "cut", tmp_path / "encoded"):
+        assert trace(folder) == trace(tmp_path / "whole")
+        assert torch.equal(weights(folder), weights(tmp_path / "whole"))
+        assert summary(folder)["stream"] == summary(tmp_path / "whole")["stream"]
     found, expected = summary(tmp_path / "cut"), summary(tmp_path / "whole")
     assert found["stream"] == expected["stream"]
     assert found["stream"]["shards"] == 5
