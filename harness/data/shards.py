@@ -195,13 +195,21 @@ class FileShards(TextShards):
 
 
 def divided(pieces: Iterable[str], divider: str | None) -> Iterator[str]:
-    """The documents of a text that comes in pieces. The line break at its end begins none."""
-    rest = ""
+    """The documents of a text that comes in pieces. The line break at its end begins none. In time
+    proportional to the text, also where a document is all of it."""
+    end = divider or "\n"
+    before, edge = list[str](), ""  # of a document: what is certain, and where a divider may begin
     for piece in pieces:
-        *whole, rest = (rest + piece).split(divider or "\n")
-        yield from whole if divider else map(_without_return, whole)
-    if rest:
-        yield rest if divider else _without_return(rest)
+        *whole, rest = (edge + piece).split(end)
+        if whole:
+            whole[0] = "".join([*before, whole[0]])
+            before = []
+            yield from whole if divider else map(_without_return, whole)
+        cut = max(0, len(rest) - len(end) + 1)
+        before.append(rest[:cut])
+        edge = rest[cut:]
+    if last := "".join([*before, edge]):
+        yield last if divider else _without_return(last)
 
 
 def _without_return(line: str) -> str:

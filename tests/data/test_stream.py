@@ -80,14 +80,22 @@ def documents(lane: Lane, count: int) -> list[str]:
 
 
 @given(
-    pieces=st.lists(st.text("ab\n\r"), max_size=6),
-    divider=st.sampled_from([None, "b", "ab", "\n\n"]),
+    pieces=st.lists(st.text("ab\n\r"), max_size=9),
+    divider=st.sampled_from([None, "b", "ab", "aab", "\n\n"]),
 )
 def test_a_text_is_divided_wherever_it_is_cut(pieces: list[str], divider: str | None) -> None:
     whole = "".join(pieces).split(divider or "\n")
     whole = whole if whole[-1] else whole[:-1]
     expected = whole if divider else [line.removesuffix("\r") for line in whole]
     assert [*divided(pieces, divider)] == expected
+
+
+@pytest.mark.parametrize("divider", [None, "ab"])
+def test_a_document_may_be_all_of_a_large_text(divider: str | None) -> None:
+    """Were all of it gone through again for each piece, this would take hours."""
+    count = 100_000
+    (whole,) = divided(["a" * 40] * count, divider)
+    assert len(whole) == 40 * count
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 5])

@@ -259,3 +259,24 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert alone[0] == first[0] == second[0] == 0, alone[2] + first[2] + second[2]
     assert summary(two)["stream"] == summary(one)["stream"]
     torch.testing.assert_close(weights(two), weights(one), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.long
+def test_several_processes_go_on_where_several_ended(tmp_path: Path) -> None:
+    """In the middle of blocks, over passes; as many bit for bit, another number as near as ever."""
+    chosen = (*shards(tmp_path), "train.accumulate=6", "optimizer=sgd", "schedule=constant")
+    whole, cut, other = (tmp_path / name for name in ("whole", "cut", "other"))
+
+    def by(size: int, folder: Path, *more: str) -> None:
+        ended = finish(start(folder, size, *chosen, *more))
+        assert [code for code, *_ in ended] == [0] * size, "".join(err for *_, err in ended)
+
+    by(2, whole, "train.steps=13")
+    by(2, cut, "train.steps=5")
+    shutil.copytree(cut, other)
+    by(2, cut, "train.steps=13", "resume=true")
+    by(3, other, "train.steps=13", "resume=true")
+    assert torch.equal(weights(cut), weights(whole))
+    torch.testing.assert_close(weights(other), weights(whole), rtol=1e-6, atol=1e-6)
+    assert summary(cut)["stream"] == summary(other)["stream"] == summary(whole)["stream"]
+    assert summary(cut)["stream"]["documents"] > 0
