@@ -178,10 +178,19 @@ class EvalSettings(_Group):
     sample_tokens: Annotated[Annotated[int, Field(ge=0)], NO_EFFECT]
     prompt: Annotated[str, NO_EFFECT]
     part: Annotated[Annotated[float, Field(gt=0, le=1)], Role.SAME_CONFIGURATION] = 1.0
+    untrained: Annotated[bool, Role.RESUMABLE] = True
     # A run's folder can't choose which files are read.
     also: Annotated[
         dict[Name, str] | None, AfterValidator(_from_anywhere), NO_EFFECT | Role.FROM_USER
     ] = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether the weights after so many steps are scored; the last ones are in any case."""
+        return step % self.every == 0 and (step > 0 or self.untrained)
+
+    def times(self, steps: int) -> int:
+        """How often a training of so many steps is scored."""
+        return -(-steps // self.every) + self.untrained
 
 
 class CheckpointSettings(_Group):

@@ -40,7 +40,7 @@ def training_seconds(settings: Settings, dataset: Dataset) -> float:
             settings.eval.stride, settings.eval.batch_size,
             batch_statistics=settings.train.batch_norm == "batch",
         )  # fmt: skip
-    evaluations = 3 + steps // settings.eval.every  # with the first, the last and the certificate's
+    evaluations = settings.eval.times(steps) + 2  # with that of test and the certificate's
     return float(steps * step + evaluations * (perf_counter() - started))
 
 

@@ -87,7 +87,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             step, row = progress.step, recorder.start_row()
             spent = row["step" if currency == "steps" else currency]
             finished = spent >= total
-            evaluating = step % settings.eval.every == 0 or finished
+            evaluating = settings.eval.is_due(step) or finished
             if evaluating:
                 trainer.require_finite_weights(step)
                 if plan.batch_norm == "precise":  # before saving what will be scored
@@ -203,7 +203,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         context.summary.without_copied = without_copied(dataset, name, score)
     reported = context.summary.final
     assert reported is not None, "there is a score by now"
-    evaluations = 1 + progress.step // settings.eval.every  # of splits of about this size
+    evaluations = settings.eval.times(progress.step)  # of splits of about this size
     seconds = (perf_counter() - started) * evaluations
     with part_of_results(context.summary, CERTIFICATE_FILE):
         certificate = after_training(

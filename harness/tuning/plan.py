@@ -121,7 +121,7 @@ def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
             trainer.evaluated, dataset.val, dataset.tokenizer, compute, settings.eval.stride,
             settings.eval.batch_size,
         )  # fmt: skip
-        total += (2 + steps // settings.eval.every) * (perf_counter() - started)
+        total += (settings.eval.times(steps) + 1) * (perf_counter() - started)
     return PlannedCost(flops_of(settings, dataset), total)
 
 

@@ -87,6 +87,16 @@ def test_watching_does_not_change_training(tmp_path: Path) -> None:
     assert scores[0][8] == pytest.approx(scores[1][8], abs=1e-6)
 
 
+def test_untrained_weights_are_scored_or_not(tmp_path: Path) -> None:
+    for name, scored in (("true", [0, 3, 6, 8]), ("false", [3, 6, 8])):
+        chosen = (*GPT_SMALL, "eval.every=3", f"eval.untrained={name}")
+        assert train(tmp_path / name, *chosen) == 0
+        found = rows(tmp_path / name)
+        assert [row["step"] for row in found if "val/nats_per_token" in row] == scored
+        assert len(scored) == settings(tmp_path / "other", *chosen).eval.times(8)
+    assert losses(tmp_path / "true") == losses(tmp_path / "false")
+
+
 def test_dropout_is_off_in_evaluation_and_on_again_after_it(tmp_path: Path) -> None:
     """With so much dropout, losses of equal weights would differ if evaluation left it off."""
     train(tmp_path / "a", *GPT_SMALL, "model.dropout=0.9", "eval.every=100")
