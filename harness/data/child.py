@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -42,7 +43,9 @@ class Child:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
         self.connection = Connection(ours.detach())
-        self.send(given)
+        with suppress(OSError):  # as in `send`
+            # Not by `send`: torch would share the memory of tensors, with its own children alone.
+            self.connection.send_bytes(pickle.dumps(given))
 
     def send(self, given: Any) -> None:
         with suppress(OSError):  # `receive` tells that it has died

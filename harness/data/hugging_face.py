@@ -21,6 +21,7 @@ from harness.data.assets import Assets
 
 NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 ROWS_AT_A_TIME = 1024
+OWN_CONFIGS = ".huggingface.yaml"  # beside README.md
 
 
 class FoundSplits(NamedTuple):
@@ -109,11 +110,13 @@ class DatasetSource:
             except Exception as error:
                 if reason is None:
                     raise
-                script = f"import datasets; datasets.load_dataset({self.name!r})"
+                subset = f", {self.subset!r}" if self.subset else ""
+                script = f"import datasets; datasets.load_dataset({self.name!r}{subset})"
+                words = " ".join(str(error).split())
                 raise UsageError(
-                    f"{self.where} is not in the cache of the library datasets, and the Hub is not "
-                    f'asked ({reason}); where there is a network: python -c "{script}", or give a '
-                    "folder: data.name=./FOLDER"
+                    f"{self.where} is not in the cache of the library datasets ({words:.200}), and "
+                    f"the Hub is not asked ({reason}); where there is a network: "
+                    f'python -c "{script}", or give a folder: data.name=./FOLDER'
                 ) from error
             is_cached = type(builder).__module__.startswith("datasets.packaged_modules.cache")
             if is_cached and self.revision not in (None, builder.hash):
@@ -182,13 +185,15 @@ def _offline(config: Any, asked: bool) -> Iterator[None]:
 def _require_local(folder: Path) -> None:
     """Raises UsageError if a folder's own description names data on the network: nothing is asked
     of it."""
-    for name in ("README.md", ".huggingface.yaml"):
-        if not (folder / name).is_file():
-            continue
-        text = (folder / name).read_text(errors="replace")
-        front = text.split("---")[1:2] if name == "README.md" else [text]
-        described = yaml.safe_load(front[0]) if front else None
-        configs = described.get("configs") if isinstance(described, dict) else None
+    from huggingface_hub import DatasetCard  # which the library reads it by
+
+    described: dict[str, Any] = {}
+    if (folder / "README.md").is_file():
+        described["README.md"] = DatasetCard.load(folder / "README.md").data.to_dict()
+    if (folder / OWN_CONFIGS).is_file():
+        described[OWN_CONFIGS] = yaml.safe_load((folder / OWN_CONFIGS).read_text())
+    for name, own in described.items():
+        configs = own.get("configs") if isinstance(own, dict) else None
         if "://" in json.dumps(configs, default=str):
             raise UsageError(
                 f"data.name={folder}: its {name} names data that are not in the folder"

@@ -3,6 +3,7 @@ before."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class Stream(StreamedDocuments):
 
     def read(self, assets: Assets) -> DocumentText:
         shards: Shards
-        if isinstance(self.path, str) and (expand(self.path) / MANIFEST).exists():
+        if isinstance(self.path, str) and os.path.exists(expand(self.path) / MANIFEST):
             shards = TokenShards.open(
                 expand(self.path), self.reading, lanes=self.lanes, buffer=self.buffer
             )

@@ -84,22 +84,21 @@ class TokenShards(Shards):
         """reading: how the documents are read. Raises UsageError for a folder that is damaged or
         not finished, or whose documents were read otherwise."""
         meta = read_manifest(folder)
-        shards = meta["shards"]
-        if shards is None:
+        if meta["shards"] is None:
             raise UsageError(
                 f"{KEY}{folder}: its token shards are not finished: give the same command of "
                 "harness.prepare again"
             )
         for key, value in reading.items():
-            if meta["reading"][key] != value:
+            if meta["reading"].get(key) != value:
                 raise UsageError(
                     f"{KEY}{folder}: its documents were read with data.{key}="
-                    f"{json.dumps(meta['reading'][key])}: give the same"
+                    f"{json.dumps(meta['reading'].get(key))}: give the same"
                 )
+        beginning, shards = meta["first_documents"], meta["shards"]
         return cls(
-            folder, meta["source"], meta["type"], meta["tokenizer"], meta["first"]["sha256"],
-            meta["first"]["all"], [Encoded(*each) for each in shards],
-            min(lanes, len(shards)), buffer,
+            folder, meta["source"], meta["type"], meta["tokenizer"], beginning["sha256"],
+            beginning["all"], shards, min(lanes, len(shards)), buffer,
         )  # fmt: skip
 
     @property
@@ -175,6 +174,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             meta: dict[str, Any] = json.loads(file.read())
         if meta.pop("sha256") != digest_of(meta):
             raise ValueError("its digest is another one")
+        if meta["format"] == FORMAT and meta["shards"] is not None:
+            meta["shards"] = [Encoded(*each) for each in meta["shards"]]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{KEY}{path} is damaged ({error!s:.200}): remove it, and give the same command of "

@@ -122,7 +122,7 @@ def write_tokens(settings: Settings, folder: Path, workers: int) -> str:
         "reading": corpus.reading,
         "tokenizer": tokenizer.digest,
         "type": kind.str,
-        "first": {
+        "first_documents": {
             "sha256": hashlib.sha256(beginning).hexdigest(),
             "all": sum(map(len, documents)) < corpus.first_bytes,
         },

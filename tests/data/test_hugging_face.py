@@ -18,6 +18,8 @@ from harness.data.dataset import Dataset, prepare
 from harness.data.dataset_corpora import Datasets, DatasetsStream
 from harness.data.documents import DocumentCorpus
 from harness.data.lane import Lane
+from harness.data.read_ahead import ReadAhead
+from harness.training.context import ignore
 from tests.data.datasets import SHARES
 from zoo_tokenizers import EndMarker
 from zoo_tokenizers.bytes import Bytes
@@ -128,7 +130,7 @@ def test_a_stream_reads_each_shard_once_a_pass_and_nothing_held_out(
 
 
 @pytest.mark.parametrize("make", [saved, as_files])
-def test_a_stream_goes_on_in_another_process_from_any_position(make: Any, tmp_path: Path) -> None:
+def test_a_stream_goes_on_from_any_position(make: Any, tmp_path: Path) -> None:
     dataset = encoded(DatasetsStream(make(tmp_path, {"train": TRAIN}), SHARES), tmp_path)
     lane = lanes(dataset)[1]
     whole = [*itertools.islice(lane.blocks(lane.start), 30)]
@@ -140,6 +142,19 @@ def test_a_stream_goes_on_in_another_process_from_any_position(make: Any, tmp_pa
         ):
             assert place == again
             assert (rows == same).all()
+
+
+@pytest.mark.long
+def test_another_process_reads_what_a_lane_has(tmp_path: Path) -> None:
+    """Though the library puts a tensor into what it is given, where torch is imported."""
+    dataset = encoded(DatasetsStream(as_files(tmp_path, {"train": TRAIN}), SHARES), tmp_path)
+    lane = lanes(dataset)[0]
+    reader = ReadAhead(lane, lane.start, 0)
+    for place, rows in itertools.islice(lane.blocks(lane.start), 9):
+        again, same = reader.next(ignore)
+        assert place == again
+        assert (rows == same).all()
+    reader.close()
 
 
 def test_shards_of_other_files_are_others(tmp_path: Path) -> None:
@@ -169,7 +184,7 @@ def test_by_name_what_the_cache_has_is_taken_and_nothing_is_asked(
         if dataset.shards is not None:
             assert {*itertools.islice(read(lanes(dataset)[0]), 40)} == set(TRAIN)
     for name, revision, words in (
-        ("me/none", None, r"data.name=me/none is not in the cache .* \(it is switched off: HF_HUB"),
+        ("me/none", None, r"data.name=me/none is not in the cache .*\(it is switched off: HF_HUB"),
         ("me/tales", "main", "the cache has revision abc123, not data.revision=main"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -221,11 +236,15 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
             encoded(Datasets(name, SHARES), tmp_path)
         assert "\n" not in str(refused.value)
     shard.write_bytes(content)
-    (Path(name) / "README.md").write_text(
-        "---\nconfigs:\n- config_name: a\n  data_files: https://example.org/a.parquet\n---\n"
-    )
-    with pytest.raises(UsageError, match=r"README.md names data that are not in the folder"):
-        encoded(Datasets(name, SHARES), tmp_path)
+    elsewhere = "configs:\n- config_name: a\n  data_files: https://example.org/a.parquet\n"
+    for described, content in (
+        ("README.md", f"---\n# --- \n{elsewhere}---\n"),
+        (".huggingface.yaml", elsewhere),
+    ):
+        (Path(name) / described).write_text(content)
+        with pytest.raises(UsageError, match=f"its {described} names data that are not in the fol"):
+            encoded(Datasets(name, SHARES), tmp_path)
+        (Path(name) / described).unlink()
 
 
 def test_without_the_library_the_extra_is_named(
