@@ -29,6 +29,7 @@ MANIFEST, FIRST = "token_shards.json", "first.jsonl"
 # A document: how many ids, characters that the tokenizer lacks, bytes of the shard that were
 # replaced so far; and the SHA-256 of its text.
 TABLE = np.dtype([("tokens", "<u4"), ("unknown", "<u4"), ("replaced", "<u8"), ("sha256", "V32")])
+ROWS_AT_A_TIME = 1024  # of the table
 EMPTY = hashlib.sha256(b"").digest()
 
 
@@ -161,9 +162,10 @@ class TokenShards(Shards):
         table = np.frombuffer(content[shard.tokens * np.dtype(self.type).itemsize :], TABLE)
         ids = np.frombuffer(content, self.type, shard.tokens)
         end = 0
-        for tokens, unknown, replaced, digest in table.tolist():
-            start, end = end, end + tokens
-            yield EncodedDocument(ids[start:end], unknown, replaced, digest)
+        for at in range(0, len(table), ROWS_AT_A_TIME):
+            for tokens, unknown, replaced, digest in table[at : at + ROWS_AT_A_TIME].tolist():
+                start, end = end, end + tokens
+                yield EncodedDocument(ids[start:end], unknown, replaced, digest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

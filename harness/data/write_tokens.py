@@ -59,7 +59,7 @@ class Encoding:
         source, path = self.shards.files[which], self.folder / file_name(which)
         if (found := self._finished(which)) is not None:
             return found
-        digest, tokens, rows = hashlib.sha256(), 0, list[tuple[int, int, int, bytes]]()
+        digest, tokens, table = hashlib.sha256(), 0, bytearray()
         with atomic_write(path) as file:
             for number, document in enumerate(self.shards.documents(which), 1):
                 try:
@@ -69,13 +69,14 @@ class Encoding:
                 content = ids.astype(self.type, copy=False).tobytes()
                 digest.update(content)
                 file.write(content)
-                rows.append((len(ids), unknown, document.replaced, document.digest))
+                row = (len(ids), unknown, document.replaced, document.digest)
+                table += np.array(row, TABLE).tobytes()
                 tokens += len(ids)
-            table = np.array(rows, TABLE).tobytes()
             digest.update(table)
             file.write(table)
             size = self.shards.sizes[which]
-            done = Encoded(source.name, size, tokens, len(rows), digest.hexdigest())
+            documents = len(table) // TABLE.itemsize
+            done = Encoded(source.name, size, tokens, documents, digest.hexdigest())
             file.write(b"\n" + json.dumps([self.key, *done]).encode())
         return done
 

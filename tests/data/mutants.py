@@ -132,8 +132,8 @@ OF_STREAMS |= {
     ),
     "what is held out is not known among token shards": (
         "harness/data/write_tokens.py",
-        "document.replaced, document.digest))",
-        "document.replaced, bytes(32)))",
+        "document.replaced, document.digest)",
+        "document.replaced, bytes(32))",
         "data/test_token_shards.py -k batches",
     ),
     "a damaged token shard is not written again": (

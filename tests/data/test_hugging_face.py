@@ -245,6 +245,9 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=f"its {described} names data that are not in the fol"):
             encoded(Datasets(name, SHARES), tmp_path)
         (Path(name) / described).unlink()
+    (Path(name) / "files.py").write_text("raise SystemExit")  # as datasets had code once
+    with pytest.raises(UsageError, match="scripts are no longer supported"):
+        encoded(Datasets(name, SHARES), tmp_path)
 
 
 def test_without_the_library_the_extra_is_named(
