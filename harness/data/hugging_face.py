@@ -185,7 +185,7 @@ def _offline(config: Any, asked: bool) -> Iterator[None]:
 def _require_local(folder: Path) -> None:
     """Raises UsageError if a folder's own description names data on the network: nothing is asked
     of it."""
-    from huggingface_hub import DatasetCard  # which the library reads it by
+    from datasets.load import DatasetCard  # which the library reads it by
 
     described: dict[str, Any] = {}
     if (folder / "README.md").is_file():
