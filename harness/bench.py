@@ -3,6 +3,7 @@
 python -m harness.bench model=gpt train.batch_size=12
 python -m harness.bench --list                             the cost of every model of the zoo
 python -m harness.bench --checkpoint model=gpt             only the cost of saving
+python -m harness.bench --scaling scaling.csv model=gpt,lstm   as context and width grow
 python -m harness.bench --against 'optimizer=muon' model=gpt   two configurations in alternation
 python -m harness.bench --against HEAD~1 model=gpt         two revisions of the code
 
@@ -39,6 +40,10 @@ def main() -> None:
         from harness.diagnostics.against import against
 
         run_tool(against)
+    if "--scaling" in options:
+        from harness.diagnostics.scaling import scaling
+
+        run_tool(scaling)
     if options & {"--list", "--checkpoint"}:
         from harness.diagnostics.bench import checkpoint_cost, list_zoo
 
