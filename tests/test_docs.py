@@ -156,7 +156,8 @@ def check_settings(module: str, words: list[str]) -> None:
     """They compose: each choice of a sweep at least once. What stands for the reader's own words is
     left out."""
     source = import_graph.modules()[module].read_text()
-    sweep = "-m" in words or "experiment=compare" in words  # a recipe that is a sweep by itself
+    # A recipe that is a sweep by itself, and what measures several models.
+    sweep = bool({"-m", "experiment=compare", "experiment=skills", "--scaling"} & set(words))
     choices = []
     for word in words:
         if word.startswith("-"):

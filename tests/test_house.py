@@ -42,6 +42,8 @@ INTERFACES: dict[str, type] = {
 # What a file leaves to the user, by group, name and key.
 WANTED = {
     ("data", "bytes", "path"): "any",
+    ("data", "datasets", "name"): "any/name",
+    ("data", "datasets_stream", "name"): "any/name",
     ("data", "ids", "path"): "any.npy",
     ("data", "ids", "vocab_size"): "9",
     ("data", "lines", "path"): "any.txt",

@@ -1,7 +1,8 @@
-"""What a stream costs: python experiments/2026-11-29-stream/measure.py [rates] [steps] TEXT
+"""What a stream costs: python measure.py [rates] [tokens] [steps] TEXT
 
 rates: of one lane, by format and tokenizer. steps: of the 0.8 M GPT, what each spends on its rows,
-and what the processes that read spend.
+and what the processes that read spend. tokens: encoding into token shards by one and by two
+processes, and one lane that reads these.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ from typing import Any
 from harness.cli.hydra_app import compose
 from harness.config.settings import Settings, read_settings
 from harness.data.lane import Lane
+from harness.data.write_tokens import write_tokens
 from harness.training.run import load_dataset, run
 from harness.training.streamed_rows import StreamedRows
 
 SHARDS, COPIES, STEPS, WARM_UP = 4, 2, 100, 20
+MANY = 10  # copies, where starting a process should not count
+TEXT = Path(sys.argv[-1])
 
 
-def documents(corpus: Path, shard: int) -> list[str]:
-    """Pieces of a text, 2.5 kB each, COPIES times, numbered."""
-    text = corpus.read_text()
+def documents(shard: int, copies: int) -> list[str]:
+    """Pieces of the text, 2.5 kB each, so many times, numbered."""
+    text = TEXT.read_text()
     size = 2500
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    return [f"{shard}.{copy}.{piece}" for copy in range(COPIES) for piece in pieces]
+    return [f"{shard}.{copy}.{piece}" for copy in range(copies) for piece in pieces]
 
 
 def write_lines(path: Path, texts: list[str]) -> None:
@@ -66,11 +70,11 @@ FORMATS: dict[str, Callable[[Path, list[str]], None]] = {
 }
 
 
-def shards(folder: Path, kind: str) -> Path:
-    place = folder / kind.strip(".")
+def shards(folder: Path, kind: str, copies: int = COPIES) -> Path:
+    place = folder / f"{kind.strip('.')}{copies}"
     place.mkdir()
     for number in range(SHARDS):
-        FORMATS[kind](place / f"{number}{kind}", documents(Path(sys.argv[-1]), number))
+        FORMATS[kind](place / f"{number}{kind}", documents(number, copies))
     return place
 
 
@@ -99,11 +103,33 @@ def rate(settings: Settings) -> tuple[float, float]:
     return size / seconds / 1e6, tokens / seconds / 1e3
 
 
+def tokens(folder: Path, place: Path, tokenizer: str) -> None:
+    """Print how fast token shards are written and read."""
+    given = (f"tokenizer={tokenizer}", "data.first_bytes=200000")
+    load_dataset(chosen(folder, place, *given))  # what it learns is in the cache
+    size = sum(len(text.encode()) for shard in range(SHARDS) for text in documents(shard, MANY))
+    for workers in (1, 2):
+        started = perf_counter(), sum(os.times()[:4])
+        write_tokens(chosen(folder, place, *given), folder / f"{tokenizer}{workers}", workers)
+        clock, processor = perf_counter() - started[0], sum(os.times()[:4]) - started[1]
+        print(
+            f"{tokenizer:8}{workers} processes: {size / clock / 1e6:6.1f} MB/s by the clock, "
+            f"{size / processor / 1e6:6.1f} by their processors"
+        )
+    out = folder / f"{tokenizer}1"
+    stored = sum(path.stat().st_size for path in out.glob("*.tokens"))
+    found, text = (rate(chosen(folder, each, *given))[0] for each in (out, place))
+    print(f"{tokenizer:8}a lane of these {found:.0f} MB/s, of the text {text:.1f}")
+    print(f"{tokenizer:8}stored: {stored / size:.2f} bytes for a byte of text")
+
+
 def processor_seconds(rows: StreamedRows) -> float:
     """Of the processes that read, so far."""
     ticks = 0
     for reader in rows._readers.values():
-        fields = Path(f"/proc/{reader._process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{reader._child.process.pid}/stat").read_text().rpartition(")")[2].split()
+        )
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -162,8 +188,13 @@ def main() -> None:
                 for tokenizer in ("bytes", "char", "bpe", "gpt2"):
                     found = rate(chosen(folder, place, f"tokenizer={tokenizer}"))
                     print(f"{kind:10}{tokenizer:8}{found[0]:7.2f} MB/s {found[1]:8.0f} k tokens/s")
+        if "tokens" in what:
+            place = shards(folder, ".jsonl.gz", MANY)
+            for tokenizer in ("char", "gpt2"):
+                tokens(folder, place, tokenizer)
         if "steps" in what:
-            place = shards(folder, ".jsonl.gz") if "rates" not in what else folder / "jsonl.gz"
+            place = folder / f"jsonl.gz{COPIES}"
+            place = place if place.exists() else shards(folder, ".jsonl.gz")
             for number, tokenizer in enumerate(("char", "bpe", "gpt2")):
                 settings = chosen(
                     folder, place, f"tokenizer={tokenizer}", f"train.steps={STEPS}",

@@ -230,7 +230,9 @@ def _path_from_anywhere(data: Node) -> Node:
                 for name, each in texts.items()
             }
         }
-    path = data.get("path")
+    name, path = data.get("name"), data.get("path")
+    if isinstance(name, str) and name.startswith((".", "/", "~")):  # a dataset's folder
+        return data | {"name": _absolute(name)}
     if isinstance(path, list):
         return data | {
             "path": [_absolute(each) if isinstance(each, str) else each for each in path]

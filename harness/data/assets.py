@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from omegaconf import OmegaConf
 
@@ -82,6 +83,14 @@ class Assets:
                 " remove or replace it"
             )
         return path
+
+    def why_unreachable(self, url: str) -> str | None:
+        """Why an address does not answer, or is not asked; None if it answers, with whatever."""
+        try:
+            self._connect(url).close()
+        except OSError as error:
+            return None if isinstance(error.__cause__, HTTPError) else str(error)
+        return None
 
     @property
     def _downloads(self) -> Path:

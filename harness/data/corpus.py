@@ -56,7 +56,7 @@ class Text:
     counts: of what it was made from, if it was. of_documents: whether `strings` are whole
     documents. task: whose examples these are, if they are any's. names, digests: of a mix, those
     of its texts. shards: what training reads, of which this is only the beginning; None: this
-    itself.
+    itself. cuts: where train and validation end, if the source says it.
     """
 
     counts: Mapping[str, int] = {}
@@ -65,6 +65,7 @@ class Text:
     of_documents = False
     task: Task | None = None
     shards: Shards | None = None
+    cuts: Sequence[int] | None = None
 
     def __init__(self, source: Path | bytes) -> None:
         self._source = source
@@ -178,11 +179,14 @@ class JoinedText(Text):
         if count := self.counts["empty"]:
             notes.append(f"{count:,} of {self.counts['texts']:,} files or records are empty")
         if places := self._passed_over:
-            shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
-            notes.append(
-                f"{len(places):,} hidden files and folders and linked folders are not read: {shown}"
-            )
+            notes.append(passed_over_note(places))
         return notes
+
+
+def passed_over_note(places: Sequence[Path]) -> str:
+    """places: hidden files and folders and linked folders that lie in the named ones."""
+    shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
+    return f"{len(places):,} hidden files and folders and linked folders are not read: {shown}"
 
 
 def _decode(blocks: Iterable[bytes]) -> Iterator[str]:
@@ -349,7 +353,9 @@ def packed_as(text: Text) -> str | None:
 
 
 def split_points(text: Text, shares: list[float]) -> list[tuple[int, int]]:
-    """Start and end of each part. The cuts are at the cumulative shares."""
+    """Start and end of each part. The cuts are at the cumulative shares, if the text has none."""
+    if text.cuts is not None:
+        return list(itertools.pairwise([0, *text.cuts, text.size]))
     cuts = [0]
     for share in (shares[0], shares[0] + shares[1]):
         cuts.append(max(cuts[-1], text.cut(share)))

@@ -183,6 +183,8 @@ def prepare(
         if not is_ready:
             learnt_from = whole if tokenizer.leaks else parts[0]
             fit_tokenizer(tokenizer, text, learnt_from, assets.cache)
+        if text.shards is not None:
+            text.shards.require(tokenizer)
         splits, lost = encode_parts(text, whole, parts, tokenizer, assets.cache)
     except TokenizerError as error:
         raise UsageError(f"data: {error}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +17,17 @@ from numpy.typing import NDArray
 from harness.common import contained
 from harness.common.errors import UsageError
 from harness.common.outside import open_regular
-from harness.common.paths import expand
 from harness.data.assets import Assets
-from harness.data.corpus import Corpus, Download, Span, Text, called
+from harness.data.corpus import Corpus, Download, Span, Text, called, passed_over_note
+from harness.data.sources import (
+    KEY,
+    RECORDS,
+    TextReader,
+    find_files,
+    format_of,
+    read_blocks,
+    unpacked,
+)
 from zoo_tokenizers import WholeTexts
 
 MOST_BYTES = 4 << 30  # of a file of documents
@@ -30,7 +37,7 @@ class DocumentText(Text):
     """Documents one after the other in memory, each of at least one byte, with nothing in between.
 
     ends: (D,), the offset at which each ends. Digests cover them as well as the bytes. empty: the
-    number of empty ones, which were left out.
+    number of empty ones, which were left out. origin: notes of where they are from.
     """
 
     of_documents = True
@@ -40,6 +47,7 @@ class DocumentText(Text):
         sizes = np.fromiter(map(len, documents), dtype=np.int64, count=len(documents))
         self.ends: NDArray[np.int64] = np.cumsum(sizes)
         self._empty = empty
+        self.origin: Sequence[str] = ()
 
     def cut(self, share: float) -> int:
         """Where a share of the documents ends; their number is rounded down."""
@@ -73,7 +81,7 @@ class DocumentText(Text):
         return Span(start, stop, digest.hexdigest())
 
     def notes(self) -> list[str]:
-        notes = super().notes()
+        notes = [*super().notes(), *self.origin]
         if self._empty:
             notes.append(f"{self._empty:,} empty documents are left out")
         return notes
@@ -100,9 +108,11 @@ class DocumentCorpus(Corpus):
         self.shuffle = shuffle
         self.rows: Rows = rows
 
-    def read(self, assets: Assets) -> DocumentText:
-        """Raises UsageError if there are none."""
-        found = self.documents(assets)
+    @abstractmethod
+    def read(self, assets: Assets) -> DocumentText: ...
+
+    def text_of(self, found: Sequence[bytes]) -> DocumentText:
+        """Of documents in the order of their source. Raises UsageError if there are none."""
         documents = [document for document in found if document]
         if not documents:
             raise UsageError("data: there are no documents in it")
@@ -110,49 +120,60 @@ class DocumentCorpus(Corpus):
             random.Random(self.shuffle).shuffle(documents)
         return DocumentText(documents, empty=len(found) - len(documents))
 
-    def moved_to(self, path: Path) -> Corpus:
-        return Lines(str(path), self.split, self.shuffle, self.rows)
-
-    @abstractmethod
-    def documents(self, assets: Assets) -> list[bytes]:
-        """In the order of the source."""
-
 
 class Lines(DocumentCorpus):
-    """Each line of a file, without its line break, LF or CRLF; or, with a `divider`, what lies
-    between two of its occurrences in the file. What is empty is no document."""
+    """Each line of files (`find_files`), without its line break, LF or CRLF; or, with a `divider`,
+    what lies between two of its occurrences in a file; or of a file of records each, whose text is
+    in `field`. What is empty is no document. Bytes of lines that are not UTF-8 are kept."""
 
     def __init__(
         self,
-        path: str,
+        path: str | list[str],
         split: list[float],
         shuffle: int | None = None,
         rows: Rows = "alone",
         divider: str | None = None,
+        field: str = "text",
     ) -> None:
         super().__init__(split, shuffle, rows)
         if divider == "":
             raise ValueError("divider='' divides nothing: give a text, or null for line breaks")
-        self.path, self.divider = expand(path), divider
+        self.path, self.divider, self.field = path, divider, field
         self.found = called(path)
 
-    def documents(self, assets: Assets) -> list[bytes]:
-        most = int(MOST_BYTES * contained.factor())
-        with open_regular(self.path, "data.path=") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > most:
-                raise UsageError(
-                    f"data.path={self.path} has {size:,} bytes, and documents are held in memory: "
-                    f"{most:,} are the most; $ZOO_LIMITS=10 allows ten times as many"
-                )
-            try:
-                content = file.read()
-            except OSError as error:
-                raise UsageError(f"data.path={self.path} can't be read: {error}") from error
-        return lines(content) if self.divider is None else content.split(self.divider.encode())
+    def read(self, assets: Assets) -> DocumentText:
+        files, passed_over = find_files(self.path)
+        documents = (document for path in files for document in self._in_file(path))
+        text = self.text_of(within_limit(documents))
+        if passed_over:
+            text.origin = [passed_over_note(passed_over)]
+        return text
+
+    def _in_file(self, path: Path) -> Iterable[bytes]:
+        with open_regular(path, KEY) as file:
+            if format_of(path)[1] in RECORDS:
+                for text in TextReader("strict", self.field).texts(path, file):
+                    yield "".join(text).encode()
+                return
+            content = b"".join(within_limit(read_blocks(path, unpacked(path, file))))
+        yield from lines(content) if self.divider is None else content.split(self.divider.encode())
 
     def moved_to(self, path: Path) -> Corpus:
-        return Lines(str(path), self.split, self.shuffle, self.rows, self.divider)
+        return Lines(str(path), self.split, self.shuffle, self.rows, self.divider, self.field)
+
+
+def within_limit(pieces: Iterable[bytes]) -> list[bytes]:
+    """All of them. Raises UsageError if that is too much to be held in memory."""
+    most, found, size = int(MOST_BYTES * contained.factor()), list[bytes](), 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise UsageError(
+                f"data: there are more than {most:,} bytes, and documents are held in memory: take "
+                "data=stream; $ZOO_LIMITS=10 allows ten times as many"
+            )
+        found.append(piece)
+    return found
 
 
 class DownloadedLines(DocumentCorpus):
@@ -170,9 +191,12 @@ class DownloadedLines(DocumentCorpus):
         super().__init__(split, shuffle, rows)
         self._download = Download(file, url, sha256, split)
 
-    def documents(self, assets: Assets) -> list[bytes]:
+    def read(self, assets: Assets) -> DocumentText:
         text = self._download.read(assets)
-        return lines(text.read(0, text.size))
+        return self.text_of(lines(text.read(0, text.size)))
+
+    def moved_to(self, path: Path) -> Corpus:
+        return Lines(str(path), self.split, self.shuffle, self.rows)
 
 
 def lines(content: bytes) -> list[bytes]:

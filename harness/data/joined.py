@@ -14,7 +14,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write, remove_leftovers, sha256_of, write_atomically
 from harness.common.outside import open_regular
 from harness.data.assets import Assets
-from harness.data.sources import KEY, TextReader, format_of
+from harness.data.sources import KEY, Borrowed, TextReader, format_of
 
 FORMAT = 1  # version of what is kept; increase it when equal files would make another text
 Counts = dict[str, int]
@@ -90,20 +90,17 @@ def _write_texts(
     return {"files": len(files), "texts": texts, "empty": texts - filled, "replaced": replaced}
 
 
-class _Hashing(io.RawIOBase):
+class _Hashing(Borrowed):
     """A file that is read once, from its start to its end, and the digest of what was read."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.digest = file, hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
+        super().__init__(file)
+        self.digest = hashlib.sha256()
 
     def readinto(self, buffer: Any) -> int:
-        content = self._file.read(len(buffer))
-        self.digest.update(content)
-        buffer[: len(content)] = content
-        return len(content)
+        size = super().readinto(buffer)
+        self.digest.update(buffer[:size])
+        return size
 
 
 @contextmanager

@@ -114,8 +114,8 @@ class Lane:
         while fruitless < len(self.shards) + FRUITLESS:
             which, fruitless = self.shards.numbered(self.seed, shard), fruitless + 1
             chain, number = b"", -1
-            for number, (text, replaced) in enumerate(self.shards.documents(which)):
-                digest = sha256(text.encode()).digest()
+            for number, document in enumerate(self.shards.documents(which)):
+                digest, replaced = document.digest, document.replaced
                 chain = sha256(chain + digest).digest()
                 if shard == start.shard and number < start.document:
                     continue
@@ -124,18 +124,18 @@ class Lane:
                         raise self._changed(which)
                     before -= replaced
                 counts["replaced"] = before + replaced
-                if not text or digest in self.held_out:
-                    counts["held_out" if text else "empty"] += 1
+                if document.is_empty or digest in self.held_out:
+                    counts["empty" if document.is_empty else "held_out"] += 1
                     continue
                 try:
-                    ids, unknown = self.tokenizer.encode_known(text)
+                    ids, unknown = document.encoded(self.tokenizer)
                 except TokenizerError as error:
-                    path = self.shards.files[which]
-                    raise UsageError(f"{path} document {number + 1}: {error}") from error
+                    name = self.shards.names[which]
+                    raise UsageError(f"{name} document {number + 1}: {error}") from error
                 position = Position(shard, number, 0, chain.hex(), **counts)
                 yield position, np.concatenate([marker, ids.astype(kind, copy=False)])
                 counts["documents"] += 1
-                counts["unknown"] += unknown.total()
+                counts["unknown"] += unknown
                 fruitless = 0
             if shard == start.shard and number < start.document:
                 raise self._changed(which)
@@ -146,5 +146,7 @@ class Lane:
         )
 
     def _changed(self, which: int) -> RunFailure:
-        path = self.shards.files[which]
-        return RunFailure(f"{path} has changed since the checkpoint: its documents are other ones")
+        return RunFailure(
+            f"{self.shards.names[which]} has changed since the checkpoint: its documents are other "
+            "ones"
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import csv
 import glob
 import gzip
+import io
 import json
 import lzma
 import os
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from harness.common import contained
 from harness.common.errors import UsageError
@@ -29,13 +31,12 @@ BLOCK = 1 << 20  # bytes read at a time
 ROWS_AT_A_TIME = 1024  # of a Parquet file
 MOST_FILES = 100_000  # a folder of a run from elsewhere may name the root of this machine
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
-UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".xz": lzma.open}
+PACKINGS = (".gz", ".xz", ".bz2", ".zst")
 TABLES = (".parquet", ".arrow")
 RECORDS = (".jsonl", ".ndjson", ".csv", *TABLES)
 NOT_READ = {
-    ".zst": "install zstd and unpack it: zstd -d FILE",
-    ".bz2": "unpack it: bunzip2 FILE",
     ".zip": "unpack it: unzip FILE",
+    ".tokens": "it is one of a folder of token shards: data=stream data.path=FOLDER",
 }
 PACKED = {
     b"\x1f\x8b": "a gzip file",
@@ -112,12 +113,51 @@ def format_of(path: Path) -> tuple[str, str]:
     """By the end of its name: how a file is packed, and how what it holds is written; empty for
     plain text. Raises UsageError for a format that is not read."""
     name, kind = os.path.splitext(path.name.lower())
-    packed = kind if kind in UNPACK else ""
+    packed = kind if kind in PACKINGS else ""
     if packed:
         kind = os.path.splitext(name)[1]
     if kind in NOT_READ:
         raise UsageError(f"{KEY}{path}: {kind} is not read; {NOT_READ[kind]}")
     return packed, kind if kind in RECORDS else ""
+
+
+class Borrowed(io.RawIOBase):
+    """A file that stays open when whoever reads it is done."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def unpacked(path: Path, file: IO[bytes]) -> IO[bytes]:
+    """What a file holds, by the end of its name; the file itself if it is not packed."""
+    packed, _ = format_of(path)
+    if packed == ".zst":
+        _require_pyarrow(path, "zstd files", "unpack it: zstd -d FILE")
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(Borrowed(file), "zstd"))
+    unpack: dict[str, Callable[[Any], Any]] = {
+        ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
+    }  # fmt: skip
+    return cast(IO[bytes], unpack[packed](file)) if packed else file
+
+
+def _require_pyarrow(path: Path, what: str, instead: str) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"{KEY}{path}: {what} need pyarrow: pip install 'language-model-zoo[parquet]', or "
+            f"{instead}"
+        ) from error
 
 
 def looks_like(start: bytes) -> str | None:
@@ -136,13 +176,11 @@ class TextReader:
 
     def texts(self, path: Path, file: IO[bytes]) -> Iterator[Iterable[str]]:
         """The texts in a file, each in pieces: of records one for each, of all others the whole; of
-        .gz and .xz what they hold. A text is to be read before the next.
+        packed files what they hold. A text is to be read before the next.
 
         Raises UsageError, naming the place, for what is no text, no record, or damaged.
         """
-        packed, records = format_of(path)
-        if packed:
-            file = UNPACK[packed](file)
+        records, file = format_of(path)[1], unpacked(path, file)
         if records == ".csv":
             yield from self._csv(path, file)
         elif records in TABLES:
@@ -155,7 +193,7 @@ class TextReader:
     def _plain(self, path: Path, file: IO[bytes]) -> Iterator[str]:
         where = str(path)
         decoder, at = codecs.getincrementaldecoder("utf-8")("surrogateescape"), 0
-        for block in _read(path, partial(file.read, BLOCK)):
+        for block in read_blocks(path, file):
             if at == 0 and (packed := looks_like(block)):
                 where += f", which looks like {packed},"
             text = decoder.decode(block)
@@ -213,15 +251,11 @@ class TextReader:
     def _table(self, path: Path, file: IO[bytes], is_parquet: bool) -> Iterator[Iterable[str]]:
         """A Parquet file, or one of Arrow's streams, as Hugging Face's `datasets` saves them. It is
         read into memory, for what a Parquet file holds is listed at its end."""
-        try:
-            import pyarrow
-            from pyarrow import ipc, parquet
-        except ImportError as error:
-            raise UsageError(
-                f"{KEY}{path}: Parquet and Arrow files need pyarrow: pip install "
-                "'language-model-zoo[parquet]', or write its text as .jsonl"
-            ) from error
-        content, number = b"".join(_read(path, partial(file.read, BLOCK))), 0
+        _require_pyarrow(path, "Parquet and Arrow files", "write its text as .jsonl")
+        import pyarrow
+        from pyarrow import ipc, parquet
+
+        content, number = b"".join(read_blocks(path, file)), 0
         try:
             buffer = pyarrow.BufferReader(content)
             table = parquet.ParquetFile(buffer) if is_parquet else ipc.open_stream(buffer)
@@ -274,6 +308,11 @@ class TextReader:
             f"{KEY}{where} {what}; data.errors=replace puts � in its place, data=bytes takes any "
             "file as it is"
         )
+
+
+def read_blocks(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """The bytes of a file, or of what it holds. Raises UsageError if it is damaged or truncated."""
+    return _read(path, partial(file.read, BLOCK))
 
 
 def _read(path: Path, read: Callable[[], bytes]) -> Iterator[bytes]:

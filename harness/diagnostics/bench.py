@@ -62,12 +62,12 @@ def measure(settings: Settings) -> dict[str, str]:
     """What a training with these settings costs, by name, with units."""
     compute = checked_compute(settings)
     dataset = load_dataset(settings)
-    build = _builder(settings, dataset.tokenizer.vocab_size)
+    build = builder(settings, dataset.tokenizer.vocab_size)
     _say(f"the training loop, {WARM_UP + STEPS} steps")
     peak_memory, _ = timed_loop(settings, dataset, compute)
     torch.manual_seed(settings.seed)
     model = build().to(compute.device)
-    bare = _BareStep(settings, dataset, compute, model)
+    bare = BareStep(settings, dataset, compute, model)
     _say(f"{WARM_UP + PAIRS} pairs of its steps and bare ones")
     _, seconds = timed_loop(settings, dataset, compute, bare, WARM_UP + PAIRS)
     plan = settings.train
@@ -79,12 +79,15 @@ def measure(settings: Settings) -> dict[str, str]:
     ratios = [one / other for one, other in zip(seconds, bare.seconds[WARM_UP:], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     quartiles = f"half of {len(ratios)} pairs from {low:.3f} to {high:.3f}"
+    _say(f"the parts of a step, {STEPS} times")
+    parts = {"batch": _batch_seconds(settings, dataset)} | bare.parts()
     _say(f"a checkpoint, {SAVES} times")
     result = {
         "machine": ", ".join(f"{name} {value}" for name, value in compute.describe().items()),
         "parameters": parameter_line(model),
         "training FLOPs": f"{flops:,.0f} per token",
         "training step": f"{1e3 * step:.2f} ms for {tokens} tokens",
+        "of that": ", ".join(f"{part} {1e3 * took:.2f}" for part, took in parts.items()) + " ms",
         "training speed": f"{speed:,.0f} tokens/s, {rate:,.1f} GFLOP/s",
         "peak memory": f"{peak_memory / 1e6:,.0f} MB",
         "harness / bare step": f"{middle:.3f} ({quartiles})",
@@ -97,6 +100,19 @@ def measure(settings: Settings) -> dict[str, str]:
         took = perf_counter() - started
         result["validation split"] = f"{took:.2f} s for {score.tokens:,} tokens"
     return result | _observe_cost(settings, dataset, compute, model) | _sampling(model, compute)
+
+
+def _batch_seconds(settings: Settings, dataset: Dataset) -> float:
+    """Of drawing the sequences of a step."""
+    plan, seconds = settings.train, []
+    for step in range(STEPS):
+        started = perf_counter()
+        draw_batch(
+            dataset.train.ids, settings.seed, step, plan.batch_size * plan.accumulate,
+            plan.seq_len, dataset.row_documents,
+        )  # fmt: skip
+        seconds.append(perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def _say(what: str) -> None:
@@ -112,7 +128,7 @@ def parameter_line(model: LanguageModel) -> str:
     return f"{found['total']:,}{active}"
 
 
-def _builder(settings: Settings, vocab_size: int) -> Callable[[], LanguageModel]:
+def builder(settings: Settings, vocab_size: int) -> Callable[[], LanguageModel]:
     return lambda: settings.build("model", LanguageModel, vocab_size=vocab_size)
 
 
@@ -156,7 +172,7 @@ def timed_loop(
     return int(summary.train.peak_memory_bytes or 0), seconds[WARM_UP:]
 
 
-class _BareStep:
+class BareStep:
     """Forward, backward and optimizer step on one fixed batch, and nothing else; timed."""
 
     def __init__(
@@ -182,18 +198,41 @@ class _BareStep:
         self._compute.synchronize()
         self.seconds.append(perf_counter() - started)
 
-    def _step(self) -> None:
+    def parts(self) -> dict[str, float]:
+        """The median seconds of what a step consists of, waiting for the device behind each."""
+        found: dict[str, list[float]] = {}
+        for _ in range(STEPS):
+            laps = dict.fromkeys(("forward", "backward", "optimizer"), 0.0)
+            at = perf_counter()
+
+            def lap(part: str) -> None:
+                nonlocal at
+                self._compute.synchronize()
+                now = perf_counter()
+                laps[part] += now - at  # noqa: B023
+                at = now
+
+            self._step(lap)
+            for part, seconds in laps.items():
+                found.setdefault(part, []).append(seconds)
+        return {part: statistics.median(seconds) for part, seconds in found.items()}
+
+    def _step(self, lap: Callable[[str], None] = lambda part: None) -> None:
         for inputs_BT, targets_BT in self._micro_batches:
             with self._compute.autocast():
                 features_BTC = self._forward(inputs_BT, return_features=True)[:, self._trained]
                 logits_BTV = self._model.head(features_BTC)
-            F.cross_entropy(
+            loss = F.cross_entropy(
                 logits_BTV.flatten(0, 1).float(),
                 targets_BT[:, self._trained].flatten(),
                 ignore_index=IGNORED,
-            ).backward()
+            )
+            lap("forward")
+            loss.backward()
+            lap("backward")
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        lap("optimizer")
 
     def checkpoint(self, step: int) -> StepCheckpoint:
         """As large as a training's: the model's and the optimizer's state."""
@@ -203,7 +242,7 @@ class _BareStep:
         )  # fmt: skip
 
 
-def _checkpoint_cost(settings: Settings, bare: _BareStep) -> str:
+def _checkpoint_cost(settings: Settings, bare: BareStep) -> str:
     """The share of training time that saving takes; each save is measured right after a step."""
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -224,8 +263,8 @@ def checkpoint_cost() -> int:
     compute = checked_compute(settings)
     dataset = load_dataset(settings)
     torch.manual_seed(settings.seed)
-    model = _builder(settings, dataset.tokenizer.vocab_size)().to(compute.device)
-    bare = _BareStep(settings, dataset, compute, model)
+    model = builder(settings, dataset.tokenizer.vocab_size)().to(compute.device)
+    bare = BareStep(settings, dataset, compute, model)
     bare()
     print(_checkpoint_cost(settings, bare))
     return 0
@@ -300,7 +339,7 @@ def list_zoo() -> int:
     overrides = [word for word in sys.argv[1:] if word != "--list"]
     for path in sorted((CONF / "model").glob("*.yaml")):
         settings = read_settings(compose([f"model={path.stem}", *overrides]))
-        build, seq_len = _builder(settings, LISTED_VOCABULARY), settings.train.seq_len
+        build, seq_len = builder(settings, LISTED_VOCABULARY), settings.train.seq_len
         model = build().eval()
         cache = cache_bytes(model, model.block_size or 1)
         table.add_row(

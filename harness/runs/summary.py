@@ -197,13 +197,13 @@ def _pair(texts: list[str]) -> list[str]:
 
 
 class Streamed(Record):
-    """What a training read of a stream. shards: its files; bytes: in all of them; sha256: of their
-    names and sizes. passes: over them, the one under way among them. documents: that were encoded;
-    held_out, empty: that were passed over. unknown: characters that were left out. replaced: bytes
-    that are not UTF-8."""
+    """What a training read of a stream. shards: its files; bytes: in all of them, None if that is
+    not known; sha256: of their names and sizes. passes: over them, the one under way among them.
+    documents: that were encoded; held_out, empty: that were passed over. unknown: characters that
+    were left out. replaced: bytes that are not UTF-8."""
 
     shards: Number
-    bytes: Number
+    bytes: Number | None
     sha256: str
     passes: Number
     documents: Number

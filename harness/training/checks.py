@@ -10,7 +10,7 @@ from harness.compute.meta import meta_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.data.dataset import build_tokenizer
-from harness.data.stream import Stream
+from harness.data.stream import StreamedDocuments
 from harness.evaluation import batch_norm
 from harness.evaluation.own_metrics import OwnMetrics
 from harness.evaluation.score import resolve_stride
@@ -55,7 +55,7 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
     if corpus.rows in ("alone", "packed"):
         _require_apart(settings, corpus.rows, model)
     if model.fit is not None:
-        if isinstance(corpus, Stream):
+        if isinstance(corpus, StreamedDocuments):
             raise UsageError(
                 f"model={settings.names.model} counts all of train, and data={settings.names.data} "
                 "has no end: take data=text or data=lines"

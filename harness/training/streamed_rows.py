@@ -129,7 +129,7 @@ def streamed(state: dict[str, Any], shards: Shards) -> Streamed:
     starts = state["starts"]
     return Streamed(
         shards=len(shards),
-        bytes=sum(shards.sizes),
+        bytes=shards.bytes,
         sha256=shards.sha256,
         passes=passes(starts, shards),
         **{name: sum(start[name] for start in starts) for name in COUNTS},

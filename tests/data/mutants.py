@@ -52,8 +52,8 @@ OF_LANES, OF_ROWS = "data/test_stream.py", "training/test_streamed_rows.py"
 OF_STREAMS = {
     "what is held out is trained on": (
         LANE,
-        "if not text or digest in self.held_out:",
-        "if not text:",
+        "if document.is_empty or digest in self.held_out:",
+        "if document.is_empty:",
         f"{OF_LANES} -k held_out",
     ),
     "what is held out is trained on where it occurs again": (
@@ -121,6 +121,26 @@ OF_STREAMS = {
         "if lane in self._blocks:",
         "if True:\n                lane = min(self._blocks, default=lane)",
         f"{OF_ROWS} -k disjoint",
+    ),
+}
+OF_STREAMS |= {
+    "a damaged token shard is trained on": (
+        "harness/data/token_shards.py",
+        "if content is None or hashlib.sha256(content).hexdigest() != shard.sha256:",
+        "if content is None:",
+        "data/test_token_shards.py -k found_when",
+    ),
+    "what is held out is not known among token shards": (
+        "harness/data/write_tokens.py",
+        "document.replaced, document.digest)",
+        "document.replaced, bytes(32))",
+        "data/test_token_shards.py -k batches",
+    ),
+    "a damaged token shard is not written again": (
+        "harness/data/write_tokens.py",
+        "return done if same and whole else None",
+        "return done if same else None",
+        "data/test_token_shards.py -k again",
     ),
 }
 

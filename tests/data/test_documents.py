@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import itertools
 import random
 from dataclasses import replace
@@ -126,7 +128,7 @@ def test_a_file_that_memory_might_not_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZOO_LIMITS", "1e-9")
-    with pytest.raises(UsageError, match="documents are held in memory: 4 are the most"):
+    with pytest.raises(UsageError, match="more than 4 bytes, and documents are held in memory"):
         dataset_of(tmp_path, ["abc", "d"], Bytes())
 
 
@@ -140,6 +142,27 @@ def test_a_divider_may_be_any_text(tmp_path: Path) -> None:
         assert "2 empty documents are left out" in dataset.notes()
     with pytest.raises(ValueError, match="divides nothing"):
         Lines(str(path), SHARES, divider="")
+
+
+def test_documents_are_in_any_number_of_files_and_records(tmp_path: Path) -> None:
+    """Packed or not; what is not read of a folder is said. Bytes of lines stay as they are."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "a.txt.gz").write_bytes(gzip.compress(b"\xffone\r\ntwo\n"))
+    (folder / "b.jsonl.bz2").write_bytes(bz2.compress(b'{"body": "3\\n3"}\n{"body": ""}\n'))
+    (folder / "c.csv").write_text('body\n"four"\n')
+    (folder / ".hidden").touch()
+    corpus = Lines(str(folder), [1.0, 0.0, 0.0], field="body")
+    for each in (corpus, corpus.moved_to(folder)):
+        text = each.read(Assets((), tmp_path / "cache"))
+        ends = [0, *text.ends.tolist()]
+        found = [text.read(*pair) for pair in itertools.pairwise(ends)]
+        assert found == [b"\xffone", b"two", b"3\n3", b"four"]
+        assert "1 hidden files and folders" in text.notes()[0]
+        assert text.notes()[1] == "1 empty documents are left out"
+    (folder / "d.jsonl").write_text('{"text": "five"}')
+    with pytest.raises(UsageError, match="line 1 has no field 'body'"):
+        corpus.read(Assets((), tmp_path / "cache"))
 
 
 def test_the_digest_says_where_documents_end() -> None:

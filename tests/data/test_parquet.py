@@ -97,6 +97,26 @@ def test_without_pyarrow_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match=r"need pyarrow: pip install 'language-model-zoo\[parq"):
-        texts_in(tmp_path, tmp_path / "a.parquet")
+    for name in ("a.parquet", "a.txt.zst"):
+        (tmp_path / name).write_bytes(b"PAR1")
+        with pytest.raises(UsageError, match=r"need pyarrow: pip install 'language-model-zoo\[pa"):
+            texts_in(tmp_path, tmp_path / name)
+
+
+# RFC 8878: a frame of one raw block and the low half of its xxh64.
+FRAME = b"\x28\xb5\x2f\xfd\x24\x02" + b"\x11\0\0" + b"ab" + bytes.fromhex("614ad092")
+
+
+def test_what_a_zstd_file_holds_is_checked(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.txt.zst"
+    skippable = b"\x50\x2a\x4d\x18\x04\0\0\0none"
+    for content, expected in ((FRAME, b"ab"), (skippable + FRAME + FRAME, b"abab"), (b"", b"")):
+        path.write_bytes(content)
+        text = texts_in(tmp_path, path)
+        assert text.read(0, text.size) == expected
+    for damaged in (FRAME[:-1], FRAME[:5], FRAME + b"x", FRAME.replace(b"ab", b"ac"), b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(UsageError, match="is not what its name says") as refused:
+            texts_in(tmp_path, path)
+        assert "\n" not in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
@@ -171,15 +172,31 @@ def as_json_lines(records: list[str]) -> str:
     return "\n".join([*lines[:2], "", *lines[2:]])
 
 
+def as_zst(content: bytes) -> bytes:
+    """In two frames, as some tools write it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    half, frames = len(content) // 2, []
+    for piece in (content[:half], content[half:]):
+        sink = pyarrow.BufferOutputStream()
+        with pyarrow.CompressedOutputStream(sink, "zstd") as file:
+            file.write(piece)
+        frames.append(sink.getvalue().to_pybytes())
+    return b"".join(frames)
+
+
+PACK = {
+    "": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": as_zst,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
-@pytest.mark.parametrize("packed", ["", ".gz", ".xz"])
+@pytest.mark.parametrize("packed", PACK)
 @pytest.mark.parametrize("kind", ["txt", "csv", "jsonl"])
 def test_every_format_gives_its_texts(kind: str, packed: str, bom: str, tmp_path: Path) -> None:
     make = {"txt": "\n\n".join, "csv": as_csv, "jsonl": as_json_lines}[kind]
     content = (bom + make(RECORDS)).encode()
-    content = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}[packed](content)
     path = tmp_path / f"A.{kind.upper()}{packed}"
-    path.write_bytes(content)
+    path.write_bytes(PACK[packed](content))
     # At the start of records the mark of byte order is none of theirs; of a text it is a part.
     expected = (bom if kind == "txt" else "") + "\n\n".join(RECORDS)
     text = texts_in(tmp_path, path)
@@ -209,7 +226,8 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "no gz": ("a.txt.gz", b"text", "is not what its name says: Not a gzipped file"),
     "cut": ("a.gz", gzip.compress(b"text" * 99)[:-9], "is not what its name says: Compressed file"),
     "xz": ("a.xz", lzma.compress(b"text" * 99)[:-9], "is not what its name says: Compressed file"),
-    "zst": ("a.txt.zst", b"", ".zst is not read; install zstd and unpack it: zstd -d FILE"),
+    "bz2": ("a.bz2", bz2.compress(b"text" * 99)[:-9], "is not what its name says: Compressed file"),
+    "zip": ("a.txt.zip", b"", ".zip is not read; unpack it: unzip FILE"),
     "json": ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 is not JSON"),
     "bad bytes": ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "byte 0xff at byte offset 24;"),
     "half \\u": ("a.jsonl", b'{"text": "\\ud83d!"}', "line 1 holds half a character, \\ud83d;"),

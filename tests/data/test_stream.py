@@ -23,7 +23,7 @@ from harness.data.corpus import called
 from harness.data.dataset import Dataset, prepare
 from harness.data.lane import COUNTS, Lane, Position
 from harness.data.read_ahead import ReadAhead
-from harness.data.shards import Shards, divided
+from harness.data.shards import FileShards, Shards, divided
 from harness.data.stream import Stream
 from harness.training.context import ignore
 from zoo_tokenizers import EndMarker, Tokenizer
@@ -43,7 +43,7 @@ def write(folder: Path, texts: list[list[str]] = TEXTS) -> str:
 
 
 def found(path: str, lanes: int = 2, errors: str = "replace", divider: str | None = None) -> Shards:
-    return Shards.find(path, errors, "text", divider, lanes, buffer=6)
+    return FileShards.find(path, errors, "text", divider, lanes, buffer=6)
 
 
 def lane_of(
@@ -80,14 +80,22 @@ def documents(lane: Lane, count: int) -> list[str]:
 
 
 @given(
-    pieces=st.lists(st.text("ab\n\r"), max_size=6),
-    divider=st.sampled_from([None, "b", "ab", "\n\n"]),
+    pieces=st.lists(st.text("ab\n\r"), max_size=9),
+    divider=st.sampled_from([None, "b", "ab", "aab", "\n\n"]),
 )
 def test_a_text_is_divided_wherever_it_is_cut(pieces: list[str], divider: str | None) -> None:
     whole = "".join(pieces).split(divider or "\n")
     whole = whole if whole[-1] else whole[:-1]
     expected = whole if divider else [line.removesuffix("\r") for line in whole]
     assert [*divided(pieces, divider)] == expected
+
+
+@pytest.mark.parametrize("divider", [None, "ab"])
+def test_a_document_may_be_all_of_a_large_text(divider: str | None) -> None:
+    """Were all of it gone through again for each piece, this would take hours."""
+    count = 100_000
+    (whole,) = divided(["a" * 40] * count, divider)
+    assert len(whole) == 40 * count
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 5])
@@ -263,7 +271,7 @@ def test_a_process_reads_what_its_lane_has(tmp_path: Path) -> None:
     reader.close()
     lane = lane_of(found(path))
     dead = ReadAhead(lane, lane.start, 0)
-    dead._process.kill()
+    dead._child.process.kill()
     with pytest.raises(RunFailure, match=r"died \(-9\)"):
         require_equal(dead, lane)
     dead.close()

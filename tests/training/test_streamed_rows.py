@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,6 +18,7 @@ import torch
 from harness.common.errors import RunFailure, UsageError
 from harness.data.lane import Lane, Position
 from harness.data.shards import _order
+from harness.data.write_tokens import write_tokens
 from harness.diagnostics import drill
 from harness.training import streamed_rows
 from harness.training.context import ignore
@@ -167,9 +169,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(StreamedRows, "batch", stopping)
         assert train(tmp_path / "cut", *chosen) == 143
+    shutil.copytree(tmp_path / "cut", tmp_path / "encoded")
+    write_tokens(settings(tmp_path / "whole", *chosen), tmp_path / "tokens", workers=1)
     assert train(tmp_path / "cut", *chosen, "resume=true") == 0
-    assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
-    assert torch.equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    encoded = f"data.path={tmp_path / 'tokens'}"  # the same, encoded before
+    assert train(tmp_path / "encoded", *chosen, encoded, "resume=true") == 0
+    for folder in (tmp_path / "cut", tmp_path / "encoded"):
+        assert trace(folder) == trace(tmp_path / "whole")
+        assert torch.equal(weights(folder), weights(tmp_path / "whole"))
+        assert summary(folder)["stream"] == summary(tmp_path / "whole")["stream"]
     found, expected = summary(tmp_path / "cut"), summary(tmp_path / "whole")
     assert found["stream"] == expected["stream"]
     assert found["stream"]["shards"] == 5
@@ -251,3 +259,24 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert alone[0] == first[0] == second[0] == 0, alone[2] + first[2] + second[2]
     assert summary(two)["stream"] == summary(one)["stream"]
     torch.testing.assert_close(weights(two), weights(one), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.long
+def test_several_processes_go_on_where_several_ended(tmp_path: Path) -> None:
+    """In the middle of blocks, over passes; as many bit for bit, another number as near as ever."""
+    chosen = (*shards(tmp_path), "train.accumulate=6", "optimizer=sgd", "schedule=constant")
+    whole, cut, other = (tmp_path / name for name in ("whole", "cut", "other"))
+
+    def by(size: int, folder: Path, *more: str) -> None:
+        ended = finish(start(folder, size, *chosen, *more))
+        assert [code for code, *_ in ended] == [0] * size, "".join(err for *_, err in ended)
+
+    by(2, whole, "train.steps=13")
+    by(2, cut, "train.steps=5")
+    shutil.copytree(cut, other)
+    by(2, cut, "train.steps=13", "resume=true")
+    by(3, other, "train.steps=13", "resume=true")
+    assert torch.equal(weights(cut), weights(whole))
+    torch.testing.assert_close(weights(other), weights(whole), rtol=1e-6, atol=1e-6)
+    assert summary(cut)["stream"] == summary(other)["stream"] == summary(whole)["stream"]
+    assert summary(cut)["stream"]["documents"] > 0
