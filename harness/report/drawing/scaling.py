@@ -88,8 +88,6 @@ def write_scaling(out: Path, points: Sequence[MeasuredStep]) -> None:
 def _draw(
     axes: Axes, own: Sequence[MeasuredStep], style: int, *, is_time: bool, label: str
 ) -> None:
-    axes: Axes, own: Sequence[MeasuredStep], style: int, *, is_time: bool, label: str
-) -> None:
     x = [point.value for point in own]
     y = [1e3 * point.seconds if is_time else point.memory / 1e6 for point in own]
     line = line_kwargs(style, ON_WHITE)
