@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
             trainer.evaluated, dataset.val, dataset.tokenizer, compute, settings.eval.stride,
             settings.eval.batch_size,
         )  # fmt: skip
-        total += (settings.eval.times(steps) + 1) * (perf_counter() - started)
+        total += (settings.eval.times(math.ceil(steps)) + 1) * (perf_counter() - started)
     return PlannedCost(flops_of(settings, dataset), total)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from harness.common.files import atomic_write
 from harness.report.drawing.own_matplotlib import (
+    Axes,
     Figure,
     FixedFormatter,
     FixedLocator,
@@ -24,12 +25,18 @@ TITLES = {"context": "context, tokens", "width": "width, × the model's own"}
 class MeasuredStep(Protocol):
     """A point of the picture (harness.diagnostics.scaling.ScalingPoint)."""
 
-    model: str
-    axis: str
-    value: int
-    flops: float
-    seconds: float
-    memory: int
+    @property
+    def model(self) -> str: ...
+    @property
+    def axis(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+    @property
+    def flops(self) -> float: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def memory(self) -> int: ...
 
 
 @own_style()
@@ -78,7 +85,9 @@ def write_scaling(out: Path, points: Sequence[MeasuredStep]) -> None:
         figure.savefig(file, format="png", dpi=160)
 
 
-def _draw(axes, own: Sequence[MeasuredStep], style: int, *, is_time: bool, label: str) -> None:  # noqa: ANN001
+def _draw(
+    axes: Axes, own: Sequence[MeasuredStep], style: int, *, is_time: bool, label: str
+) -> None:
     x = [point.value for point in own]
     y = [1e3 * point.seconds if is_time else point.memory / 1e6 for point in own]
     line = line_kwargs(style, ON_WHITE)
