@@ -59,23 +59,41 @@ def test_the_interval_is_that_of_the_tables(freedom: int, half: float) -> None:
 def test_the_settings_of_a_task_name_its_columns(compared: Comparison) -> None:
     found = grid(compared)
     assert found is not None
-    tasks = [task for task, _ in words.heads(found)]
-    assert tasks == ["parity", "recall, pairs=4", "recall, pairs=8"]
-    assert set(found.rows) == {"gpt", "gru"}
-    cells = [words.cell(found.rows["gru"][1].get(column)) for column in found.columns]
+    assert [words.called(task) for task in found.tasks] == [
+        "parity",
+        "recall, pairs=4",
+        "recall, pairs=8",
+    ]
+    assert set(found.models) == {"gpt", "gru"}
+    cells = [words.cell(found.models["gru"][1].get(task)) for task in found.tasks]
     assert cells == ["0.200 ± 0.248", "0.300 ± 0.020", "–"]  # Student's t of two: 4.303
-    above = [found.rows["gru"][1][column].above for column in found.columns[:2]]
+    above = [found.models["gru"][1][task].above for task in found.tasks[:2]]
     assert above == [0.0, pytest.approx(0.125)]
 
 
 def test_the_grid_is_printed(compared: Comparison) -> None:
     out = io.StringIO()
     print_comparison(compared, out)
-    lines = out.getvalue().splitlines()
-    begin = lines.index("Skills")
-    assert any("recall, pairs=4" in line for line in lines[begin:])
-    assert any("chance 0.200" in line for line in lines[begin:])
-    assert any(line.split()[:2] == ["gpt", "4.10"] for line in lines[begin:])
+    begin = out.getvalue().splitlines().index("Skills")
+    table = [line.split() for line in out.getvalue().splitlines()[begin:]]
+    at = table.index(["gpt", "gru"])
+    assert table[at + 1] == ["task", "chance", "4.10", "kB", "4.10", "kB"]
+    assert ["recall,", "pairs=4", "0.200", "0.900±0.020", "0.300±0.020"] in table
+
+
+def test_many_models_stand_in_several_tables_with_nothing_cut_off(tmp_path: Path) -> None:
+    names = [f"model_{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        of_task(tmp_path, name, "recall", number / 100, pairs=4)
+        of_task(tmp_path, name, "parity", number / 100 + 0.5)
+    out = io.StringIO()
+    print_comparison(compare_runs(find_runs([tmp_path]), "test"), out)
+    lines = out.getvalue().partition("Skills\n")[2].partition("Accuracy on")[0].splitlines()
+    assert [word for line in lines for word in line.split() if "model_" in word] == (sorted(names))
+    for task, base in (("recall", 0.0), ("parity", 0.5)):
+        row = " ".join(line for line in lines if task in line)
+        assert all(f"{number / 100 + base:.3f}±0.020" in row for number in range(20))
+    assert "…" not in "".join(lines)
 
 
 def test_a_folder_from_elsewhere_does_not_end_the_report(tmp_path: Path) -> None:
@@ -85,11 +103,11 @@ def test_a_folder_from_elsewhere_does_not_end_the_report(tmp_path: Path) -> None
         of_task(tmp_path / str(number), "gpt", "recall", 0.9, pairs=pairs)
     found = grid(compare_runs(find_runs([tmp_path]), "test"))
     assert found is not None
-    assert [column.data[:14] for column in found.columns] == [
+    assert [task.data[:14] for task in found.tasks] == [
         "easy", "recall, pairs=", "recall, pairs=", "recall, pairs="
     ]  # fmt: skip
-    assert [len(column.data) for column in found.columns] == [4, 15, 16, 5014]
-    assert found.rows["gpt"][1][found.columns[0]].above == 1.0
+    assert [len(task.data) for task in found.tasks] == [4, 15, 16, 5014]
+    assert found.models["gpt"][1][found.tasks[0]].above == 1.0
 
 
 def test_texts_have_no_grid(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class TaskColumn:
+class SkillTask:
     """length: None for that of training. chance: the accuracy of the best constant answer."""
 
     data: str
@@ -36,34 +36,38 @@ class TaskColumn:
     chance: float
 
 
+# What decoding keeps, and the accuracies.
+Model = tuple[float | None, Mapping[SkillTask, Accuracy]]
+
+
 @dataclass(frozen=True)
 class Grid:
-    """rows: by a model's name and variant, what decoding keeps of one example of training, in
-    bytes, and the accuracy in each column that it has."""
+    """models: by name and variant, what decoding keeps of one example of training, in bytes, and
+    the accuracy on each task that it has."""
 
-    columns: Sequence[TaskColumn]
-    rows: Mapping[str, tuple[float | None, Mapping[TaskColumn, Accuracy]]]
+    tasks: Sequence[SkillTask]
+    models: Mapping[str, Model]
 
 
 def grid(comparison: Comparison) -> Grid | None:
     """None if no run is of a task."""
-    columns: list[TaskColumn] = []
-    rows: dict[str, tuple[float | None, dict[TaskColumn, Accuracy]]] = {}
+    tasks: list[SkillTask] = []
+    models: dict[str, tuple[float | None, dict[SkillTask, Accuracy]]] = {}
     names = _task_names(comparison.groups)
     for group in comparison.groups:
         found = _accuracies(group, names[group.data])
         if not found:
             continue
         name = f"{group.model} ({group.variant})" if group.variant else group.model
-        _, cells = rows.setdefault(name, (group.counted[0].cache_bytes, {}))
+        _, cells = models.setdefault(name, (group.counted[0].cache_bytes, {}))
         cells |= found
-        columns += [column for column in found if column not in columns]
-    columns.sort(key=lambda column: (natural(column.data), natural(column.length or "")))
-    return Grid(columns, rows) if rows else None
+        tasks += [task for task in found if task not in tasks]
+    tasks.sort(key=lambda task: (natural(task.data), natural(task.length or "")))
+    return Grid(tasks, models) if models else None
 
 
 def _task_names(groups: Sequence[Group]) -> dict[str, str]:
-    """What a column is called, by its data: of several settings of one task also these."""
+    """What a task is called, by its data: of several settings of one task also these."""
     found = {}
     by_task: dict[str, dict[str, Mapping[str, str]]] = {}
     for group in groups:
@@ -77,7 +81,7 @@ def _task_names(groups: Sequence[Group]) -> dict[str, str]:
     return found
 
 
-def _accuracies(group: Group, name: str) -> dict[TaskColumn, Accuracy]:
+def _accuracies(group: Group, name: str) -> dict[SkillTask, Accuracy]:
     """On the split that it is compared on, and on further lengths that each of its runs has."""
     runs = group.counted
     chance = runs[0].chance if runs else None
@@ -90,7 +94,7 @@ def _accuracies(group: Group, name: str) -> dict[TaskColumn, Accuracy]:
     for length, each in scores.items():
         known = [score for score in each if score is not None and score.accuracy is not None]
         if len(known) == len(runs):
-            found[TaskColumn(name, length, chance)] = _over_seeds(known, chance)
+            found[SkillTask(name, length, chance)] = _over_seeds(known, chance)
     return found
 
 

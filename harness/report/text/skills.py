@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.report.statistics.skills import Accuracy, Grid, TaskColumn
+from harness.report.statistics.skills import Accuracy, SkillTask
 from harness.report.text.format import human
 
 NOTE = (
@@ -12,17 +12,21 @@ NOTE = (
 )
 
 
-def heads(grid: Grid) -> list[tuple[str, str]]:
-    """Of each column behind model and state: the task and the length, and the chance."""
-    return [(_task(column), f"chance {column.chance:.3f}") for column in grid.columns]
+def called(task: SkillTask) -> str:
+    """The task, and its length if that is not of training."""
+    return task.data if task.length is None else f"{task.data} at {task.length}"
 
 
-def _task(column: TaskColumn) -> str:
-    return column.data if column.length is None else f"{column.data} at {column.length}"
+def chance(task: SkillTask) -> str:
+    return f"{task.chance:.3f}"
 
 
 def state(kept: float | None) -> str:
-    return "–" if kept is None else human(kept)
+    """Of a model, in its head."""
+    if kept is None:
+        return "–"
+    text = human(kept)
+    return f"{text}B" if text[-1].isalpha() else f"{text} B"
 
 
 def cell(found: Accuracy | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from rich import box
@@ -15,7 +15,7 @@ from harness.report.records.groups import Group
 from harness.report.statistics.differences import adjacent_pairs
 from harness.report.statistics.floor import references
 from harness.report.statistics.ranking import Comparison
-from harness.report.statistics.skills import Grid, grid
+from harness.report.statistics.skills import Grid, Model, grid
 from harness.report.statistics.texts import TextTable, text_table
 from harness.report.text import ladder, skills, texts
 from harness.report.text.columns import (
@@ -42,6 +42,7 @@ from harness.report.text.verdict import (
 
 # The least width of output to a file or a pipe.
 PLAIN_WIDTH = 160
+SKILL, GAP = "0.984±0.012", 3  # a cell, and what is between two
 
 
 def print_comparison(comparison: Comparison, file: IO[str]) -> None:
@@ -75,7 +76,8 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
             console.print(visible_line(line), soft_wrap=whole)
     if found := grid(comparison):
         console.print("\nSkills", style="bold")
-        console.print(_skills_table(found))
+        for part in _skills_tables(found, console.width):
+            console.print(part)
         console.print(skills.NOTE, style="dim", soft_wrap=whole)
     if table := text_table(comparison):
         console.print("\nText by text", style="bold")
@@ -142,15 +144,33 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
     return table
 
 
-def _skills_table(found: Grid) -> Table:
+def _skills_tables(found: Grid, width: int) -> Iterator[Table]:
+    """As many models side by side as there is room for."""
+    tasks = [visible_line(skills.called(task)) for task in found.tasks]
+    room = width - max(map(len, tasks)) - len("chance") - 2 * GAP
+    left, models = list(found.models.items()), dict[str, Model]()
+    while left:
+        name, model = left[0]
+        taken = sum(max(len(SKILL), len(each)) + GAP for each in [*models, name])
+        if not models or taken <= room:
+            models[name] = model
+            del left[0]
+        if left and taken <= room:
+            continue
+        yield _skills_table(found, tasks, models)
+        models = {}
+
+
+def _skills_table(found: Grid, tasks: Sequence[str], models: Mapping[str, Model]) -> Table:
     table = empty_table()
-    table.add_column("model", overflow="fold")
-    table.add_column("state\nbytes", justify="right", no_wrap=True)
-    for task, chance in skills.heads(found):
-        table.add_column(f"{visible_line(task)}\n{chance}", justify="right", no_wrap=True)
-    for name, (kept, cells) in found.rows.items():
-        shown = [skills.cell(cells.get(column)) for column in found.columns]
-        table.add_row(Text(visible_line(name)), skills.state(kept), *shown)
+    table.add_column("task", overflow="fold")
+    table.add_column("chance", justify="right", no_wrap=True)
+    for name, (kept, _) in models.items():
+        head = f"{visible_line(name)}\n{skills.state(kept)}"
+        table.add_column(head, justify="right", overflow="fold")
+    for task, name in zip(found.tasks, tasks, strict=True):
+        shown = [skills.cell(cells.get(task)).replace(" ", "") for _, cells in models.values()]
+        table.add_row(Text(name), skills.chance(task), *shown)
     return table
 
 
