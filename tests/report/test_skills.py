@@ -94,6 +94,7 @@ def test_many_models_stand_in_several_tables_with_nothing_cut_off(tmp_path: Path
         row = " ".join(line for line in lines if task in line)
         assert all(f"{number / 100 + base:.3f}±0.020" in row for number in range(20))
     assert "…" not in "".join(lines)
+    assert out.getvalue().startswith("Accuracy on tasks (2) by models (20): the grid below.")
 
 
 def test_a_folder_from_elsewhere_does_not_end_the_report(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from harness.report.statistics.differences import MAX_TESTED, Pair, adjacent_pai
 from harness.report.statistics.floor import Floor, find_floor
 from harness.report.statistics.power import plan
 from harness.report.statistics.ranking import Comparison
+from harness.report.statistics.skills import grid
 from harness.report.text.format import BESIDE, amount, human, score
 from harness.report.text.pairs import headline_evidence
 
@@ -42,6 +43,14 @@ class Headline:
 
 def headlines(comparison: Comparison) -> list[Headline]:
     """For each data set: the best model, its lead, the budget, the number of seeds."""
+    if not comparison.ranked and (skills := grid(comparison)):
+        tasks = len({task.data for task in skills.tasks})
+        return [
+            Headline(
+                f"Accuracy on tasks ({tasks}) by models ({len(skills.models)}): the grid below. "
+                "None is ranked."
+            )
+        ]
     if not comparison.ranked:
         what = f"{WORDS[comparison.split]} bits per byte"
         return [Headline(f"No finished run has {what}, so there is nothing to rank.")]
