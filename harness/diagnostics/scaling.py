@@ -42,8 +42,9 @@ CHOSEN = ("train.seq_len", "train.batch_size", "train.accumulate")  # by the pla
 
 @dataclass(frozen=True)
 class ScalingPoint:
-    """axis: context or width. batch_size: sequences of a step. value: tokens, or a factor on the model's own widths. flops, seconds:
-    of a step, the seconds the median of some. memory: bytes beyond what the process had before."""
+    """axis: context or width. value: tokens, or a factor on the model's own widths. batch_size:
+    sequences of a step. flops, seconds: of a step, the seconds the median of some. memory: bytes
+    beyond what the process had before."""
 
     model: str
     axis: str
