@@ -19,7 +19,8 @@ from harness.common.paths import expand
 from harness.common.values import did_you_mean, show
 from harness.data.assets import Assets
 
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Without an owner the library takes `json` for a reader of the working folder's own files.
+NAME = re.compile(r"(?!buckets/)[\w.-]+/[\w.-]+")
 ROWS_AT_A_TIME = 1024
 OWN_CONFIGS = ".huggingface.yaml"  # beside README.md
 

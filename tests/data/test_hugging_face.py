@@ -262,6 +262,8 @@ def test_without_the_library_the_extra_is_named(
     ("options", "words"),
     [
         ({"name": "a b"}, "should be OWNER/NAME, or a folder"),
+        ({"name": "json"}, "should be OWNER/NAME, or a folder"),
+        ({"name": "buckets/a"}, "should be OWNER/NAME, or a folder"),
         ({"name": "./a", "revision": "main"}, "a folder has none"),
         ({"parts": ["train"]}, "should be three"),
         ({"parts": ["train", "train", None]}, "has a split twice"),
