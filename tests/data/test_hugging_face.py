@@ -84,6 +84,20 @@ def test_the_datasets_own_splits_are_honoured(make: Any, tmp_path: Path) -> None
     assert parts(none) == [TRAIN, ["v one", "v two"], []]
 
 
+def test_the_digest_says_where_train_ends(tmp_path: Path) -> None:
+    """Else a run could be scored on what it was trained on."""
+    found = []
+    for number, held_out in enumerate((["d"], ["c", "d"])):
+        (tmp_path / str(number)).mkdir()
+        texts = {"train": ["a", "b", "c", "d"][: -len(held_out)], "validation": held_out}
+        corpus = Datasets(saved(tmp_path / str(number), texts, 1), [0.9, 0.1, 0.0])
+        found.append(encoded(corpus, tmp_path))
+    assert found[0].text.read(0, 4) == found[1].text.read(0, 4) == b"abcd"
+    assert found[0].digest != found[1].digest
+    with pytest.raises(UsageError, match="not the one this run was trained on"):
+        prepare(corpus, found[0].tokenizer, Assets((), tmp_path / "cache"), found[0].digest)
+
+
 def test_a_moved_folder_has_the_same_text(tmp_path: Path) -> None:
     name = saved(tmp_path, {"train": TRAIN})
     for corpus in (
