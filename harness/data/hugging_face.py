@@ -126,6 +126,12 @@ class DatasetSource:
                     f"{self.revision}, and the Hub can't be asked"
                 )
             note = f"{self.name} is that of revision {builder.hash}"
+            if assets.confirmed is not None and self.revision is None:  # before it may be refused
+                print(
+                    f"{note}; if the run's is another, which its train.log says, "
+                    "data.revision=COMMIT asks for that",
+                    file=sys.stderr,
+                )
             if streamed and not is_cached:
                 return _streamed(builder, note)
             builder.download_and_prepare()
