@@ -303,6 +303,24 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
         encoded(Datasets(name, SHARES), tmp_path)
 
 
+def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    """Of two formats the library takes one, and says nothing."""
+    folder = tmp_path / "two"
+    (folder / ".hidden").mkdir(parents=True)
+    for number in range(2):
+        (folder / f"train-{number}.jsonl").write_text(f'{{"text": "{number}"}}\n' * 9)
+    for name in ("README.md", ".hidden/train-3.csv"):
+        (folder / name).write_text("text\n3\n")
+    corpus = Datasets(str(folder), SHARES)
+    assert not any("not read" in note for note in encoded(corpus, tmp_path).notes())
+    for name in ("train-2.csv", "more.jsonl"):
+        (folder / name).write_text("text\n2\n")
+    dataset = encoded(corpus, tmp_path)
+    assert sum(map(len, parts(dataset))) == 18
+    note = "2 files of another format or of no split are not read"
+    assert f"{note}: {folder}/more.jsonl, {folder}/train-2.csv" in dataset.notes()
+
+
 def test_without_the_library_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
