@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,21 @@ from rich.table import Table
 from harness.common.console import Console
 from harness.common.errors import UsageError
 from harness.common.paths import REPOSITORY
+from harness.data.assets import Assets
 from harness.diagnostics.one_side import TURN, TURNS, WARM_UP
 
 OPTION = "--against"
+LEAVE = 5  # seconds that a side has to end by itself
 SIDE = Path(__file__).with_name("one_side.py")
 
 
 def against() -> int:
     """Print the table of the two sides on stdout."""
     words, other = _parse(sys.argv[1:])
-    settings = [word for word in shlex.split(other) if "=" in word]
+    parts = shlex.split(other)
+    settings = [part for part in parts if "=" in part or part.startswith("~")]
+    if settings and settings != parts:
+        raise UsageError(f"{OPTION} {other}: not every part is a setting (key=value)")
     with ExitStack() as stack:
         if settings:
             sides = [(words, REPOSITORY), ([*words, *settings], REPOSITORY)]
@@ -77,19 +82,28 @@ def _revision(name: str) -> Iterator[Path]:
 
 @contextmanager
 def _side(words: Sequence[str], tree: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that trains with the code of `tree`, one turn for each line that it is sent."""
+    """A process that trains with the code of `tree`, one turn for each line that it is sent. Assets
+    are those of this code."""
     paths = [str(tree), str(tree / "tokenizers"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     # -P: the folder of this file is no place to import from.
-    command = [sys.executable, "-P", str(SIDE), *words]
+    given = {word.partition("=")[0] for word in words}
+    assets = (
+        [] if "assets" in given else [f"assets={json.dumps(list(map(str, Assets.own().path)))}"]
+    )
+    command = [sys.executable, "-P", str(SIDE), *words, *assets]
     process = subprocess.Popen(
         command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         yield process
     finally:
+        assert process.stdin is not None, "it is a pipe"
+        process.stdin.close()  # it leaves, and cleans up behind itself
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LEAVE)
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def alternate(sides: Sequence[subprocess.Popen[str]]) -> list[dict[str, Any]]:

@@ -80,14 +80,16 @@ def measure(settings: Settings) -> dict[str, str]:
     low, middle, high = statistics.quantiles(ratios, n=4)
     quartiles = f"half of {len(ratios)} pairs from {low:.3f} to {high:.3f}"
     _say(f"the parts of a step, {STEPS} times")
-    parts = {"batch": _batch_seconds(settings, dataset)} | bare.parts()
+    parts = bare.parts()
+    if settings.data.get("order") == "random":  # others are drawn elsewhere
+        parts = {"batch": _batch_seconds(settings, dataset)} | parts
     _say(f"a checkpoint, {SAVES} times")
     result = {
         "machine": ", ".join(f"{name} {value}" for name, value in compute.describe().items()),
         "parameters": parameter_line(model),
         "training FLOPs": f"{flops:,.0f} per token",
         "training step": f"{1e3 * step:.2f} ms for {tokens} tokens",
-        "of that": ", ".join(f"{part} {1e3 * took:.2f}" for part, took in parts.items()) + " ms",
+        "bare step": ", ".join(f"{part} {1e3 * took:.2f}" for part, took in parts.items()) + " ms",
         "training speed": f"{speed:,.0f} tokens/s, {rate:,.1f} GFLOP/s",
         "peak memory": f"{peak_memory / 1e6:,.0f} MB",
         "harness / bare step": f"{middle:.3f} ({quartiles})",

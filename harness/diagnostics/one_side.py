@@ -32,7 +32,7 @@ def serve(words: Sequence[str]) -> int:
         if steps % TURN == 0 and steps < total:
             print("null", flush=True)
             if not sys.stdin.readline():
-                sys.exit("nobody waits for this side any more")
+                sys.exit(1)  # the other side failed, or the measurement was stopped
 
     total = TURN * (1 + WARM_UP + TURNS)  # the first turn has the start
     peak_memory, seconds = timed_loop(settings, dataset, compute, between, total)

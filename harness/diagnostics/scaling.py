@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from rich.table import Table
 
 from harness.cli.hydra_app import compose
 from harness.common.console import Console
-from harness.common.errors import UsageError
+from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically
-from harness.compute.costs import parameters, step_flops
+from harness.compute.costs import parameters
 from harness.compute.memory import PeakMemory
 from harness.config.settings import read_settings
 from harness.diagnostics.bench import BareStep, builder
 from harness.diagnostics.probe import checked_compute
 from harness.report.drawing.scaling import write_scaling
+from harness.training.flops import flops_per_step
 from harness.training.run import load_dataset
 
 OPTION = "--scaling"
@@ -35,12 +37,14 @@ WIDTHS = (1, 2, 4)  # factors on a model's own
 WIDTH_SETTINGS = ("n_embd", "n_hidden", "channels_residual", "channels_gate", "channels_skip")
 WIDE_AT = 64  # tokens of context at which the width grows
 WARM_UP, STEPS = 2, 5
+CHOSEN = ("train.seq_len", "train.batch_size", "train.accumulate")  # by the plan
 
 
 @dataclass(frozen=True)
 class ScalingPoint:
-    """axis: context or width. value: tokens, or a factor on the model's own widths. flops, seconds:
-    of a step, the seconds the median of some. memory: bytes beyond what the process had before."""
+    """axis: context or width. value: tokens, or a factor on the model's own widths. batch_size:
+    sequences of a step. flops, seconds: of a step, the seconds the median of some. memory: bytes
+    beyond what the process had before."""
 
     model: str
     axis: str
@@ -68,13 +72,18 @@ def scaling() -> int:
     path = Path(out)
     if path.suffix != ".csv":
         raise UsageError(f"{OPTION} takes the file for its figures: {OPTION} scaling.csv")
+    for word in words:
+        if (key := word.partition("=")[0]) in CHOSEN:
+            raise UsageError(f"{OPTION} chooses {key}: leave it out")
     named = [word for word in words if word.partition("=")[0] == "model"] or [f"model={MODELS}"]
     models = named[-1].partition("=")[2].split(",")
     rest = [word for word in words if word not in named]
     # All is composed, and with it checked, before the first is measured.
     plan = [(model, *place) for model in models for place in places(model, rest)]
-    points = list(measured(plan))
-    write_csv(path, points)
+    points: list[ScalingPoint] = []
+    for point in measured(plan):  # what was measured is kept, if the next has no memory
+        points.append(point)
+        write_csv(path, points)
     write_scaling(path.with_suffix(".png"), points)
     _show(points)
     print(f"{path} and {path.with_suffix('.png')} written", file=sys.stderr)
@@ -108,7 +117,12 @@ def measured(plan: Sequence[tuple[str, str, int, list[str]]]) -> Iterator[Scalin
                     f"\r\033[K{number} of {len(plan)}: {model}, {axis} {value}",
                     end="\n" if number == len(plan) else "", file=sys.stderr, flush=True,
                 )  # fmt: skip
-            yield pool.submit(measure, model, axis, value, words).result()
+            try:
+                yield pool.submit(measure, model, axis, value, words).result()
+            except BrokenProcessPool as error:
+                raise RunFailure(
+                    f"the process that measured {model} at {axis} {value} was killed: no memory?"
+                ) from error
 
 
 def measure(model: str, axis: str, value: int, words: list[str]) -> ScalingPoint:
@@ -116,6 +130,8 @@ def measure(model: str, axis: str, value: int, words: list[str]) -> ScalingPoint
     settings = read_settings(compose(words))
     compute = checked_compute(settings)
     dataset = load_dataset(settings)
+    if dataset.row_documents is not None:
+        raise UsageError(f"data={settings.names.data}: the length of its rows is not the context")
     build = builder(settings, dataset.tokenizer.vocab_size)
     memory = PeakMemory(compute.device)
     before = memory.read()
@@ -124,11 +140,12 @@ def measure(model: str, axis: str, value: int, words: list[str]) -> ScalingPoint
     bare = BareStep(settings, dataset, compute, network)
     for _ in range(WARM_UP + STEPS):
         bare()
+    used = memory.read() - before  # before FLOPs are counted, which may build another one
     plan = settings.train
     return ScalingPoint(
-        model, axis, value, plan.batch_size, plan.seq_len, parameters(network)["total"],
-        plan.batch_size * step_flops(build, plan.seq_len),
-        statistics.median(bare.seconds[WARM_UP:]), memory.read() - before,
+        model, axis, value, plan.batch_size * plan.accumulate, plan.seq_len,
+        parameters(network)["total"], flops_per_step(settings, dataset, network),
+        statistics.median(bare.seconds[WARM_UP:]), used,
     )  # fmt: skip
 
 

@@ -70,11 +70,12 @@ def require_values(model: nn.Module, batch_size: int, seq_len: int) -> None:
 def recompute(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], samples: int) -> None:
     """Set every layer's population statistics from at least `samples` positions of `batches`,
     inputs and targets, (B, T) each: the mean E[μ_B] and, by the law of total variance,
-    E[σ_B² + μ_B²] - E[μ_B]². Padding is left out. The model runs in evaluation mode and is left in
-    the mode it was in. If `batches` raises, the statistics stay as they were."""
+    E[σ_B² + μ_B²] - E[μ_B]², each batch by its positions. Padding is left out. The
+    model runs in evaluation mode and is left in the mode it was in. If `batches` raises, the
+    statistics stay as they were."""
     norms = layers(model)
     sums = [tuple(torch.zeros_like(part) for part in _population(norm)) for norm in norms]
-    seen = count = 0
+    seen, first, total = 0, dict[nn.Module, int](), dict[nn.Module, float]()
     with eval_mode(model), _batch_statistics(model, keep=True), _restoring(norms):
         for inputs_BT, targets_BT in batches:
             padding = int((targets_BT == IGNORED).sum())
@@ -82,15 +83,17 @@ def recompute(model: LanguageModel, batches: Iterable[tuple[Tensor, Tensor]], sa
                 model(inputs_BT, return_features=True)
             for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
                 batch_mean_C, batch_variance_C = _population(norm)
-                mean_C += batch_mean_C
-                size = sizes.get(norm, inputs_BT.numel())  # a layer may be left out
-                square_C += _biased(batch_variance_C, size - padding) + batch_mean_C**2
-            seen, count = seen + inputs_BT.numel() - padding, count + 1
+                size = sizes.get(norm, inputs_BT.numel()) - padding  # a layer may be left out
+                weight = size / first.setdefault(norm, size)
+                mean_C += weight * batch_mean_C
+                square_C += weight * (_biased(batch_variance_C, size) + batch_mean_C**2)
+                total[norm] = total.get(norm, 0.0) + weight
+            seen += inputs_BT.numel() - padding
             if seen >= samples:
                 break
     for norm, (mean_C, square_C) in zip(norms, sums, strict=True):
-        norm.running_mean = mean_C / count
-        norm.running_var = square_C / count - (mean_C / count) ** 2
+        norm.running_mean = mean_C / total[norm]
+        norm.running_var = square_C / total[norm] - (mean_C / total[norm]) ** 2
 
 
 @contextmanager

@@ -54,6 +54,11 @@ def check_settings(settings: Settings, processes: ProcessGroup = SINGLE_PROCESS)
             raise UsageError(f"eval.{error}") from error
     if corpus.rows in ("alone", "packed"):
         _require_apart(settings, corpus.rows, model)
+    if corpus.of_documents and settings.train.batch_norm == "batch" and batch_norm.layers(model):
+        raise UsageError(
+            f"data={settings.names.data}: train.batch_norm=batch would count the padding of a "
+            "score's batches of documents; take moving, precise or frozen"
+        )
     if model.fit is not None:
         if isinstance(corpus, StreamedDocuments):
             raise UsageError(
@@ -105,11 +110,6 @@ def _require_apart(settings: Settings, rows: str, model: LanguageModel) -> None:
         raise UsageError(
             f"{where}: batch normalization would count the padding of short ones; take another "
             f"norm of the model{instead(', or data.rows=across')}"
-        )
-    if norms and settings.train.batch_norm == "batch":
-        raise UsageError(
-            f"{where}: train.batch_norm=batch would count the padding of a score's batches; take "
-            "moving, precise or frozen"
         )
     if norms and settings.train.batch_size == 1:
         raise UsageError(

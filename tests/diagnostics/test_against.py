@@ -59,6 +59,21 @@ def test_the_other_side_is_settings_or_a_revision() -> None:
         pass
 
 
+def test_a_word_that_is_no_setting_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--against", "optimizer=muon n_layer 4"])
+    with pytest.raises(UsageError, match="not every part is a setting"):
+        against.against()
+
+
+@pytest.mark.long
+def test_a_revision_reads_the_assets_of_this_code() -> None:
+    """Its files lie in a temporary folder, beside which there are none."""
+    code = [sys.executable, "-m", "harness.bench", "model=bigram", "--against", "HEAD"]
+    done = subprocess.run(code, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("this code / HEAD: ")
+
+
 @pytest.mark.long
 def test_a_change_that_costs_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
     """Sixteen times the work is not taken for the same, and the same not for more."""

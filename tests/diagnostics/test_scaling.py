@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from harness.common.errors import UsageError
+from harness.compute.memory import PeakMemory
 from harness.diagnostics import scaling
 from harness.diagnostics.scaling import ScalingPoint, places, write_csv
 from harness.report.drawing import scaling as drawing
 from harness.report.drawing.own_matplotlib import Figure
+from harness.training.run import load_dataset
 from tests.small_runs import settings
 
 POINT = ScalingPoint("gpt", "context", 64, 32, 64, 100, 2e9, 0.5, 3_000_000)
@@ -39,15 +44,48 @@ def test_every_point_has_as_many_tokens_and_one_axis_grows() -> None:
 
 
 def test_a_point_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = settings(tmp_path / "a", "model=mlp", "model.n_hidden=8", "train.batch_size=3")
+    """All micro-batches of a step, and memory before anything else is built."""
+    words = ("model=mlp", "model.n_hidden=8", "train.batch_size=3", "train.accumulate=2")
+    small = settings(tmp_path / "a", *words)
+    read: list[int] = []
     monkeypatch.setattr(scaling, "compose", lambda words: words)
     monkeypatch.setattr(scaling, "read_settings", lambda words: small)
+    monkeypatch.setattr(PeakMemory, "read", lambda self: read.append(1) or 1000 * len(read))
+    count = scaling.flops_per_step
+    monkeypatch.setattr(
+        scaling, "flops_per_step", lambda *given: count(*given) if len(read) == 2 else math.nan
+    )
     found = scaling.measure("mlp", "width", 2, [])
-    assert (found.batch_size, found.seq_len) == (3, 16)
+    assert (found.batch_size, found.seq_len, found.memory) == (6, 16, 1000)
     assert found.seconds > 0
-    assert found.memory >= 0
-    assert found.flops == pytest.approx(3 * scaling.step_flops(scaling.builder(small, 39), 16), 0.2)
+    vocabulary = load_dataset(small).tokenizer.vocab_size
+    weights = 16 * 32 * 8 + 8 * 8 + 8 * vocabulary  # context · n_embd · n_hidden, and so on
+    assert found.flops == 3 * 2 * weights * 6 * 16
     assert replace(found, flops=4e9, seconds=2.0).rate == 2.0
+
+
+def test_documents_have_no_context_to_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = settings(tmp_path / "a", "model=mlp", "data=lines", "data.path=the-corpus")
+    monkeypatch.setattr(scaling, "compose", lambda words: words)
+    monkeypatch.setattr(scaling, "read_settings", lambda words: some)
+    with pytest.raises(UsageError, match="is not the context"):
+        scaling.measure("mlp", "context", 64, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scaling", "a.csv", "train.batch_size=3"], "chooses train.batch_size"),
+        (["--scaling"], "takes the file"),
+        (["--scaling", "a.txt"], "takes the file"),
+    ],
+)
+def test_what_it_chooses_itself_is_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(UsageError, match=message):
+        scaling.scaling()
 
 
 def test_figures_are_written_as_they_were_measured(

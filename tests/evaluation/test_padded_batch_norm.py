@@ -93,15 +93,19 @@ def test_what_the_padding_is_changes_nothing(name: str, leaves_out: bool) -> Non
 
 @pytest.mark.parametrize("name", MODELS)
 def test_precise_statistics_are_those_of_the_text(name: str) -> None:
-    """Of one batch: the mean and the biased variance of what the first layer is given."""
+    """Of two batches of unequal length: the mean and the biased variance of what the first layer is
+    given, every position the same."""
     model, batch, seen = made(name), padded(), []
+    short = tuple(part[:2, :2] for part in batch)
     norm = batch_norm.layers(model)[0]
     hook = norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    batch_norm.recompute(model, [batch], samples=2)
+    batch_norm.recompute(model, [batch, short], samples=100)
     hook.remove()
     before = seen[0].shape[1] - max(LENGTHS)
     assert before == (2 if name == "hierarchical" else 0)
-    values = torch.cat([seen[0][row, : before + length] for row, length in enumerate(LENGTHS)])
+    kept = [seen[0][row, : before + length] for row, length in enumerate(LENGTHS)]
+    kept += [seen[1][row, : before + min(length, 2)] for row, length in enumerate(LENGTHS[:2])]
+    values = torch.cat(kept)
     torch.testing.assert_close(norm.running_mean, values.mean(0))
     torch.testing.assert_close(norm.running_var, values.var(0, unbiased=False))
 
@@ -182,6 +186,7 @@ PLAIN: Any = (
     [
         (("data.rows=packed",), "batch normalization would count the padding"),
         (("train.batch_norm=batch",), "moving, precise or frozen"),
+        (("train.batch_norm=batch", "data.rows=across"), "moving, precise or frozen"),
         (("train.batch_size=1",), "raise train.batch_size"),
         (PLAIN, "batch normalization would count the padding"),
     ],
