@@ -281,11 +281,13 @@ class Settings(_Group):
     """All settings of a run. Nodes with a `_target_` are built by `build`."""
 
     names: Names
-    # Runs compare the digest of the text, not its path.
+    # Runs compare the digest of the text, not its path or name.
     data: Annotated[
         Node,
         AfterValidator(_path_from_anywhere),
         KeyRole("path", NO_EFFECT),
+        KeyRole("name", NO_EFFECT),
+        KeyRole("revision", NO_EFFECT),
         KeyRole("texts", NO_EFFECT),
         KeyRole("errors", NO_EFFECT),
         KeyRole("field", NO_EFFECT),

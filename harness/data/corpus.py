@@ -183,10 +183,12 @@ class JoinedText(Text):
         return notes
 
 
-def passed_over_note(places: Sequence[Path]) -> str:
-    """places: hidden files and folders and linked folders that lie in the named ones."""
+def passed_over_note(
+    places: Sequence[Path], what: str = "hidden files and folders and linked folders"
+) -> str:
+    """places: what lies in the named ones, and is not read."""
     shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
-    return f"{len(places):,} hidden files and folders and linked folders are not read: {shown}"
+    return f"{len(places):,} {what} are not read: {shown}"
 
 
 def _decode(blocks: Iterable[bytes]) -> Iterator[str]:

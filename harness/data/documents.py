@@ -36,8 +36,9 @@ MOST_BYTES = 4 << 30  # of a file of documents
 class DocumentText(Text):
     """Documents one after the other in memory, each of at least one byte, with nothing in between.
 
-    ends: (D,), the offset at which each ends. Digests cover them as well as the bytes. empty: the
-    number of empty ones, which were left out. origin: notes of where they are from.
+    ends: (D,), the offset at which each ends. Digests cover them as well as the bytes, and that of
+    the whole its `cuts`. empty: the number of empty ones, which were left out. origin: notes of
+    where they are from.
     """
 
     of_documents = True
@@ -73,7 +74,11 @@ class DocumentText(Text):
         yield self.strings(span.start, span.stop)  # nobody else has this memory
 
     def spans(self, parts: Iterable[tuple[int, int]]) -> tuple[Span, list[Span]]:
-        return self._span(0, self.size), [self._span(*part) for part in parts]
+        whole = self._span(0, self.size)
+        if self.cuts is not None:  # else the settings say where train ends
+            digest = hashlib.sha256(f"{whole.sha256} {[*self.cuts]}".encode())
+            whole = whole._replace(sha256=digest.hexdigest())
+        return whole, [self._span(*part) for part in parts]
 
     def _span(self, start: int, stop: int) -> Span:
         digest = hashlib.sha256((self.ends_in(start, stop) - start).astype("<i8").tobytes())

@@ -18,15 +18,17 @@ from harness.common.errors import UsageError
 from harness.common.paths import expand
 from harness.common.values import did_you_mean, show
 from harness.data.assets import Assets
+from harness.data.corpus import passed_over_note
 
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Without an owner the library takes `json` for a reader of the working folder's own files.
+NAME = re.compile(r"(?!buckets/)[\w.-]+/[\w.-]+")
 ROWS_AT_A_TIME = 1024
 OWN_CONFIGS = ".huggingface.yaml"  # beside README.md
 
 
 class FoundSplits(NamedTuple):
     """The splits of a dataset by name, as `datasets.IterableDataset`. files: of each, with their
-    sizes, or of the Hub with their revision. note: where they are from, if not from a folder."""
+    sizes, or of the Hub with their revision. note: of their revision, or what is not read."""
 
     splits: Mapping[str, Any]
     files: Mapping[str, Sequence[Any]]
@@ -91,7 +93,12 @@ class DatasetSource:
             return _stored(saved if isinstance(saved, dict) else {"train": saved}, None)
         _require_local(folder)
         # The files as they are: a run's folder must not have others copied to a cache.
-        return _streamed(datasets.load_dataset_builder(str(folder), self.subset), None)
+        builder = datasets.load_dataset_builder(str(folder), self.subset)
+        unread = _files_of_no_split(folder, builder)
+        note = (
+            passed_over_note(unread, "files of another format or of no split") if unread else None
+        )
+        return _streamed(builder, None)._replace(note=note)
 
     def _named(self, assets: Assets, streamed: bool) -> FoundSplits:
         import datasets
@@ -125,6 +132,12 @@ class DatasetSource:
                     f"{self.revision}, and the Hub can't be asked"
                 )
             note = f"{self.name} is that of revision {builder.hash}"
+            if assets.confirmed is not None and self.revision is None:  # before it may be refused
+                print(
+                    f"{note}; if the run's is another, which its train.log says, "
+                    "data.revision=COMMIT asks for that",
+                    file=sys.stderr,
+                )
             if streamed and not is_cached:
                 return _streamed(builder, note)
             builder.download_and_prepare()
@@ -198,6 +211,25 @@ def _require_local(folder: Path) -> None:
             raise UsageError(
                 f"data.name={folder}: its {name} names data that are not in the folder"
             )
+
+
+def _files_of_no_split(folder: Path, builder: Any) -> list[Path]:
+    """The library takes those of one format, and passes over others without a word."""
+    from datasets.data_files import FILES_TO_IGNORE  # README.md and the like
+
+    read = {
+        Path(path).resolve()
+        for paths in (builder.config.data_files or {}).values()
+        for path in paths
+    }
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.resolve() not in read
+        and path.name not in FILES_TO_IGNORE
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def _stored(splits: Mapping[str, Any], note: str | None) -> FoundSplits:

@@ -13,14 +13,19 @@ from typing import Any
 import pytest
 
 from harness.common.errors import UsageError
+from harness.config.identity import differences
 from harness.data.assets import Assets
 from harness.data.dataset import Dataset, prepare
 from harness.data.dataset_corpora import Datasets, DatasetsStream
 from harness.data.documents import DocumentCorpus
 from harness.data.lane import Lane
 from harness.data.read_ahead import ReadAhead
+from harness.training import streamed_rows
 from harness.training.context import ignore
+from harness.training.run import run
 from tests.data.datasets import SHARES
+from tests.small_runs import GPT_SMALL, settings, trace
+from tests.training.test_streamed_rows import InThisProcess
 from zoo_tokenizers import EndMarker
 from zoo_tokenizers.bytes import Bytes
 
@@ -84,6 +89,20 @@ def test_the_datasets_own_splits_are_honoured(make: Any, tmp_path: Path) -> None
     assert parts(none) == [TRAIN, ["v one", "v two"], []]
 
 
+def test_the_digest_says_where_train_ends(tmp_path: Path) -> None:
+    """Else a run could be scored on what it was trained on."""
+    found = []
+    for number, held_out in enumerate((["d"], ["c", "d"])):
+        (tmp_path / str(number)).mkdir()
+        texts = {"train": ["a", "b", "c", "d"][: -len(held_out)], "validation": held_out}
+        corpus = Datasets(saved(tmp_path / str(number), texts, 1), [0.9, 0.1, 0.0])
+        found.append(encoded(corpus, tmp_path))
+    assert found[0].text.read(0, 4) == found[1].text.read(0, 4) == b"abcd"
+    assert found[0].digest != found[1].digest
+    with pytest.raises(UsageError, match="not the one this run was trained on"):
+        prepare(corpus, found[0].tokenizer, Assets((), tmp_path / "cache"), found[0].digest)
+
+
 def test_a_moved_folder_has_the_same_text(tmp_path: Path) -> None:
     name = saved(tmp_path, {"train": TRAIN})
     for corpus in (
@@ -144,6 +163,32 @@ def test_a_stream_goes_on_from_any_position(make: Any, tmp_path: Path) -> None:
             assert (rows == same).all()
 
 
+def test_a_run_goes_on_where_its_dataset_was_moved_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an undisturbed one, and with no other dataset. Of the Hub it may be told the revision."""
+    monkeypatch.setattr(streamed_rows, "ReadAhead", InThisProcess)
+    name, other = saved(tmp_path, {"train": TRAIN}), tmp_path / "other"
+
+    def trained(run_: str, steps: int, name: str, *overrides: str) -> list[dict[str, Any]]:
+        small = *GPT_SMALL, "schedule=constant", "eval.every=9", f"train.steps={steps}", *overrides
+        data = {
+            "_target_": "harness.data.dataset_corpora.DatasetsStream",
+            "name": name,
+            "split": SHARES,
+        }
+        assert run(settings(tmp_path / run_, *small).replace(data=data)) == 0
+        return [row for row in trace(tmp_path / run_) if "lr" in row]
+
+    whole = trained("a", 4, name)
+    trained("b", 2, name)
+    moved = str(Path(name).rename(tmp_path / "moved"))
+    with pytest.raises(UsageError, match="can't be resumed: its corpus has changed"):
+        trained("b", 4, saved(other, {"train": [*TRAIN, "new"]}), "resume=true")
+    assert trained("b", 4, moved, "resume=true") == whole
+    assert differences({"data": {"revision": None}}, {"data": {"revision": "abc123"}}) == []
+
+
 @pytest.mark.long
 def test_another_process_reads_what_a_lane_has(tmp_path: Path) -> None:
     """Though the library puts a tensor into what it is given, where torch is imported."""
@@ -168,7 +213,7 @@ def test_shards_of_other_files_are_others(tmp_path: Path) -> None:
 
 
 def test_by_name_what_the_cache_has_is_taken_and_nothing_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The network is looked for once, and not waited for."""
     folder = Path(as_files(tmp_path, {"train": TRAIN, **HELD_OUT}))
@@ -194,7 +239,15 @@ def test_by_name_what_the_cache_has_is_taken_and_nothing_is_asked(
     assert parts(encoded(Datasets("me/tales", SHARES), tmp_path)) == expected
     with pytest.raises(UsageError, match=r"the Hub is not asked \(.*refused.*import datasets"):
         encoded(Datasets("me/none", SHARES), tmp_path)
+    assert "data.revision=COMMIT" not in capsys.readouterr().err
     stranger = Assets((), tmp_path / "cache").of_stranger([])
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    Datasets("me/tales", SHARES, revision="abc123").read(stranger)
+    assert capsys.readouterr().err == ""
+    Datasets("me/tales", SHARES).read(stranger)
+    told = "me/tales is that of revision abc123; if the run's is another, which its train.log says"
+    assert capsys.readouterr().err == f"{told}, data.revision=COMMIT asks for that\n"
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     with pytest.raises(UsageError, match="only https://… is fetched"):
         Datasets("me/none", SHARES).read(stranger)
     assert datasets.config.HF_HUB_OFFLINE is False
@@ -250,6 +303,24 @@ def test_folders_that_are_no_dataset(tmp_path: Path) -> None:
         encoded(Datasets(name, SHARES), tmp_path)
 
 
+def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    """Of two formats the library takes one, and says nothing."""
+    folder = tmp_path / "two"
+    (folder / ".hidden").mkdir(parents=True)
+    for number in range(2):
+        (folder / f"train-{number}.jsonl").write_text(f'{{"text": "{number}"}}\n' * 9)
+    for name in ("README.md", ".hidden/train-3.csv"):
+        (folder / name).write_text("text\n3\n")
+    corpus = Datasets(str(folder), SHARES)
+    assert not any("not read" in note for note in encoded(corpus, tmp_path).notes())
+    for name in ("train-2.csv", "more.jsonl"):
+        (folder / name).write_text("text\n2\n")
+    dataset = encoded(corpus, tmp_path)
+    assert sum(map(len, parts(dataset))) == 18
+    note = "2 files of another format or of no split are not read"
+    assert f"{note}: {folder}/more.jsonl, {folder}/train-2.csv" in dataset.notes()
+
+
 def test_without_the_library_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +333,8 @@ def test_without_the_library_the_extra_is_named(
     ("options", "words"),
     [
         ({"name": "a b"}, "should be OWNER/NAME, or a folder"),
+        ({"name": "json"}, "should be OWNER/NAME, or a folder"),
+        ({"name": "buckets/a"}, "should be OWNER/NAME, or a folder"),
         ({"name": "./a", "revision": "main"}, "a folder has none"),
         ({"parts": ["train"]}, "should be three"),
         ({"parts": ["train", "train", None]}, "has a split twice"),
