@@ -16,7 +16,7 @@ from harness.data.batches import IGNORED
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
-from harness.report.statistics.skills import TaskColumn, grid
+from harness.report.statistics.skills import SkillTask, grid
 from harness.report.text import skills as words
 from harness.runs import certificate
 from harness.runs.load import load_run
@@ -115,9 +115,9 @@ def test_the_report_draws_the_grid(trained: Path) -> None:
     comparison = compare_runs(find_runs([trained]))
     found = grid(comparison)
     assert found is not None
-    here, longer = TaskColumn("recall", None, 0.25), TaskColumn("recall", "24", 0.25)
-    assert list(found.columns) == [here, longer]
-    kept, cells = found.rows["gpt"]
+    here, longer = SkillTask("recall", None, 0.25), SkillTask("recall", "24", 0.25)
+    assert list(found.tasks) == [here, longer]
+    kept, cells = found.models["gpt"]
     test = summary(trained / "0")["test"]
     assert (cells[here].mean, cells[here].seeds) == (test["accuracy"], 1)
     assert cells[here].half == pytest.approx(1.96 * test["accuracy_error"])
@@ -128,7 +128,7 @@ def test_the_report_draws_the_grid(trained: Path) -> None:
     page = (trained / "report.html").read_text()
     assert "<h2>Skills</h2>" in page
     assert words.cell(cells[here]) in page
-    assert "recall at 24<small>chance 0.250</small>" in page
+    assert '<th scope="row" class="text">recall at 24</th><td>0.250</td>' in page
 
 
 @pytest.mark.parametrize(
