@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from rich import box
@@ -144,21 +144,19 @@ def _table(groups: Sequence[Group], shown: Sequence[Column], lossy: bool) -> Tab
     return table
 
 
-def _skills_tables(found: Grid, width: int) -> Iterator[Table]:
+def _skills_tables(found: Grid, width: int) -> list[Table]:
     """As many models side by side as there is room for."""
     tasks = [visible_line(skills.called(task)) for task in found.tasks]
     room = width - max(map(len, tasks)) - len("chance") - 2 * GAP
-    left, models = list(found.models.items()), dict[str, Model]()
-    while left:
-        name, model = left[0]
-        taken = sum(max(len(SKILL), len(each)) + GAP for each in [*models, name])
-        if not models or taken <= room:
-            models[name] = model
-            del left[0]
-        if left and taken <= room:
-            continue
-        yield _skills_table(found, tasks, models)
-        models = {}
+    parts, used = [dict[str, Model]()], 0
+    for name, model in found.models.items():
+        wide = max(len(SKILL), len(name)) + GAP
+        if parts[-1] and used + wide > room:
+            parts.append({})
+            used = 0
+        parts[-1][name] = model
+        used += wide
+    return [_skills_table(found, tasks, models) for models in parts]
 
 
 def _skills_table(found: Grid, tasks: Sequence[str], models: Mapping[str, Model]) -> Table:
