@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.checks import require_positive
+from zoo.layers.kaiming import kaiming_
 from zoo.layers.window import embed_window, window_cache
 
 
@@ -53,17 +54,7 @@ class Hierarchical(LanguageModel):
         self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_hidden, vocab_size)
-        self._initialize(layers)
-
-    def _initialize(self, layers: list[nn.Linear]) -> None:
-        """Kaiming normal (He et al. 2015, arXiv 1502.01852); biases zero."""
-        for layer in layers:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="tanh")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        # A tenth of Kaiming's, so that the first loss is ln V.
-        nn.init.normal_(self.head.weight, std=0.1 / self.head.in_features**0.5)
-        nn.init.zeros_(self.head.bias)
+        kaiming_(layers, self.head, "tanh")
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)

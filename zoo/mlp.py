@@ -17,6 +17,7 @@ from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import widened
+from zoo.layers.kaiming import kaiming_
 from zoo.layers.window import embed_window, window_cache
 
 Activation = Literal["tanh", "relu", "leaky_relu", "gelu"]
@@ -77,17 +78,8 @@ class MLP(LanguageModel):
         self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_hidden + direct * context * n_embd, vocab_size)
-        self._initialize("relu" if activation == "gelu" else activation)
-
-    def _initialize(self, gain: Literal["tanh", "relu", "leaky_relu"]) -> None:
-        """Kaiming normal (He et al. 2015, arXiv 1502.01852); biases zero."""
-        for layer in (self.window, *self.hidden):
-            nn.init.kaiming_normal_(layer.weight, a=0.01, nonlinearity=gain)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        # A tenth of Kaiming's, so that the first loss is ln V.
-        nn.init.normal_(self.head.weight, std=0.1 / self.head.in_features**0.5)
-        nn.init.zeros_(self.head.bias)
+        gain = "relu" if activation == "gelu" else activation
+        kaiming_((self.window, *self.hidden), self.head, gain)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
