@@ -129,6 +129,16 @@ def _cycles_are_collected_once_a_module() -> Generator[None]:
     _collect()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _a_module_draws_the_same_whatever_ran_before() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _a_test_draws_the_same_whatever_ran_before() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _handlers_end_with_their_test() -> Generator[None]:
     """A handler that is made while a test has a stderr of its own, by a library that is imported,
