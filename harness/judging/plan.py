@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from time import perf_counter
 
 import torch
 
 from harness.common.text import duration
-from harness.compute.costs import step_flops
 from harness.compute.device import Compute
 from harness.config.settings import Settings
-from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
 from harness.diagnostics.bench import WARM_UP, timed_loop
 from harness.evaluation.score import score_split
 from harness.judging.evidence import seeds_needed
+from harness.training.flops import steps_of_budget
 from zoo.language_model import LanguageModel
 
 MEASURED = 10  # steps
@@ -30,9 +28,9 @@ def training_seconds(settings: Settings, dataset: Dataset) -> float:
     _, seconds = timed_loop(settings, dataset, compute, steps=WARM_UP + MEASURED)
     # A model that counts takes one step, and no time between two.
     step = sum(seconds) / len(seconds) if seconds else perf_counter() - started
-    steps = _steps(settings, dataset, step) if seconds else 1
     assert dataset.val is not None, "a judgement reads validation"
     model = settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
+    steps = steps_of_budget(settings, dataset, model, step) if seconds else 1
     started = perf_counter()
     with torch.random.fork_rng([]):
         score_split(
@@ -42,26 +40,6 @@ def training_seconds(settings: Settings, dataset: Dataset) -> float:
         )  # fmt: skip
     evaluations = settings.eval.times(steps) + 2  # with that of test and the certificate's
     return float(steps * step + evaluations * (perf_counter() - started))
-
-
-def _steps(settings: Settings, dataset: Dataset, step: float) -> int:
-    """How many the budget allows. step: seconds."""
-    plan, (currency, total) = settings.train, settings.train.budget
-    rows = plan.batch_size * plan.accumulate
-    time, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
-    tokens = rows * targets
-    vocab_size = dataset.tokenizer.vocab_size
-    per_step = {
-        "steps": 1.0,
-        "tokens": tokens,
-        "bytes": tokens * dataset.train.bytes / len(dataset.train.ids),
-        "flops": rows * step_flops(
-            lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
-            time, plan.trained,
-        ),
-        "seconds": step,
-    }  # fmt: skip
-    return math.ceil(total / per_step[currency])
 
 
 def plan_lines(number: int, level: float, most: int, pair_seconds: float) -> list[str]:

@@ -1,9 +1,11 @@
-"""What a step of training costs, and what those before a fork did."""
+"""What a step of training costs, how many a budget allows, and what those before a fork cost."""
 
 from __future__ import annotations
 
 import json
+import math
 
+from harness.common.errors import UsageError
 from harness.compute.costs import step_flops
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
@@ -29,6 +31,27 @@ def flops_per_step(settings: Settings, dataset: Dataset, model: LanguageModel) -
         ),
     )
     return plan.batch_size * plan.accumulate * per_row
+
+
+def steps_of_budget(
+    settings: Settings, dataset: Dataset, model: LanguageModel, step_seconds: float
+) -> int:
+    """How many steps of the given seconds the budget allows; the last may go past it. Raises
+    UsageError for one in FLOPs of a model that costs none."""
+    plan, (currency, total) = settings.train, settings.train.budget
+    if currency == "steps":
+        return int(total)
+    if currency == "flops":
+        if not (per_step := flops_per_step(settings, dataset, model)):
+            raise UsageError(f"train.flops never ends: {settings.names.model} costs no FLOPs")
+        return math.ceil(total / per_step)
+    if currency == "seconds":
+        return math.ceil(total / step_seconds)
+    _, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
+    tokens = plan.batch_size * plan.accumulate * targets
+    if currency == "tokens":
+        return math.ceil(total / tokens)
+    return math.ceil(total / (tokens * dataset.train.bytes / len(dataset.train.ids)))
 
 
 def before_fork(parent: Parent, settings: Settings, dataset: Dataset) -> dict[str, int]:

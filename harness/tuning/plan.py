@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from time import perf_counter
 
 from harness.common.errors import UsageError
 from harness.common.text import duration
-from harness.compute.costs import step_flops
 from harness.config.settings import Settings
-from harness.data.batches import draw_batch, row_shape
+from harness.data.batches import draw_batch
 from harness.data.dataset import Dataset
 from harness.diagnostics.probe import checked_compute
 from harness.evaluation.score import score_split
+from harness.training.flops import flops_per_step, steps_of_budget
 from harness.training.trainer import Trainer
-from zoo.language_model import LanguageModel
 
 Point = dict[str, float | str]
 """Values of the settings that are searched over."""
@@ -80,30 +78,8 @@ class PlannedCost:
     seconds: float
 
 
-def flops_of(settings: Settings, dataset: Dataset) -> float:
-    """Training FLOPs of the whole budget. Raises UsageError for one in bytes, FLOPs or seconds."""
-    plan, vocab_size = settings.train, dataset.tokenizer.vocab_size
-    time, _ = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
-    per_sequence = step_flops(
-        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size), time, plan.trained
-    )
-    return per_sequence * _steps(settings, dataset) * plan.batch_size * plan.accumulate
-
-
-def _steps(settings: Settings, dataset: Dataset) -> float:
-    plan = settings.train
-    currency, amount = plan.budget
-    if currency == "steps":
-        return amount
-    if currency == "tokens":
-        _, targets = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
-        return amount / (plan.batch_size * plan.accumulate * targets)
-    raise UsageError(f"a search is planned in steps or tokens; its budget is train.{currency}")
-
-
 def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
     """Train a few steps and score validation once; nothing is written."""
-    steps = _steps(settings, dataset)
     compute = checked_compute(settings)
     trainer = Trainer(settings, dataset.tokenizer.vocab_size, compute)
     plan, seconds = settings.train, []
@@ -115,15 +91,17 @@ def measure(settings: Settings, dataset: Dataset) -> PlannedCost:
         trainer.step(batch, 0.0, {"step": step})
         compute.synchronize()
         seconds.append(perf_counter() - started)
-    total = steps * statistics.median(seconds[WARM_UP:])
+    step_seconds = statistics.median(seconds[WARM_UP:])
+    steps = steps_of_budget(settings, dataset, trainer.model, step_seconds)
+    total = steps * step_seconds
     if dataset.val is not None:
         started = perf_counter()
         score_split(
             trainer.evaluated, dataset.val, dataset.tokenizer, compute, settings.eval.stride,
             settings.eval.batch_size,
         )  # fmt: skip
-        total += (settings.eval.times(math.ceil(steps)) + 1) * (perf_counter() - started)
-    return PlannedCost(flops_of(settings, dataset), total)
+        total += (settings.eval.times(steps) + 1) * (perf_counter() - started)
+    return PlannedCost(steps * flops_per_step(settings, dataset, trainer.model), total)
 
 
 def plan_lines(

@@ -119,7 +119,6 @@ def test_a_change_takes_the_place_of_the_base_s_own() -> None:
         (["gpt", NORM, "--seeds", "0"], "--seeds 0 must be at least 1"),
         (["gpt", "optimizer.lr=1e-2", "--search"], "--search chooses it"),
         (["gpt", NORM, "data.split=[0.9,0,0.1]"], "data must be that of the base"),
-        (["model=gpt train.seconds=9 data=text data.path={}", NORM], "planned in steps or tokens"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -20,12 +18,10 @@ from harness.cli.hydra_app import compose
 from harness.cli.tool import Parser
 from harness.common.errors import RunFailure, UsageError
 from harness.config.saved import load_settings
-from harness.config.settings import read_settings
-from harness.data.encoded import Documents
 from harness.runs.summary import read_summary, status_of
 from harness.tuning import plan, search, sweeps
 from harness.tuning.choice import Tried, at_an_edge, best, read_trials
-from harness.tuning.plan import DECAY, INIT, RATE, STAGES, Stage, flops_of, plan_lines, start
+from harness.tuning.plan import DECAY, INIT, RATE, STAGES, Stage, plan_lines, start
 from harness.tuning.sweeps import Run, arguments
 from tests.conftest import Ended
 from tests.small_runs import SMALL
@@ -138,27 +134,7 @@ def test_every_model_gets_the_same_trials_in_every_stage() -> None:
             assert f"mlp: {point[stage.key]}" in values.split("','")[at]
 
 
-def test_the_plan_s_flops_are_the_closed_form() -> None:
-    """A factored bigram: one product with (n, V) a token, and two more in the backward pass."""
-    n, vocabulary, steps, rows, time = 4, 10, 7, 6, 16
-    settings = read_settings(
-        compose(
-            [
-                "model=bigram", f"model.n_embd={n}", f"train.steps={steps}", "train.batch_size=3",
-                "train.accumulate=2", f"train.seq_len={time}",
-            ]
-        )
-    )  # fmt: skip
-    flops = 6 * n * vocabulary * steps * rows * time
-    tokenizer = SimpleNamespace(vocab_size=vocabulary)
-    dataset = SimpleNamespace(row_documents=None, tokenizer=tokenizer)
-    assert flops_of(settings, dataset) == flops
-    tokens = settings.train.replace(steps=None, tokens=steps * rows * time)
-    assert flops_of(settings.replace(train=tokens), dataset) == flops
-    # Of documents 5 tokens long, 2 on average: rows have 5 positions.
-    dataset.row_documents = Documents(np.array([0, 1, 2, 3, 8]))
-    assert flops_of(settings, dataset) == flops * 5 / time
-    assert flops_of(settings.replace(train=tokens), dataset) == flops * 5 / time * (time / 2)
+def test_the_plan_counts_trainings_flops_and_time() -> None:
     costs = {"a": plan.PlannedCost(1e9, 60.0), "b": plan.PlannedCost(3e9, 30.0)}
     text = "\n".join(plan_lines(costs, 4, 2, 3))
     # (4 + 2) trainings of each; 90 seconds for a pair, three at a time.
@@ -191,8 +167,7 @@ def test_a_rate_at_the_edge_is_named() -> None:
         (["model=gpt", "optimizer.lr=1e-3"], "optimizer.lr is set by the search itself"),
         (["model=gpt", "hydra.sweep.dir=x"], "hydra.sweep.dir is set by the search itself"),
         (["model=gpt", "optimizer.lrr=1"], "optimizer.lrr"),
-        (["model=gpt", "train.seconds=9"], "planned in steps or tokens"),
-        (["model=gpt", "train.flops=9e9"], "planned in steps or tokens"),
+        (["model=bigram", "train.flops=9e9"], "train.flops never ends: bigram costs no FLOPs"),
         (["model=gpt", "--seeds", "-1"], "--seeds -1 must be at least 0"),
         (["model=gpt", "--workers", "0"], "--workers 0 must be at least 1"),
         (["model=gpt", "--workers", "gpu:1"], "--workers=gpu is not one of auto, cpu"),
