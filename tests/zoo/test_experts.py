@@ -166,3 +166,27 @@ def test_weights_begin_as_those_of_a_dense_model() -> None:
 def test_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GPT(VOCAB, **SMALL | options)
+
+
+def test_few_numbers_of_rows_in_bf16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new one would be compiled. What is added changes no output and no gradient."""
+    layer = MixtureOfExperts(C, True, "gelu", INNER, E, 2)
+    sent = torch.randn(103, C, requires_grad=True)
+    seen, linear = set(), torch.nn.functional.linear
+
+    def watched(rows: Tensor, *args: Tensor) -> Tensor:
+        seen.add(len(rows))
+        return linear(rows, *args)
+
+    def pass_through() -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = layer._through_experts(sent, [40, 0, 1, 62]).float()
+        return [out, *torch.autograd.grad(out.square().sum(), [sent, *layer.expand.parameters()])]
+
+    monkeypatch.setattr("zoo.layers.experts.F.linear", watched)
+    few = pass_through()
+    assert seen == {0, 32, 64}
+    monkeypatch.setattr("zoo.layers.experts.ROWS", 1)
+    for ours, exact in zip(few, pass_through(), strict=True):
+        torch.testing.assert_close(ours, exact, rtol=0.02, atol=1e-3)
+    assert seen == {0, 32, 64, 40, 1, 62}
