@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
+from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import decaying_memory
 from zoo.layers.norms import make_norm
 from zoo.layers.stack import Stack, StackedBlock
@@ -27,6 +28,8 @@ class Mamba2(Stack):
     expand: the inner width is expand·n_embd. n_head_channels: a head's share of it. n_state: the
     channels of each head's state. kernel_size: of the short convolution before the state.
     dropout: of the embeddings and of each addition to the residual stream.
+    recurrence: torch, or fla: by flash-linear-attention's kernels in training and scores, on an
+    NVIDIA GPU in bf16.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Mamba2(Stack):
         kernel_size: int = 4,
         dropout: float = 0.0,
         tie_weights: bool = True,
+        recurrence: Recurrence = "torch",
     ) -> None:
         require_positive(
             n_layer=n_layer, n_embd=n_embd, n_state=n_state, n_head_channels=n_head_channels,
@@ -51,7 +55,9 @@ class Mamba2(Stack):
                 f"n_head_channels={n_head_channels}"
             )
         blocks = [
-            Mamba2Block(n_embd, expand * n_embd, n_head_channels, n_state, kernel_size, dropout)
+            Mamba2Block(
+                n_embd, expand * n_embd, n_head_channels, n_state, kernel_size, dropout, recurrence
+            )
             for _ in range(n_layer)
         ]
         norm = make_norm("rms_norm", n_embd, bias=False)
@@ -70,8 +76,10 @@ class Mamba2Block(StackedBlock):
         n_state: int,
         kernel_size: int,
         dropout: float,
+        recurrence: Recurrence = "torch",
     ) -> None:
         super().__init__()
+        self.recurrence = require_recurrence(recurrence)
         n_head = n_inner // n_head_channels
         self.shape = (n_head, n_state, n_head_channels)
         self.widths = [n_inner, n_inner + 2 * n_state, n_head]
@@ -99,6 +107,7 @@ class Mamba2Block(StackedBlock):
             (v_BTHD * dt_BTH[..., None]).transpose(1, 2),
             (-self.A_log.exp() * dt_BTH).transpose(1, 2),
             None if cache is None else cache.tensors[f"{name}.state"],
+            by=self.recurrence,
         )
         if cache is not None and state is not None:
             cache.tensors[f"{name}.state"] = state

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
 from zoo.layers.feed_forward import FeedForward
+from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import decaying_memory
 from zoo.layers.norms import make_norm
 from zoo.layers.stack import Stack, StackedBlock
@@ -25,7 +26,9 @@ class MLSTM(Stack):
     """n_layer blocks of width n_embd: an mLSTM, then SwiGLU, each added to the residual stream.
 
     n_key, n_value: channels of each head's keys and values. n_inner: the width of SwiGLU; null:
-    8/3·n_embd. dropout: of the embeddings and of each addition to the residual stream.
+    8/3·n_embd. dropout: of the embeddings and of each addition to the residual stream. recurrence:
+    torch, or fla: by flash-linear-attention's kernels in training and scores, on an NVIDIA GPU in
+    bf16.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class MLSTM(Stack):
         n_inner: int | None = None,
         dropout: float = 0.0,
         tie_weights: bool = True,
+        recurrence: Recurrence = "torch",
     ) -> None:
         require_positive(
             n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_key=n_key, n_value=n_value
         )
         blocks = [
-            MLSTMBlock(n_embd, n_head, n_key, n_value, n_inner, dropout) for _ in range(n_layer)
+            MLSTMBlock(n_embd, n_head, n_key, n_value, n_inner, dropout, recurrence)
+            for _ in range(n_layer)
         ]
         norm = make_norm("rms_norm", n_embd, bias=False)
         super().__init__(vocab_size, n_embd, blocks, norm, dropout, tie_weights)
@@ -66,8 +71,10 @@ class MLSTMBlock(StackedBlock):
         n_value: int,
         n_inner: int | None,
         dropout: float,
+        recurrence: Recurrence = "torch",
     ) -> None:
         super().__init__()
+        self.recurrence = require_recurrence(recurrence)
         self.shape = (n_head, n_key, n_value)
         self.widths = [n_head * n_key, n_head * n_key, n_head * n_value, n_head * n_value]
         self.input_norm = make_norm("rms_norm", n_embd, bias=False)
@@ -101,6 +108,7 @@ class MLSTMBlock(StackedBlock):
             F.pad(v_BHTD, (0, 1), value=1.0),  # the last channel is n
             F.logsigmoid(f_BHT),
             None if cache is None else cache.tensors[name],
+            by=self.recurrence,
         )
         if cache is not None and state is not None:
             cache.tensors[name] = state

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
+from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import generalized_delta_memory
 
 
@@ -23,6 +24,8 @@ class RWKV7(LanguageModel):
 
     n_rank: the rank of the maps to decay, rate, value mix and gate. n_inner: the width of channel
     mixing; null: 4·n_embd. dropout: of the embeddings and of each addition to the residual stream.
+    recurrence: torch, or fla: by flash-linear-attention's kernels in training and scores, on an
+    NVIDIA GPU in bf16.
     """
 
     block_size = None
@@ -38,6 +41,7 @@ class RWKV7(LanguageModel):
         n_rank: int = 16,
         n_inner: int | None = None,
         dropout: float = 0.0,
+        recurrence: Recurrence = "torch",
     ) -> None:
         super().__init__()
         n_inner = 4 * n_embd if n_inner is None else n_inner
@@ -52,7 +56,7 @@ class RWKV7(LanguageModel):
         self.dropout = nn.Dropout(dropout)
         layers = range(n_layer)
         self.time_mixings = nn.ModuleList(
-            TimeMixing(n_embd, n_head, n_rank, layer, n_layer) for layer in layers
+            TimeMixing(n_embd, n_head, n_rank, layer, n_layer, recurrence) for layer in layers
         )
         self.channel_mixings = nn.ModuleList(
             ChannelMixing(n_embd, n_inner, 1 - layer / n_layer) for layer in layers
@@ -91,8 +95,17 @@ class TimeMixing(nn.Module):
     Returns its output (B, T, C) and its values, which later layers mix into theirs.
     """
 
-    def __init__(self, n_embd: int, n_head: int, n_rank: int, layer: int, n_layer: int) -> None:
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        n_rank: int,
+        layer: int,
+        n_layer: int,
+        recurrence: Recurrence = "torch",
+    ) -> None:
         super().__init__()
+        self.recurrence = require_recurrence(recurrence)
         above, depth = 1 - layer / n_layer, layer / max(1, n_layer - 1)
         self.n_embd, self.n_head = n_embd, n_head
         channel = torch.arange(n_embd) / n_embd
@@ -139,6 +152,7 @@ class TimeMixing(nn.Module):
             removed,
             removed * self._heads(a),
             None if cache is None else cache.tensors[f"{name}.state"],
+            by=self.recurrence,
         )
         if cache is not None and state is not None:
             cache.tensors[f"{name}.state"] = state

@@ -17,24 +17,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.layers import fla_kernels
+
 Memory = tuple[Tensor, Tensor | None]
 """What each position reads, (B, H, T, D), and the state after the last, (B, H, N, D). Given None
 for the state before the first, which is then zero, None is returned."""
 
 
-def _in_full_precision(recurrence: Callable[..., Memory]) -> Callable[..., Memory]:
-    @functools.wraps(recurrence)
-    def promoted(*tensors: Tensor | None) -> Memory:
-        given = [tensor for tensor in tensors if tensor is not None]
-        dtype = functools.reduce(torch.promote_types, (x.dtype for x in given), torch.float32)
-        device = given[0].device.type
-        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
-            return recurrence(*(None if x is None else x.to(dtype) for x in tensors))
+def _in_full_precision(
+    by_fla: Callable[..., Tensor],
+) -> Callable[[Callable[..., Memory]], Callable[..., Memory]]:
+    """by_fla: the same by flash-linear-attention, which is called where it can compute and no state
+    is wanted, if by="fla" is given."""
 
-    return promoted
+    def decorate(recurrence: Callable[..., Memory]) -> Callable[..., Memory]:
+        @functools.wraps(recurrence)
+        def promoted(*tensors: Tensor | None, by: fla_kernels.Recurrence = "torch") -> Memory:
+            *inputs, state = tensors
+            given = [tensor for tensor in tensors if tensor is not None]
+            if by == "fla" and state is None and fla_kernels.can_compute(given[2]):
+                return by_fla(*inputs), None
+            dtype = functools.reduce(torch.promote_types, (x.dtype for x in given), torch.float32)
+            device = given[0].device.type
+            with torch.autocast("cpu" if device == "meta" else device, enabled=False):
+                return recurrence(*(None if x is None else x.to(dtype) for x in tensors))
+
+        return promoted
+
+    return decorate
 
 
-@_in_full_precision
+@_in_full_precision(fla_kernels.decaying_memory)
 def decaying_memory(
     q_BHTN: Tensor,
     k_BHTN: Tensor,
@@ -58,7 +71,7 @@ def decaying_memory(
     return _joined(y, v_BHTD), None if state_BHND is None else states[-1]
 
 
-@_in_full_precision
+@_in_full_precision(fla_kernels.gated_delta_memory)
 def gated_delta_memory(
     q_BHTN: Tensor,
     k_BHTN: Tensor,
@@ -96,7 +109,7 @@ def gated_delta_memory(
     return _joined(torch.stack(read, 2), v_BHTD), None if state_BHND is None else state
 
 
-@_in_full_precision
+@_in_full_precision(fla_kernels.generalized_delta_memory)
 def generalized_delta_memory(
     r_BHTN: Tensor,
     log_decay_BHTN: Tensor,
