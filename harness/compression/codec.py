@@ -184,7 +184,7 @@ def digests(run: Run) -> dict[str, bytes]:
     compute, machine = run.compute, run.compute.describe()
     parts = (
         (weights.hexdigest(), run.tokenizer.digest, run.settings.model),
-        (_stride(run), compute.precision, compute.tf32),
+        (_stride(run), compute.precision, compute.tf32, compute.matmul),
         (torch.__version__, machine["name"], torch.backends.cpu.get_cpu_capability()),
     )
     return {

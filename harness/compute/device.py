@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import platform
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +15,14 @@ import torch
 
 from harness.common.errors import UsageError
 from harness.common.text import visible_line
+from harness.compute.matmul import (
+    Matmul,
+    current_matmul,
+    faster_matmul,
+    has_onednn,
+    race,
+    use_matmul,
+)
 
 # Variables of torch and of the libraries below it that change numbers: what fp32 means, and the
 # order of sums. Values in which the first of them say nothing new.
@@ -34,7 +40,6 @@ OF_LAST_BITS = (
 )
 VARIABLES = (*OF_FP32, *OF_LAST_BITS)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-RACED = (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,24 @@ class Compute:
     device: torch.device
     precision: str
     tf32: bool = False
+    matmul: Matmul = "blas"
 
     @classmethod
-    def choose(cls, device: str, precision: str, tf32: bool = False) -> Compute:
+    def choose(
+        cls,
+        device: str,
+        precision: str,
+        tf32: bool = False,
+        matmul: Matmul | Literal["auto"] | None = None,
+    ) -> Compute:
         """Resolve `auto`. Raises UsageError for a device that this machine lacks.
 
         tf32: on an NVIDIA GPU, fp32 matrix products, convolutions and recurrent layers round their
         factors to 10 mantissa bits, which is faster. The setting holds for the whole process.
         torch's default is tf32 for convolutions and recurrent layers only.
+
+        matmul: of fp32 on a CPU, see harness/compute/matmul.py; for the whole process, too. None
+        leaves it as it is. Without oneDNN here, a run that had it goes on with the BLAS.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,7 +86,10 @@ class Compute:
             # torch's newer switches, one per library, raise an error in torch.compile.
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = tf32
-        return cls(torch.device(device), precision, tf32 and kind == "cuda")
+        if matmul is not None:
+            wanted = faster_matmul() if matmul == "auto" else matmul
+            use_matmul(wanted if kind == "cpu" and has_onednn() else "blas")
+        return cls(torch.device(device), precision, tf32 and kind == "cuda", current_matmul())
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.precision == "fp32":
@@ -103,6 +121,7 @@ class Compute:
             "name": name,
             "precision": self.precision,
             "tf32": self.tf32,
+            "matmul": self.matmul,
             "threads": torch.get_num_threads(),
             **{name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
         }
@@ -143,19 +162,9 @@ def faster_precision(kind: str) -> Literal["bf16", "fp32"]:
     and which kernels there are depends on the processor, the library and their settings."""
     if kind == "mps":
         return "fp32"  # not every product exists in bf16
-    size = {"cpu": 256, "cuda": 4096}[kind]
-    factors = [torch.ones(size, size, dtype=dtype, device=kind) for dtype in RACED]
-    seconds = [math.inf] * len(RACED)
-    for _ in range(5):  # in turn, and the best of each: the machine may be busy
-        for number, factor in enumerate(factors):
-            seconds[number] = min(seconds[number], _seconds(factor))
-    return "bf16" if seconds[0] * 1.5 <= seconds[1] else "fp32"
-
-
-def _seconds(factor: torch.Tensor) -> float:
-    start = time.perf_counter()
-    torch.sum(factor @ factor).item()  # waits for the device
-    return time.perf_counter() - start
+    seconds = race(kind)
+    fp32 = min(seconds[name] for name in seconds.keys() - {"bf16"})
+    return "bf16" if seconds["bf16"] * 1.5 <= fp32 else "fp32"
 
 
 def _cpu_name() -> str:

@@ -53,6 +53,7 @@ Init = Literal["default", "kaiming", "xavier", "gpt2", "truncated_normal"]
 BatchNorm = Literal["moving", "precise", "frozen", "batch"]
 Resume = bool | Literal["auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Matmul = Literal["auto", "blas", "onednn"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 DEVICES = ("auto", "cpu", "cuda", "mps")
 KEEPS = ("latest", "all", "log")
@@ -314,6 +315,7 @@ class Settings(_Group):
     init: Init = "default"
     zero_residual: bool = False
     tf32: bool = False
+    matmul: Annotated[Matmul, NEVER_COMPARED] = "blas"  # as it was before there was a choice
     observe: Annotated[ObserveSettings, NO_EFFECT] = ObserveSettings()
     metrics: Annotated[list[str], NEVER_COMPARED | Role.FROM_USER] = []
     trust: Annotated[list[str], NEVER_COMPARED | Role.FROM_USER] = []

@@ -22,7 +22,7 @@ EFFECTS = (1, 2, 4, 8)  # differences, in standard deviations of one difference
 
 def training_seconds(settings: Settings, dataset: Dataset) -> float:
     """Of one training with its evaluations, by a few measured steps and one measured evaluation."""
-    compute = Compute.choose(settings.device, settings.precision, settings.tf32)
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32, settings.matmul)
     settings = settings.replace(precision=compute.precision)
     started = perf_counter()
     _, seconds = timed_loop(settings, dataset, compute, steps=WARM_UP + MEASURED)

@@ -145,6 +145,8 @@ def forked_settings(asked: Settings, overrides: list[str]) -> Settings:
     theirs = load_settings(RunFolder.existing(path).config)
     if asked.precision == "auto":  # which was resolved when the parent began
         asked = asked.replace(precision=theirs.precision)
+    if asked.matmul == "auto":
+        asked = asked.replace(matmul=theirs.matmul)
     of_run = {key: getattr(asked, key) for key in ("resume", "run_dir", "fork_from")}
     before = with_users_own(theirs, asked) | of_run
     return read_settings(changed_by(before, asked, overrides))

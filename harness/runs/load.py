@@ -88,7 +88,9 @@ def load_run(
     folder.require_checkpoint_dir(settings.checkpoint_dir)
     for line in digests.complaints(path):
         LOG.warning(f"{path}: {line}")
-    compute = Compute.choose(device, precision or settings.precision, settings.tf32)
+    compute = Compute.choose(
+        device, precision or settings.precision, settings.tf32, settings.matmul
+    )
     best = checkpoint.load(folder.checkpoints, BestCheckpoint) if which == "best" else None
     step = None if which in ("best", "latest") else int(which)
     saved = best or checkpoint.load(folder.checkpoints, StepCheckpoint, step)

@@ -87,6 +87,8 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         )
     if asked.precision == "auto":  # which was resolved when the run began
         asked = asked.replace(precision=saved.precision)
+    if asked.matmul == "auto":
+        asked = asked.replace(matmul=saved.matmul)
     if asked.optimizer.get("orthogonalize") == "auto":
         chosen = saved.optimizer.get("orthogonalize", "bf16")
         asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})

@@ -104,9 +104,9 @@ def _attempt(
         require_free(settings)
 
     device = place.device or settings.device
-    compute = Compute.choose(device, settings.precision, settings.tf32)
+    compute = Compute.choose(device, settings.precision, settings.tf32, settings.matmul)
     # Resolved: a resumed run keeps it.
-    settings = settings.replace(precision=compute.precision)
+    settings = settings.replace(precision=compute.precision, matmul=compute.matmul)
     if settings.optimizer.get("orthogonalize") == "auto":
         chosen = {"orthogonalize": faster_precision(compute.device.type)}
         settings = settings.replace(optimizer=settings.optimizer | chosen)

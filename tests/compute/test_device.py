@@ -43,7 +43,7 @@ def test_no_variable_is_recorded_that_is_not_set(monkeypatch: pytest.MonkeyPatch
     for name in device.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MKL_CBWR", "")
-    fields = {"device", "name", "precision", "tf32", "threads"}
+    fields = {"device", "name", "precision", "tf32", "matmul", "threads"}
     assert Compute.choose("cpu", "fp32").describe().keys() == fields
 
 

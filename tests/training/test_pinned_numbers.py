@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from harness.common.clock import Clock
 from harness.common.paths import REPOSITORY
 from harness.compute.device import VARIABLES
+from harness.compute.matmul import faster_matmul
 from harness.compute.memory import PeakMemory
 from harness.training import loop, trainer
 from tests.small_runs import train
@@ -286,6 +287,7 @@ def summary_by_hand(found: Trained, found_memory: int) -> dict[str, Any]:
         "machine.device": "cpu",
         "machine.precision": "fp32",
         "machine.tf32": False,
+        "machine.matmul": faster_matmul(),
         "machine.threads": torch.get_num_threads(),
         "machine.name": lambda name: isinstance(name, str) and name,
         **{f"machine.{name}": os.environ[name] for name in VARIABLES if name in os.environ},

@@ -1,0 +1,116 @@
+"""What multiplies fp32 matrices on a CPU: torch's BLAS, or oneDNN where that is faster.
+
+torch gives fp32 products to the BLAS it was built with (MKL on x86) and bf16 ones to oneDNN. MKL
+uses a processor of another maker at half its rate; oneDNN asks the processor alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Matmul = Literal["blas", "onednn"]
+# Below either, the way through Python takes longer than what is gained.
+LEAST_ROWS, LEAST_WORK = 8, 2 << 20
+
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_overriding: list[torch.library.Library] = []
+
+
+def has_onednn() -> bool:
+    """Whether this build of torch can multiply by oneDNN."""
+    return torch.backends.mkldnn.is_available() and _ONEDNN is not None
+
+
+def use_matmul(name: Matmul) -> None:
+    """From now on, in the whole process, forward and backward."""
+    if name == current_matmul():
+        return
+    if name == "blas":
+        _overriding.pop()._destroy()
+        return
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():  # that torch's own kernels are overridden
+        warnings.simplefilter("ignore", UserWarning)
+        library.impl("mm", _mm, "CPU")
+        library.impl("addmm", _addmm, "CPU")
+    _overriding.append(library)
+
+
+def current_matmul() -> Matmul:
+    """What the process uses."""
+    return "onednn" if _overriding else "blas"
+
+
+@functools.cache
+def race(kind: str) -> dict[str, float]:
+    """Seconds of a product of two square matrices on a kind of device, "cpu" or "cuda": in bf16, in
+    fp32 by the device's BLAS, and on a CPU by onednn, if there is one. It takes some 10 ms."""
+    size = {"cpu": 256, "cuda": 4096}[kind]
+    fp32 = torch.ones(size, size, device=kind)
+    bf16 = fp32.bfloat16()
+    raced: dict[str, Callable[[], Tensor]] = {
+        "bf16": lambda: bf16 @ bf16,
+        "blas": lambda: _by_blas(fp32, fp32),
+    }
+    if kind == "cpu" and has_onednn():
+        raced["onednn"] = lambda: _by_onednn(fp32, fp32, None)
+    seconds = dict.fromkeys(raced, math.inf)
+    for _ in range(5):  # in turn, and the best of each: the machine may be busy
+        for name, product in raced.items():
+            seconds[name] = min(seconds[name], _seconds(product))
+    return seconds
+
+
+def _seconds(product: Callable[[], Tensor]) -> float:
+    begun = time.perf_counter()
+    product().sum().item()  # waits for the device
+    return time.perf_counter() - begun
+
+
+def faster_matmul() -> Matmul:
+    """oneDNN where it takes at most three quarters of the BLAS's time."""
+    seconds = race("cpu")
+    return "onednn" if seconds.get("onednn", math.inf) * 4 <= seconds["blas"] * 3 else "blas"
+
+
+def _mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    return _by_onednn(a_MK, b_KN, None) if _is_worth_it(a_MK, b_KN) else _by_blas(a_MK, b_KN)
+
+
+def _addmm(
+    c: Tensor, a_MK: Tensor, b_KN: Tensor, *, beta: complex = 1, alpha: complex = 1
+) -> Tensor:
+    plain = beta == alpha == 1 and c.shape == b_KN.shape[1:] and c.is_contiguous()
+    if plain and c.dtype == a_MK.dtype and _is_worth_it(a_MK, b_KN):
+        return _by_onednn(a_MK, b_KN, c)
+    out = a_MK.new_empty(len(a_MK), b_KN.shape[1])
+    return torch.addmm(c, a_MK, b_KN, beta=beta, alpha=alpha, out=out)
+
+
+def _is_worth_it(a_MK: Tensor, b_KN: Tensor) -> bool:
+    (rows, inner), columns = a_MK.shape, b_KN.shape[1]
+    return (
+        a_MK.dtype == b_KN.dtype == torch.float32
+        and rows >= LEAST_ROWS
+        and rows * inner * columns >= LEAST_WORK
+        and inner == len(b_KN)
+        and all(x.is_contiguous() or x.t().is_contiguous() for x in (a_MK, b_KN))
+    )
+
+
+def _by_onednn(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
+    product: Tensor = _ONEDNN.default(a_MK, b_KN.t(), c_N, "none", [], "")
+    return product
+
+
+def _by_blas(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+    """As torch does without us: the variant with `out` is another kernel, which stays its own."""
+    return torch.mm(a_MK, b_KN, out=a_MK.new_empty(len(a_MK), b_KN.shape[1]))
