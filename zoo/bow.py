@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
-from zoo.layers.dropout import widened
+from zoo.layers.dropout import Dropout, widened
 
 
 class BoW(LanguageModel):
@@ -42,7 +42,7 @@ class BoW(LanguageModel):
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.expand = nn.Linear(n_embd, n_hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.projection = nn.Linear(n_hidden, n_embd)
         self.head = nn.Linear(n_embd, vocab_size)
         # Small, so that the first loss is ln V.

@@ -15,6 +15,7 @@ from zoo.language_model import Cache
 from zoo.layers.attention import CausalSelfAttention, KeyValues
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import gated_delta_memory
@@ -161,7 +162,7 @@ class DeltaBlock(StackedBlock):
         self.mixer = mixer
         self.feed_forward_norm = make_norm("rms_norm", n_embd, bias=False)
         self.feed_forward = FeedForward(n_embd, False, "swiglu", n_inner)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, cache: Cache | None, name: str, past: int) -> Tensor:
         x_BTC = x_BTC + self.dropout(self.mixer(self.mixer_norm(x_BTC), cache, name, past))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import Activation
 from zoo.layers.norms import Norm, make_norm
 from zoo.layers.positions import Positions, sinusoids
@@ -98,7 +99,7 @@ class GPT(LanguageModel):
         self.position_embedding = (
             nn.Embedding(block_size, n_embd) if positions == "learned" else None
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
                 n_embd, n_head, dropout, bias, attention_dropout=attention_dropout, norm=norm,

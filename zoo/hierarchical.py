@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.kaiming import kaiming_
 from zoo.layers.window import embed_window, window_cache
 
@@ -52,7 +53,7 @@ class Hierarchical(LanguageModel):
         layers = [nn.Linear(2 * width, n_hidden, bias=bias) for width in widths]
         self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(n_hidden, vocab_size)
         kaiming_(layers, self.head, "tanh")
 

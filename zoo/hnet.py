@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.matrix_memory import decaying_memory
 from zoo.layers.norms import make_norm
 from zoo.layers.steps import StepBlock, StepKeyValues, step_places
@@ -93,7 +94,7 @@ class HNet(LanguageModel):
         if ratio_weight:
             self.auxiliary = {"ratio": ratio_weight}
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
         def mamba2(n_layer: int) -> nn.ModuleList:
             sizes = (n_embd, expand * n_embd, n_head_channels, n_state, kernel_size, dropout)

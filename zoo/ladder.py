@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues, attend
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
 
 
@@ -103,7 +104,7 @@ class LadderBlock(nn.Module):
         self.feed_forward = feed_forward
         if feed_forward is not None:
             self.feed_forward_norm = nn.LayerNorm(n_embd) if norm else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, past: KeyValues | None = None) -> Tensor:
         y_BTC = self.dropout(self.attention(self.attention_norm(x_BTC), past))
@@ -120,7 +121,7 @@ class MultiHead(nn.Module):
     def __init__(self, n_embd: int, n_head: int, dropout: float, projection: bool) -> None:
         super().__init__()
         self.n_head = n_head
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=False)
         self.projection = nn.Linear(n_embd, n_embd) if projection else nn.Identity()
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import decaying_memory
 from zoo.layers.norms import make_norm
@@ -92,7 +93,7 @@ class Mamba2Block(StackedBlock):
         self.skip = nn.Parameter(torch.ones(n_head))
         self.norm = make_norm("rms_norm", n_inner, bias=False)
         self.projection = nn.Linear(n_inner, n_embd, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, cache: Cache | None, name: str, past: int) -> Tensor:
         n_head, n_state, n_channels = self.shape

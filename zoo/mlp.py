@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.checks import require_positive
-from zoo.layers.dropout import widened
+from zoo.layers.dropout import Dropout, widened
 from zoo.layers.kaiming import kaiming_
 from zoo.layers.window import embed_window, window_cache
 
@@ -76,7 +76,7 @@ class MLP(LanguageModel):
             nn.Linear(n_hidden, n_hidden, bias=bias) for _ in range(n_layer - 1)
         )
         self.norms = nn.ModuleList(make_any_norm(norm, n_hidden) for _ in range(n_layer))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(n_hidden + direct * context * n_embd, vocab_size)
         gain = "relu" if activation == "gelu" else activation
         kaiming_((self.window, *self.hidden), self.head, gain)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import decaying_memory
@@ -87,7 +88,7 @@ class MLSTMBlock(StackedBlock):
         self.projection = nn.Linear(n_head * n_value, n_embd, bias=False)
         self.feed_forward_norm = make_norm("rms_norm", n_embd, bias=False)
         self.feed_forward = FeedForward(n_embd, False, "swiglu", n_inner)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, cache: Cache | None, name: str, past: int) -> Tensor:
         x_BTC = x_BTC + self.dropout(self._memory(self.input_norm(x_BTC), cache, f"{name}.state"))

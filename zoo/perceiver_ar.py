@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues, attend
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
 from zoo.layers.segments import SegmentedBlock
 
@@ -134,7 +135,7 @@ class CrossBlock(nn.Module):
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
         self.feed_forward_norm = nn.LayerNorm(n_embd, bias=bias)
         self.feed_forward = FeedForward(n_embd, bias, "relu2")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def past_shape(self, batch_size: int, block_size: int) -> tuple[int, int, int, int]:
         """The shape (B, H, S, D) of the keys and values kept of the past."""

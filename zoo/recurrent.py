@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
-from zoo.layers.dropout import widened
+from zoo.layers.dropout import Dropout, widened
 
 
 class Recurrent(LanguageModel):
@@ -56,7 +56,7 @@ class Recurrent(LanguageModel):
             self.kernel(n_embd if layer == 0 else n_hidden, n_hidden, batch_first=True)
             for layer in range(n_layer)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(n_hidden, vocab_size)
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
 from zoo.layers.matrix_memory import generalized_delta_memory
 
@@ -53,7 +54,7 @@ class RWKV7(LanguageModel):
         self.vocab_size = vocab_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.embedding_norm = nn.LayerNorm(n_embd)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         layers = range(n_layer)
         self.time_mixings = nn.ModuleList(
             TimeMixing(n_embd, n_head, n_rank, layer, n_layer, recurrence) for layer in layers

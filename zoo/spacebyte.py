@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.attention import KeyValues
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import Dropout
 from zoo.layers.norms import make_norm
 from zoo.layers.steps import StepBlock, StepKeyValues, step_places
 from zoo.layers.transformer import Block
@@ -89,7 +90,7 @@ class SpaceByte(LanguageModel):
         self.token_embedding = nn.Embedding(vocab_size, n_embd_local)
         self.position_embedding = nn.Embedding(block_size, n_embd_local)
         self.step_embedding = nn.Embedding(n_global, n_embd_global)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         options: dict[str, Any] = {"activation": "relu", "qk_norm": True}
         self.local_blocks = nn.ModuleList(
             Block(n_embd_local, n_head_local, dropout, bias, band=local_window, **options)

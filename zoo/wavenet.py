@@ -18,7 +18,7 @@ from zoo.language_model import Cache, LanguageModel
 from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
-from zoo.layers.dropout import widened
+from zoo.layers.dropout import Dropout, widened
 
 Gate = Literal["tanh", "linear"]
 Skips = Literal["sum", "mean"]
@@ -167,7 +167,7 @@ class GatedBlock(nn.Module):
         self.norm = make_any_norm(norm, channels_residual)
         self.conv = conv
         self.gate = gate
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.skip = nn.Linear(channels_gate, channels_skip)
         self.residual = nn.Linear(channels_gate, channels_residual) if residual else None
 

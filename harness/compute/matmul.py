@@ -21,6 +21,7 @@ Matmul = Literal["blas", "onednn"]
 LEAST_ROWS, LEAST_WORK = 8, 2 << 20
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_FP32 = torch.float32  # whatever anyone makes of torch's name later
 _overriding: list[torch.library.Library] = []
 
 
@@ -98,7 +99,7 @@ def _addmm(
 def _is_worth_it(a_MK: Tensor, b_KN: Tensor) -> bool:
     (rows, inner), columns = a_MK.shape, b_KN.shape[1]
     return (
-        a_MK.dtype == b_KN.dtype == torch.float32
+        a_MK.dtype == b_KN.dtype == _FP32
         and rows >= LEAST_ROWS
         and rows * inner * columns >= LEAST_WORK
         and inner == len(b_KN)

@@ -3,22 +3,25 @@ evaluation."""
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.common.errors import UsageError
 from tests.small_runs import losses, trace, train
 from tests.zoo.laws import LAWS
 from tests.zoo_models import NAMES, VOCAB, fresh, maker, node, random_ids, settings_of
+from zoo import perceiver_ar
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
-from zoo.layers.dropout import StochasticDepth, widened
+from zoo.layers import attention, segments
+from zoo.layers.dropout import Dropout, StochasticDepth, drop_out, widened
 
 WITH_DROPOUT = [name for name in NAMES if "dropout" in settings_of(name)]
 # The layers whose width the rule raises, and what it is called.
@@ -88,7 +91,7 @@ def test_the_share_that_is_dropped(name: str, places: list[str]) -> None:
     first = given_to(model.train().get_submodule(places[0]), model, ids)
     if places[0] != "layers.0" or name == "rnn":
         alive = first != 0
-        torch.testing.assert_close(first[alive], kept[alive] / (1 - rate))
+        torch.testing.assert_close(first[alive], kept[alive] / (1 - rate), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
@@ -126,6 +129,61 @@ def test_the_width_rule() -> None:
             widened(200, rate, True)
 
 
+# What is drawn on a CPU
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
+def test_its_rate_and_its_mean_are_those_that_are_set(rate: float) -> None:
+    torch.manual_seed(0)
+    y = drop_out(torch.ones(1001, 999), rate)
+    number, zeros = y.numel(), int((y == 0).sum())
+    assert abs(zeros - rate * number) < 4 * math.sqrt(rate * (1 - rate) * number)
+    kept = y[y != 0]
+    assert torch.equal(kept, kept[:1].expand_as(kept))
+    assert kept[0].item() == pytest.approx(1 / (1 - rate), rel=1e-4)
+
+
+def test_elements_are_dropped_independently() -> None:
+    """Neighbours in memory come from one drawn number, and say nothing of each other."""
+    torch.manual_seed(0)
+    dropped = (drop_out(torch.ones(2**20), 0.25) == 0).double()
+    for distance in (1, 2, 3, 4, 8, 64, 1000):
+        both = (dropped[distance:] * dropped[:-distance]).mean().item()
+        assert both == pytest.approx(0.25**2, abs=0.001), distance
+
+
+def test_its_gradient_is_that_of_what_was_kept() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 7, requires_grad=True)
+    y = drop_out(x, 0.4)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, (y / x).detach())
+
+
+@pytest.mark.parametrize("rate", [0.0, 2**-20, 1.0])
+def test_rates_at_the_ends(rate: float) -> None:
+    x = torch.ones(100)
+    assert set(drop_out(x, rate).gt(0).tolist()) == {rate < 1}
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(drop_out(torch.ones(0, 3), 0.5), torch.ones(0, 3))
+
+
+@pytest.mark.parametrize("seen", ["all", "the past", "band"])
+def test_attention_that_drops_is_torchs_but_for_the_draws(
+    seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared keys, slopes and a past included."""
+    monkeypatch.setattr(attention, "drop_out", lambda weights, rate: weights)
+    for groups, slopes in product((6, 2), (None, [0.5, 0.25, 0.1] * 2)):
+        q = torch.randn(2, 6, 1 if seen == "all" else 10, 8, dtype=torch.float64)
+        k, v = torch.randn(2, 2, groups, q.shape[2] + 3, 8, dtype=torch.float64)
+        if seen == "band":
+            k, v = k[:, :, 3:], v[:, :, 3:]
+        given = (4 if seen == "band" else None, slopes)
+        exact = attention.attend(q, k, v, 0.0, *given)
+        torch.testing.assert_close(attention.attend(q, k, v, 0.3, *given), exact)
+
+
 # Stochastic depth
 
 
@@ -155,15 +213,16 @@ def test_deeper_blocks_are_dropped_more_often() -> None:
 def test_attention_dropout_is_that_of_the_weights_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As torch's attention is told, in every layer; in evaluation none."""
+    """In every layer; in evaluation none."""
     seen: list[float] = []
+    own = attention.attend
 
-    def told(q: Tensor, k: Tensor, v: Tensor, mask: Any, rate: float, **rest: Any) -> Tensor:
+    def told(q: Tensor, k: Tensor, v: Tensor, rate: float, *rest: Any) -> Tensor:
         seen.append(rate)
-        return attention(q, k, v, mask, 0.0, **rest)
+        return own(q, k, v, rate, *rest)
 
-    attention = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", told)
+    for module in (attention, segments, perceiver_ar):
+        monkeypatch.setattr(module, "attend", told)
     model_node, ids = node(name), random_ids(2, 16)
     for given, expected in (
         ({"dropout": 0.2}, 0.2),

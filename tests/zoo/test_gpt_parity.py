@@ -13,11 +13,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
 from tests.zoo_models import fresh, node, random_ids, randomize
 from zoo.gpt import GPT
+from zoo.layers import attention, dropout
 
 V, T, L, H, C, BAND, THETA = 53, 40, 4, 6, 48, 7, 500.0
 SIZES = [f"train.seq_len={T}", f"model.n_layer={L}", f"model.n_head={H}", f"model.n_embd={C}"]
@@ -157,9 +159,11 @@ def test_cached_logits_equal_those_of_transformers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DROPPING)
-def test_dropout_is_in_the_same_places(name: str) -> None:
-    """Drawn from one seed, it drops the same numbers only if it is asked for in the same order,
-    with the same shapes."""
+def test_dropout_is_in_the_same_places(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's draws from one seed, it drops the same numbers only if it is asked for in the
+    same order, with the same shapes."""
+    for module in (dropout, attention):
+        monkeypatch.setattr(module, "drop_out", F.dropout)
     models = [model.train() for model in DROPPING[name]()]
     ids = random_ids(2, T, vocab_size=V)
     logits = []

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
+from zoo.layers.dropout import drop_out
 from zoo.layers.norms import make_norm
 from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
@@ -158,7 +159,32 @@ def attend(
         mask_TS = alibi_bias(slopes, time, keys, q_BHTD).masked_fill(~mask_TS, -torch.inf)
     # A single query may see every key; with no past, torch's own causal path is the fast one.
     causal = mask_TS is None and time > 1
+    if dropout and q_BHTD.is_cpu:  # where torch has no fast path
+        return _attend_with_dropout(q_BHTD, k_BGSD, v_BGSD, mask_TS, dropout, causal)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BGSD, v_BGSD, mask_TS, dropout, is_causal=causal,
         enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1],
     )  # fmt: skip
+
+
+def _attend_with_dropout(
+    q_BHTD: Tensor,
+    k_BGSD: Tensor,
+    v_BGSD: Tensor,
+    mask_TS: Tensor | None,
+    rate: float,
+    causal: bool,
+) -> Tensor:
+    """As torch's function, with our dropout. mask_TS: what is seen, or what is added to scores."""
+    if (shared := q_BHTD.shape[1] // k_BGSD.shape[1]) > 1:
+        k_BGSD, v_BGSD = (x.repeat_interleave(shared, dim=1) for x in (k_BGSD, v_BGSD))
+    if causal:
+        time = q_BHTD.shape[2]
+        mask_TS = torch.ones(time, time, dtype=torch.bool, device=q_BHTD.device).tril()
+    scores_BHTS = q_BHTD * q_BHTD.shape[-1] ** -0.5 @ k_BGSD.mT
+    if mask_TS is not None:
+        seen = mask_TS.dtype == torch.bool
+        scores_BHTS = (
+            scores_BHTS.masked_fill(~mask_TS, -torch.inf) if seen else scores_BHTS + mask_TS
+        )
+    return drop_out(scores_BHTS.softmax(-1), rate).to(v_BGSD.dtype) @ v_BGSD

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
+from zoo.layers.dropout import Dropout
 
 
 class StackedBlock(nn.Module, ABC):
@@ -45,7 +46,7 @@ class Stack(LanguageModel):
         super().__init__()
         self.vocab_size = vocab_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
         self.head = nn.Linear(n_embd, vocab_size, bias=False)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.layers.attention import CausalSelfAttention, KeyValues
-from zoo.layers.dropout import StochasticDepth
+from zoo.layers.dropout import Dropout, StochasticDepth
 from zoo.layers.experts import MixtureOfExperts
 from zoo.layers.feed_forward import Activation, FeedForward
 from zoo.layers.norms import Norm, make_norm
@@ -52,7 +52,7 @@ class Block(nn.Module):
             if n_expert is None
             else MixtureOfExperts(n_embd, bias, activation, n_inner, n_expert, n_expert_active)
         )
-        self.dropout: nn.Module = nn.Dropout(dropout)
+        self.dropout: nn.Module = Dropout(dropout)
         if stochastic_depth:
             self.dropout = nn.Sequential(self.dropout, StochasticDepth(stochastic_depth))
 

@@ -44,9 +44,9 @@ def _state_upside_down(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) ->
     """The decay runs over the values' channels instead of the keys'."""
     memory = zoo.rwkv7.generalized_delta_memory
 
-    def turned(*tensors: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def turned(*tensors: Tensor | None, by: str) -> tuple[Tensor, Tensor | None]:
         *given, state = tensors
-        y, after = memory(*given, None if state is None else state.mT)
+        y, after = memory(*given, None if state is None else state.mT, by=by)
         return y, None if after is None else after.mT.flip(-1)
 
     monkeypatch.setattr(zoo.rwkv7, "generalized_delta_memory", turned)
