@@ -1,10 +1,11 @@
 """Our training steps and sampling against nanoGPT's and MEGABYTE-pytorch's, in alternation.
 
-python experiments/2026-11-29-speed/against.py NANOGPT MEGABYTE [--threads N] [--pairs N] [ROW …]
+python experiments/2026-11-29-speed/against.py NANOGPT MEGABYTE [--device cuda] [ROW …]
 
 NANOGPT, MEGABYTE: checkouts of github.com/karpathy/nanoGPT and lucidrains/MEGABYTE-pytorch (which
 needs einops, beartype and tqdm). A step of theirs is right before one of ours, and the ratio is the
-median over such pairs.
+median over such pairs. Theirs multiplies by torch's BLAS, as it does alone. The last column is the
+counted FLOPs of our step over its seconds, by the rate of a large product here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,85 +26,24 @@ import torch
 from torch import Tensor
 
 from harness.cli.hydra_app import compose
+from harness.compute.costs import step_flops
+from harness.compute.device import Compute
+from harness.compute.matmul import current_matmul, use_matmul
 from harness.config.settings import read_settings
+from harness.diagnostics.doctor.machine import product_rate
 from harness.diagnostics.probe import checked_compute
 from harness.sampling.decode import SamplingParams, generate
 from harness.training.trainer import Trainer
 from zoo.language_model import LanguageModel
 
-Timed = Callable[[], object]
-CHARACTERS, BYTES = 65, 256
+Work = Callable[[], object]
+CHARACTERS, BYTES, GPT2 = 65, 256, 50304
 
-# nanoGPT's config/train_shakespeare_char.py, and the same with its README's settings for a CPU.
+# nanoGPT's README for a CPU, its config/train_shakespeare_char.py, and its GPT-2.
 SMALL = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
 LARGE = {"block_size": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}
-RECIPE = {"optimizer": "adamw", "clip": 1.0}
-
-
-def batch(vocab: int, rows: int, time: int) -> tuple[Tensor, Tensor]:
-    ids = torch.randint(vocab, (rows, time + 1), generator=torch.Generator().manual_seed(0))
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-
-
-def our_step(words: list[str], vocab: int, rows: int, time: int) -> Timed:
-    settings = read_settings(
-        compose([*words, f"train.batch_size={rows}", f"train.seq_len={time}", "device=cpu"])
-    )
-    trainer = Trainer(settings, vocab, checked_compute(settings))
-    data, row = batch(vocab, rows, time), {"step": 0}
-    return lambda: trainer.step(data, 1.0, dict(row))
-
-
-def model_words(sizes: dict[str, int], dropout: float) -> list[str]:
-    return [
-        "model=gpt", "model.bias=false", f"model.dropout={dropout}",
-        *(f"model.{name}={size}" for name, size in sizes.items() if name != "block_size"),
-    ]  # fmt: skip
-
-
-def nanogpt_step(sizes: dict[str, int], dropout: float, rows: int, bf16: bool) -> Timed:
-    """As nanoGPT's train.py: forward, backward, clip at 1, AdamW."""
-    model = nanogpt(sizes, dropout)
-    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
-    context = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
-    x, y = batch(CHARACTERS, rows, sizes["block_size"])
-
-    def step() -> None:
-        with context:
-            _, loss = model(x, y)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def nanogpt(sizes: dict[str, int], dropout: float) -> Any:
-    from model import GPT, GPTConfig
-
-    return GPT(GPTConfig(vocab_size=CHARACTERS, bias=False, dropout=dropout, **sizes))
-
-
-def megabyte_step(rows: int) -> Timed:
-    from MEGABYTE_pytorch import MEGABYTE
-
-    model = MEGABYTE(
-        num_tokens=BYTES, dim=(256, 128), depth=(4, 2), max_seq_len=(64, 8), heads=4, dim_head=32,
-        flash_attn=True,
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.99), fused=True)
-    _, y = batch(BYTES, rows, 512)
-
-    def step() -> None:
-        model(y, return_loss=True).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
+GPT2_124M = {"block_size": 1024, "n_layer": 12, "n_head": 12, "n_embd": 768}
+# The model of MEGABYTE-pytorch's README in small: 64 patches of 8.
 MEGABYTE_WORDS = [
     "model=megabyte", "model.patch_size=8", "model.n_layer_global=4", "model.n_embd_global=256",
     "model.n_head_global=4", "model.n_layer_local=2", "model.n_embd_local=128",
@@ -109,59 +51,183 @@ MEGABYTE_WORDS = [
 ]  # fmt: skip
 
 
-def our_sampling(sizes: dict[str, int], rows: int, new: int) -> Timed:
-    settings = read_settings(
-        compose([*model_words(sizes, 0.0), f"train.seq_len={sizes['block_size']}"])
+@dataclass
+class Side:
+    """What is timed. at_best: its seconds by its FLOPs and the machine's product rate."""
+
+    work: Work
+    at_best: float | None = None
+
+
+def batch(vocab: int, rows: int, time: int) -> tuple[Tensor, Tensor]:
+    ids = torch.randint(vocab, (rows, time + 1), generator=torch.Generator().manual_seed(0))
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def our_step(words: list[str], vocab: int, rows: int, time: int, device: str) -> Side:
+    of_batch = [f"train.batch_size={rows}", f"train.seq_len={time}", f"device={device}"]
+    settings = read_settings(compose([*words, *of_batch]))
+    compute = checked_compute(settings)
+    trainer = Trainer(settings, vocab, compute)
+    data, row = batch(vocab, rows, time), {"step": 0}
+    rate = product_rate(compute)
+    assert rate is not None
+    flops = rows * step_flops(
+        lambda: settings.build("model", LanguageModel, vocab_size=vocab), time
     )
-    model = settings.build("model", LanguageModel, vocab_size=CHARACTERS).eval()
-    prompt = torch.zeros(rows, 1, dtype=torch.long)
-    return lambda: generate(model, prompt, new, SamplingParams())
+    return Side(lambda: trainer.step(data, 1.0, dict(row)), flops / rate)
 
 
-def nanogpt_sampling(sizes: dict[str, int], rows: int, new: int) -> Timed:
-    model = nanogpt(sizes, 0.0).eval()
-    prompt = torch.zeros(rows, 1, dtype=torch.long)
-    return lambda: model.generate(prompt, new)
+def model_words(sizes: dict[str, int], dropout: float) -> list[str]:
+    own = [f"model.{name}={size}" for name, size in sizes.items() if name != "block_size"]
+    exact = "model.activation=gelu_exact"
+    return ["model=gpt", "model.bias=false", exact, f"model.dropout={dropout}", *own]
 
 
-def step_pair(sizes: dict[str, int], dropout: float, rows: int, ours: str, bf16: bool) -> Any:
-    words = [*model_words(sizes, dropout), f"precision={ours}"]
-    return lambda: (
-        nanogpt_step(sizes, dropout, rows, bf16),
-        our_step(words, CHARACTERS, rows, sizes["block_size"]),
-    )
+def nanogpt(sizes: dict[str, int], dropout: float, vocab: int, device: str) -> Any:
+    from model import GPT, GPTConfig
+
+    with redirect_stdout(StringIO()):
+        made = GPT(GPTConfig(vocab_size=vocab, bias=False, dropout=dropout, **sizes))
+    return made.to(device)
 
 
-def sampling_pair(sizes: dict[str, int], rows: int) -> Any:
+def optimizing(model: Any, optimizer: Any, loss: Callable[[], Tensor]) -> Work:
+    """As nanoGPT's train.py: forward, backward, clip at 1, AdamW."""
+
+    def step() -> None:
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def against_nanogpt(
+    sizes: dict[str, int],
+    dropout: float,
+    rows: int,
+    ours: str,
+    *,
+    theirs: str = "fp32",
+    vocab: int = CHARACTERS,
+    compiled: bool = False,
+) -> Callable[[str], tuple[Side, Side]]:
+    """ours, theirs: precisions."""
+
+    def make(device: str) -> tuple[Side, Side]:
+        model = nanogpt(sizes, dropout, vocab, device)
+        with redirect_stdout(StringIO()):
+            optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device)
+        forward = torch.compile(model) if compiled else model
+        x, y = (ids.to(device) for ids in batch(vocab, rows, sizes["block_size"]))
+
+        def loss() -> Tensor:
+            with torch.autocast(device, torch.bfloat16) if theirs == "bf16" else nullcontext():
+                found: Tensor = forward(x, y)[1]
+            return found
+
+        words = [
+            *model_words(sizes, dropout), f"precision={ours}", f"compile={str(compiled).lower()}"
+        ]  # fmt: skip
+        step = optimizing(model, optimizer, loss)
+        return Side(step), our_step(words, vocab, rows, sizes["block_size"], device)
+
+    return make
+
+
+def against_megabyte(ours: str) -> Callable[[str], tuple[Side, Side]]:
+    def make(device: str) -> tuple[Side, Side]:
+        from MEGABYTE_pytorch import MEGABYTE
+
+        model = MEGABYTE(
+            num_tokens=BYTES, dim=(256, 128), depth=(4, 2), max_seq_len=(64, 8), heads=4,
+            dim_head=32, flash_attn=True,
+        ).to(device)  # fmt: skip
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.99), fused=True)
+        y = batch(BYTES, 8, 512)[1].to(device)
+        step = optimizing(model, optimizer, lambda: model(y, return_loss=True))
+        own = our_step([*MEGABYTE_WORDS, f"precision={ours}"], BYTES, 8, 512, device)
+        return Side(step), own
+
+    return make
+
+
+def sampling(sizes: dict[str, int], rows: int) -> Callable[[str], tuple[Side, Side]]:
+    """From one token to the end of the window."""
     new = sizes["block_size"] - 1
-    return lambda: (nanogpt_sampling(sizes, rows, new), our_sampling(sizes, rows, new))
+
+    def make(device: str) -> tuple[Side, Side]:
+        theirs = nanogpt(sizes, 0.0, CHARACTERS, device).eval()
+        words = [*model_words(sizes, 0.0), f"train.seq_len={sizes['block_size']}"]
+        settings = read_settings(compose(words))
+        ours = settings.build("model", LanguageModel, vocab_size=CHARACTERS).to(device).eval()
+        prompt = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        return (
+            Side(lambda: theirs.generate(prompt, new)),
+            Side(lambda: generate(ours, prompt, new, SamplingParams())),
+        )
+
+    return make
 
 
-PAIRS: dict[str, Callable[[], tuple[Timed, Timed]]] = {
-    "step 0.8 M, both fp32": step_pair(SMALL, 0.0, 12, "fp32", False),
-    "step 0.8 M, ours bf16": step_pair(SMALL, 0.0, 12, "bf16", False),
-    "step 0.8 M, both bf16": step_pair(SMALL, 0.0, 12, "bf16", True),
-    "step 10.65 M, dropout 0.2, both fp32": step_pair(LARGE, 0.2, 8, "fp32", False),
-    "step 10.65 M, dropout 0.2, ours bf16": step_pair(LARGE, 0.2, 8, "bf16", False),
-    "step 10.65 M, no dropout, both fp32": step_pair(LARGE, 0.0, 8, "fp32", False),
-    "step MEGABYTE, both fp32": lambda: (
-        megabyte_step(8),
-        our_step([*MEGABYTE_WORDS, "precision=fp32"], BYTES, 8, 512),
-    ),
-    "step MEGABYTE, ours bf16": lambda: (
-        megabyte_step(8),
-        our_step([*MEGABYTE_WORDS, "precision=bf16"], BYTES, 8, 512),
-    ),
-    "63 characters, 0.8 M, alone": sampling_pair(SMALL, 1),
-    "63 characters, 0.8 M, 10 at a time": sampling_pair(SMALL, 10),
-    "255 characters, 10.65 M, alone": sampling_pair(LARGE, 1),
+ON_CPU = {
+    "step 0.8 M, both fp32": against_nanogpt(SMALL, 0.0, 12, "fp32"),
+    "step 0.8 M, ours bf16": against_nanogpt(SMALL, 0.0, 12, "bf16"),
+    "step 0.8 M, both bf16": against_nanogpt(SMALL, 0.0, 12, "bf16", theirs="bf16"),
+    "step 10.65 M, dropout 0.2, both fp32": against_nanogpt(LARGE, 0.2, 8, "fp32"),
+    "step 10.65 M, dropout 0.2, ours bf16": against_nanogpt(LARGE, 0.2, 8, "bf16"),
+    "step 10.65 M, dropout 0.2, both bf16": against_nanogpt(LARGE, 0.2, 8, "bf16", theirs="bf16"),
+    "step 10.65 M, no dropout, both fp32": against_nanogpt(LARGE, 0.0, 8, "fp32"),
+    "step MEGABYTE, both fp32": against_megabyte("fp32"),
+    "step MEGABYTE, ours bf16": against_megabyte("bf16"),
+    "63 characters, 0.8 M, alone": sampling(SMALL, 1),
+    "63 characters, 0.8 M, 10 at a time": sampling(SMALL, 10),
+    "255 characters, 10.65 M, alone": sampling(LARGE, 1),
+}
+ON_GPU = {
+    f"step {name}, both bf16{', compiled' * compiled}": against_nanogpt(
+        sizes, dropout, rows, "bf16", theirs="bf16", vocab=vocab, compiled=compiled
+    )
+    for compiled in (False, True)
+    for name, sizes, dropout, rows, vocab in (
+        ("124 M", GPT2_124M, 0.0, 16, GPT2),
+        ("10.65 M, dropout 0.2", LARGE, 0.2, 64, CHARACTERS),
+    )
+} | {
+    "255 characters, 10.65 M, alone": sampling(LARGE, 1),
+    "255 characters, 10.65 M, 10 at a time": sampling(LARGE, 10),
 }
 
 
-def timed(work: Timed) -> float:
+def timed(side: Side, device: str) -> float:
+    compute = Compute(torch.device(device), "fp32")
     begun = perf_counter()
-    work()
+    side.work()
+    compute.synchronize()
     return perf_counter() - begun
+
+
+def measure(name: str, make: Callable[[str], tuple[Side, Side]], device: str, number: int) -> str:
+    """The row of the table."""
+    use_matmul("blas")
+    theirs, ours = make(device)
+    own_matmul = current_matmul()  # by the settings
+    pairs = []
+    for _ in range(3 + number):
+        use_matmul("blas")
+        other = timed(theirs, device)
+        use_matmul(own_matmul)
+        pairs.append((other, timed(ours, device)))
+    pairs = pairs[3:]
+    low, middle, high = statistics.quantiles([own / other for other, own in pairs], n=4)
+    other, own = (statistics.median(each) for each in zip(*pairs, strict=True))
+    share = "" if ours.at_best is None else f"{ours.at_best / own:.0%}"
+    return (
+        f"| {name} | {other * 1e3:.1f} | {own * 1e3:.1f} | {middle:.3f} | {low:.3f} to {high:.3f} "
+        f"| {share} |"
+    )
 
 
 def main() -> None:
@@ -169,32 +235,22 @@ def main() -> None:
     parser.add_argument("nanogpt", type=Path)
     parser.add_argument("megabyte", type=Path)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="parts of the names of rows")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=30)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     torch.set_num_threads(given.threads)
     for checkout in (given.nanogpt, given.megabyte):
         sys.path.insert(0, str(checkout))
         command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         print(f"{checkout.name} {commit}")
-    print(f"torch {torch.__version__}, {given.threads} threads\n")
-    print("| what | theirs, ms | ours, ms | ours / theirs | half of the pairs |")
-    print("|---|---:|---:|---:|---|")
-    for name, make in PAIRS.items():
-        if given.rows and not any(part in name for part in given.rows):
-            continue
-        theirs, ours = make()
-        for _ in range(3):
-            theirs(), ours()
-        pairs = [(timed(theirs), timed(ours)) for _ in range(given.pairs)]
-        ratios = [own / other for other, own in pairs]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        other, own = (statistics.median(each) * 1e3 for each in zip(*pairs, strict=True))
-        print(
-            f"| {name} | {other:.1f} | {own:.1f} | {middle:.3f} | {low:.3f} to {high:.3f} |",
-            flush=True,
-        )
+    print(f"torch {torch.__version__}, {given.device}, {given.threads} threads\n")
+    print("| what | theirs, ms | ours, ms | ratio | half of the pairs | of the products' rate |")
+    print("|---|---:|---:|---:|---|---:|")
+    for name, make in (ON_CPU if given.device == "cpu" else ON_GPU).items():
+        if not given.rows or any(part in name for part in given.rows):
+            print(measure(name, make, given.device, given.pairs), flush=True)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def test_activations_are_those_of_their_papers() -> None:
     for activation, formula in {
         "gelu": lambda h: h / 2 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (h + 0.044715 * h**3))),
         "relu": lambda h: h.clamp(min=0),
+        "gelu_exact": lambda h: h * (1 + (h / 2**0.5).erf()) / 2,
         "relu2": lambda h: h.clamp(min=0) ** 2,
         "swiglu": lambda h: h[:, :48] / (1 + torch.exp(-h[:, :48])) * h[:, 48:],
     }.items():  # fmt: skip
@@ -190,7 +191,10 @@ def test_rotation_tells_positions_apart_in_bfloat16() -> None:
             {"positions": "sines"},
             "positions='sines' is not one of learned, sinusoidal, rope, alibi",
         ),
-        ({"activation": "tanh"}, "activation='tanh' is not one of gelu, relu, relu2, swiglu"),
+        (
+            {"activation": "tanh"},
+            "activation='tanh' is not one of gelu, gelu_exact, relu, relu2, swiglu",
+        ),
     ],
 )
 def test_refused(options: dict[str, Any], complaint: str) -> None:

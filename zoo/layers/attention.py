@@ -19,6 +19,9 @@ from zoo.layers.norms import make_norm
 from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
 
+# On a CPU, torch's attention in bf16 takes up to four times as long as in fp32 over so few keys.
+SHORT = 256
+
 
 @dataclass
 class KeyValues:
@@ -150,6 +153,10 @@ def attend(
     slopes: of each head's ALiBi.
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
+    if q_BHTD.is_cpu and q_BHTD.dtype == torch.bfloat16 and keys <= SHORT:
+        in_fp32 = (x.float() for x in (q_BHTD, k_BGSD, v_BGSD))
+        with torch.autocast("cpu", enabled=False):
+            return attend(*in_fp32, dropout, band, slopes).to(q_BHTD.dtype)
     band = keys if band is None else min(band, keys)
     mask_TS = None
     if band < keys or 1 < time < keys or (slopes is not None and keys > 1):
