@@ -154,9 +154,9 @@ def attend(
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
     if q_BHTD.is_cpu and q_BHTD.dtype == torch.bfloat16 and keys <= SHORT:
-        in_fp32 = (x.float() for x in (q_BHTD, k_BGSD, v_BGSD))
+        q, k, v = q_BHTD.float(), k_BGSD.float(), v_BGSD.float()
         with torch.autocast("cpu", enabled=False):
-            return attend(*in_fp32, dropout, band, slopes).to(q_BHTD.dtype)
+            return attend(q, k, v, dropout, band, slopes).to(q_BHTD.dtype)
     band = keys if band is None else min(band, keys)
     mask_TS = None
     if band < keys or 1 < time < keys or (slopes is not None and keys > 1):
