@@ -33,10 +33,12 @@ def add_gradients(
     itself, then the features' gradients through the rest of the model at once.
     """
     total = torch.zeros((), device=features_BTC.device)
-    gradients: list[Tensor] = []
     others, weights = [loss for loss, _ in auxiliary], [each for _, each in auxiliary]
     chunks = list(zip(*in_chunks(model, features_BTC, targets_BT), strict=True))
     several = len(chunks) > 1
+    # In one piece: between the chunks' own large tensors small ones would leave holes in the heap.
+    gradient_BTC = torch.zeros_like(features_BTC) if several else None
+    done = 0
     for chunk_NC, targets_N in chunks:
         # A single chunk is backpropagated through the whole model at once.
         leaf_NC = chunk_NC.detach().requires_grad_() if several else chunk_NC
@@ -50,14 +52,13 @@ def add_gradients(
             uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
             uniform = uniform_N[targets_N != IGNORED].sum()
             objective = (1 - label_smoothing) * nats + label_smoothing * uniform
-        if several:
+        if gradient_BTC is not None:
+            leaf_NC.grad = gradient_BTC.flatten(0, 1)[done : done + len(leaf_NC)]
+            done += len(leaf_NC)
             objective.backward(weight)
-            assert leaf_NC.grad is not None, "the head did not use the features"
-            gradients.append(leaf_NC.grad)
         else:
             torch.autograd.backward([objective, *others], [weight, *weights])
         total += nats.detach()
-    if several:
-        gradient_BTC = torch.cat(gradients).view(features_BTC.shape)
+    if gradient_BTC is not None:
         torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])
     return total
