@@ -23,7 +23,7 @@ LOGITS = 2**24
 MOST_ROWS = 1024
 SAMPLED = 2048  # predictions that a sample checks, about
 PLACES = 16  # of a sample in a stream
-STRETCH = 512  # tokens of a stream that each row is fed
+STRETCH = 384  # tokens of a stream that each row is fed: 3 · 2⁷, where most rings coincide
 
 # By how much the mean may differ from that of the score's own calls, in nats per token: over three
 # times the most that an honest model of the zoo did (experiments/2026-11-28-referee).
@@ -180,8 +180,8 @@ def _chunks(
     begins, steps = list(range(0, targets, STRETCH)), STRETCH
     if not complete:
         # Caches that are rings can be stacked only where their beginnings coincide.
-        apart = 128 if targets > 2**13 else 32
-        steps = max(8, min(apart, targets // 64))
+        apart = STRETCH if targets > 2**13 else 96
+        steps = max(8, min(apart // 3, targets // 64))
         count = min(PLACES, targets // 96)
         generator = np.random.default_rng(seed)
         places = generator.integers(0, max(1, (targets - steps) // apart), count) * apart
@@ -216,13 +216,15 @@ def _chunks(
 
 
 def _stacks(decoder: Decoder, ids: Ids, kept: list[int], group: list[int]) -> bool:
-    """Whether the first and last of these caches go on side by side as they do singly."""
+    """Whether these caches go on side by side as they do singly: each of a few is tried, of many,
+    which are evenly apart, two neighbours and the last."""
     places = np.array([kept[number] for number in group])
     if not decoder.resume(group):
         return False
     steps = 3
     together = [decoder.feed(ids[places + step], np.arange(len(group))) for step in range(steps)]
-    for row in (0, len(group) - 1):
+    tried = range(len(group)) if len(group) <= PLACES else (0, 1, len(group) - 1)
+    for row in tried:
         decoder.resume([group[row]])
         for step in range(steps):
             alone = decoder.feed(ids[places[row : row + 1] + step], np.zeros(1, np.int64))[0]

@@ -6,12 +6,14 @@ import json
 import shutil
 import stat
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.common.rows import strict_json
+from harness.compute.device import Compute
 from harness.evaluation.score import resolve_stride, token_nats
 from harness.referee import sequential
 from harness.referee.decoder import LocalDecoder
@@ -28,6 +30,7 @@ from harness.training import run as training
 from tests.conftest import Ended
 from tests.referee.cheats.models import LongTexts
 from tests.small_runs import train
+from tests.zoo_models import fresh, node, random_ids, randomize
 
 TINY = ("model.n_layer=1", "model.n_embd=8", "eval.sample_tokens=0")
 PEEK = (
@@ -192,6 +195,20 @@ def test_the_sequential_score_is_the_score(
     some = rescore(decoder, ids, stride, complete=False)
     np.testing.assert_allclose(some.nats[some.checked], expected[some.checked], atol=1e-5)
     assert some.checked.any()
+
+
+@pytest.mark.parametrize(("places", "coincide"), [([3, 6, 12], True), ([3, 5, 6], False)])
+def test_rings_that_do_not_coincide_are_not_stacked(places: list[int], coincide: bool) -> None:
+    """The convolution of Mamba-2 keeps three inputs in a ring: row 1 of the second would be read in
+    another order, the others as they are."""
+    model = randomize(fresh(node("mamba2"))).eval()
+    ids = random_ids(1, 20)[0].numpy()
+    decoder = LocalDecoder(model, Compute.choose("cpu", "fp32"))
+    decoder.start(1)
+    for before, place in pairwise([0, *places]):
+        decoder.carry(ids[before:place])
+        decoder.keep()
+    assert sequential._stacks(decoder, ids, places, [0, 1, 2]) is coincide
 
 
 def test_nothing_changes_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
