@@ -14,7 +14,7 @@ from harness.report.records.runs import RunRecord
 from harness.report.statistics.paired import LEVEL, MIN_BLOCKS, Interval, holm, paired_interval
 from harness.runs.blocks import FILE
 
-MAX_TESTED = 12  # groups; more than 66 pairs would leave Holm's correction little power
+MAX_TESTED = 16  # groups; more than 120 pairs would leave Holm's correction little power
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Pair:
 
 
 def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
-    """All pairs of the first 12 groups of each data set, in the order of the ranking."""
+    """All pairs of the first MAX_TESTED groups of each data set, in the order of the ranking."""
     pairs: list[Pair] = []
     for groups in by_data(ranked).values():
         tested_groups = groups[:MAX_TESTED]
