@@ -80,18 +80,20 @@ class Compute:
                 if count
             )
             raise UsageError(f"device={device} is not on this machine; it has: {present}")
+        if matmul is not None:
+            wanted = faster_matmul() if matmul == "auto" else matmul
+            use_matmul(wanted if kind == "cpu" and has_onednn() else "blas")
         if precision == "auto":
             precision = faster_precision(kind)
         if kind == "cuda":
             # torch's newer switches, one per library, raise an error in torch.compile.
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = tf32
-        if matmul is not None:
-            wanted = faster_matmul() if matmul == "auto" else matmul
-            use_matmul(wanted if kind == "cpu" and has_onednn() else "blas")
         return cls(torch.device(device), precision, tf32 and kind == "cuda", current_matmul())
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Around a forward pass. What multiplies fp32 matrices is this device's from here on."""
+        use_matmul(self.matmul)
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.precision])
@@ -155,16 +157,15 @@ def _say(line: str) -> None:
     print(visible_line(line), file=sys.stderr)
 
 
-@functools.cache
 def faster_precision(kind: str) -> Literal["bf16", "fp32"]:
-    """bf16 where a kind of device multiplies matrices in at most four fifths of fp32's time, else
-    fp32. It is measured, in some 10 ms: what a device can't do is emulated, a hundred times slower,
-    and which kernels there are depends on the processor, the library and their settings."""
+    """bf16 where a kind of device multiplies matrices in at most four fifths of fp32's time (on a
+    CPU by what multiplies them now), else fp32. It is measured: what a device can't do is emulated,
+    a hundred times slower, and which kernels there are depends on the processor, the library and
+    their settings."""
     if kind == "mps":
         return "fp32"  # not every product exists in bf16
     seconds = race(kind)
-    fp32 = min(seconds[name] for name in seconds.keys() - {"bf16"})
-    return "bf16" if seconds["bf16"] * 5 <= fp32 * 4 else "fp32"
+    return "bf16" if seconds["bf16"] * 5 <= seconds[current_matmul()] * 4 else "fp32"
 
 
 def _cpu_name() -> str:

@@ -51,11 +51,15 @@ def current_matmul() -> Matmul:
     return "onednn" if _overriding else "blas"
 
 
-@functools.cache
 def race(kind: str) -> dict[str, float]:
     """Seconds of a product of two square matrices on a kind of device, "cpu" or "cuda": in bf16, in
     fp32 by the device's BLAS, and on a CPU by onednn, if there is one. It takes some 10 ms, half a
-    second where bf16 is emulated."""
+    second where bf16 is emulated; once for each number of threads."""
+    return _race(kind, torch.get_num_threads())
+
+
+@functools.cache
+def _race(kind: str, threads: int) -> dict[str, float]:
     size = {"cpu": 256, "cuda": 4096}[kind]
     fp32 = torch.ones(size, size, device=kind)
     bf16 = fp32.bfloat16()
@@ -91,14 +95,15 @@ def _mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
 def _addmm(
     c: Tensor, a_MK: Tensor, b_KN: Tensor, *, beta: complex = 1, alpha: complex = 1
 ) -> Tensor:
-    plain = beta == alpha == 1 and c.shape == b_KN.shape[1:] and c.is_contiguous()
-    if plain and c.dtype == a_MK.dtype and _is_worth_it(a_MK, b_KN):
+    plain = beta == alpha == 1 and c.dim() == 1 and c.is_contiguous()
+    if plain and c.dtype == a_MK.dtype and _is_worth_it(a_MK, b_KN) and len(c) == b_KN.shape[1]:
         return _by_onednn(a_MK, b_KN, c)
-    out = a_MK.new_empty(len(a_MK), b_KN.shape[1])
-    return torch.addmm(c, a_MK, b_KN, beta=beta, alpha=alpha, out=out)
+    return torch.addmm(c, a_MK, b_KN, beta=beta, alpha=alpha, out=_empty(a_MK, b_KN))
 
 
 def _is_worth_it(a_MK: Tensor, b_KN: Tensor) -> bool:
+    if a_MK.dim() != 2 or b_KN.dim() != 2:
+        return False
     (rows, inner), columns = a_MK.shape, b_KN.shape[1]
     return (
         a_MK.dtype == b_KN.dtype == _FP32
@@ -116,4 +121,9 @@ def _by_onednn(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
 
 def _by_blas(a_MK: Tensor, b_KN: Tensor) -> Tensor:
     """As torch does without us: the variant with `out` is another kernel, which stays its own."""
-    return torch.mm(a_MK, b_KN, out=a_MK.new_empty(len(a_MK), b_KN.shape[1]))
+    return torch.mm(a_MK, b_KN, out=_empty(a_MK, b_KN))
+
+
+def _empty(a: Tensor, b: Tensor) -> Tensor:
+    """For their product; for what are no matrices torch says so itself."""
+    return a.new_empty(len(a), b.shape[1]) if a.dim() == b.dim() == 2 else a.new_empty(0)

@@ -24,7 +24,8 @@ def checked_compute(settings: Settings) -> Compute:
     """The device, deterministic as in training. Raises UsageError for settings that can't train,
     and for a model that takes no steps."""
     make_deterministic()
-    compute = Compute.choose(settings.device, settings.precision, settings.tf32, settings.matmul)
+    matmul = "blas" if settings.compile else settings.matmul
+    compute = Compute.choose(settings.device, settings.precision, settings.tf32, matmul)
     check_settings(settings)
     require_steps(settings)
     require_precision(settings, compute)

@@ -184,7 +184,9 @@ def _chunks(
         steps = max(8, min(apart // 3, targets // 64))
         count = min(PLACES, targets // 96)
         generator = np.random.default_rng(seed)
-        places = generator.integers(0, max(1, (targets - steps) // apart), count) * apart
+        last = max(0, targets - steps)
+        phase = int(generator.integers(0, min(apart, last + 1)))
+        places = generator.integers(0, (last - phase) // apart + 1, count) * apart + phase
         begins = sorted({0, *places.tolist()})
     decoder.start(1)
     reached = 0

@@ -37,7 +37,8 @@ def add_gradients(
     chunks = list(zip(*in_chunks(model, features_BTC, targets_BT), strict=True))
     several = len(chunks) > 1
     # In one piece: between the chunks' own large tensors small ones would leave holes in the heap.
-    gradient_BTC = torch.zeros_like(features_BTC) if several else None
+    shape_NC = (features_BTC.shape[0] * features_BTC.shape[1], *features_BTC.shape[2:])
+    gradient_NC = features_BTC.new_zeros(shape_NC) if several else None
     done = 0
     for chunk_NC, targets_N in chunks:
         # A single chunk is backpropagated through the whole model at once.
@@ -52,13 +53,14 @@ def add_gradients(
             uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
             uniform = uniform_N[targets_N != IGNORED].sum()
             objective = (1 - label_smoothing) * nats + label_smoothing * uniform
-        if gradient_BTC is not None:
-            leaf_NC.grad = gradient_BTC.flatten(0, 1)[done : done + len(leaf_NC)]
+        if gradient_NC is not None:
+            leaf_NC.grad = gradient_NC[done : done + len(leaf_NC)]
             done += len(leaf_NC)
             objective.backward(weight)
         else:
             torch.autograd.backward([objective, *others], [weight, *weights])
         total += nats.detach()
-    if gradient_BTC is not None:
+    if gradient_NC is not None:
+        gradient_BTC = gradient_NC.view(features_BTC.shape)
         torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])
     return total

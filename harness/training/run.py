@@ -104,7 +104,9 @@ def _attempt(
         require_free(settings)
 
     device = place.device or settings.device
-    compute = Compute.choose(device, settings.precision, settings.tf32, settings.matmul)
+    # A compiled model has its own calls of the BLAS.
+    matmul = "blas" if settings.compile else settings.matmul
+    compute = Compute.choose(device, settings.precision, settings.tf32, matmul)
     # Resolved: a resumed run keeps it.
     settings = settings.replace(precision=compute.precision, matmul=compute.matmul)
     if settings.optimizer.get("orthogonalize") == "auto":

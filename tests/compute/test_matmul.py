@@ -111,6 +111,24 @@ def test_mistakes_are_in_torchs_words(by_onednn: list[tuple[int, ...]]) -> None:
     assert not by_onednn
 
 
+@pytest.mark.parametrize("shapes", [((4, 4), (4,)), ((1, 4, 4), (4, 4)), ((4,), (4, 4))])
+def test_what_are_no_matrices_torch_refuses(shapes: tuple[tuple[int, ...], ...]) -> None:
+    use_matmul("onednn")
+    a, b = (torch.ones(shape) for shape in shapes)
+    with pytest.raises(RuntimeError):
+        torch.mm(a, b)
+    with pytest.raises(RuntimeError):
+        torch.addmm(torch.ones(4), a, b)
+
+
+def test_each_computes_by_its_own() -> None:
+    """Two runs in one process, with a choice each."""
+    first, second = (Compute.choose("cpu", "fp32", matmul=name) for name in ("onednn", "blas"))
+    for compute in (first, second, first):
+        with compute.autocast():
+            assert current_matmul() == compute.matmul == compute.describe()["matmul"]
+
+
 def test_what_counts_flops_counts_the_same(by_onednn: list[tuple[int, ...]]) -> None:
     use_matmul("onednn")
     with FlopCounterMode(display=False) as counter:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,6 +210,37 @@ def test_rings_that_do_not_coincide_are_not_stacked(places: list[int], coincide:
         decoder.carry(ids[before:place])
         decoder.keep()
     assert sequential._stacks(decoder, ids, places, [0, 1, 2]) is coincide
+
+
+@pytest.mark.parametrize("targets", [97, 700, 9000])
+def test_a_sample_may_be_of_any_part_of_a_stream(targets: int) -> None:
+    """Over its seeds, to the last token."""
+    checked = np.zeros(targets, bool)
+    for seed in range(600):
+        found = rescore(_Constant(), np.zeros(targets + 1, np.int64), None, False, seed)
+        assert found.checked.sum() < targets
+        checked |= found.checked
+    assert checked.mean() > 0.98
+    assert checked[-1]
+
+
+class _Constant:
+    """A decoder of a stream in which every token is as likely."""
+
+    def describe(self) -> tuple[None, int, int]:
+        return None, 2, 1
+
+    def start(self, rows: int) -> None: ...
+
+    def carry(self, ids_T: Any) -> None: ...
+
+    def keep(self) -> None: ...
+
+    def resume(self, kept: list[int]) -> bool:
+        return True
+
+    def feed(self, ids_R: Any, wanted: Any) -> Any:
+        return np.zeros((len(wanted), 2), np.float32)
 
 
 def test_nothing_changes_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from harness.evaluation.nats import score_nats
 from harness.training import loss
 from tests.small_runs import GPT_SMALL, rows, settings, summary, train
 from tests.zoo.laws import CPU
+from tests.zoo_models import TRAINED, VOCAB, fresh, length, node, random_ids
 from zoo.gpt import GPT
 from zoo.language_model import LanguageModel
 
@@ -114,3 +115,22 @@ def test_the_loss_on_the_last_position_alone(tmp_path: Path) -> None:
     assert summary(tmp_path / "b")["train"]["tokens"] == 32
     cost = [summary(tmp_path / name)["train"]["flops"] for name in "ab"]
     assert 0.8 * cost[1] < cost[0] < cost[1]  # the head alone is spared
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_chunks_of_every_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those whose features lie in memory with time before the batch."""
+    model = fresh(node(name)).double()
+    time = length(model)
+    ids, targets = random_ids(2, time), random_ids(2, time, seed=2)
+
+    def found() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        wanted = {"losses": {}} if model.auxiliary else {}
+        features = model(ids, return_features=True, **wanted)
+        loss.add_gradients(model, features, targets, CPU, torch.ones((), dtype=torch.float64))
+        return gradients(model)
+
+    whole = found()
+    monkeypatch.setattr(nats, "CHUNK_LOGITS", 7 * VOCAB)
+    torch.testing.assert_close(found(), whole)

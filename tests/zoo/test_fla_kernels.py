@@ -23,6 +23,7 @@ from zoo.language_model import LanguageModel
 from zoo.layers import fla_kernels, matrix_memory
 
 B, H, T, N, D = 2, 3, 150, 4, 5
+OWN_CHECK = fla_kernels.can_compute
 MODELS = ("mamba2", "gated_deltanet", "gated_deltanet_hybrid", "mlstm", "rwkv7")
 
 
@@ -146,9 +147,15 @@ def test_a_model_by_either_is_the_same(name: str, calls: list[str]) -> None:
     assert not calls
 
 
-def test_only_values_in_bf16_on_a_gpu_are_theirs() -> None:
-    assert not fla_kernels.can_compute(torch.ones(2, dtype=torch.bfloat16))
-    assert not fla_kernels.can_compute(torch.ones(2, device="meta"))
+@pytest.mark.parametrize("name", MODELS)
+def test_all_layers_are_theirs_in_bf16(name: str, calls: list[str]) -> None:
+    """Also those that are given an input in fp32; on a CPU and on meta none is."""
+    model = fresh(node(name) | {"recurrence": "fla"}).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(random_ids(2, 20))
+    assert calls
+    for device in ("cpu", "meta"):
+        assert not OWN_CHECK(torch.ones(2, dtype=torch.bfloat16, device=device))
 
 
 def test_what_is_missing_or_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

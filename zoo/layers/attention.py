@@ -20,6 +20,7 @@ from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
 
 # On a CPU, torch's attention in bf16 takes up to four times as long as in fp32 over so few keys.
+# With dropout it is ours, which rounds scores to the precision that it is given.
 SHORT = 256
 
 
@@ -153,10 +154,11 @@ def attend(
     slopes: of each head's ALiBi.
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
-    if q_BHTD.is_cpu and q_BHTD.dtype == torch.bfloat16 and keys <= SHORT:
+    half = next((x.dtype for x in (q_BHTD, k_BGSD, v_BGSD) if x.dtype.itemsize < 4), None)
+    if half is not None and q_BHTD.is_cpu and (keys <= SHORT or dropout):
         q, k, v = q_BHTD.float(), k_BGSD.float(), v_BGSD.float()
         with torch.autocast("cpu", enabled=False):
-            return attend(q, k, v, dropout, band, slopes).to(q_BHTD.dtype)
+            return attend(q, k, v, dropout, band, slopes).to(half)
     band = keys if band is None else min(band, keys)
     mask_TS = None
     if band < keys or 1 < time < keys or (slopes is not None and keys > 1):

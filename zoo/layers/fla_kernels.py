@@ -28,8 +28,13 @@ def require_recurrence(recurrence: Recurrence) -> Recurrence:
 
 
 def can_compute(value: Tensor) -> bool:
-    """Whether the kernels take such values."""
-    return value.is_cuda and value.dtype == torch.bfloat16
+    """Whether the kernels are for what is computed here: bf16 on an NVIDIA GPU. Some of their
+    inputs are fp32 even then, and are rounded."""
+    return (
+        value.is_cuda
+        and torch.is_autocast_enabled("cuda")
+        and torch.get_autocast_dtype("cuda") == torch.bfloat16
+    )
 
 
 def decaying_memory(
@@ -37,15 +42,15 @@ def decaying_memory(
 ) -> Tensor:
     """By simple_gla: gated linear attention with a decay for each head."""
     one_each = (-1, v_BHTD.shape[1], -1, -1)
-    q, k = (x.to(v_BHTD.dtype).expand(one_each) for x in (q_BHTN, k_BHTN))
-    return _call("simple_gla", "chunk_simple_gla", q=q, k=k, v=v_BHTD, g=log_decay_BHT)
+    q, k, v = _rounded(q_BHTN.expand(one_each), k_BHTN.expand(one_each), v_BHTD)
+    return _call("simple_gla", "chunk_simple_gla", q=q, k=k, v=v, g=log_decay_BHT)
 
 
 def gated_delta_memory(
     q_BHTN: Tensor, k_BHTN: Tensor, v_BHTD: Tensor, log_decay_BHT: Tensor, beta_BHT: Tensor
 ) -> Tensor:
     """By the kernel of Gated DeltaNet."""
-    q, k, v, beta = (x.to(v_BHTD.dtype) for x in (q_BHTN, k_BHTN, v_BHTD, beta_BHT))
+    q, k, v, beta = _rounded(q_BHTN, k_BHTN, v_BHTD, beta_BHT)
     return _call(
         "gated_delta_rule", "chunk_gated_delta_rule", q=q, k=k, v=v, g=log_decay_BHT, beta=beta
     )
@@ -60,10 +65,13 @@ def generalized_delta_memory(
     replaced_BHTN: Tensor,
 ) -> Tensor:
     """By the kernel of RWKV-7, which adds what it removes: its `a` is negative."""
-    r, k, v, a, b = (
-        x.to(v_BHTD.dtype) for x in (r_BHTN, k_BHTN, v_BHTD, -removed_BHTN, replaced_BHTN)
-    )
+    r, k, v, a, b = _rounded(r_BHTN, k_BHTN, v_BHTD, -removed_BHTN, replaced_BHTN)
     return _call("rwkv7", "chunk_rwkv7", r=r, w=log_decay_BHTN, k=k, v=v, a=a, b=b)
+
+
+def _rounded(*inputs: Tensor) -> list[Tensor]:
+    """To the precision of the kernels, on a GPU."""
+    return [x.bfloat16() if x.is_cuda else x for x in inputs]
 
 
 def _call(folder: str, kernel: str, **inputs: Tensor) -> Tensor:
