@@ -181,12 +181,14 @@ def _chunks(
     if not complete:
         # Caches that are rings can be stacked only where their beginnings coincide.
         apart = STRETCH if targets > 2**13 else 96
-        steps = max(8, min(apart // 3, targets // 64))
+        steps = max(8, min(128, apart, targets // 64))
         count = min(PLACES, targets // 96)
         generator = np.random.default_rng(seed)
         last = max(0, targets - steps)
         phase = int(generator.integers(0, min(apart, last + 1)))
-        places = generator.integers(0, (last - phase) // apart + 1, count) * apart + phase
+        possible = (last - phase) // apart + 1
+        chosen = generator.choice(possible, min(count, possible), replace=False)
+        places = chosen * apart + phase
         begins = sorted({0, *places.tolist()})
     decoder.start(1)
     reached = 0
