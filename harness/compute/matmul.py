@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 Matmul = Literal["blas", "onednn"]
 # Below either, the way through Python takes longer than what is gained.
@@ -23,7 +23,7 @@ TRIALS = 10
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _FP32 = torch.float32  # whatever anyone makes of torch's name later
-_overriding: list[torch.library.Library] = []
+_overriding: list[library.Library] = []
 
 
 def has_onednn() -> bool:
@@ -38,12 +38,12 @@ def use_matmul(name: Matmul) -> None:
     if name == "blas":
         _overriding.pop()._destroy()
         return
-    library = torch.library.Library("aten", "IMPL")
+    ours = library.Library("aten", "IMPL")
     with warnings.catch_warnings():  # that torch's own kernels are overridden
         warnings.simplefilter("ignore", UserWarning)
-        library.impl("mm", _mm, "CPU")
-        library.impl("addmm", _addmm, "CPU")
-    _overriding.append(library)
+        ours.impl("mm", _mm, "CPU")
+        ours.impl("addmm", _addmm, "CPU")
+    _overriding.append(ours)
 
 
 def current_matmul() -> Matmul:

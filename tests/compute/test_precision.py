@@ -163,7 +163,7 @@ GROUPS = {
 def test_exact_evaluation_is_the_same_in_every_precision(name: str) -> None:
     model, ids = trained(name), random_ids(1, 80)[0].numpy()
     exact = metrics.token_nats(model, ids, Compute(CPU, "fp32")).mean()
-    assert abs(exact - 3.135) > 0.002  # ln 23: it has learnt something
+    assert abs(exact - 3.135) > 0.01  # ln 23: it has learnt something
     for precision in ("bf16", "fp16"):
         if not refused(name, precision):
             mean = metrics.token_nats(model, ids, Compute(CPU, precision)).mean()
@@ -220,7 +220,7 @@ def test_every_architecture_learns_in_fp16(name: str) -> None:
         scaler.update()
         optimizer.zero_grad()
     assert scaler.get_scale() >= 2**14
-    assert min(losses) < losses[0] - 0.03  # the last may be a step too far
+    assert losses[-1] < losses[0] - 0.03
 
 
 def test_an_overflow_in_fp16_skips_the_step_and_lowers_the_scale(

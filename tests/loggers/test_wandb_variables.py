@@ -39,7 +39,6 @@ def test_variables_count_where_no_setting_does(
     assert line.endswith("going on offline")
 
 
-@pytest.mark.long
 def test_a_setting_comes_before_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the rows may lie elsewhere."""
     (elsewhere := tmp_path / "elsewhere").mkdir()

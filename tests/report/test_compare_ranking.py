@@ -80,14 +80,13 @@ def test_what_did_not_finish_is_listed_with_its_reason_and_never_ranked(sweep: P
     )
 
 
-def test_a_certificate_that_passed_since_is_what_counts(tmp_path: Path) -> None:
-    """Not what the summary says of the one at the training's end. Leaks are not ranked."""
+def test_leaking_and_non_causal_runs_are_not_ranked(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "gpt", test=2.0)
     write_run(tmp_path / "b", "mlp", test=1.0, leaks=True)
-    write_run(tmp_path / "c", "wavenet", test=2.5, causal=False)
+    write_run(tmp_path / "c", "wavenet", test=0.5, causal=False)
     comparison = compare_runs(find_runs([tmp_path]))
-    assert [group.model for group in comparison.ranked] == ["gpt", "wavenet"]
-    assert [reason.split(":")[0] for _, reason in comparison.uncounted] == ["leaks"]
+    assert [group.model for group in comparison.ranked] == ["gpt"]
+    assert [reason.split(":")[0] for _, reason in comparison.uncounted] == ["leaks", "not causal"]
 
 
 def test_what_is_not_certified_is_apart_with_the_reason(tmp_path: Path) -> None:

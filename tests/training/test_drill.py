@@ -91,7 +91,6 @@ def test_the_drill_notices_the_slightest_difference(tmp_path: Path) -> None:
         changed(lambda folder: (folder / "batches.txt").open("a").write("2 1\n") and None)
 
 
-@pytest.mark.long
 def test_the_drill_as_a_person_runs_it(tmp_path: Path) -> None:
     chosen = overrides(tmp_path, "train.steps=20", "eval.every=10")
     command = [sys.executable, "-m", "harness.drill", "--kills", "2", *chosen]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +23,6 @@ from zoo.language_model import LanguageModel
 from zoo.layers import fla_kernels, matrix_memory
 
 B, H, T, N, D = 2, 3, 150, 4, 5
-OWN_CHECK = fla_kernels.can_compute
 MODELS = ("mamba2", "gated_deltanet", "gated_deltanet_hybrid", "mlstm", "rwkv7")
 
 
@@ -148,14 +147,31 @@ def test_a_model_by_either_is_the_same(name: str, calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_all_layers_are_theirs_in_bf16(name: str, calls: list[str]) -> None:
-    """Also those that are given an input in fp32; on a CPU and on meta none is."""
+def test_every_recurrent_layer_is_theirs(name: str, calls: list[str]) -> None:
     model = fresh(node(name) | {"recurrence": "fla"}).eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         model(random_ids(2, 20))
-    assert calls
-    for device in ("cpu", "meta"):
-        assert not OWN_CHECK(torch.ones(2, dtype=torch.bfloat16, device=device))
+    layers = [module for module in model.modules() if hasattr(module, "recurrence")]
+    assert len(calls) == len(layers) > 1
+
+
+@pytest.mark.parametrize(
+    ("is_cuda", "autocast", "theirs"),
+    [
+        (True, torch.bfloat16, True),
+        (True, torch.float16, False),
+        (True, None, False),
+        (False, torch.bfloat16, False),
+    ],
+)
+def test_what_decides_is_where_and_in_which_precision(
+    is_cuda: bool, autocast: torch.dtype | None, theirs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the precision of an input: some are fp32 under autocast."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: autocast is not None)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: autocast)
+    value = SimpleNamespace(is_cuda=is_cuda, dtype=torch.float32)
+    assert fla_kernels.can_compute(value) is theirs  # type: ignore[arg-type]
 
 
 def test_what_is_missing_or_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +187,16 @@ def test_what_is_missing_or_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     reason="needs an NVIDIA GPU and flash-linear-attention",
 )
 @pytest.mark.parametrize("name", _inputs(torch.float64))
-def test_their_own_kernels(name: str) -> None:
+def test_their_own_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In bf16, against ours in float64 of the same inputs."""
+    called, own = [], fla_kernels._call
+    monkeypatch.setattr(
+        fla_kernels, "_call", lambda *names, **inputs: called.append(names) or own(*names, **inputs)
+    )
     inputs = _inputs(torch.bfloat16, "cuda")[name]
     memory = getattr(matrix_memory, name)
     exact = memory(*(x.double() for x in inputs), None)[0]
-    found = memory(*inputs, None, by="fla")[0].double()
+    with torch.autocast("cuda", torch.bfloat16):
+        found = memory(*inputs, None, by="fla")[0].double()
+    assert len(called) == 1
     assert (found - exact).norm() <= 0.02 * exact.norm()

@@ -155,7 +155,8 @@ def attend(
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
     half = next((x.dtype for x in (q_BHTD, k_BGSD, v_BGSD) if x.dtype.itemsize < 4), None)
-    if half is not None and q_BHTD.is_cpu and (keys <= SHORT or dropout):
+    slow = half == torch.bfloat16 and keys <= SHORT
+    if half is not None and q_BHTD.is_cpu and (slow or dropout):
         q, k, v = q_BHTD.float(), k_BGSD.float(), v_BGSD.float()
         with torch.autocast("cpu", enabled=False):
             return attend(q, k, v, dropout, band, slopes).to(half)

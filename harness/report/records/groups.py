@@ -202,6 +202,8 @@ def why_uncounted(run: RunRecord, split: Split = "test") -> str | None:
     if run.uncertified is not None:
         unit = "bits per byte" if run.lossless else "nats per token"
         return f"not certified, {score:.3f} {unit}: {run.uncertified}"
+    if not run.causal:
+        return "not causal: its certificate at the training's end failed; train it anew"
     return None
 
 

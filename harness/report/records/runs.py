@@ -71,6 +71,7 @@ class RunRecord:
     lossless: bool = True
     lost: LostText | None = None
     leaks: bool = False
+    causal: bool = True
     uncertified: str | None = None
     is_strangers: bool = False
     complete: bool = False
@@ -236,6 +237,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "has_test": has_test,
         "lost": found.lost,
         "leaks": found.leaks is True,
+        "causal": found.causal is not False,
         "parameters": parameters.total if parameters else None,
         "active": _active(parameters) if parameters else None,
         "state": parameters.state if parameters else None,
