@@ -19,9 +19,9 @@ from zoo.layers.norms import make_norm
 from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
 
-# On a CPU, torch's attention in bf16 takes up to four times as long as in fp32 over so few keys.
-# With dropout it is ours, which rounds scores to the precision that it is given.
-SHORT = 256
+# Over so few keys, torch's attention on a CPU takes three times as long in bf16 as products of all
+# scores at once, forward and backward. Their memory grows with the square of the keys.
+SHORT = 512
 
 
 @dataclass
@@ -55,8 +55,8 @@ class KeyValues:
     def _append(self, buffer: Tensor, present: Tensor) -> Tensor:
         size, end = buffer.shape[2], self.pos + present.shape[2]
         if end <= size:
-            buffer[:, :, self.pos : end] = present
-            return buffer[:, :, :end]
+            buffer.narrow(2, self.pos, end - self.pos).copy_(present)
+            return buffer.narrow(2, 0, end)
         joined = torch.cat([buffer[:, :, : self.pos], present], dim=2)
         buffer.copy_(joined[:, :, joined.shape[2] - size :])
         return joined
@@ -112,8 +112,9 @@ class CausalSelfAttention(nn.Module):
         self.band = band
         self.rotary_theta = rotary_theta
         self.slopes = alibi_slopes(n_head) if alibi else None
-        self.widths = [n_embd, n_kv_head * n_channels, n_kv_head * n_channels]
-        self.qkv = nn.Linear(n_embd, sum(self.widths), bias=bias)
+        self.qk_norm = qk_norm
+        self.heads = [n_head, n_kv_head, n_kv_head]
+        self.qkv = nn.Linear(n_embd, sum(self.heads) * n_channels, bias=bias)
         self.q_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.k_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
@@ -124,11 +125,10 @@ class CausalSelfAttention(nn.Module):
         return batch_size, self.n_kv_head, size, self.n_channels
 
     def forward(self, x_BTC: Tensor, past: KeyValues | None = None) -> Tensor:
-        q_BHTD, k_BGSD, v_BGSD = (
-            part.unflatten(-1, (-1, self.n_channels)).transpose(1, 2)
-            for part in self.qkv(x_BTC).split(self.widths, dim=-1)
-        )
-        q_BHTD, k_BGSD = self.q_norm(q_BHTD), self.k_norm(k_BGSD)
+        heads = self.qkv(x_BTC).unflatten(-1, (-1, self.n_channels)).transpose(1, 2)
+        q_BHTD, k_BGSD, v_BGSD = heads.split(self.heads, dim=1)
+        if self.qk_norm:
+            q_BHTD, k_BGSD = self.q_norm(q_BHTD), self.k_norm(k_BGSD)
         if self.rotary_theta is not None:
             start = past.pos if past is not None else 0
             positions_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
@@ -154,12 +154,10 @@ def attend(
     slopes: of each head's ALiBi.
     """
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
-    half = next((x.dtype for x in (q_BHTD, k_BGSD, v_BGSD) if x.dtype.itemsize < 4), None)
-    slow = half == torch.bfloat16 and keys <= SHORT
-    if half is not None and q_BHTD.is_cpu and (slow or dropout):
-        q, k, v = q_BHTD.float(), k_BGSD.float(), v_BGSD.float()
-        with torch.autocast("cpu", enabled=False):
-            return attend(q, k, v, dropout, band, slopes).to(half)
+    fp32 = q_BHTD.dtype == k_BGSD.dtype == v_BGSD.dtype == torch.float32
+    half = None if fp32 else _half(q_BHTD, k_BGSD, v_BGSD)
+    short = half == torch.bfloat16 and keys <= SHORT
+    explicit = q_BHTD.is_cpu and (short or dropout > 0)
     band = keys if band is None else min(band, keys)
     mask_TS = None
     if band < keys or 1 < time < keys or (slopes is not None and keys > 1):
@@ -169,32 +167,39 @@ def attend(
         mask_TS = alibi_bias(slopes, time, keys, q_BHTD).masked_fill(~mask_TS, -torch.inf)
     # A single query may see every key; with no past, torch's own causal path is the fast one.
     causal = mask_TS is None and time > 1
-    if dropout and q_BHTD.is_cpu:  # where torch has no fast path
-        return _attend_with_dropout(q_BHTD, k_BGSD, v_BGSD, mask_TS, dropout, causal)
+    if explicit:
+        if causal:
+            mask_TS = torch.ones(time, time, dtype=torch.bool).tril()
+        wide = torch.float32 if half == torch.float16 else half  # whose scores can overflow
+        q, k, v = (x if wide is None else x.to(wide) for x in (q_BHTD, k_BGSD, v_BGSD))
+        with torch.autocast("cpu", enabled=False):
+            y_BHTD = _attend_explicitly(q, k, v, mask_TS, dropout)
+        return y_BHTD if half is None else y_BHTD.to(half)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BGSD, v_BGSD, mask_TS, dropout, is_causal=causal,
         enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1],
     )  # fmt: skip
 
 
-def _attend_with_dropout(
-    q_BHTD: Tensor,
-    k_BGSD: Tensor,
-    v_BGSD: Tensor,
-    mask_TS: Tensor | None,
-    rate: float,
-    causal: bool,
+def _half(*tensors: Tensor) -> torch.dtype | None:
+    """The half precision that one of them has."""
+    return next((x.dtype for x in tensors if x.dtype.itemsize < 4), None)
+
+
+def _attend_explicitly(
+    q_BHTD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, mask_TS: Tensor | None, rate: float
 ) -> Tensor:
-    """As torch's function, with our dropout. mask_TS: what is seen, or what is added to scores."""
+    """As torch's function, with our dropout, by products of all scores at once. mask_TS: what is
+    seen, or what is added to scores."""
     if (shared := q_BHTD.shape[1] // k_BGSD.shape[1]) > 1:
         k_BGSD, v_BGSD = (x.repeat_interleave(shared, dim=1) for x in (k_BGSD, v_BGSD))
-    if causal:
-        time = q_BHTD.shape[2]
-        mask_TS = torch.ones(time, time, dtype=torch.bool, device=q_BHTD.device).tril()
-    scores_BHTS = q_BHTD * q_BHTD.shape[-1] ** -0.5 @ k_BGSD.mT
-    if mask_TS is not None:
-        seen = mask_TS.dtype == torch.bool
-        scores_BHTS = (
-            scores_BHTS.masked_fill(~mask_TS, -torch.inf) if seen else scores_BHTS + mask_TS
-        )
-    return drop_out(scores_BHTS.softmax(-1), rate).to(v_BGSD.dtype) @ v_BGSD
+    batch, heads, time, channels = q_BHTD.shape
+    added = q_BHTD.new_zeros(1, 1) if mask_TS is None else mask_TS
+    if added.dtype == torch.bool:
+        added = torch.zeros_like(added, dtype=q_BHTD.dtype).masked_fill_(~added, -torch.inf)
+    added = added.to(q_BHTD.dtype).expand(batch, heads, time, k_BGSD.shape[2]).flatten(0, 1)
+    q_NTD, k_NSD, v_NSD = (x.flatten(0, 1) for x in (q_BHTD, k_BGSD, v_BGSD))
+    scores_NTS = torch.baddbmm(added, q_NTD, k_NSD.mT, alpha=channels**-0.5)
+    weights_NTS = scores_NTS.softmax(-1)
+    weights_NTS = drop_out(weights_NTS, rate) if rate else weights_NTS
+    return (weights_NTS @ v_NSD).unflatten(0, (batch, heads))

@@ -14,10 +14,10 @@ class Dropout(nn.Dropout):
     """nn.Dropout (Srivastava et al. 2014), on a CPU with the draws of `drop_out`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return drop_out(x, self.p, self.training)
+        return drop_out(x, self.p) if self.training else x
 
 
-def drop_out(x: Tensor, rate: float, training: bool = True) -> Tensor:
+def drop_out(x: Tensor, rate: float) -> Tensor:
     """Each element is zero with probability `rate`, else divided by 1 - rate, as torch's.
 
     On a CPU torch draws a double for each, which takes ten times as long as the rest of dropout:
@@ -25,8 +25,8 @@ def drop_out(x: Tensor, rate: float, training: bool = True) -> Tensor:
     """
     kept = round((1 - rate) * 2**16)
     on_cpu = x.is_cpu and not torch.compiler.is_compiling()  # which draws in its own way
-    if not training or not on_cpu or not 0 < kept < 2**16:
-        return F.dropout(x, rate, training)
+    if not on_cpu or not 0 < kept < 2**16:
+        return F.dropout(x, rate)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept_here = bits.view(torch.int16)[: x.numel()].view(x.shape) < kept - 2**15
     return x * kept_here.to(x.dtype).mul_(1 / (1 - rate))

@@ -1,0 +1,69 @@
+"""Attention in every precision is attention, whichever products compute it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.layers import attention
+
+CASES = list(product(("all", "the past", "band"), (6, 2), (None, [0.5, 0.25, 0.1] * 2)))
+
+
+def with_gradients(
+    tensors: list[Tensor], band: int | None, slopes: list[float] | None
+) -> list[Tensor]:
+    """What attention gives, and the gradients of its sum of squares."""
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    y = attention.attend(*tensors, 0.0, band, slopes)
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), tensors)]
+
+
+@pytest.mark.parametrize(("seen", "groups", "slopes"), CASES)
+def test_attention_in_bf16_is_that_of_its_inputs_but_for_rounding(
+    seen: str, groups: int, slopes: list[float] | None
+) -> None:
+    """Outputs and gradients, against float64 of the same inputs: shared keys, slopes, a past."""
+    torch.manual_seed(0)
+    band = 4 if seen == "band" else None
+    sizes = [
+        (6, 10),
+        (groups, 10 + 3 * (seen == "the past")),
+        (groups, 10 + 3 * (seen == "the past")),
+    ]
+    given = [torch.randn(2, heads, time, 8).bfloat16() for heads, time in sizes]
+    exact = with_gradients([x.double() for x in given], band, slopes)
+    for found, right in zip(with_gradients(given, band, slopes), exact, strict=True):
+        assert found.dtype == torch.bfloat16
+        error = (found - right).norm() / right.norm()
+        assert 0 < error < 2**-7
+
+
+def test_on_a_cpu_few_keys_in_bf16_are_not_given_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own way takes three times as long there. Many keys are: all scores would not fit."""
+    given: list[int] = []
+    own = F.scaled_dot_product_attention
+
+    def told(q: Tensor, k: Tensor, *rest: object, **named: object) -> Tensor:
+        given.append(k.shape[2])
+        return own(q, k, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", told)
+    for keys in (1, attention.SHORT, attention.SHORT + 1):
+        for dtype in (torch.bfloat16, torch.float32):
+            x = torch.randn(1, 1, keys, 4, dtype=dtype)
+            attention.attend(x, x, x)
+    assert given == [1, attention.SHORT, attention.SHORT + 1, attention.SHORT + 1]
+
+
+def test_weights_rounded_to_bf16_still_sum_to_one() -> None:
+    """Of as many keys as there are at most, all alike: each weight is a rounded 1/512."""
+    q = torch.zeros(1, 1, 1, 4).bfloat16()
+    ones = torch.ones(1, 1, attention.SHORT, 4).bfloat16()
+    assert attention.attend(q, ones, ones).tolist() == [[[[1.0] * 4]]]
+    odd = torch.ones(1, 1, 300, 4).bfloat16()
+    assert attention.attend(q, odd, odd).flatten().tolist() == pytest.approx([1.0] * 4, rel=2**-7)
