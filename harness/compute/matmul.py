@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, library
 
 Matmul = Literal["blas", "onednn"]
-# Below either, the way through Python takes longer than what is gained.
-LEAST_ROWS, LEAST_WORK = 8, 2 << 20
+# Below both, the way through Python takes longer than what is gained. Few rows are a matter of
+# reading the second matrix, which MKL does with one thread: from so many numbers on.
+LEAST_WORK, LEAST_READ = 2 << 20, 1 << 18
 TRIALS = 10
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -107,8 +108,8 @@ def _is_worth_it(a_MK: Tensor, b_KN: Tensor) -> bool:
     (rows, inner), columns = a_MK.shape, b_KN.shape[1]
     return (
         a_MK.dtype == b_KN.dtype == _FP32
-        and rows >= LEAST_ROWS
-        and rows * inner * columns >= LEAST_WORK
+        and rows > 0
+        and (rows * inner * columns >= LEAST_WORK or inner * columns >= LEAST_READ)
         and inner == len(b_KN)
         and all(x.is_contiguous() or x.t().is_contiguous() for x in (a_MK, b_KN))
     )

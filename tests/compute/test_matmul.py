@@ -30,7 +30,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.fixture
 def by_onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of products that oneDNN is given; all from 8 rows on."""
+    """The shapes of products that oneDNN is given: all that are not empty."""
     given: list[tuple[int, ...]] = []
     own = matmul._by_onednn
 
@@ -72,7 +72,7 @@ def test_every_layout_has_the_product(
             torch.testing.assert_close(found, (exact + c).float(), rtol=1e-4, atol=1e-4)
             found = torch.addmm(c, a_MK, b_KN, beta=0.5, alpha=2)
             torch.testing.assert_close(found, (2 * exact + c / 2).float(), rtol=1e-4, atol=1e-4)
-    assert bool(by_onednn) == (rows >= 8 and min(shape) > 0)
+    assert bool(by_onednn) == (min(shape) > 0)
 
 
 def test_gradients_are_those_of_blas(by_onednn: list[tuple[int, ...]]) -> None:
@@ -141,11 +141,14 @@ def test_small_products_stay_with_blas(
 ) -> None:
     use_matmul("onednn")
     monkeypatch.setattr(matmul, "LEAST_WORK", 2 << 20)
-    torch.ones(7, 1000) @ torch.ones(1000, 1000)
+    torch.ones(7, 500) @ torch.ones(500, 524)
     torch.ones(128, 128) @ torch.ones(128, 127)
     assert not by_onednn
     torch.ones(128, 128) @ torch.ones(128, 128)
     assert by_onednn == [(128, 128, 128)]
+    torch.ones(1, 512) @ torch.ones(512, 512)  # reading these takes longest
+    torch.ones(0, 512) @ torch.ones(512, 512)
+    assert by_onednn[1:] == [(1, 512, 512)]
 
 
 @pytest.mark.parametrize(
