@@ -144,9 +144,9 @@ MUTANTS = {
         PINNED,
     ),
     "the norm after clipping": (
-        TRAINER,
+        "harness/training/readings.py",
         '"grad_norm": norm,',
-        '"grad_norm": min(norm, clip),',
+        '"grad_norm": min(norm, self.clip),',
         PINNED,
     ),
     "the norm before it is unscaled": (
@@ -182,8 +182,8 @@ MUTANTS = {
     ),
     "the loss of all positions": (
         TRAINER,
-        '"train/loss": loss.item() / len(trained)',
-        '"train/loss": loss.item() / targets_BT.numel()',
+        "Reading(row, len(trained), loss",
+        "Reading(row, targets_BT.numel(), loss",
         PINNED,
     ),
     "the loss with label smoothing": (
@@ -230,9 +230,22 @@ MUTANTS = {
     ),
     "a skipped step is taken": (
         TRAINER,
-        "if self.guard.allows_update(",
-        "if self.guard.allows_update(row, self.model, True, True) or self.guard.allows_update(",
+        "allowed = self.guard.allows_update(",
+        "allowed = self.guard.allows_update(reading.row, self.model, True, True) or "
+        "self.guard.allows_update(",
         PINNED,
+    ),
+    "rows wait beyond a checkpoint": (
+        "harness/training/loop.py",
+        "log_read(now=step == 0 or is_due or",
+        "log_read(now=step == 0 or",
+        "training/test_readings.py",
+    ),
+    "a loss read late stops nothing": (
+        TRAINER,
+        "                reading.row, self.model, self._skips,",
+        "                reading.row, self.model, True,",
+        "training/test_readings.py",
     ),
     "val of the first evaluation": (
         RECORDER,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from harness.common.errors import UsageError
 from harness.common.text import visible_line
@@ -97,6 +98,12 @@ class Compute:
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, DTYPES[self.precision])
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU on this device, without waiting for what a GPU is at."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def seed(self, value: int) -> None:
         """Seed the generators of the CPU and this device. torch.manual_seed also seeds all other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.common.errors import UsageError
 from harness.common.interrupt import Interrupt
+from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.compute.meta import meta_model
 from harness.config.settings import Settings
@@ -44,11 +46,12 @@ class Counter:
         self.model.to(compute.device)
         self.evaluated = self.model
         self.guard = Guard()
+        self._rows: list[Row] = []
         self._device, self._interrupt = compute.device, interrupt
 
-    def fit(self, ids: Ids, marker: int | None = None) -> NDArray[np.integer]:
+    def fit(self, ids: Ids, row: Row, marker: int | None = None) -> NDArray[np.integer]:
         """Count a text, (N,), or documents that `marker` divides; returns the ids that were
-        predicted. Raises Stopped after a signal: the model is then as it was."""
+        predicted. row: of this step. Raises Stopped after a signal: the model is then as it was."""
         assert self.model.fit is not None, "the model takes steps"
         before = deepcopy(self.model.state_dict())
         try:
@@ -58,7 +61,13 @@ class Counter:
         except BaseException:
             load_weights(self.model, before, "model")
             raise
+        self._rows.append(row)
         return ids[1:]
+
+    def rows_read(self, now: bool = False) -> Iterator[Row]:
+        """The rows that are complete since the last call."""
+        while self._rows:
+            yield self._rows.pop(0)
 
     def require_finite_weights(self, step: int) -> None:
         """Counts are finite."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ROW = 4096  # values summed in sequence in fp32; longer sums lose small values
 
@@ -27,13 +27,15 @@ class Gradients:
         for weight, part in zip(trained, parts, strict=True):
             weight.grad = part.view_as(weight)
 
-    def clip(self, limit: float) -> float:
+    def clip(self, limit: float) -> Tensor:
         """Clip the joint norm to `limit` (Pascanu et al. 2013, arXiv 1211.5063, section 3.2);
-        returns the norm before clipping. NaN and infinite gradients are left as they are."""
+        returns the norm before clipping, (). NaN and infinite gradients are left as they are.
+        Nothing is asked of the device."""
         row_norms = torch.linalg.vector_norm(self.flat.view(-1, ROW), dim=1)
-        norm = torch.linalg.vector_norm(row_norms).item()
-        if limit < norm < math.inf:
-            self.flat.mul_(limit / norm)
+        norm = torch.linalg.vector_norm(row_norms)
+        if limit < math.inf:
+            is_clipped = (norm > limit) & norm.isfinite()
+            self.flat.mul_(torch.where(is_clipped, limit / norm.double(), 1.0))
         return norm
 
     def zero(self) -> None:

@@ -51,11 +51,14 @@ class Guard:
         if self.limit < math.inf and len(self.recent) < SPIKE_WINDOW:
             raise ValueError(f"guard.limit is {show(self.limit)}, of too few recent losses")
 
-    def allows_update(self, row: Row, model: nn.Module, skip: bool, scaled: bool) -> bool:
+    def allows_update(
+        self, row: Row, model: nn.Module, skip: bool, scaled: bool, late: bool = False
+    ) -> bool:
         """Whether to update the weights; called before the update.
 
         skip: skip a non-finite step instead of stopping. scaled: fp16 with a gradient scaler, whose
-        overflows are expected. Raises NonFiniteError, naming the step and the parameters.
+        overflows are expected. late: called after it, when the gradients are gone. Raises
+        NonFiniteError, naming the step and, unless it is late, the parameters.
         """
         loss, norm, step = row["train/loss"], row["grad_norm"], row["step"]
         if math.isfinite(loss) and math.isfinite(norm):
@@ -68,11 +71,14 @@ class Guard:
             for name, parameter in model.named_parameters()
             if parameter.grad is not None and not parameter.grad.isfinite().all()
         ]
-        where = f"gradients of {_first(named)}" if named else "loss"
+        where = f"gradients of {_first(named)}" if named and not late else "loss"
+        if late and math.isfinite(loss):
+            where = "gradients"
         found = f"step {step}: loss {loss}, gradient norm {norm}; non-finite {where}"
+        kept = "nothing since was saved" if late else "the weights were not updated"
         if not (skip or overflow):
             raise NonFiniteError(
-                f"{found}; the weights were not updated. Lower optimizer.lr or train.clip, use "
+                f"{found}; {kept}. Lower optimizer.lr or train.clip, use "
                 "precision=fp32, or skip such steps by train.on_non_finite=skip"
             )
         if self.skipped_in_a_row == MAX_SKIPS_IN_A_ROW:

@@ -34,9 +34,11 @@ from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
 from harness.training.counting import Counter
+from harness.training.guards import NonFiniteError
 from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
 from harness.training.progress import Progress
+from harness.training.readings import TOGETHER
 from harness.training.recorder import Recorder, evaluation_line, first_loss_line
 from harness.training.schedules import Schedule
 from harness.training.streamed_rows import StreamedRows
@@ -62,7 +64,11 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         currency, total = "steps", 1
         report("the model counts: one pass over train, whatever the budget, batches and rates")
     else:
-        trainer = Trainer(settings, tokenizer.vocab_size, compute, processes, interrupt.check)
+        # A budget of seconds is spent by what the device has done, not by what it has been given.
+        together = 1 if currency == "seconds" else TOGETHER.get(compute.device.type, 1)
+        trainer = Trainer(
+            settings, tokenizer.vocab_size, compute, processes, interrupt.check, together
+        )
     evaluated = trainer.evaluated
     observer = Observer(settings, trainer.model, compute)
     own = OwnMetrics.of(settings.metrics, settings.trust)
@@ -78,6 +84,15 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
     if saved is not None:
         recorder.write_summary(recorder.start_row())  # what was reached, until the next evaluation
 
+    def spent_so_far() -> float:
+        spent: float = recorder.start_row()["step" if currency == "steps" else currency]
+        return spent
+
+    def log_read(now: bool) -> None:
+        """Log the steps whose losses have come from the device; with `now` all."""
+        for complete in trainer.rows_read(now):
+            recorder.log(complete)
+
     stream = None if dataset.shards is None else StreamedRows(context, progress.stream)
     between_steps = True
     try:
@@ -85,7 +100,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             interrupt.check()
             progress.seconds = processes.smallest(progress.seconds)
             step, row = progress.step, recorder.start_row()
-            spent = row["step" if currency == "steps" else currency]
+            spent = spent_so_far()
             finished = spent >= total
             evaluating = settings.eval.is_due(step) or finished
             if evaluating:
@@ -125,7 +140,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             if isinstance(trainer, Counter):
                 between_steps = False
                 apart = dataset.rows in ("alone", "packed")
-                targets = trainer.fit(dataset.train.ids, tokenizer.marker if apart else None)
+                targets = trainer.fit(dataset.train.ids, row, tokenizer.marker if apart else None)
             else:
                 batch = _batch(context, progress, stream)
                 between_steps = False
@@ -136,22 +151,26 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
                     batch_norm.freeze(trainer.model)
                 context.on_batch(step, batch)
                 targets = trainer.step(batch, schedule(spent), row, observer.update)
-                if step == 0:
-                    report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.count_step(targets, token_bytes)
             if stream is not None:
                 progress.stream = stream.state
             between_steps = True
-            recorder.log(row)
+            reached = progress.step
+            is_due = settings.eval.is_due(reached) or checkpoints.is_due(reached)
+            log_read(now=step == 0 or is_due or spent_so_far() >= total)
+            if step == 0 and "train/loss" in row:
+                report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.seconds += context.clock() - started
     except Stopped:
         context.folder.follow()
+        log_read(now=True)
         checkpoints.save(progress)
         raise
-    except Exception:
+    except Exception as error:
         # Whatever failed, what was trained is kept, wherever its folder was moved to.
-        if between_steps and context.folder.follow():
+        if between_steps and not isinstance(error, NonFiniteError) and context.folder.follow():
             with suppress(Exception):
+                log_read(now=True)
                 checkpoints.save(progress)
         raise
     finally:

@@ -51,7 +51,7 @@ def add_gradients(
             # The mean over the vocabulary of -ln p: the log-sum-exp minus the mean logit.
             logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
             uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
-            uniform = uniform_N[targets_N != IGNORED].sum()
+            uniform = uniform_N.masked_fill(targets_N == IGNORED, 0).sum()
             objective = (1 - label_smoothing) * nats + label_smoothing * uniform
         if gradient_NC is not None:
             leaf_NC.grad = gradient_NC[done : done + len(leaf_NC)]

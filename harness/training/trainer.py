@@ -6,7 +6,7 @@ B batch, T time, C channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -36,6 +36,7 @@ from harness.training.moving_average import MovingAverage
 from harness.training.optim import build_optimizer, peak_rates
 from harness.training.optimizer_state import load_optimizer_state
 from harness.training.packed import features_apart
+from harness.training.readings import Reading
 from zoo.language_model import LanguageModel
 
 AroundUpdate = Callable[[Row, Tensor], AbstractContextManager[None]]
@@ -47,6 +48,8 @@ class Trainer:
     state, gradient scaler, guard.
 
     processes: share each step's micro-batches. check: called before each micro-batch; may raise.
+    read_together: so many steps' numbers are read from the device at once, where a step is not
+    skipped by what they are.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Trainer:
         compute: Compute,
         processes: ProcessGroup = SINGLE_PROCESS,
         check: Callable[[], None] = lambda: None,
+        read_together: int = 1,
     ) -> None:
         self._plan, self._seed = settings.train, settings.seed
         self._compute, self._processes, self._check = compute, processes, check
@@ -75,6 +79,10 @@ class Trainer:
         self._bounded = max_norm_weights(self.model) if self._plan.max_norm is not None else []
         enabled = compute.precision == "fp16"
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=enabled)
+        self._skips = self._plan.on_non_finite == "skip"
+        self._read_together = 1 if self._skips or enabled else read_together
+        self._unread: list[Reading] = []
+        self._read: list[Row] = []
         self.guard = Guard()
         self._buffers = BufferSnapshot(self.model)
         self.model.train()
@@ -95,8 +103,8 @@ class Trainer:
         """One update from inputs and targets, (B, T) each, in `train.accumulate` micro-batches.
 
         lr_factor: multiplies the peak learning rates. row: has the `step`; gets losses, rates
-        and gradient norms. Returns the targets that had a loss, (tokens,). Raises NonFiniteError,
-        the weights unchanged.
+        and gradient norms, see `rows_read`. Returns the targets that had a loss, (tokens,). Raises
+        NonFiniteError, the weights unchanged, where each step is read.
         """
         plan, step = self._plan, row["step"]
         inputs_BT, targets_BT = batch[0], batch[1][:, plan.trained]
@@ -106,16 +114,14 @@ class Trainer:
         self._scaler.unscale_(self._optimizer)
         clip = plan.clip or math.inf
         norm = self._gradients.clip(clip)
-        row |= {
-            "train/loss": loss.item() / len(trained),
-            **{f"train/auxiliary/{name}": each.item() for name, each in auxiliary.items()},
+        losses = {f"train/auxiliary/{name}": each for name, each in auxiliary.items()}
+        rates = {
             "lr": self._peaks[""] * lr_factor if "" in self._peaks else None,
             **{f"lr/{part}": peak * lr_factor for part, peak in self._peaks.items() if part},
-            "grad_norm": norm,
-            "grad_norm_clipped": min(norm, clip) if math.isfinite(norm) else norm,
         }
-        skip = plan.on_non_finite == "skip"
-        if self.guard.allows_update(row, self.model, skip, self._scaler.is_enabled()):
+        reading = Reading(row, len(trained), loss, norm, clip, losses, rates)
+        self._unread.append(reading)
+        if self._read_together > 1 or self._read_all():
             first = slice(plan.batch_size)
             with (
                 batch_norm.counting(self._norms, targets_BT[first]),
@@ -127,6 +133,27 @@ class Trainer:
         self._scaler.update()
         self._gradients.zero()
         return trained
+
+    def rows_read(self, now: bool = False) -> Iterator[Row]:
+        """The rows that are complete since the last call, in order; with `now` all. Raises
+        NonFiniteError: then nothing may be saved."""
+        if now or len(self._unread) >= self._read_together:
+            self._read_all()
+        while self._read:
+            yield self._read.pop(0)
+
+    def _read_all(self) -> bool:
+        """Complete the rows; whether the guard allows the last step's update."""
+        allowed = True
+        while self._unread:
+            reading = self._unread.pop(0)
+            reading.fill()
+            self._read.append(reading.row)
+            allowed = self.guard.allows_update(
+                reading.row, self.model, self._skips, self._scaler.is_enabled(),
+                late=self._read_together > 1,
+            )  # fmt: skip
+        return allowed
 
     def _backward(
         self, inputs_BT: Tensor, targets_BT: Tensor, count: int, step: int
@@ -149,15 +176,15 @@ class Trainer:
                 losses: dict[str, Tensor] = {}
                 wanted = {"losses": losses} if names else {}
                 with compute.autocast(), batch_norm.counting(self._norms, targets_BT[part]):
-                    inputs = inputs_BT[part].to(compute.device)
+                    inputs = compute.put(inputs_BT[part])
                     features_BTC = self._features(inputs, **wanted)
-                own = int((targets_BT[part] != IGNORED).sum())
+                own = int((targets_BT[part].numpy() != IGNORED).sum())
                 for name, each in _declared(losses, names).items():
                     auxiliary[name] += own / count * each.detach()
                 loss += add_gradients(
                     self.model,
                     features_BTC[:, plan.trained],
-                    targets_BT[part].to(compute.device),
+                    compute.put(targets_BT[part]),
                     compute,
                     weight,
                     plan.label_smoothing,

@@ -25,7 +25,7 @@ def test_clipping_is_what_torch_calls_clipping(limit: float) -> None:
         each(inputs).square().sum().backward()
     assert ROW < sum(p.numel() for p in model.parameters()) < len(gradients.flat) == 2 * ROW
     expected = nn.utils.clip_grad_norm_(theirs.parameters(), limit)
-    assert gradients.clip(limit) == pytest.approx(expected.item(), rel=1e-12)
+    assert gradients.clip(limit).item() == pytest.approx(expected.item(), rel=1e-12)
     for ours, other in zip(model.parameters(), theirs.parameters(), strict=True):
         assert (ours.grad is None) == (other.grad is None)
         if ours.grad is not None:  # torch adds 1e-6 to the norm it divides by
@@ -40,7 +40,7 @@ def test_the_norm_of_many_gradients_does_not_drift() -> None:
     gradients = Gradients([weight])
     assert weight.grad is not None
     weight.grad += 1.1e-3
-    norm = gradients.clip(math.inf)
+    norm = gradients.clip(math.inf).item()
     assert norm == pytest.approx(gradients.flat.double().norm().item(), rel=2e-5)
     naive = torch.linalg.vector_norm(gradients.flat).item()
     assert naive != pytest.approx(norm, rel=1e-3)
