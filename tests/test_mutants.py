@@ -182,8 +182,8 @@ MUTANTS = {
     ),
     "the loss of all positions": (
         TRAINER,
-        "Reading(row, len(trained), loss",
-        "Reading(row, targets_BT.numel(), loss",
+        "StepNumbers(row, len(trained), loss",
+        "StepNumbers(row, targets_BT.numel(), loss",
         PINNED,
     ),
     "the loss with label smoothing": (

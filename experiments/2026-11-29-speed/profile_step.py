@@ -3,8 +3,8 @@
 python experiments/2026-11-29-speed/profile_step.py
 
 The two GPTs of against.py, in fp32 and bf16. Shares of the step's time are by torch's profiler,
-whose own cost is in `the rest`. `products at best`: what the counted FLOPs would take at the rate of
-a product of 1024 × 1024 here, as a share of the step without the profiler.
+whose own cost is in `the rest`. `products at best`: what the counted FLOPs would take at the rate
+of a product of 1024 × 1024 here, as a share of the step without the profiler.
 """
 
 from __future__ import annotations

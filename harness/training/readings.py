@@ -19,7 +19,7 @@ TOGETHER = {"cuda": 16}
 
 
 @dataclass(frozen=True)
-class Reading:
+class StepNumbers:
     """The numbers of one step, for its row.
 
     loss: summed over `tokens`, (). norm: of the gradient before clipping at `clip`, (). auxiliary:

@@ -36,7 +36,7 @@ from harness.training.moving_average import MovingAverage
 from harness.training.optim import build_optimizer, peak_rates
 from harness.training.optimizer_state import load_optimizer_state
 from harness.training.packed import features_apart
-from harness.training.readings import Reading
+from harness.training.readings import StepNumbers
 from zoo.language_model import LanguageModel
 
 AroundUpdate = Callable[[Row, Tensor], AbstractContextManager[None]]
@@ -81,7 +81,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=enabled)
         self._skips = self._plan.on_non_finite == "skip"
         self._read_together = 1 if self._skips or enabled else read_together
-        self._unread: list[Reading] = []
+        self._unread: list[StepNumbers] = []
         self._read: list[Row] = []
         self.guard = Guard()
         self._buffers = BufferSnapshot(self.model)
@@ -119,7 +119,7 @@ class Trainer:
             "lr": self._peaks[""] * lr_factor if "" in self._peaks else None,
             **{f"lr/{part}": peak * lr_factor for part, peak in self._peaks.items() if part},
         }
-        reading = Reading(row, len(trained), loss, norm, clip, losses, rates)
+        reading = StepNumbers(row, len(trained), loss, norm, clip, losses, rates)
         self._unread.append(reading)
         if self._read_together > 1 or self._read_all():
             first = slice(plan.batch_size)
