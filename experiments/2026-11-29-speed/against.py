@@ -161,7 +161,8 @@ def sampling(sizes: dict[str, int], rows: int) -> Callable[[str], tuple[Side, Si
     def make(device: str) -> tuple[Side, Side]:
         theirs = nanogpt(sizes, 0.0, CHARACTERS, device).eval()
         words = [*model_words(sizes, 0.0), f"train.seq_len={sizes['block_size']}"]
-        settings = read_settings(compose(words))
+        settings = read_settings(compose([*words, f"device={device}", "precision=fp32"]))
+        checked_compute(settings)  # as a run has it
         ours = settings.build("model", LanguageModel, vocab_size=CHARACTERS).to(device).eval()
         prompt = torch.zeros(rows, 1, dtype=torch.long, device=device)
         return (

@@ -4,9 +4,9 @@ python experiments/2026-11-29-speed/sampling.py
 
 Each model at its default size with 256 tokens of vocabulary, in fp32. After prompts of 100, 1,000
 and 10,000 tokens the median of 200 tokens is timed, in turns. A model with a window gives a token
-by the past that it keeps; at the window's end it begins anew from the last half, and the mean over two
-windows says what that costs. MEGABYTE with a window of 8,192: a byte at its end, by what it keeps
-and by recomputing everything.
+by the past that it keeps; at the window's end it begins anew from the last half, and the mean over
+two windows says what that costs. MEGABYTE with a window of 8,192: a byte at its end, by what it
+keeps and by recomputing everything.
 """
 
 from __future__ import annotations

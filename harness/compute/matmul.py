@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, library
+from torch import Tensor, library, nn
 
 Matmul = Literal["blas", "onednn"]
 # Below both, the way through Python takes longer than what is gained. Few rows are a matter of
@@ -45,6 +45,13 @@ def use_matmul(name: Matmul) -> None:
         ours.impl("mm", _mm, "CPU")
         ours.impl("addmm", _addmm, "CPU")
     _overriding.append(ours)
+
+
+def use_blas_for_small(model: nn.Module) -> None:
+    """For single tokens: where no weight is worth oneDNN, the way through Python takes longer than
+    the products. From now on, as `use_matmul`."""
+    if all(weight.numel() < LEAST_READ for weight in model.parameters()):
+        use_matmul("blas")
 
 
 def current_matmul() -> Matmul:

@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.common.errors import RunFailure
 from harness.common.text import printable
 from harness.compute.device import Compute
+from harness.compute.matmul import use_blas_for_small
 from harness.compute.modes import eval_mode
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
@@ -201,6 +202,7 @@ class Window:
 
     def __init__(self, model: LanguageModel, ids_BT: Tensor) -> None:
         self._model = model
+        use_blas_for_small(model)
         self._cache, self.logits_BV = self._begin(ids_BT, model.block_size)
 
     def extend(self, ids_BT: Tensor) -> None:
