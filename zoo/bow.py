@@ -23,6 +23,7 @@ class BoW(LanguageModel):
     """
 
     residual = ("projection",)
+    takes_ngrams = True
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class BoW(LanguageModel):
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
         positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
-        x_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         sum_BTC = x_BTC.cumsum(dim=1)
         if cache is not None:
             sum_BTC = sum_BTC + cache.tensors["sum"][:, None]

@@ -47,6 +47,7 @@ class GPT(LanguageModel):
 
     block_size: int
     residual = ("projection",)
+    takes_ngrams = True
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class GPT(LanguageModel):
         losses: dict[str, Tensor] | None = None,
     ) -> Tensor:
         past = self.advance(ids_BT, cache)
-        x_BTC = self.token_embedding(ids_BT)
+        x_BTC = self.embed(ids_BT, cache)
         positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
         if self.position_embedding is not None:
             x_BTC = x_BTC + self.position_embedding(positions_T)

@@ -46,6 +46,7 @@ class HNet(LanguageModel):
 
     block_size: int
     residual = ("projection",)
+    takes_ngrams = True
     streams = ("encoder", "main", "decoder")
 
     def __init__(
@@ -130,7 +131,7 @@ class HNet(LanguageModel):
         losses: dict[str, Tensor] | None = None,
     ) -> Tensor:
         past = self.advance(ids_BT, cache)
-        x_BTC = self.dropout(self.token_embedding(ids_BT))
+        x_BTC = self.dropout(self.embed(ids_BT, cache))
         for layer, block in enumerate(self.encoder):
             x_BTC = block(x_BTC, cache, f"encoder{layer}", past)
         x_BTC = self.encoder_norm(x_BTC)

@@ -30,6 +30,8 @@ class Ladder(LanguageModel):
     Initialization is torch's default, as in the course, so the first loss is a little above ln V.
     """
 
+    takes_ngrams = True
+
     def __init__(
         self,
         vocab_size: int,
@@ -72,7 +74,7 @@ class Ladder(LanguageModel):
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
         positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
-        x_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, KeyValues.of(cache, layer, past))
         return self.norm(x_BTC)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.initialization import initialize, zero_residual_maps
+from zoo.layers.ngrams import Ngrams
 
 
 class Cache:
@@ -75,10 +76,16 @@ class LanguageModel(nn.Module):
     micro-batch by its share of the step's targets; no score has them. A model that has any takes a
     third argument in `features`: a dict, in which it puts each loss, (), under its name. None:
     nobody asks for them."""
+    takes_ngrams: bool = False
+    """Its `features` begin with `embed`, so that it can have embeddings of n-grams, too."""
     fit: Callable[..., None] | None = None
     """Optional: fit(ids) counts a text, (N,) ids, in place of training steps. The counts are
     buffers, and there are no parameters. fit(ids, marker) counts documents that don't see each
     other, with the id `marker` before, between and after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ngrams: Ngrams | None = None
 
     def forward(
         self,
@@ -104,6 +111,34 @@ class LanguageModel(nn.Module):
         call the model instead, so that hooks see every pass."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
+    def embed(self, ids_BT: Tensor, cache: Cache | None) -> Tensor:
+        """The embeddings of the tokens, and of the n-grams that end in them if it has those,
+        (B, T, C). For architectures that have a `token_embedding`."""
+        assert isinstance(self.token_embedding, nn.Embedding)
+        x_BTC: Tensor = self.token_embedding(ids_BT)
+        if self.ngrams is None:
+            return x_BTC
+        return x_BTC + self.ngrams(ids_BT, None if cache is None else cache.tensors)
+
+    def add_ngrams(self, order: int, rows: int) -> Self:
+        """Give it embeddings of n-grams of 2 to `order` tokens (zoo/layers/ngrams.py). They are
+        zero, and look further back: its receptive field grows.
+
+        Raises ValueError for an architecture that can't have them.
+        """
+        if not self.takes_ngrams:
+            raise ValueError(f"ngrams={order}: {type(self).__name__} has no embeddings of n-grams")
+        assert isinstance(self.token_embedding, nn.Embedding)
+        width = self.token_embedding.embedding_dim
+        self.ngrams = Ngrams(self.vocab_size, width, order, rows)
+        if (field := self.receptive_field) is not None:
+            seen = {back for back in range(1, field + 1) if back not in self.unseen}
+            seen = {back + more for back in seen for more in range(order)}
+            field = min(max(seen), self.block_size or max(seen))
+            self.receptive_field = field
+            self.unseen = frozenset(range(1, field + 1)) - seen
+        return self
+
     def initialize(self, scheme: str = "default", zero_residual: bool = False) -> Self:
         """Reinitialize the weights by a scheme of zoo.initialization; `default` keeps them.
         zero_residual: set the maps into the residual stream to zero.
@@ -112,6 +147,8 @@ class LanguageModel(nn.Module):
         """
         if scheme != "default":
             initialize(self, scheme, self.residual, self.streams)
+            if self.ngrams is not None:
+                self.ngrams.set_to_zero()
         if zero_residual:
             zero_residual_maps(self, self.residual)
         return self

@@ -50,6 +50,7 @@ class PerceiverAR(LanguageModel):
 
     block_size: int
     residual = ("projection",)
+    takes_ngrams = True
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class PerceiverAR(LanguageModel):
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
         positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
-        x_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         z_BTC = self.read(self.latent(x_BTC), x_BTC, KeyValues.of(cache, 0, past))
         for layer, block in enumerate(self.blocks, 1):
             z_BTC = block(z_BTC, KeyValues.of(cache, layer, past))

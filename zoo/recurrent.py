@@ -29,6 +29,7 @@ class Recurrent(LanguageModel):
 
     block_size = None
     receptive_field = None
+    takes_ngrams = True
     kernel: type[nn.RNN | nn.GRU | nn.LSTM]
     states: tuple[str, ...] = ("hidden",)
     # torch's CPU kernel for an RNN and a GRU casts in every step: in bf16 a stream takes four times
@@ -61,7 +62,7 @@ class Recurrent(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         self.advance(ids_BT, cache)
-        x_BTC = self.dropout(self.token_embedding(ids_BT))
+        x_BTC = self.dropout(self.embed(ids_BT, cache))
         after: list[tuple[Tensor, ...]] = []
         for number, layer in enumerate(self.layers):
             with torch.autocast("cpu", enabled=False) if self.fp32_on_cpu else nullcontext():

@@ -32,6 +32,7 @@ class RWKV7(LanguageModel):
     block_size = None
     receptive_field = None
     residual = ("projection",)
+    takes_ngrams = True
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class RWKV7(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         self.advance(ids_BT, cache)
-        x_BTC = self.dropout(self.embedding_norm(self.token_embedding(ids_BT)))
+        x_BTC = self.dropout(self.embedding_norm(self.embed(ids_BT, cache)))
         first_value = None
         for layer, mix in enumerate(zip(self.time_mixings, self.channel_mixings, strict=True)):
             mix_time, mix_channels = mix

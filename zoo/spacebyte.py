@@ -49,6 +49,7 @@ class SpaceByte(LanguageModel):
     block_size: int
     reads_bytes = True
     residual = ("projection",)
+    takes_ngrams = True
     spacelike: Tensor
 
     def __init__(
@@ -109,7 +110,7 @@ class SpaceByte(LanguageModel):
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
         positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
-        x_BTC = self.token_embedding(ids_BT) + self.position_embedding(positions_T)
+        x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         x_BTC = self.dropout(x_BTC)
         middle = len(self.local_blocks) // 2
         for layer, block in enumerate(self.local_blocks):

@@ -42,6 +42,7 @@ class WaveNet(LanguageModel):
 
     block_size = None
     residual = ("residual",)
+    takes_ngrams = True
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class WaveNet(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        x_BTC = self.token_embedding(ids_BT)
+        x_BTC = self.embed(ids_BT, cache)
         if self.initial_conv is not None:
             y_BTC = self.initial_conv(x_BTC, LastInputs.of(cache, "initial_conv", past))
             x_BTC = y_BTC.to(x_BTC.dtype)  # keep the sums in fp32 under autocast

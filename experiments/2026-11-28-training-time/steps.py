@@ -18,6 +18,7 @@ import yaml
 from harness.cli.hydra_app import compose
 from harness.common.paths import CONF
 from harness.compute.costs import step_flops
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.probe import checked_compute
 from harness.training.trainer import Trainer
@@ -35,7 +36,7 @@ def stepper(name: str, precision: str) -> tuple[Callable[[], float], int]:
     plan = settings.train
 
     def build() -> LanguageModel:
-        return settings.build("model", LanguageModel, vocab_size=BYTES)
+        return build_model(settings, BYTES)
 
     trainer = Trainer(settings, BYTES, checked_compute(settings))
     draw = torch.Generator().manual_seed(0)

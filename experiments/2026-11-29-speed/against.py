@@ -29,12 +29,12 @@ from harness.cli.hydra_app import compose
 from harness.compute.costs import step_flops
 from harness.compute.device import Compute
 from harness.compute.matmul import current_matmul, use_matmul
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.doctor.machine import product_rate
 from harness.diagnostics.probe import checked_compute
 from harness.sampling.decode import SamplingParams, generate
 from harness.training.trainer import Trainer
-from zoo.language_model import LanguageModel
 
 Work = Callable[[], object]
 CHARACTERS, BYTES, GPT2 = 65, 256, 50304
@@ -72,9 +72,7 @@ def our_step(words: list[str], vocab: int, rows: int, time: int, device: str) ->
     data, row = batch(vocab, rows, time), {"step": 0}
     rate = product_rate(compute)
     assert rate is not None
-    flops = rows * step_flops(
-        lambda: settings.build("model", LanguageModel, vocab_size=vocab), time
-    )
+    flops = rows * step_flops(lambda: build_model(settings, vocab), time)
     return Side(lambda: trainer.step(data, 1.0, dict(row)), flops / rate)
 
 
@@ -163,7 +161,7 @@ def sampling(sizes: dict[str, int], rows: int) -> Callable[[str], tuple[Side, Si
         words = [*model_words(sizes, 0.0), f"train.seq_len={sizes['block_size']}"]
         settings = read_settings(compose([*words, f"device={device}", "precision=fp32"]))
         checked_compute(settings)  # as a run has it
-        ours = settings.build("model", LanguageModel, vocab_size=CHARACTERS).to(device).eval()
+        ours = build_model(settings, CHARACTERS).to(device).eval()
         prompt = torch.zeros(rows, 1, dtype=torch.long, device=device)
         return (
             Side(lambda: theirs.generate(prompt, new)),

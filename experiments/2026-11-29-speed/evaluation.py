@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from harness.cli.hydra_app import compose
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.probe import checked_compute
 from harness.evaluation import score
 from harness.training.run import load_dataset
-from zoo.language_model import LanguageModel
 
 
 def compare(name: str, pairs: int) -> None:
     settings = read_settings(compose([f"model={name}", "device=cpu"]))
     dataset, compute = load_dataset(settings), checked_compute(settings)
     size, rows = dataset.tokenizer.vocab_size, settings.eval.batch_size
-    model = settings.build("model", LanguageModel, vocab_size=size).eval()
+    model = build_model(settings, size).eval()
     split = dataset.val
     assert split is not None
     assert model.block_size is not None

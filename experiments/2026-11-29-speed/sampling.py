@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.cli.hydra_app import compose
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.probe import checked_compute
 from harness.sampling.decode import SamplingParams, generate
@@ -36,7 +37,7 @@ WINDOW, PATCH = 8192, 8
 def model_of(*words: str) -> LanguageModel:
     settings = read_settings(compose([*words, "precision=fp32", "device=cpu"]))
     checked_compute(settings)
-    made = settings.build("model", LanguageModel, vocab_size=VOCAB).eval()
+    made = build_model(settings, VOCAB).eval()
     for weight in made.parameters():
         weight.requires_grad_(False)
     return made

@@ -14,6 +14,7 @@ from harness.common import contained
 from harness.common.errors import UsageError
 from harness.compute.costs import NoInitialization
 from harness.compute.memory import total_memory
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from zoo.language_model import LanguageModel
 
@@ -31,7 +32,7 @@ def meta_model(
     """
 
     def build() -> LanguageModel:
-        model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+        model = build_model(settings, vocab_size)
         return model.initialize(settings.init, settings.zero_residual) if initialized else model
 
     try:

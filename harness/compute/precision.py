@@ -13,6 +13,7 @@ import torch
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from zoo.language_model import LanguageModel
 
@@ -25,7 +26,7 @@ def require_precision(settings: Settings, compute: Compute) -> None:
     if compute.precision == "fp32":
         return
     with _silence(), compute.device:
-        model = settings.build("model", LanguageModel, vocab_size=256)
+        model = build_model(settings, 256)
     require_kernels(model.train(), compute, settings.names.model)
 
 

@@ -39,11 +39,18 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
 
 def _completed(trained: Node) -> Node:
     """With the defaults of the settings that came after the version that trained it."""
+    fields = Settings.model_fields
+    alone = {
+        name: field.default
+        for name, field in fields.items()
+        if field.default is not PydanticUndefined and not isinstance(field.default, BaseModel)
+    }
     later = {
         name: {key: each.default for key, each in group.model_fields.items()}
-        for name, field in Settings.model_fields.items()
+        for name, field in fields.items()
         if isinstance(group := field.annotation, type) and issubclass(group, BaseModel)
     }
+    trained = alone | trained
     return trained | {
         name: {key: value for key, value in defaults.items() if value is not PydanticUndefined}
         | trained[name]

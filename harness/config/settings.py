@@ -314,6 +314,8 @@ class Settings(_Group):
     fork_from: Annotated[str | None, AfterValidator(_fork)] = None
     init: Init = "default"
     zero_residual: bool = False
+    ngrams: Annotated[int, Field(ge=1, le=8)] = 1
+    ngram_rows: Annotated[int, Field(ge=1, le=2**24)] = 8191
     tf32: bool = False
     matmul: Annotated[Matmul, NEVER_COMPARED] = "blas"  # as it was before there was a choice
     observe: Annotated[ObserveSettings, NO_EFFECT] = ObserveSettings()

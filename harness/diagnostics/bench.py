@@ -21,6 +21,7 @@ from harness.common.paths import CONF
 from harness.common.rows import Row
 from harness.compute.costs import cache_bytes, parameters, step_flops
 from harness.compute.device import Compute
+from harness.config.model import build_model
 from harness.config.settings import CURRENCIES, ObserveSettings, Settings, read_settings
 from harness.data.batches import IGNORED, draw_batch, row_shape
 from harness.data.dataset import Dataset
@@ -131,7 +132,7 @@ def parameter_line(model: LanguageModel) -> str:
 
 
 def builder(settings: Settings, vocab_size: int) -> Callable[[], LanguageModel]:
-    return lambda: settings.build("model", LanguageModel, vocab_size=vocab_size)
+    return lambda: build_model(settings, vocab_size)
 
 
 def timed_loop(

@@ -8,13 +8,13 @@ import torch
 
 from harness.common.text import duration
 from harness.compute.device import Compute
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
 from harness.diagnostics.bench import WARM_UP, timed_loop
 from harness.evaluation.score import score_split
 from harness.judging.evidence import seeds_needed
 from harness.training.flops import steps_of_budget
-from zoo.language_model import LanguageModel
 
 MEASURED = 10  # steps
 EFFECTS = (1, 2, 4, 8)  # differences, in standard deviations of one difference
@@ -29,7 +29,7 @@ def training_seconds(settings: Settings, dataset: Dataset) -> float:
     # A model that counts takes one step, and no time between two.
     step = sum(seconds) / len(seconds) if seconds else perf_counter() - started
     assert dataset.val is not None, "a judgement reads validation"
-    model = settings.build("model", LanguageModel, vocab_size=dataset.tokenizer.vocab_size)
+    model = build_model(settings, dataset.tokenizer.vocab_size)
     steps = steps_of_budget(settings, dataset, model, step) if seconds else 1
     started = perf_counter()
     with torch.random.fork_rng([]):

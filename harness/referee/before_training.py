@@ -15,6 +15,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.config.build import resolve_class
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
@@ -44,6 +45,7 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
     key = json.dumps(
         [
             *(source_digest(cls), settings.model, settings.init, settings.zero_residual),
+            *(settings.ngrams, settings.ngram_rows),
             *(vocab_size, targets, plan.batch_size, time, plan.batch_norm),
             None if documents is None else int(documents.lengths.max()),
             *(settings.eval.batch_size, settings.eval.stride, compute.describe()),
@@ -54,7 +56,7 @@ def require_honest(settings: Settings, dataset: Dataset, compute: Compute) -> No
     with _own_generators(compute):
         compute.seed(settings.seed)
         try:
-            model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+            model = build_model(settings, vocab_size)
             model.initialize(settings.init, settings.zero_residual)
             fill_zeros(model).to(compute.device)
             batch_size, stride = settings.eval.batch_size, settings.eval.stride

@@ -13,6 +13,7 @@ from harness.common.errors import UsageError
 from harness.compute.costs import parameters, step_flops
 from harness.compute.device import Compute, make_deterministic
 from harness.compute.meta import meta_model
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
@@ -120,7 +121,7 @@ def verify_model(settings: Settings, *, complete: bool, device: str) -> Certific
     compute = Compute.choose(device, settings.precision)
     make_deterministic()
     compute.seed(settings.seed)
-    model = settings.build("model", LanguageModel, vocab_size=VOCABULARY)
+    model = build_model(settings, VOCABULARY)
     if model.fit is not None:
         model.fit(random_ids(1, COUNTED, VOCABULARY, 0)[0])
     fill_zeros(model.initialize(settings.init, settings.zero_residual)).to(compute.device)
@@ -273,7 +274,7 @@ def of_class(settings: Settings, vocab_size: int, complete: bool) -> Iterator[Ch
 
     def fresh(unit_gain: bool = True) -> LanguageModel:
         torch.manual_seed(0)
-        model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+        model = build_model(settings, vocab_size)
         if model.fit is not None:
             model.fit(random_ids(1, COUNTED, vocab_size, 0)[0])
         model = model.to(dtype)
@@ -367,9 +368,7 @@ def flops(
     them, so there is nothing else to hold the count against."""
     plan, stated = settings.train, summary.flops_per_token
     time, targets = row_shape(row_documents, plan.seq_len, plan.trained)
-    per_sequence = step_flops(
-        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size), time, plan.trained
-    )
+    per_sequence = step_flops(lambda: build_model(settings, vocab_size), time, plan.trained)
     found = per_sequence / targets
     if stated is not None and math.isclose(found, stated):
         words = f"no formula; {found:,.0f} a token of training, counted by torch as in the summary"

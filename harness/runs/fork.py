@@ -30,7 +30,10 @@ from harness.runs.summary import Ancestor, read_summary
 
 # What a fork shares with its parent: what its state is of, and what it was trained and chosen on.
 # The seed, because forks of one run with several seeds would pass for independent runs.
-SHARED = ("data", "tokenizer", "model", "init", "zero_residual", "seed", "precision")
+SHARED = (
+    *("data", "tokenizer", "model", "init", "zero_residual", "ngrams", "ngram_rows", "seed"),
+    "precision",
+)
 SHARED_PARTS = (("train", "ema"), ("optimizer", "_target_"))
 
 

@@ -16,6 +16,7 @@ from harness.compute.meta import meta_model
 from harness.compute.precision import require_kernels
 from harness.config import identity
 from harness.config.keys import Node
+from harness.config.model import build_model
 from harness.config.saved import load_settings
 from harness.config.settings import Settings
 from harness.data.assets import Assets
@@ -117,7 +118,7 @@ def load_run(
             f"--context {context}: {settings.names.model} has weights for a block_size of "
             f"{trained} alone, as learned positions are"
         ) from error
-    model = settings.build("model", LanguageModel, vocab_size=tokenizer.vocab_size)
+    model = build_model(settings, tokenizer.vocab_size)
     with checkpoint.restoring(folder.checkpoints):
         load_weights(model, weights, "model")
     model.to(compute.device).eval()

@@ -7,6 +7,7 @@ import inspect
 from harness.common.errors import UsageError
 from harness.compute.costs import step_flops
 from harness.compute.meta import meta_model
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.corpus import Corpus
 from harness.data.dataset import build_tokenizer
@@ -136,4 +137,4 @@ def _initialized_meta_model(settings: Settings) -> LanguageModel:
 
 
 def _step_flops(settings: Settings) -> float:
-    return step_flops(lambda: settings.build("model", LanguageModel, vocab_size=256), 1)
+    return step_flops(lambda: build_model(settings, 256), 1)

@@ -16,12 +16,12 @@ from harness.common.interrupt import Interrupt
 from harness.common.rows import Row
 from harness.compute.device import Compute
 from harness.compute.meta import meta_model
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.encoded import Ids
 from harness.runs.restore import load_weights
 from harness.training.distributed import ProcessGroup
 from harness.training.guards import Guard
-from zoo.language_model import LanguageModel
 
 # Settings of how steps are taken, each with the value that leaves it out. Budget, batches, rates
 # and schedule are not among them: a comparison gives all its models the same.
@@ -42,7 +42,7 @@ class Counter:
     def __init__(
         self, settings: Settings, vocab_size: int, compute: Compute, interrupt: Interrupt
     ) -> None:
-        self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+        self.model = build_model(settings, vocab_size)
         self.model.to(compute.device)
         self.evaluated = self.model
         self.guard = Guard()

@@ -8,6 +8,7 @@ import math
 from harness.common.errors import UsageError
 from harness.compute.costs import step_flops
 from harness.compute.meta import meta_model
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.batches import row_shape
 from harness.data.dataset import Dataset
@@ -21,7 +22,7 @@ def flops_per_step(settings: Settings, dataset: Dataset, model: LanguageModel) -
     plan, vocab_size = settings.train, dataset.tokenizer.vocab_size
     time, _ = row_shape(dataset.row_documents, plan.seq_len, plan.trained)
     per_row = step_flops(
-        lambda: settings.build("model", LanguageModel, vocab_size=vocab_size),
+        lambda: build_model(settings, vocab_size),
         time,
         plan.trained,
         decided_by=(

@@ -21,6 +21,7 @@ from torch import Tensor
 from harness.common.errors import RunFailure
 from harness.common.rows import Row
 from harness.compute.device import Compute
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.batches import IGNORED
 from harness.data.corpus import Corpus
@@ -64,7 +65,7 @@ class Trainer:
         self._plan, self._seed = settings.train, settings.seed
         self._compute, self._processes, self._check = compute, processes, check
         torch.manual_seed(settings.seed)
-        self.model = settings.build("model", LanguageModel, vocab_size=vocab_size)
+        self.model = build_model(settings, vocab_size)
         self.model.initialize(settings.init, settings.zero_residual).to(compute.device)
         forward = torch.compile(self.model) if settings.compile else self.model
         self._features: Callable[..., Tensor] = partial(forward, return_features=True)

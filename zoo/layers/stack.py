@@ -33,6 +33,7 @@ class Stack(LanguageModel):
     block_size = None
     receptive_field = None
     residual = ("projection",)
+    takes_ngrams = True
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Stack(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        x_BTC = self.dropout(self.token_embedding(ids_BT))
+        x_BTC = self.dropout(self.embed(ids_BT, cache))
         for number, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, cache, str(number), past)
         return self.norm(x_BTC)

@@ -12,6 +12,7 @@ import torch
 from harness.common.errors import UsageError
 from harness.compute.costs import step_flops
 from harness.compute.device import DTYPES, Compute
+from harness.config.model import build_model
 from harness.config.settings import Settings
 from harness.data.batches import draw_batch
 from harness.diagnostics.doctor.trainings import VOCABULARY
@@ -61,7 +62,7 @@ def training_seconds(settings: Settings, compute: Compute, rate: float) -> tuple
         return None, "too little memory"
 
     def build() -> LanguageModel:
-        return settings.build("model", LanguageModel, vocab_size=VOCABULARY)
+        return build_model(settings, VOCABULARY)
 
     rows = plan.batch_size * plan.accumulate
     step = rows * step_flops(build, plan.seq_len, plan.trained) / rate
