@@ -36,8 +36,8 @@ def of_runs(
     for line in said:
         print(line, file=sys.stderr)
     code = 0
-    chosen = {"complete": complete, "device": device, "trust": trust, "data_path": data_path}
-    for folder, found in zip(folders, certify_each(folders, **chosen), strict=True):
+    made = certify_each(folders, complete=complete, device=device, trust=trust, data_path=data_path)
+    for folder, found in zip(folders, made, strict=True):
         if not isinstance(found, Certificate):
             if len(folders) == 1:
                 raise found
