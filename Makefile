@@ -33,9 +33,10 @@ $(TOOLS): $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-# Train the zoo side by side under one budget, print the table, write report.html.
+# Train the zoo side by side under one budget, a job on each core of a CPU, and score every token of
+# every run again; print the table, write report.html.
 compare: $(READY)
-	$(PY) -m harness.train experiment=compare $(SEEDS) hydra.sweep.dir=$(SWEEP)
+	$(PY) -m harness.train experiment=compare $(SEEDS) sweep.devices=cores hydra.sweep.dir=$(SWEEP)
 	-$(PY) -m harness.verify $(SWEEP) --complete
 	$(PY) -m harness.compare $(SWEEP) --complete --out report.html
 	@echo "report.html written: open it in a browser"

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout, widened
+from zoo.layers.recurrence import GRULayer, RNNLayer
 
 
 class Recurrent(LanguageModel):
-    """n_layer layers of n_hidden units each, in torch's own (on a GPU, cuDNN's) kernel.
+    """n_layer layers of n_hidden units each, in torch's own (on a GPU, cuDNN's) kernel; on a CPU an
+    RNN and a GRU are trained by zoo.layers.recurrence.
 
     The state before the text is zero. dropout: of the embeddings and of each layer's
     outputs, never of the recurrent state (Zaremba et al. 2014, arXiv 1409.2329, section 3.1).
@@ -92,13 +94,13 @@ class Recurrent(LanguageModel):
 class RNN(Recurrent):
     """h[t] = tanh(W x[t] + b + U h[t-1] + c)."""
 
-    kernel = nn.RNN
+    kernel = RNNLayer
 
 
 class GRU(Recurrent):
     """A reset and an update gate for the hidden state."""
 
-    kernel = nn.GRU
+    kernel = GRULayer
 
 
 class LSTM(Recurrent):

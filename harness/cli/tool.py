@@ -101,7 +101,8 @@ class Parser(argparse.ArgumentParser):
             type=_workers,
             default=1,
             metavar="N",
-            help="trainings at a time (1); or one on each GPU (auto), or device (cuda:0,cuda:1)",
+            help="trainings at a time (1); or one on each GPU (auto), core of a CPU (cores), or "
+            "device (cuda:0,cuda:1)",
         )
 
     def parse(self, at_least: Mapping[str, int]) -> argparse.Namespace:
@@ -135,9 +136,11 @@ def _workers(text: str) -> int | str | list[str]:
             raise UsageError(f"--workers {text} must be at least 1")
         return int(text)
     names = text.split(",")
+    if names in (["auto"], ["cores"]):
+        return names[0]
     for name in names:
         require_device("--workers", name)
-    return "auto" if names == ["auto"] else names
+    return names
 
 
 def raise_option_error(

@@ -97,6 +97,18 @@ def ending_at_once() -> Iterator[None]:
 
 
 @contextmanager
+def signals_for_this_process() -> Iterator[None]:
+    """A process that is started inside never gets those that a terminal sends to all: it is this
+    one that tells it, once, to stop (SIGTERM)."""
+    mask = {signal.SIGINT, *STOPPING} - {signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def handling(
     numbers: tuple[signal.Signals, ...],
     handler: Callable[[int, FrameType | None], Any] | signal.Handlers,

@@ -350,7 +350,7 @@ class Settings(_Group):
 
 class SweepSettings(_Group):
     """What concerns a sweep alone, and none of its runs. together: keys. devices: their names,
-    auto, or how many jobs at a time."""
+    auto, cores, or how many jobs at a time."""
 
     together: list[str] = []
     devices: PositiveInt | str | list[str] | None = None

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from harness.cli.hydra_app import compose
 from harness.cli.tool import run_tool
 from harness.common.errors import RunFailure, UsageError
+from harness.common.parent import leave_with_parent
 from harness.config.settings import CURRENCIES, read_settings
 from harness.diagnostics import comparison
 from harness.diagnostics.comparison import Trace, row_differences, run_differences
@@ -29,7 +30,6 @@ from harness.runs import metrics
 from harness.runs.resume import resumed_settings
 from harness.training.context import ignore
 from harness.training.counting import require_steps
-from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 # A training of a minute, unless overridden.

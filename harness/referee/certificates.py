@@ -6,9 +6,10 @@ import sys
 import textwrap
 from pathlib import Path
 
-from harness.common.errors import RunFailure, UsageError
+from harness.common.errors import UsageError
 from harness.config.settings import Settings
-from harness.referee.verify import verify_model, verify_run
+from harness.referee.at_once import certify_each
+from harness.referee.verify import verify_model
 from harness.runs.certificate import Certificate
 from harness.runs.find import run_folders
 from harness.runs.summary import FILE
@@ -28,7 +29,6 @@ def of_runs(
     path: Path, *, complete: bool, device: str, trust: list[str], data_path: Path | None
 ) -> int:
     """Make and print the certificate of every finished run in a folder; returns the exit code."""
-
     said: list[str] = []
     folders = sorted(each for each in run_folders(path, said.append) if (each / FILE).exists())
     if not folders:
@@ -36,21 +36,17 @@ def of_runs(
     for line in said:
         print(line, file=sys.stderr)
     code = 0
-    for folder in folders:
-        try:
-            certificate = verify_run(
-                folder, complete=complete, device=device, trust=trust, data_path=data_path
-            )
-            certificate.write(folder)
-        except (UsageError, RunFailure) as error:
+    made = certify_each(folders, complete=complete, device=device, trust=trust, data_path=data_path)
+    for folder, found in zip(folders, made, strict=True):
+        if not isinstance(found, Certificate):
             if len(folders) == 1:
-                raise
-            print(f"{folder}: {error}", file=sys.stderr)
+                raise found
+            print(f"{folder}: {found}", file=sys.stderr)
             code = 1
             continue
         print(folder)
-        print(table(certificate))
-        code |= bool(certificate.failed)
+        print(table(found))
+        code |= bool(found.failed)
     return int(code)
 
 

@@ -132,7 +132,8 @@ def _serve(connection: Connection, source: Source) -> None:
                 break
             connection.send((False, getattr(decoder, name)(*arguments)))
     except Exception as error:
-        connection.send((True, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+        with suppress(OSError):  # nobody asks any more
+            connection.send((True, f"{type(error).__name__}: {' '.join(str(error).split())}"))
     os._exit(0)  # what would run at exit can open nothing any more
 
 

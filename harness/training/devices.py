@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import active_children, connection, get_context
 from multiprocessing.connection import Connection
@@ -17,10 +17,10 @@ from typing import cast
 import torch
 
 from harness.common.errors import UsageError
-from harness.common.interrupt import INTERRUPTED, STOPPED, STOPPING
+from harness.common.interrupt import INTERRUPTED, STOPPED, signals_for_this_process
+from harness.common.parent import leave_with_parent
 from harness.compute.device import Compute
 from harness.config.settings import require_device
-from harness.training.parent import leave_with_parent
 
 CONTEXT = get_context("spawn")  # a fork could not use a GPU that this process has touched
 
@@ -43,11 +43,15 @@ def named_devices(devices: int | str | Sequence[str] | None, device: str) -> lis
     """`sweep.devices` by their names, one for each job at a time; none for null. device: of the
     jobs' own settings.
 
-    Raises UsageError for a device that is not here, and for several kinds of them: they would not
-    compute the same, nor perhaps in the same precision.
+    cores: a job on each core of a CPU. A single core, or a device that is none, has one job after
+    another. Raises UsageError for a device that is not here, and for several kinds of them: they
+    would not compute the same, nor perhaps in the same precision.
     """
     if devices is None:
         return []
+    if devices == "cores":
+        cores = torch.get_num_threads() if _here(device) == "cpu" else 1
+        return cores * ["cpu"] if cores > 1 else []
     if isinstance(devices, int):
         return devices * [_here(device)]
     if devices == "auto":
@@ -82,7 +86,7 @@ class Devices:
     said if this process ends before them.
 
     However it ends, but by SIGKILL, its jobs are told to save and stop, and waited for. (After
-    SIGKILL they notice by themselves: harness.training.parent.)
+    SIGKILL they notice by themselves: harness.common.parent.)
     """
 
     def __init__(self, names: Sequence[str], jobs: int, go_on: str) -> None:
@@ -122,7 +126,7 @@ class Devices:
         ours, its = CONTEXT.Pipe()
         place = Place(self._places[number], len(self._places) - 1)
         process = CONTEXT.Process(target=_train_all, args=(its, place, self._threads))
-        with _signals_for_this_process():
+        with signals_for_this_process():
             process.start()
         its.close()  # so that the end of the process is that of the pipe
         return _Worker(process, ours, "")
@@ -163,18 +167,6 @@ class Devices:
                 process.join()
         except KeyboardInterrupt:
             os._exit(INTERRUPTED)
-
-
-@contextmanager
-def _signals_for_this_process() -> Iterator[None]:
-    """A process that is started inside never gets those that a terminal sends to all: it is this
-    one that tells it, once, to save and stop."""
-    mask = {signal.SIGINT, *STOPPING} - {signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, mask)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _train_all(jobs: Connection, place: Place, threads: int) -> None:

@@ -22,9 +22,9 @@ from torch import distributed
 
 from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import Interrupt, exit_code
+from harness.common.parent import leave_with_parent
 from harness.config.settings import Settings
 from harness.training import launcher
-from harness.training.parent import leave_with_parent
 
 T = TypeVar("T")
 K = TypeVar("K")

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.common.errors import UsageError
 from harness.common.interrupt import STOPPED
+from harness.common.parent import leave_with_parent
 from harness.config import secrets
 from harness.config.settings import Names, Role, Settings, read_settings
 from harness.config.spelling import typed
@@ -28,7 +29,6 @@ from harness.runs.resume import is_finished
 from harness.runs.summary import FILE, Summary, status_of
 from harness.training.devices import Place, in_use
 from harness.training.outcome import log_failure, record_failure
-from harness.training.parent import leave_with_parent
 from harness.training.run import run
 
 LOG = logging.getLogger("harness")

@@ -12,7 +12,7 @@ from harness.common.errors import UsageError
 from harness.compute.meta import meta_model
 from harness.config.settings import CURRENCIES, read_settings, require_trusted
 from harness.config.spelling import override
-from harness.referee.verify import verify_run
+from harness.referee.at_once import certify_each
 from harness.report.outputs import compare
 from harness.report.records.runs import find_runs
 from harness.runs import certificate
@@ -86,12 +86,14 @@ def _counts(model: str, shared: Sequence[str]) -> bool:
 def _certify(places: Sequence[Path]) -> bool:
     """Score every test token of every run again; whether a certificate failed."""
     folders = sorted(path for place in places for path in run_folders(place))
-    failed = False
-    for number, folder in enumerate(folders, 1):
-        found = certificate.read(folder)
-        if found is None or not (found.complete and found.is_own):
-            print(f"certificate {number} of {len(folders)}: {folder}", file=sys.stderr)
-            found = verify_run(folder, complete=True, device="cpu", trust=[], data_path=None)
-            found.write(folder)
+    known = {folder: certificate.read(folder) for folder in folders}
+    whole = [found for found in known.values() if found and found.complete and found.is_own]
+    lacking = [folder for folder, found in known.items() if found not in whole]
+    failed = any(found.failed for found in whole)
+    made = certify_each(lacking, complete=True, device="cpu", trust=[])
+    for number, (folder, found) in enumerate(zip(lacking, made, strict=True), 1):
+        if not isinstance(found, certificate.Certificate):
+            raise found
+        print(f"certificate {number} of {len(lacking)}: {folder}", file=sys.stderr)
         failed |= bool(found.failed)
     return failed

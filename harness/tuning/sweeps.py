@@ -46,7 +46,7 @@ def arguments(
 def at_a_time(workers: Workers, device: str) -> int:
     """How many trainings. device: of their settings. Raises UsageError for devices that are not
     here."""
-    return len(named_devices(workers, device))
+    return max(1, len(named_devices(workers, device)))
 
 
 def on_devices(workers: Workers) -> list[str]:
@@ -61,7 +61,7 @@ def run_sweep(
     """As `python -m harness.train` would. watch: called every few seconds meanwhile.
 
     A signal is passed on: the trainings save and stop. They also leave when this process is gone
-    (harness.training.parent).
+    (harness.common.parent).
     """
     process = multiprocessing.get_context("spawn").Process(target=_train, args=(arguments, table))
     process.start()

@@ -133,6 +133,20 @@ def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert named_devices("auto", "auto") == ["cpu"]
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "found"),
+    [("cpu", 3, ["cpu"] * 3), ("auto", 2, ["cpu"] * 2), ("cpu", 1, []), ("cuda", 3, [])],
+)
+def test_a_job_on_each_core(
+    device: str, cores: int, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single core, and a GPU, train one after another, in this process."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(device == "cuda"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    assert named_devices("cores", device) == found
+
+
 @pytest.mark.usefixtures("_forked")
 def test_a_job_beside_others_is_the_job_alone(
     command: Command, small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

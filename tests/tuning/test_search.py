@@ -195,6 +195,7 @@ def test_a_mistake_is_one_line(
         ("1", [], 1),
         ("3", ["sweep.devices=3"], 3),
         ("auto", ["sweep.devices=auto"], 2),
+        ("cores", ["sweep.devices=cores"], 1),  # there are GPUs: one after another
         ("cuda:1", ["sweep.devices=[cuda:1]"], 1),
         ("cuda:0,cuda:1", ["sweep.devices=[cuda:0,cuda:1]"], 2),
     ],

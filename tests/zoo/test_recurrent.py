@@ -15,6 +15,7 @@ from harness.compute.precision import require_kernels
 from tests.zoo.laws import LAWS
 from tests.zoo_models import VOCAB, maker, of_each_class, random_ids, randomize
 from zoo.language_model import Cache, LanguageModel
+from zoo.layers.recurrence import GRULayer, RNNLayer
 from zoo.recurrent import GRU, LSTM, RNN, Recurrent
 
 NAMES = ("rnn", "gru", "lstm")
@@ -110,6 +111,35 @@ def test_equals_torchs_module(ours: type[Recurrent], theirs: type[nn.RNNBase]) -
     ids = random_ids(B, T)
     hidden = module(embedding(ids).transpose(0, 1))[0].transpose(0, 1)
     torch.testing.assert_close(model(ids), head(hidden), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("time", [1, T])
+@pytest.mark.parametrize("ours", [RNNLayer, GRULayer])
+def test_gradients_are_those_of_torchs_module(
+    ours: type[RNNLayer | GRULayer], time: int, given: bool, batch_first: bool
+) -> None:
+    """Of inputs, weights and the first state; the outputs and the last state, too."""
+    layer = ours(5, H, batch_first=batch_first).double()
+    theirs = ours.__base__(5, H, batch_first=batch_first).double()
+    theirs.load_state_dict(layer.state_dict())
+    x_BTC = torch.randn(B, time, 5, dtype=torch.float64)
+    weight_BTH, weight_1BH = torch.randn(B, time, H).double(), torch.randn(1, B, H).double()
+    if not batch_first:
+        x_BTC, weight_BTH = x_BTC.transpose(0, 1), weight_BTH.transpose(0, 1)
+    found = []
+    for module in (layer, theirs):
+        x = x_BTC.clone().requires_grad_()
+        state = torch.ones(1, B, H, dtype=torch.float64, requires_grad=True) if given else None
+        y, last = module(x, state)
+        loss = (y.square() * weight_BTH).sum() + (last * weight_1BH).sum()
+        wanted = [x, *module.parameters(), *([state] if state is not None else [])]
+        found.append([y, last, *torch.autograd.grad(loss, wanted)])
+    made_by = found[0][0].grad_fn
+    own = made_by.next_functions[0][0] if batch_first else made_by
+    assert "Recurrence" in own.name()
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("law", LAWS)

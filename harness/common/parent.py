@@ -1,6 +1,6 @@
-"""Whoever trains for another process leaves when that one is gone: a worker of a sweep, a rank of
-torch's launcher, a life in the fault drill. A killed process can't tell its children to stop, and
-they would go on for hours, in folders that the next start wants to use.
+"""Whoever works for another process leaves when that one is gone: a worker of a sweep or of
+`harness.verify`, a rank of torch's launcher, a life in the fault drill. A killed process can't tell
+its children to stop, and they would go on for hours, in folders that the next start wants to use.
 
 What a person started outlives its parent: a training in the background, or from the live page.
 """
@@ -21,7 +21,7 @@ POLL = 1.0  # seconds
 
 def leave_with_parent() -> None:
     """From the parent's end on this process gets SIGTERM, again and again: a training saves and
-    stops, and what does nothing ends. Does nothing in a process that trains for no other one.
+    stops, and what does nothing ends. Does nothing in a process that works for no other one.
 
     It asks who its parent is, which works on every POSIX system. prctl(PR_SET_PDEATHSIG) is
     Linux's alone, and takes the end of the *thread* that started a worker for the parent's.
