@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from harness.compute.device import DTYPES, faster_precision
+from harness.compute.device import DTYPES
+from harness.compute.race import faster_precision
 from harness.training.parameter_groups import Group
 
 

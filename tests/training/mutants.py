@@ -25,6 +25,12 @@ OF_LOSSES_AND_FIGURES = {
         "features_BTC.backward(gradient_BTC)",
         f"{LOSSES} -k chunks",
     ),
+    "each process keeps the precision that it measured": (
+        "harness/compute/race.py",
+        "found = _kept(conditions, products) or measured",
+        "found = measured",
+        "compute/test_race.py -k first",
+    ),
     "idle experts are active": (
         COSTS,
         '"active": total - idle',
