@@ -56,6 +56,12 @@ OF_LOSSES_AND_FIGURES = {
         "total_VC.copy_(a_VN @ b_NC)",
         f"{LINEAR_TESTS} -k cross_entropy",
     ),
+    "Gram matrices in bf16": (
+        "harness/training/muon.py",
+        " and dtype.itemsize >= 4",
+        "",
+        "training/test_orthogonalized.py -k every_size",
+    ),
     "idle experts are active": (
         COSTS,
         '"active": total - idle',
