@@ -188,8 +188,8 @@ MUTANTS = {
     ),
     "the loss with label smoothing": (
         "harness/training/loss.py",
-        "total += nats.detach()",
-        "total += objective.detach()",
+        "return nats.detach(), objective",
+        "return objective.detach(), objective",
         PINNED,
     ),
     "evaluation counts as training time": (

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from harness.compute.device import faster_precision
+from harness.compute.race import faster_precision
 from harness.training.muon import Orthogonalized
 
 SHAPES = [(384, 128), (128, 128), (512, 128), (128, 512)] * 4

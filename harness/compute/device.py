@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,30 +14,10 @@ from torch import Tensor
 
 from harness.common.errors import UsageError
 from harness.common.text import visible_line
-from harness.compute.matmul import (
-    Matmul,
-    current_matmul,
-    faster_matmul,
-    has_onednn,
-    race,
-    use_matmul,
-)
+from harness.compute.matmul import Matmul, current_matmul, has_onednn, use_matmul
+from harness.compute.processor import OF_FP32, VARIABLES, cpu_name
+from harness.compute.race import SLOW, faster_matmul, faster_precision, times_fp32
 
-# Variables of torch and of the libraries below it that change numbers: what fp32 means, and the
-# order of sums. Values in which the first of them say nothing new.
-OF_FP32 = {
-    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
-    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
-    "NVIDIA_TF32_OVERRIDE": "0",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
-}
-OF_LAST_BITS = (
-    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TORCH_LINEAR_FLATTEN_3D"),
-    *("TORCH_BLAS_PREFER_CUBLASLT", "TORCH_LINALG_PREFER_CUSOLVER"),
-    *("TORCH_CUDNN_USE_HEURISTIC_MODE_B", "TORCH_CUDNN_V8_API_DISABLED"),
-)
-VARIABLES = (*OF_FP32, *OF_LAST_BITS)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -86,6 +64,8 @@ class Compute:
             use_matmul(wanted if kind == "cpu" and has_onednn() else "blas")
         if precision == "auto":
             precision = faster_precision(kind)
+        else:
+            say_if_slow(f"precision={precision}", precision, kind)
         if kind == "cuda":
             # torch's newer switches, one per library, raise an error in torch.compile.
             torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -122,9 +102,7 @@ class Compute:
 
     def describe(self) -> dict[str, object]:
         """The machine, for summary.json; of the environment, what is set and changes numbers."""
-        name = (
-            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu_name()
-        )
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
         return {
             "device": str(self.device),
             "name": name,
@@ -134,6 +112,12 @@ class Compute:
             "threads": torch.get_num_threads(),
             **{name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
         }
+
+
+def say_if_slow(setting: str, precision: str, kind: str) -> None:
+    """One line, once, about a setting that asks a CPU for a precision that it emulates."""
+    if kind == "cpu" and precision != "fp32" and (times := times_fp32(precision, kind)) > SLOW:
+        _say(f"{setting}: a product takes {times:.0f} times as long here as in fp32")
 
 
 def make_deterministic(compiled: bool = False) -> None:
@@ -162,22 +146,3 @@ def make_deterministic(compiled: bool = False) -> None:
 @functools.cache  # once, however many jobs a sweep has
 def _say(line: str) -> None:
     print(visible_line(line), file=sys.stderr)
-
-
-def faster_precision(kind: str) -> Literal["bf16", "fp32"]:
-    """bf16 where a kind of device multiplies matrices in at most four fifths of fp32's time (on a
-    CPU by what multiplies them now), else fp32. It is measured: what a device can't do is emulated,
-    a hundred times slower, and which kernels there are depends on the processor, the library and
-    their settings."""
-    if kind == "mps":
-        return "fp32"  # not every product exists in bf16
-    seconds = race(kind)
-    return "bf16" if seconds["bf16"] * 5 <= seconds[current_matmul()] * 4 else "fp32"
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -6,11 +6,7 @@ uses a processor of another maker at half its rate; oneDNN asks the processor al
 
 from __future__ import annotations
 
-import functools
-import math
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -20,7 +16,6 @@ Matmul = Literal["blas", "onednn"]
 # Below both, the way through Python takes longer than what is gained. Few rows are a matter of
 # reading the second matrix, which MKL does with one thread: from so many numbers on.
 LEAST_WORK, LEAST_READ = 2 << 20, 1 << 18
-TRIALS = 10
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _FP32 = torch.float32  # whatever anyone makes of torch's name later
@@ -59,45 +54,8 @@ def current_matmul() -> Matmul:
     return "onednn" if _overriding else "blas"
 
 
-def race(kind: str) -> dict[str, float]:
-    """Seconds of a product of two square matrices on a kind of device, "cpu" or "cuda": in bf16, in
-    fp32 by the device's BLAS, and on a CPU by onednn, if there is one. It takes some 10 ms, half a
-    second where bf16 is emulated; once for each number of threads."""
-    return _race(kind, torch.get_num_threads())
-
-
-@functools.cache
-def _race(kind: str, threads: int) -> dict[str, float]:
-    size = {"cpu": 256, "cuda": 4096}[kind]
-    fp32 = torch.ones(size, size, device=kind)
-    bf16 = fp32.bfloat16()
-    raced: dict[str, Callable[[], Tensor]] = {
-        "bf16": lambda: bf16 @ bf16,
-        "blas": lambda: _by_blas(fp32, fp32),
-    }
-    if kind == "cpu" and has_onednn():
-        raced["onednn"] = lambda: _by_onednn(fp32, fp32, None)
-    seconds = dict.fromkeys(raced, math.inf)
-    for _ in range(TRIALS):  # in turn, and the best of each: the machine may be busy
-        for name, product in raced.items():
-            seconds[name] = min(seconds[name], _seconds(product))
-    return seconds
-
-
-def _seconds(product: Callable[[], Tensor]) -> float:
-    begun = time.perf_counter()
-    product()[0, 0].item()  # waits for the device
-    return time.perf_counter() - begun
-
-
-def faster_matmul() -> Matmul:
-    """oneDNN where it takes at most three quarters of the BLAS's time."""
-    seconds = race("cpu")
-    return "onednn" if seconds.get("onednn", math.inf) * 4 <= seconds["blas"] * 3 else "blas"
-
-
 def _mm(a_MK: Tensor, b_KN: Tensor) -> Tensor:
-    return _by_onednn(a_MK, b_KN, None) if _is_worth_it(a_MK, b_KN) else _by_blas(a_MK, b_KN)
+    return by_onednn(a_MK, b_KN, None) if _is_worth_it(a_MK, b_KN) else by_blas(a_MK, b_KN)
 
 
 def _addmm(
@@ -105,7 +63,7 @@ def _addmm(
 ) -> Tensor:
     plain = beta == alpha == 1 and c.dim() == 1 and c.is_contiguous()
     if plain and c.dtype == a_MK.dtype and _is_worth_it(a_MK, b_KN) and len(c) == b_KN.shape[1]:
-        return _by_onednn(a_MK, b_KN, c)
+        return by_onednn(a_MK, b_KN, c)
     return torch.addmm(c, a_MK, b_KN, beta=beta, alpha=alpha, out=_empty(a_MK, b_KN))
 
 
@@ -122,12 +80,12 @@ def _is_worth_it(a_MK: Tensor, b_KN: Tensor) -> bool:
     )
 
 
-def _by_onednn(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
+def by_onednn(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
     product: Tensor = _ONEDNN.default(a_MK, b_KN.t(), c_N, "none", [], "")
     return product
 
 
-def _by_blas(a_MK: Tensor, b_KN: Tensor) -> Tensor:
+def by_blas(a_MK: Tensor, b_KN: Tensor) -> Tensor:
     """As torch does without us: the variant with `out` is another kernel, which stays its own."""
     return torch.mm(a_MK, b_KN, out=_empty(a_MK, b_KN))
 

@@ -11,7 +11,7 @@ from typing import Any
 from harness.common.errors import UsageError
 from harness.common.files import remove_folder, write_atomically, writing
 from harness.common.values import show
-from harness.compute.device import VARIABLES
+from harness.compute.processor import VARIABLES
 from harness.config.identity import differences, require_same_settings
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role, read_settings

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.compute.device import Compute
 from harness.data.batches import IGNORED
 from harness.evaluation.nats import in_chunks, nats_N
+from harness.training.linear_head import add_linear_gradients
 from zoo.language_model import LanguageModel
 
 
@@ -34,33 +35,44 @@ def add_gradients(
     """
     total = torch.zeros((), device=features_BTC.device)
     others, weights = [loss for loss, _ in auxiliary], [each for _, each in auxiliary]
-    chunks = list(zip(*in_chunks(model, features_BTC, targets_BT), strict=True))
-    several = len(chunks) > 1
+    features, targets = in_chunks(model, features_BTC, targets_BT)
+    if len(targets) == 1:  # through the whole model at once
+        nats, objective = _loss(model, features[0], targets[0], compute, label_smoothing)
+        torch.autograd.backward([objective, *others], [weight, *weights])
+        return total + nats
     # In one piece: between the chunks' own large tensors small ones would leave holes in the heap.
     shape_NC = (features_BTC.shape[0] * features_BTC.shape[1], *features_BTC.shape[2:])
-    gradient_NC = features_BTC.new_zeros(shape_NC) if several else None
-    done = 0
-    for chunk_NC, targets_N in chunks:
-        # A single chunk is backpropagated through the whole model at once.
-        leaf_NC = chunk_NC.detach().requires_grad_() if several else chunk_NC
-        with compute.autocast():
-            logits_NV = model.head(leaf_NC)
-        nats = nats_N(logits_NV, targets_N, reduction="sum")
-        objective = nats
-        if label_smoothing:
-            # The mean over the vocabulary of -ln p: the log-sum-exp minus the mean logit.
-            logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
-            uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
-            uniform = uniform_N.masked_fill(targets_N == IGNORED, 0).sum()
-            objective = (1 - label_smoothing) * nats + label_smoothing * uniform
-        if gradient_NC is not None:
-            leaf_NC.grad = gradient_NC[done : done + len(leaf_NC)]
-            done += len(leaf_NC)
+    gradients_NC = features_BTC.new_zeros(shape_NC)
+    leaves = [chunk_NC.detach() for chunk_NC in features]
+    chunks = zip(leaves, targets, gradients_NC.split(len(targets[0])), strict=True)
+    if type(model.head) is nn.Linear:
+        total += add_linear_gradients(model.head, chunks, compute, weight, label_smoothing)
+    else:
+        for leaf_NC, targets_N, gradient_NC in chunks:
+            leaf_NC.requires_grad_().grad = gradient_NC
+            nats, objective = _loss(model, leaf_NC, targets_N, compute, label_smoothing)
             objective.backward(weight)
-        else:
-            torch.autograd.backward([objective, *others], [weight, *weights])
-        total += nats.detach()
-    if gradient_NC is not None:
-        gradient_BTC = gradient_NC.view(features_BTC.shape)
-        torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])
+            total += nats
+    gradient_BTC = gradients_NC.view(features_BTC.shape)
+    torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])
     return total
+
+
+def _loss(
+    model: LanguageModel,
+    features_NC: Tensor,
+    targets_N: Tensor,
+    compute: Compute,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """The sum of nats, (), and what is minimized, ()."""
+    with compute.autocast():
+        logits_NV = model.head(features_NC)
+    nats = objective = nats_N(logits_NV, targets_N, reduction="sum")
+    if label_smoothing:
+        # The mean over the vocabulary of -ln p: the log-sum-exp minus the mean logit.
+        logits_NV = logits_NV.float() if logits_NV.dtype.itemsize < 4 else logits_NV
+        uniform_N = logits_NV.logsumexp(-1) - logits_NV.mean(-1)
+        uniform = uniform_N.masked_fill(targets_N == IGNORED, 0).sum()
+        objective = (1 - label_smoothing) * nats + label_smoothing * uniform
+    return nats.detach(), objective

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from harness.compute.device import DTYPES, faster_precision
+from harness.compute.device import DTYPES
+from harness.compute.race import faster_precision
 from harness.training.parameter_groups import Group
+
+COEFFICIENTS = 3.4445, -4.775, 2.0315  # of x, x³ and x⁵
+ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
@@ -115,15 +120,37 @@ class Orthogonalized(torch.optim.Optimizer):
 def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Matrices (N, rows, columns) with all singular values brought near 1 by five Newton-Schulz
     iterations (Jordan et al. 2024), with torch.optim.Muon's coefficients."""
-    a, b, c = 3.4445, -4.775, 2.0315
     x = matrices.to(dtype)
     tall = x.size(1) > x.size(2)
     x = x.mT if tall else x
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-    for _ in range(5):
+    # Fewer products where the longer side is at least half as long again as the shorter one. Not in
+    # bf16: a singular value's square is lost in its rounding, and what takes its place grows.
+    small = 2 * x.size(2) > 3 * x.size(1) and dtype.itemsize >= 4
+    x = _by_gram(x) if small else _by_iterations(x)
+    return x.mT if tall else x
+
+
+def _by_iterations(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return x
+
+
+def _by_gram(x: Tensor) -> Tensor:
+    """The same, mostly by products of the shorter side's size (Zhang et al. 2026, "Gram
+    Newton-Schulz"): an iteration takes x to p x, with a polynomial p of x's Gram matrix g, and g to
+    p g p, as polynomials of one matrix commute."""
+    a, b, c = COEFFICIENTS
+    gram, polynomials = x @ x.mT, []
+    for iteration in range(ITERATIONS):
+        polynomials += [torch.baddbmm(gram, gram, gram, beta=b, alpha=c)]
+        polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
+        if iteration < ITERATIONS - 1:
+            gram = polynomials[-1] @ gram @ polynomials[-1]
+    return reduce(torch.matmul, polynomials) @ x
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:

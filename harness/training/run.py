@@ -15,9 +15,10 @@ from harness.common.files import write_atomically, writing
 from harness.common.interrupt import INTERRUPTED, Interrupt, Stopped, exit_code
 from harness.common.paths import CONF
 from harness.compute.compiler import require_compiler
-from harness.compute.device import Compute, faster_precision, make_deterministic
+from harness.compute.device import DTYPES, Compute, make_deterministic, say_if_slow
 from harness.compute.meta import meta_model
 from harness.compute.precision import require_precision
+from harness.compute.race import faster_precision
 from harness.config.settings import Settings, require_trusted
 from harness.config.spelling import typed
 from harness.data.alone import LoneText, encode_alone, encode_further
@@ -109,9 +110,13 @@ def _attempt(
     compute = Compute.choose(device, settings.precision, settings.tf32, matmul)
     # Resolved: a resumed run keeps it.
     settings = settings.replace(precision=compute.precision, matmul=compute.matmul)
-    if settings.optimizer.get("orthogonalize") == "auto":
+    orthogonalize = settings.optimizer.get("orthogonalize")
+    if orthogonalize == "auto":
         chosen = {"orthogonalize": faster_precision(compute.device.type)}
         settings = settings.replace(optimizer=settings.optimizer | chosen)
+    elif orthogonalize in DTYPES:
+        name = f"optimizer.orthogonalize={orthogonalize}"
+        say_if_slow(name, orthogonalize, compute.device.type)
     check_settings(settings, processes)
     dataset = load_dataset(settings, existing if parent is None else parent.folder)
     if not reads_test:

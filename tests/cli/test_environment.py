@@ -14,7 +14,7 @@ import pytest
 from harness.cli import locale
 from harness.common.errors import UsageError
 from harness.common.paths import REPOSITORY, expand, user_cache
-from harness.compute.device import VARIABLES
+from harness.compute.processor import VARIABLES
 from harness.data.assets import Assets
 from harness.runs import folder as folders
 from tests.conftest import Ended

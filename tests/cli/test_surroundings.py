@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from harness.common.paths import REPOSITORY
-from harness.compute.device import OF_FP32, OF_LAST_BITS
+from harness.compute.processor import OF_FP32, OF_LAST_BITS
 from tests.small_runs import GPT_SMALL, train
 from tests.waiting import GUARD
 

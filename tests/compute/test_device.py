@@ -15,6 +15,7 @@ from harness.common.errors import UsageError
 from harness.common.paths import REPOSITORY
 from harness.compute import device
 from harness.compute.device import Compute
+from harness.compute.processor import OF_FP32, VARIABLES
 
 
 def test_a_device_that_is_not_there_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,12 +24,12 @@ def test_a_device_that_is_not_there_is_refused_by_number(monkeypatch: pytest.Mon
         Compute.choose("cuda:9", "fp32")
 
 
-@pytest.mark.parametrize("name", device.OF_FP32)
+@pytest.mark.parametrize("name", OF_FP32)
 def test_what_makes_fp32_another_one_is_named_once(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     device._say.cache_clear()
-    for usual in ("", device.OF_FP32[name], device.OF_FP32[name].lower()):
+    for usual in ("", OF_FP32[name], OF_FP32[name].lower()):
         monkeypatch.setenv(name, usual)
         device.make_deterministic()
     assert capsys.readouterr().err == ""
@@ -40,7 +41,7 @@ def test_what_makes_fp32_another_one_is_named_once(
 
 
 def test_no_variable_is_recorded_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in device.VARIABLES:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MKL_CBWR", "")
     fields = {"device", "name", "precision", "tf32", "matmul", "threads"}

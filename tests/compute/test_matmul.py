@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.compute import matmul
+from harness.compute import matmul, race
 from harness.compute.device import Compute
 from harness.compute.matmul import Matmul, current_matmul, use_matmul
 from tests.conftest import Ended
@@ -32,13 +32,13 @@ def as_before() -> Iterator[None]:
 def by_onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of products that oneDNN is given: all that are not empty."""
     given: list[tuple[int, ...]] = []
-    own = matmul._by_onednn
+    own = matmul.by_onednn
 
     def watched(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
         given.append((*a_MK.shape, b_KN.shape[1]))
         return own(a_MK, b_KN, c_N)
 
-    monkeypatch.setattr(matmul, "_by_onednn", watched)
+    monkeypatch.setattr(matmul, "by_onednn", watched)
     monkeypatch.setattr(matmul, "LEAST_WORK", 1)
     return given
 
@@ -173,8 +173,8 @@ def test_single_tokens_go_to_blas_where_no_weight_is_worth_it(width: int, expect
 def test_the_faster_by_a_quarter(
     seconds: dict[str, float], faster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matmul, "race", lambda kind: seconds)
-    assert matmul.faster_matmul() == faster
+    monkeypatch.setattr(race, "race", lambda kind: seconds)
+    assert race.faster_matmul() == faster
 
 
 def test_the_choice_is_of_a_cpu_and_what_none_leaves_alone() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from harness.common.errors import UsageError
 from harness.common.paths import CONF
-from harness.compute import device
+from harness.compute import race
 from harness.compute.device import Compute
 from harness.compute.precision import require_kernels
 from harness.evaluation import score as metrics
@@ -100,9 +100,9 @@ def test_what_is_emulated_is_not_chosen(
     ratio: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ratio: bf16's seconds to those of fp32 by what multiplies now."""
-    found = {"bf16": ratio, device.current_matmul(): 1.0}
-    monkeypatch.setattr(device, "race", lambda kind: found)
-    assert device.faster_precision("cpu") == expected
+    found = {"bf16": ratio, race.current_matmul(): 1.0}
+    monkeypatch.setattr(race, "race", lambda kind: found)
+    assert race.faster_precision("cpu") == expected
 
 
 def test_refused_before_there_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

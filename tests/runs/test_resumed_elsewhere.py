@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.compute.device import VARIABLES
+from harness.compute.processor import VARIABLES
 from harness.runs.load import load_run
 from tests.small_runs import cut_off, summary, trace, train
 

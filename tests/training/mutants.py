@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+LINEAR, LINEAR_TESTS = "harness/training/linear_head.py", "training/test_linear_head.py"
 TRAINER, COSTS = "harness/training/trainer.py", "harness/compute/costs.py"
 FIGURES = "harness/evaluation/own_metrics.py"
 LOSSES, OWN = "training/test_auxiliary_losses.py", "evaluation/test_own_metrics.py"
@@ -24,6 +25,42 @@ OF_LOSSES_AND_FIGURES = {
         "torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])",
         "features_BTC.backward(gradient_BTC)",
         f"{LOSSES} -k chunks",
+    ),
+    "each process keeps the precision that it measured": (
+        "harness/compute/race.py",
+        "found = _kept(conditions, products) or measured",
+        "found = measured",
+        "compute/test_race.py -k first",
+    ),
+    "targets that don't count pull at a linear head": (
+        LINEAR,
+        "weight_N1 = weight * counts_N1",
+        "weight_N1 = weight.expand_as(counts_N1)",
+        f"{LINEAR_TESTS} -k cross_entropy",
+    ),
+    "a linear head's smoothed gradients are of the whole target": (
+        LINEAR,
+        "weight_N1 * (label_smoothing - 1)",
+        "-weight_N1",
+        f"{LINEAR_TESTS} -k cross_entropy",
+    ),
+    "the nats behind a linear head are of the target's probability": (
+        LINEAR,
+        "nats_N1 = largest_N1 - wide_NV.amax(1, keepdim=True).log() - own_N1",
+        "nats_N1 = -wide_NV.gather(1, targets_N1).log()",
+        f"{LINEAR_TESTS} -k no_chance",
+    ),
+    "the product replaces a linear head's gradient": (
+        LINEAR,
+        "total_VC.addmm_(a_VN, b_NC)",
+        "total_VC.copy_(a_VN @ b_NC)",
+        f"{LINEAR_TESTS} -k cross_entropy",
+    ),
+    "Gram matrices in bf16": (
+        "harness/training/muon.py",
+        " and dtype.itemsize >= 4",
+        "",
+        "training/test_orthogonalized.py -k every_size",
     ),
     "idle experts are active": (
         COSTS,

@@ -45,6 +45,18 @@ def add_gradients(model, features, targets, *rest):
 loop.draw_batch, trainer.add_gradients = draw_batch, add_gradients
 run_hydra(train.task)
 """
+# A machine so busy that two processes that race at the same time find opposite precisions faster.
+TORN = """
+import os
+from pathlib import Path
+from harness.compute import race
+from tests.waiting import wait_until
+def measured(products):
+    Path(os.environ["MEETING"], os.environ["RANK"]).touch()
+    wait_until(lambda: len(os.listdir(os.environ["MEETING"])) == 2)
+    return dict.fromkeys(products, 1.0) | {"bf16": 0.1 if os.environ["RANK"] == "1" else 9.0}
+race._measured = measured
+"""
 
 
 @given(count=st.integers(0, 40), size=st.integers(1, 9))
@@ -53,7 +65,9 @@ def test_shares_are_disjoint_and_complete(count: int, size: int) -> None:
     assert sorted(number for share in shares for number in share) == list(range(count))
 
 
-def start(folder: Path, size: int, *overrides: str) -> list[subprocess.Popen[str]]:
+def start(
+    folder: Path, size: int, *overrides: str, before: str = ""
+) -> list[subprocess.Popen[str]]:
     """As many processes as one training, each told its number as torch's launcher would."""
     training.settings(folder)  # writes the corpus
     with socket.socket() as free:
@@ -68,7 +82,7 @@ def start(folder: Path, size: int, *overrides: str) -> list[subprocess.Popen[str
         world = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-c", RAGGED, str(folder / f"{rank}.jsonl"), *command],
+            [sys.executable, "-c", before + RAGGED, str(folder / f"{rank}.jsonl"), *command],
             cwd=CONF.parent,
             env=os.environ | world,
             stdout=subprocess.PIPE,
@@ -121,6 +135,20 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert len(parts[0]) == len(parts[1]) == 12
     assert sorted(parts[0] + parts[1]) == sorted(micro_batches(one, 0))
     assert len({str(batch).count("-1") for batch in parts[0] + parts[1]}) > 3
+
+
+def test_all_choose_the_same_whatever_each_would_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meeting").mkdir()
+    monkeypatch.setenv("MEETING", str(tmp_path / "meeting"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    chosen = ("precision=auto", "train.accumulate=2", "train.steps=1")
+    ended = finish(start(tmp_path / "two", 2, *chosen, before=TORN))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    (file,) = (tmp_path / "user").rglob("races/*")
+    first = "bf16" if json.loads(file.read_text())["seconds"]["bf16"] < 1 else "fp32"
+    assert training.summary(tmp_path / "two")["machine"]["precision"] == first
 
 
 @pytest.mark.long

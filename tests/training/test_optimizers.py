@@ -18,7 +18,7 @@ from harness.runs.resume import resumed_settings
 from harness.training import muon as muon_module
 from harness.training import run as run_module
 from harness.training.lion import Lion
-from harness.training.muon import Muon, orthogonalized
+from harness.training.muon import Muon
 from harness.training.optim import build_optimizer
 from harness.training.parameter_groups import parameter_groups
 from harness.training.run import run
@@ -212,22 +212,6 @@ def test_an_untied_head_is_no_hidden_matrix() -> None:
     group = next(g for g in groups if any(p is model.head.weight for p in g["params"]))
     assert not group["hidden"]
     assert group["weight_decay"] == 0.1
-
-
-@pytest.mark.parametrize("shape", [(3, 6, 4), (3, 4, 6), (2, 5, 5)])
-def test_orthogonalized_is_the_polynomial_of_each_singular_value(
-    shape: tuple[int, int, int],
-) -> None:
-    """Five times a·s + b·s³ + c·s⁵, from s over the matrix's Frobenius norm."""
-    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    left, singular, right = torch.linalg.svd(matrices.double(), full_matrices=False)
-    singular = singular / singular.norm(dim=1, keepdim=True)
-    for _ in range(5):
-        singular = 3.4445 * singular - 4.775 * singular**3 + 2.0315 * singular**5
-    expected = left @ torch.diag_embed(singular) @ right
-    torch.testing.assert_close(
-        orthogonalized(matrices, torch.float32).double(), expected, rtol=1e-4, atol=1e-5
-    )
 
 
 def test_what_this_machine_is_faster_in_is_chosen_and_kept(

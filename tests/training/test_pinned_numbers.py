@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from harness.common.clock import Clock
 from harness.common.paths import REPOSITORY
-from harness.compute.device import VARIABLES
-from harness.compute.matmul import faster_matmul
 from harness.compute.memory import PeakMemory
+from harness.compute.processor import VARIABLES
+from harness.compute.race import faster_matmul
 from harness.training import loop, trainer
 from tests.small_runs import train
 from tests.training.reference import (
