@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache, LanguageModel
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout, widened
-from zoo.layers.recurrence import GRULayer, RNNLayer
+from zoo.layers.recurrence import GRULayer, LSTMLayer, RNNLayer
 
 
 class Recurrent(LanguageModel):
@@ -106,6 +106,6 @@ class GRU(Recurrent):
 class LSTM(Recurrent):
     """A cell state with input, forget and output gates, beside the hidden state."""
 
-    kernel = nn.LSTM
+    kernel = LSTMLayer
     fp32_on_cpu = False
     states = ("hidden", "cell")

@@ -15,7 +15,7 @@ from harness.compute.precision import require_kernels
 from tests.zoo.laws import LAWS
 from tests.zoo_models import VOCAB, maker, of_each_class, random_ids, randomize
 from zoo.language_model import Cache, LanguageModel
-from zoo.layers.recurrence import GRULayer, RNNLayer
+from zoo.layers.recurrence import FEW, GRULayer, LSTMLayer, RNNLayer
 from zoo.recurrent import GRU, LSTM, RNN, Recurrent
 
 NAMES = ("rnn", "gru", "lstm")
@@ -140,6 +140,31 @@ def test_gradients_are_those_of_torchs_module(
     own = made_by.next_functions[0][0] if batch_first else made_by
     assert "Recurrence" in own.name()
     torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
+def test_a_token_by_the_cell_is_that_of_the_layer(
+    rows: int, batch_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = LSTMLayer(5, H, batch_first=batch_first).double()
+    x = torch.randn((rows, 1, 5) if batch_first else (1, rows, 5), dtype=torch.float64)
+    state = tuple(torch.randn(2, 1, rows, H, dtype=torch.float64))
+    cells, own = [], torch.lstm_cell
+
+    def told(*given: Any) -> Any:
+        cells.append(rows)
+        return own(*given)
+
+    monkeypatch.setattr(torch, "lstm_cell", told)
+    y, (h, c) = layer(x, state)  # with gradients, and so by the layer
+    assert not cells
+    with torch.no_grad():
+        found = layer(x, state)
+        assert len(cells) == (rows <= FEW)
+        torch.testing.assert_close(found, (y, (h, c)), rtol=0, atol=1e-12)
+        layer(torch.cat([x, x], dim=1 if batch_first else 0), state)
+    assert len(cells) == (rows <= FEW)
 
 
 @pytest.mark.parametrize("law", LAWS)
