@@ -22,9 +22,11 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from zoo.language_model import Cache, LanguageModel
+from zoo.layers.attention import SHORT
 from zoo.layers.checks import require_positive
 from zoo.roles import LINEAR
 
@@ -131,7 +133,8 @@ class HuggingFace(LanguageModel):
         options: dict[str, Any] = {}
         if self.cache_name is not None:
             options = {"use_cache": use_cache, self.cache_name: state}
-        with _TrueOnMeta() if ids_BT.is_meta else contextlib.nullcontext():
+        meta = _TrueOnMeta() if ids_BT.is_meta else contextlib.nullcontext()
+        with meta, _fast_attention(ids_BT):
             output = self.body(input_ids=ids_BT, **options)
         features_BTC = output["logits" if "logits" in output else "last_hidden_state"]
         return features_BTC, output.get(self.cache_name) if use_cache else None
@@ -215,6 +218,13 @@ def _require_countable(model: HuggingFace, block_size: int, config: dict[str, An
         ) from error
     model.zero_grad()
     _COUNTABLE.add(key)
+
+
+def _fast_attention(ids_BT: Tensor) -> contextlib.AbstractContextManager[None]:
+    """In bf16 on a CPU, with few keys, torch's fused attention takes longer than its parts, as in
+    `zoo.layers.attention.attend`."""
+    slow = ids_BT.is_cpu and torch.is_autocast_enabled("cpu") and ids_BT.shape[1] <= SHORT
+    return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
 
 
 class ObjectCache(Cache):
