@@ -19,7 +19,7 @@ from harness.referee.verify import verify_run
 from harness.runs.certificate import Certificate
 
 CONTEXT = get_context("spawn")  # torch's threads do not survive a fork
-MOST = 8  # at the same time: each may take a gigabyte, with the process that it asks
+MOST = 8  # at the same time: a GPT of 0.8 M takes 1.3 GB, with the process that it asks
 
 Outcome = Certificate | UsageError | RunFailure
 
