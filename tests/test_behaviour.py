@@ -91,7 +91,7 @@ def test_all_cases_are_as_they_were(tmp_path: Path) -> None:
 
 MUTANTS = {
     # a factor a little off, as torch.nn.utils.clip_grad_norm_'s is by 1e-6
-    "limit / norm.double()": "limit / (norm.double() + 1e-3)",
+    "limit / wide": "limit / (wide + 1e-3)",
     # a schedule one step ahead
     "_above_floor(1 - self.progress(spent))": "_above_floor(1 - self.progress(spent + 1))",
     # a field less in the summary

@@ -237,8 +237,8 @@ MUTANTS = {
     ),
     "rows wait beyond a checkpoint": (
         "harness/training/loop.py",
-        "log_read(now=step == 0 or is_due or",
-        "log_read(now=step == 0 or",
+        "log_read(now=step == 0 or evaluating or is_due or",
+        "log_read(now=step == 0 or evaluating or",
         "training/test_readings.py",
     ),
     "a loss read late stops nothing": (

@@ -22,6 +22,7 @@ from against import CHARACTERS, Side, batch, measure, optimizing, our_step
 from torch import Tensor, nn
 
 from harness.cli.hydra_app import compose
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.sampling.decode import SamplingParams, generate
 from zoo.language_model import LanguageModel
@@ -118,7 +119,7 @@ def both(name: str) -> tuple[TorchRecurrent | TorchWaveNet, LanguageModel]:
     """Theirs with the weights of ours, and ours."""
     torch.manual_seed(0)
     settings = read_settings(compose([f"model={name}"]))
-    ours = settings.build("model", LanguageModel, vocab_size=CHARACTERS)
+    ours = build_model(settings, CHARACTERS)
     if isinstance(ours, WaveNet):
         return TorchWaveNet(ours), ours
     assert isinstance(ours, Recurrent)

@@ -27,6 +27,7 @@ from harness.common.paths import CONF
 from harness.compute.costs import step_flops
 from harness.compute.matmul import current_matmul
 from harness.compute.race import race
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.probe import checked_compute
 from harness.training.trainer import Trainer
@@ -65,7 +66,7 @@ def training(*words: str) -> Training:
         made._optimizer.step()  # the gradients are zero
 
     def build() -> LanguageModel:
-        return settings.build("model", LanguageModel, vocab_size=VOCABULARY)
+        return build_model(settings, VOCABULARY)
 
     return Training(made, ROWS * step_flops(build, TIME) + counter.get_total_flops())
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.common.errors import UsageError
 from harness.common.text import visible_line
 from harness.compute.matmul import Matmul, current_matmul, has_onednn, use_matmul
-from harness.compute.processor import OF_FP32, VARIABLES, cpu_name
+from harness.compute.processor import VARIABLES, cpu_name, rounds_fp32
 from harness.compute.race import SLOW, faster_matmul, faster_precision, times_fp32
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -127,9 +127,8 @@ def make_deterministic(compiled: bool = False) -> None:
 
     cuBLAS reads the variable before its first product. Filling uninitialized memory is not needed.
     """
-    for name, usual in OF_FP32.items():
-        if os.environ.get(name, "").upper() not in ("", usual):
-            _say(f"{name}={os.environ[name]}: fp32 may be rounded to fewer bits; it is recorded")
+    for name in rounds_fp32():
+        _say(f"{name}={os.environ[name]}: fp32 may be rounded to fewer bits; it is recorded")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if compiled:  # loads torch's compiler, which takes a second and makes its cache
         try:

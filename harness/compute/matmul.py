@@ -7,6 +7,8 @@ uses a processor of another maker at half its rate; oneDNN asks the processor al
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -42,11 +44,17 @@ def use_matmul(name: Matmul) -> None:
     _overriding.append(ours)
 
 
-def use_blas_for_small(model: nn.Module) -> None:
-    """For single tokens: where no weight is worth oneDNN, the way through Python takes longer than
-    the products. From now on, as `use_matmul`."""
+@contextmanager
+def blas_for_small(model: nn.Module) -> Iterator[None]:
+    """Around single tokens: where no weight is worth oneDNN, the way through Python takes longer
+    than the products."""
+    before = current_matmul()
     if all(weight.numel() < LEAST_READ for weight in model.parameters()):
         use_matmul("blas")
+    try:
+        yield
+    finally:
+        use_matmul(before)
 
 
 def current_matmul() -> Matmul:

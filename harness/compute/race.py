@@ -51,7 +51,7 @@ def faster_precision(kind: str) -> Literal["bf16", "fp32"]:
 def times_fp32(precision: str, kind: str) -> float:
     """How many times fp32's seconds a product takes in bf16 or fp16."""
     seconds = race(kind)
-    return seconds[precision] / seconds[current_matmul()]
+    return seconds[precision] / seconds[current_matmul() if kind == "cpu" else "blas"]
 
 
 def race(kind: str) -> dict[str, float]:
@@ -80,7 +80,10 @@ def _race(kind: str, threads: int) -> dict[str, float]:
     found = _kept(conditions, products)
     if found is None:
         _forget(conditions)
+        rounding = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")  # whatever an earlier job has set
         measured = _measured(products)
+        torch.set_float32_matmul_precision(rounding)
         _keep(conditions, measured)
         found = _kept(conditions, products) or measured
     return found

@@ -6,9 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-
 from harness.common.errors import UsageError
 from harness.config.keys import Node
 from harness.config.saved import with_moved_classes
@@ -39,24 +36,10 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
 
 def _completed(trained: Node) -> Node:
     """With the defaults of the settings that came after the version that trained it."""
-    fields = Settings.model_fields
-    alone = {
-        name: field.default
-        for name, field in fields.items()
-        if field.default is not PydanticUndefined and not isinstance(field.default, BaseModel)
-    }
-    later = {
-        name: {key: each.default for key, each in group.model_fields.items()}
-        for name, field in fields.items()
-        if isinstance(group := field.annotation, type) and issubclass(group, BaseModel)
-    }
-    trained = alone | trained
-    return trained | {
-        name: {key: value for key, value in defaults.items() if value is not PydanticUndefined}
-        | trained[name]
-        for name, defaults in later.items()
-        if isinstance(trained.get(name), dict)
-    }
+    later = Settings.defaults()
+    groups = [name for name, value in later.items() if isinstance(value, dict)]
+    known = [name for name in groups if isinstance(trained.get(name), dict)]
+    return later | trained | {name: later[name] | trained[name] for name in known}
 
 
 def require_same_settings(

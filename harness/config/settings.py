@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from harness.common.errors import UsageError
 from harness.common.paths import expand
@@ -104,6 +104,18 @@ class _Group(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """A copy with other values, not validated."""
         return self.model_copy(update=changes)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Of the settings that have one: they came after the first version, whose runs lack
+        them."""
+        found: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if isinstance(kind := field.annotation, type) and issubclass(kind, _Group):
+                found[name] = kind.defaults()
+            elif field.default is not PydanticUndefined:
+                found[name] = field.default
+        return {name: value for name, value in found.items() if value != {}}
 
 
 class Names(_Group):
@@ -315,7 +327,7 @@ class Settings(_Group):
     init: Init = "default"
     zero_residual: bool = False
     ngrams: Annotated[int, Field(ge=1, le=8)] = 1
-    ngram_rows: Annotated[int, Field(ge=1, le=2**24)] = 8191
+    ngram_rows: Annotated[int, Field(ge=1, le=2**24)] | None = None
     tf32: bool = False
     matmul: Annotated[Matmul, NEVER_COMPARED] = "blas"  # as it was before there was a choice
     observe: Annotated[ObserveSettings, NO_EFFECT] = ObserveSettings()

@@ -169,7 +169,10 @@ def timed_loop(
         folder = RunFolder(Path(temporary) / "run")
         folder.create(settings.dump())
         started = perf_counter()
-        train(RunContext(settings, dataset, compute, folder, summary, [logger], on_row=on_row))
+        context = RunContext(
+            settings, dataset, compute, folder, summary, [logger], on_row=on_row, read_together=1
+        )  # a row as soon as its step is done
+        train(context)
         logger.close(summary.plain() | {"status": "stopped"})
     assert summary.train is not None, "the loop records what it took"
     return int(summary.train.peak_memory_bytes or 0), seconds[WARM_UP:]

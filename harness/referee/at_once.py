@@ -15,11 +15,11 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.interrupt import signals_for_this_process
 from harness.common.parent import leave_with_parent
 from harness.compute.device import Compute
+from harness.compute.processor import MOST
 from harness.referee.verify import verify_run
 from harness.runs.certificate import Certificate
 
 CONTEXT = get_context("spawn")  # torch's threads do not survive a fork
-MOST = 8  # at the same time: each may take a gigabyte, with the process that it asks
 
 Outcome = Certificate | UsageError | RunFailure
 

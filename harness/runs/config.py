@@ -12,13 +12,14 @@ import yaml
 
 from harness.common import contained
 from harness.config.saved import reject_nesting
-from harness.config.settings import Role, keys_with_role
+from harness.config.settings import Role, Settings, keys_with_role
 from harness.runs.damage import DamageError
 
 FILE = "config.yaml"
-# Folders of the first versions hold Hydra's own settings, too.
-# What runs of earlier versions lack, with the value that they had.
+# What runs of earlier versions lack, with the value that they had: of a group, and all settings.
 AS_BEFORE = ("data.order", "random")
+LATER = Settings.defaults()
+# Folders of the first versions hold Hydra's own settings, too.
 NOT_CONFIGURATION = keys_with_role(Role.SAME_CONFIGURATION) | {"hydra"}
 
 
@@ -48,7 +49,7 @@ def read_flat(folder: Path) -> dict[str, str]:
         raise DamageError(f"{FILE} is not a mapping")
     return {
         key: text
-        for key, text in _flatten(config)
+        for key, text in (dict(_flatten(LATER)) | dict(_flatten(config))).items()
         if (key, text) != AS_BEFORE
         and not any(key == name or key.startswith(f"{name}.") for name in NOT_CONFIGURATION)
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
+from harness.compute.matmul import current_matmul, use_matmul
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role
 from harness.runs.config import FILE
@@ -17,7 +18,7 @@ from harness.runs.config import FILE
 
 def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
     """SHA-256 of the settings without those of a role: of those that tell one job of a sweep from
-    another. precision=auto is resolved on this machine."""
+    another. precision=auto is resolved on this machine, by what its job would multiply with."""
     plain = settings.plain()
     for key in keys_with_role(but_for):
         *groups, name = key.split(".")
@@ -25,8 +26,11 @@ def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
     if settings.fork_from is not None and but_for == Role.SAME_CONFIGURATION:
         plain["fork_from"] = _origin(settings.fork_from)
     if settings.precision == "auto":
+        before = current_matmul()
         with suppress(UsageError):  # no such device: the job itself will say so
-            plain["precision"] = Compute.choose(settings.device, "auto").precision
+            compute = Compute.choose(settings.device, "auto", matmul=settings.matmul)
+            plain["precision"] = compute.precision
+        use_matmul(before)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

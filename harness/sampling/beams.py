@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.compute.matmul import blas_for_small
 from harness.compute.modes import eval_mode
 from harness.sampling.decode import Window, allow_only
 from zoo.language_model import LanguageModel
@@ -53,7 +54,7 @@ def beam_search(
     begins, bound = len(prompt_T), normalizer(tokens, alpha)
     ids_BT, log_p_B = prompt_T[None], torch.zeros(1, dtype=torch.float64)
     complete: list[Beam] = []
-    with eval_mode(model):
+    with eval_mode(model), blas_for_small(model):
         window = Window(model, ids_BT)
         for length in range(1, tokens + 1):
             logits_BV = allow_only(allowed_V, window.logits_BV.cpu().double())

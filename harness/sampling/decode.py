@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.common.errors import RunFailure
 from harness.common.text import printable
 from harness.compute.device import Compute
-from harness.compute.matmul import use_blas_for_small
+from harness.compute.matmul import blas_for_small
 from harness.compute.modes import eval_mode
 from harness.config.settings import Settings
 from harness.data.dataset import Dataset
@@ -127,7 +127,7 @@ def stream(
     is full, generation continues from its last half, as in evaluation.
     """
     generator = torch.Generator().manual_seed(seed)
-    with eval_mode(model):
+    with eval_mode(model), blas_for_small(model):
         window = Window(model, prompt_BT)
         ids_BT = prompt_BT
         for made in range(1, tokens + 1):
@@ -202,7 +202,6 @@ class Window:
 
     def __init__(self, model: LanguageModel, ids_BT: Tensor) -> None:
         self._model = model
-        use_blas_for_small(model)
         self._cache, self.logits_BV = self._begin(ids_BT, model.block_size)
 
     def extend(self, ids_BT: Tensor) -> None:

@@ -33,7 +33,8 @@ class RunContext:
     """summary: filled in as the training goes. report: called with each line for the log; on_row:
     with each row; on_score: with the share of a split that is scored. processes: those that train
     this model together. clock: seconds; two readings tell what a step took. also: other texts that
-    are scored at each evaluation. beside: how many other trainings may share the machine."""
+    are scored at each evaluation. beside: how many other trainings may share the machine.
+    read_together: the steps whose losses are read at once; None: by the kind of device."""
 
     settings: Settings
     dataset: Dataset
@@ -50,3 +51,4 @@ class RunContext:
     on_batch: OnBatch = ignore
     also: Mapping[str, LoneText] = field(default_factory=dict)
     beside: int = 0
+    read_together: int | None = None

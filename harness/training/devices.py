@@ -20,6 +20,7 @@ from harness.common.errors import UsageError
 from harness.common.interrupt import INTERRUPTED, STOPPED, signals_for_this_process
 from harness.common.parent import leave_with_parent
 from harness.compute.device import Compute
+from harness.compute.processor import MOST
 from harness.config.settings import require_device
 
 CONTEXT = get_context("spawn")  # a fork could not use a GPU that this process has touched
@@ -43,14 +44,14 @@ def named_devices(devices: int | str | Sequence[str] | None, device: str) -> lis
     """`sweep.devices` by their names, one for each job at a time; none for null. device: of the
     jobs' own settings.
 
-    cores: a job on each core of a CPU. A single core, or a device that is none, has one job after
-    another. Raises UsageError for a device that is not here, and for several kinds of them: they
-    would not compute the same, nor perhaps in the same precision.
+    cores: a job on each core of a CPU, at most MOST. A single core, or a device that is none, has
+    one job after another. Raises UsageError for a device that is not here, and for several kinds of
+    them: they would not compute the same, nor perhaps in the same precision.
     """
     if devices is None:
         return []
     if devices == "cores":
-        cores = torch.get_num_threads() if _here(device) == "cpu" else 1
+        cores = min(torch.get_num_threads(), MOST) if _here(device) == "cpu" else 1
         return cores * ["cpu"] if cores > 1 else []
     if isinstance(devices, int):
         return devices * [_here(device)]

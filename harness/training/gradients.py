@@ -35,7 +35,8 @@ class Gradients:
         norm = torch.linalg.vector_norm(row_norms)
         if limit < math.inf:
             is_clipped = (norm > limit) & norm.isfinite()
-            self.flat.mul_(torch.where(is_clipped, limit / norm.double(), 1.0))
+            wide = norm if norm.device.type == "mps" else norm.double()  # Apple's has no float64
+            self.flat.mul_(torch.where(is_clipped, limit / wide, 1.0))
         return norm
 
     def zero(self) -> None:

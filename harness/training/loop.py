@@ -65,7 +65,8 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         report("the model counts: one pass over train, whatever the budget, batches and rates")
     else:
         # A budget of seconds is spent by what the device has done, not by what it has been given.
-        together = 1 if currency == "seconds" else TOGETHER.get(compute.device.type, 1)
+        together = context.read_together or TOGETHER.get(compute.device.type, 1)
+        together = 1 if currency == "seconds" else together
         trainer = Trainer(
             settings, tokenizer.vocab_size, compute, processes, interrupt.check, together
         )
@@ -157,7 +158,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             between_steps = True
             reached = progress.step
             is_due = settings.eval.is_due(reached) or checkpoints.is_due(reached)
-            log_read(now=step == 0 or is_due or spent_so_far() >= total)
+            log_read(now=step == 0 or evaluating or is_due or spent_so_far() >= total)
             if step == 0 and "train/loss" in row:
                 report(first_loss_line(row["train/loss"], tokenizer.vocab_size))
             progress.seconds += context.clock() - started

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.compute.device import DTYPES
+from harness.compute.processor import rounds_fp32
 from harness.compute.race import faster_precision
 from harness.training.parameter_groups import Group
 
@@ -124,11 +125,17 @@ def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     tall = x.size(1) > x.size(2)
     x = x.mT if tall else x
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-    # Fewer products where the longer side is at least half as long again as the shorter one. Not in
-    # bf16: a singular value's square is lost in its rounding, and what takes its place grows.
-    small = 2 * x.size(2) > 3 * x.size(1) and dtype.itemsize >= 4
-    x = _by_gram(x) if small else _by_iterations(x)
+    # Fewer products where the longer side is at least half as long again as the shorter one. Not
+    # where they are rounded: a singular value's square is lost then, what takes its place grows.
+    is_long = 2 * x.size(2) > 3 * x.size(1)
+    x = _by_gram(x) if is_long and _is_exact(x) else _by_iterations(x)
     return x.mT if tall else x
+
+
+def _is_exact(x: Tensor) -> bool:
+    """Whether products of it are of fp32 factors, or better."""
+    whole = torch.get_float32_matmul_precision() == "highest" and not rounds_fp32()
+    return x.is_cpu and x.dtype.itemsize >= 4 and whole
 
 
 def _by_iterations(x: Tensor) -> Tensor:

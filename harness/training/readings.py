@@ -6,8 +6,9 @@ To read them at each step would make the processor wait for a GPU, which then wa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -34,15 +35,27 @@ class StepNumbers:
     auxiliary: Mapping[str, Tensor]
     rates: Mapping[str, float | None]
 
-    def fill(self) -> None:
-        """Read all in one transfer, and put them in the row."""
-        loss, norm, *others = torch.stack([self.loss, self.norm, *self.auxiliary.values()]).tolist()
+    def on_device(self) -> list[Tensor]:
+        return [self.loss, self.norm, *self.auxiliary.values()]
+
+    def put(self, loss: float, norm: float, *auxiliary: float) -> None:
+        """Into the row: the numbers of `on_device`, read."""
         self.row.update(
             {
                 "train/loss": loss / self.tokens,
-                **dict(zip(self.auxiliary, others, strict=True)),
+                **dict(zip(self.auxiliary, auxiliary, strict=True)),
                 **self.rates,
                 "grad_norm": norm,
                 "grad_norm_clipped": min(norm, self.clip) if math.isfinite(norm) else norm,
             }
         )
+
+
+def fill(steps: Sequence[StepNumbers]) -> None:
+    """Read the numbers of several steps in one transfer, and put them in their rows."""
+    if not steps:
+        return
+    tensors = [step.on_device() for step in steps]
+    numbers = iter(torch.stack([each for of_step in tensors for each in of_step]).tolist())
+    for step, of_step in zip(steps, tensors, strict=True):
+        step.put(*islice(numbers, len(of_step)))

@@ -37,7 +37,7 @@ from harness.training.moving_average import MovingAverage
 from harness.training.optim import build_optimizer, peak_rates
 from harness.training.optimizer_state import load_optimizer_state
 from harness.training.packed import features_apart
-from harness.training.readings import StepNumbers
+from harness.training.readings import StepNumbers, fill
 from zoo.language_model import LanguageModel
 
 AroundUpdate = Callable[[Row, Tensor], AbstractContextManager[None]]
@@ -145,15 +145,16 @@ class Trainer:
 
     def _read_all(self) -> bool:
         """Complete the rows; whether the guard allows the last step's update."""
-        allowed = True
-        while self._unread:
-            reading = self._unread.pop(0)
-            reading.fill()
+        unread, self._unread, allowed = self._unread, [], True
+        fill(unread)
+        late = self._read_together > 1
+        if unread and not late:  # who looks at its own row does not ask for it
+            self._read.clear()
+        for reading in unread:
             self._read.append(reading.row)
             allowed = self.guard.allows_update(
-                reading.row, self.model, self._skips, self._scaler.is_enabled(),
-                late=self._read_together > 1,
-            )  # fmt: skip
+                reading.row, self.model, self._skips, self._scaler.is_enabled(), late
+            )
         return allowed
 
     def _backward(

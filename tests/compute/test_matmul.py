@@ -154,12 +154,11 @@ def test_small_products_stay_with_blas(
 @pytest.mark.parametrize(("width", "expected"), [(511, "blas"), (512, "onednn")])
 def test_single_tokens_go_to_blas_where_no_weight_is_worth_it(width: int, expected: str) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(512, width))
-    use_matmul("onednn")
-    matmul.use_blas_for_small(model)
-    assert current_matmul() == expected
-    use_matmul("blas")
-    matmul.use_blas_for_small(model)
-    assert current_matmul() == "blas"
+    for outside in ("onednn", "blas"):
+        use_matmul(outside)
+        with matmul.blas_for_small(model):
+            assert current_matmul() == (expected if outside == "onednn" else "blas")
+        assert current_matmul() == outside
 
 
 @pytest.mark.parametrize(

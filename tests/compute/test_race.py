@@ -162,3 +162,30 @@ def test_a_precision_that_is_emulated_is_named_once(
         Compute.choose("cpu", precision)
     line = "precision=bf16: a product takes 40 times as long here as in fp32\n"
     assert capsys.readouterr().err == line
+
+
+def test_a_gpus_precision_is_by_its_own_products(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a job on the CPU before has chosen."""
+    monkeypatch.setattr(race, "race", lambda kind: {"bf16": 1.0, "blas": 2.0})
+    monkeypatch.setattr(race, "current_matmul", lambda: "onednn")
+    assert race.times_fp32("bf16", "cuda") == 0.5
+
+
+def test_fp32_is_raced_as_fp32(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an earlier job of the process has it rounded, and it stays so."""
+    seen: list[str] = []
+
+    def measured(products: Mapping[str, Any]) -> dict[str, float]:
+        seen.append(torch.get_float32_matmul_precision())
+        return dict.fromkeys(products, 1.0)
+
+    monkeypatch.setattr(race, "_measured", measured)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        race.race("cpu")
+        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "high")
+    finally:
+        torch.set_float32_matmul_precision(before)

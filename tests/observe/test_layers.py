@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from harness.common.errors import UsageError
 from harness.common.rows import Histogram
+from harness.compute.device import Compute
 from harness.config.settings import ObserveSettings
 from tests.observe.watching import chosen, looked_at, names
 from tests.zoo_models import TRAINED, fresh, maker, node, of_each_kind
@@ -29,6 +31,20 @@ def test_a_transformers_layers_have_the_names_of_its_parts() -> None:
         "norm",
     ]
     assert names(row, "attention/", "/entropy/0") == ["blocks.0.attention"]
+
+
+def test_attention_is_seen_in_every_precision() -> None:
+    """In bf16 on a CPU it is computed by its parts: the same heads, nearly the same entropies."""
+    model = fresh(node("gpt", "model.n_layer=2"))
+    wide, half = (
+        {name: value for name, value in row.items() if name.startswith("attention/")}
+        for row in (
+            looked_at(model),
+            looked_at(model, compute=Compute(torch.device("cpu"), "bf16")),
+        )
+    )
+    assert len(wide) == 8
+    assert half == pytest.approx(wide, rel=0.02)
 
 
 def test_basic_watches_nonlinearities_blocks_and_matrices_in_numbers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.cli.hydra_app import compose
 from harness.common.rows import Row
+from harness.compute.device import Compute
 from harness.config.settings import Settings, read_settings
 from harness.observe.observer import Observer
 from tests.zoo.laws import CPU
@@ -17,11 +18,11 @@ def chosen(*overrides: str) -> Settings:
     return read_settings(compose(["data=text", "data.path=any", *overrides]))
 
 
-def looked_at(model: LanguageModel, *overrides: str) -> Row:
+def looked_at(model: LanguageModel, *overrides: str, compute: Compute = CPU) -> Row:
     """The row of a step whose batch is random."""
     row: Row = {"step": 0}
     ids_BT = random_ids(2, length(model, 16), vocab_size=model.vocab_size)
-    with Observer(chosen(*EVERY_STEP, *overrides), model, CPU).update(row, ids_BT):
+    with Observer(chosen(*EVERY_STEP, *overrides), model, compute).update(row, ids_BT):
         pass
     return row
 

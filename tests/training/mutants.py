@@ -58,8 +58,8 @@ OF_LOSSES_AND_FIGURES = {
     ),
     "Gram matrices in bf16": (
         "harness/training/muon.py",
-        " and dtype.itemsize >= 4",
-        "",
+        "x.dtype.itemsize >= 4 and whole",
+        "whole",
         "training/test_orthogonalized.py -k every_size",
     ),
     "idle experts are active": (

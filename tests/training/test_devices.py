@@ -135,7 +135,13 @@ def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("device", "cores", "found"),
-    [("cpu", 3, ["cpu"] * 3), ("auto", 2, ["cpu"] * 2), ("cpu", 1, []), ("cuda", 3, [])],
+    [
+        ("cpu", 3, ["cpu"] * 3),
+        ("auto", 2, ["cpu"] * 2),
+        ("cpu", 1, []),
+        ("cpu", 64, ["cpu"] * 8),
+        ("cuda", 3, []),
+    ],
 )
 def test_a_job_on_each_core(
     device: str, cores: int, found: list[str], monkeypatch: pytest.MonkeyPatch

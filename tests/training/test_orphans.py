@@ -153,7 +153,7 @@ def test_a_training_from_the_live_page_outlives_it(tmp_path: Path) -> None:
 
 
 def test_a_training_that_a_person_started_has_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.training import parent
+    from harness.common import parent
 
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     assert parent._parents_end() is None

@@ -68,3 +68,16 @@ def test_the_form_of_fewer_products_is_that_of_long_matrices_in_fp32(
         orthogonalized(torch.randn(shape), torch.float32)
         orthogonalized(torch.randn(shape), torch.bfloat16)
     assert taken == [(1, 4, 7), (1, 4, 7)]
+
+
+@pytest.mark.parametrize("rounded", ["by torch", "by the environment"])
+def test_where_fp32_is_rounded_it_is_the_published_form(
+    rounded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with TF32: of factors of 10 bits the form of fewer products makes up directions."""
+    monkeypatch.setattr(muon, "_by_gram", lambda x: pytest.fail("by its Gram matrix"))
+    if rounded == "by torch":
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    else:
+        monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    orthogonalized(torch.randn(1, 4, 7), torch.float32)

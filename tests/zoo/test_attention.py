@@ -67,3 +67,13 @@ def test_weights_rounded_to_bf16_still_sum_to_one() -> None:
     assert attention.attend(q, ones, ones).tolist() == [[[[1.0] * 4]]]
     odd = torch.ones(1, 1, 300, 4).bfloat16()
     assert attention.attend(q, odd, odd).flatten().tolist() == pytest.approx([1.0] * 4, rel=2**-7)
+
+
+def test_sharp_scores_of_many_keys_lose_no_more_than_their_rounding() -> None:
+    """Scores of 20 and more: what is lost is that of 8 bits, at the most keys there are."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, attention.SHORT, 64).bfloat16()
+    q = 6 * q
+    exact = attention.attend(q.double(), k.double(), v.double())
+    error = (attention.attend(q, k, v) - exact).norm() / exact.norm()
+    assert 2**-9 < error < 2**-6

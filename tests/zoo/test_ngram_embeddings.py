@@ -140,6 +140,7 @@ def test_a_run_has_them_and_is_resumed_and_sampled(
         (("model=mlp", "ngrams=2"), "ngrams=2: MLP has no embeddings of n-grams"),
         (("model=gpt", "ngrams=0"), "ngrams"),
         (("model=gpt", "ngrams=2", "ngram_rows=0"), "ngram_rows"),
+        (("model=gpt", "ngram_rows=31"), "ngram_rows=31 means nothing with ngrams=1"),
     ],
 )
 def test_what_can_not_be_had_is_refused(words: tuple[str, ...], message: str) -> None:

@@ -142,6 +142,13 @@ def test_gradients_are_those_of_torchs_module(
     torch.testing.assert_close(*found, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("option", ["nonlinearity", "num_layers", "bias", "bidirectional"])
+def test_what_is_not_trained_here_is_refused(option: str) -> None:
+    for layer in (RNNLayer, GRULayer):
+        with pytest.raises(TypeError, match=option):
+            layer(5, H, **{option: 2})
+
+
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
 def test_a_token_by_the_cell_is_that_of_the_layer(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.layers.checks import require_positive
 
+ROWS = 8191  # a prime
 LAST = "ngrams.last"  # of the cache: the last ids, (B, order - 1)
 
 

@@ -24,6 +24,9 @@ class RNNLayer(nn.RNN):
     """A layer of torch's, with its weights. Returns the outputs, as `batch_first` says, and the
     last state, (1, B, H)."""
 
+    def __init__(self, input_size: int, hidden_size: int, *, batch_first: bool = False) -> None:
+        super().__init__(input_size, hidden_size, batch_first=batch_first)
+
     def forward(self, x: Tensor, state_1BH: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         if not _is_trained_here(x):
             found: tuple[Tensor, Tensor] = super().forward(x, state_1BH)
@@ -37,6 +40,9 @@ class RNNLayer(nn.RNN):
 
 class GRULayer(nn.GRU):
     """As RNNLayer."""
+
+    def __init__(self, input_size: int, hidden_size: int, *, batch_first: bool = False) -> None:
+        super().__init__(input_size, hidden_size, batch_first=batch_first)
 
     def forward(self, x: Tensor, state_1BH: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         if not _is_trained_here(x):
@@ -66,7 +72,7 @@ class LSTMLayer(nn.LSTM):
 
 
 def _is_token(x_TBC: Tensor) -> bool:
-    """Of a few rows, in fp32 on a CPU, with nothing to be trained."""
+    """Of a few rows on a CPU, not under autocast, with nothing to be trained."""
     time, rows, _ = x_TBC.shape
     half = torch.is_autocast_enabled("cpu")
     on_cpu = x_TBC.is_cpu and not torch.compiler.is_compiling()
@@ -74,7 +80,7 @@ def _is_token(x_TBC: Tensor) -> bool:
 
 
 def _is_trained_here(x: Tensor) -> bool:
-    """On a GPU cuDNN is faster; torch.compile knows torch's own alone."""
+    """On a GPU cuDNN is faster; torch.compile is left torch's own."""
     return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
