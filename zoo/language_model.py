@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.initialization import initialize, zero_residual_maps
-from zoo.layers.ngrams import Ngrams
+from zoo.layers.ngrams import ROWS, Ngrams
 
 
 class Cache:
@@ -120,9 +120,9 @@ class LanguageModel(nn.Module):
             return x_BTC
         return x_BTC + self.ngrams(ids_BT, None if cache is None else cache.tensors)
 
-    def add_ngrams(self, order: int, rows: int) -> Self:
+    def add_ngrams(self, order: int, rows: int | None = None) -> Self:
         """Give it embeddings of n-grams of 2 to `order` tokens (zoo/layers/ngrams.py). They are
-        zero, and look further back: its receptive field grows.
+        zero, and look further back: its receptive field grows. rows: None: ROWS.
 
         Raises ValueError for an architecture that can't have them.
         """
@@ -130,7 +130,7 @@ class LanguageModel(nn.Module):
             raise ValueError(f"ngrams={order}: {type(self).__name__} has no embeddings of n-grams")
         assert isinstance(self.token_embedding, nn.Embedding)
         width = self.token_embedding.embedding_dim
-        self.ngrams = Ngrams(self.vocab_size, width, order, rows)
+        self.ngrams = Ngrams(self.vocab_size, width, order, rows or ROWS)
         if (field := self.receptive_field) is not None:
             seen = {back for back in range(1, field + 1) if back not in self.unseen}
             seen = {back + more for back in seen for more in range(order)}

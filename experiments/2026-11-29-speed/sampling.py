@@ -1,17 +1,19 @@
 """What a token costs as the text grows.
 
-python experiments/2026-11-29-speed/sampling.py
+python experiments/2026-11-29-speed/sampling.py [THREADS]
 
 Each model at its default size with 256 tokens of vocabulary, in fp32. After prompts of 100, 1,000
 and 10,000 tokens the median of 200 tokens is timed, in turns. A model with a window gives a token
 by the past that it keeps; at the window's end it begins anew from the last half, and the mean over
 two windows says what that costs. MEGABYTE with a window of 8,192: a byte at its end, by what it
-keeps and by recomputing everything.
+keeps and by recomputing everything. And the rate at which a token of the GPT of 10.65 M reads its
+weights, beside that of a sum over as many bytes.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from harness.cli.hydra_app import compose
+from harness.compute.matmul import blas_for_small
 from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.probe import checked_compute
@@ -95,13 +98,32 @@ def megabyte() -> tuple[float, float]:
     return kept * 1e3, again * 1e3
 
 
+@torch.inference_mode()
+def against_memory() -> tuple[float, float]:
+    """GB/s at which a token of the GPT of 10.65 M reads its weights, and at which as many bytes are
+    summed up."""
+    sizes = ("n_layer=6", "n_head=6", "n_embd=384", "bias=false", "activation=gelu_exact")
+    model = model_of("model=gpt", "train.seq_len=256", *(f"model.{each}" for each in sizes))
+    weights = sum(weight.nbytes for weight in model.parameters())
+    prompt, row = ids(1, 1), torch.ones(weights // 4)
+    tokens, sums = [], []
+    for _ in range(5):
+        tokens.append(seconds(lambda: generate(model, prompt, 255, SamplingParams())) / 255)
+        sums.append(statistics.median(seconds(row.sum) for _ in range(50)))
+    return weights / statistics.median(tokens) / 1e9, weights / statistics.median(sums) / 1e9
+
+
 def main() -> None:
-    torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread\n")
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    ours, best = against_memory()
+    print(f"GPT of 10.65 M: weights at {ours:.1f} GB/s, a sum at {best:.1f}: {ours / best:.0%}\n")
     print(f"| model | {' | '.join(f'after {n:,}, ms' for n in LENGTHS)} | last by first |")
     print("|---|---:|---:|---:|---:|")
     for name in UNBOUNDED:
-        found = per_token(model_of(f"model={name}"))
+        model = model_of(f"model={name}")
+        with blas_for_small(model):  # as sampling does
+            found = per_token(model)
         ratio = found[LENGTHS[-1]] / found[LENGTHS[0]]
         numbers = " | ".join(f"{ms:.3f}" for ms in found.values())
         print(f"| {name} | {numbers} | {ratio:.2f} |", flush=True)

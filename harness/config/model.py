@@ -5,7 +5,6 @@ from __future__ import annotations
 from harness.common.errors import UsageError
 from harness.config.settings import Settings
 from zoo.language_model import LanguageModel
-from zoo.layers.ngrams import ROWS
 
 
 def build_model(settings: Settings, vocab_size: int) -> LanguageModel:
@@ -18,6 +17,6 @@ def build_model(settings: Settings, vocab_size: int) -> LanguageModel:
             raise UsageError(f"ngram_rows={rows} means nothing with ngrams=1: give ngrams=2")
         return model
     try:
-        return model.add_ngrams(settings.ngrams, ROWS if rows is None else rows)
+        return model.add_ngrams(settings.ngrams, rows)
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -7,10 +7,12 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from harness.common.errors import UsageError
 from harness.compute.device import Compute
 from harness.compute.matmul import current_matmul, use_matmul
+from harness.compute.race import faster_precision
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role
 from harness.runs.config import FILE
@@ -18,20 +20,33 @@ from harness.runs.config import FILE
 
 def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
     """SHA-256 of the settings without those of a role: of those that tell one job of a sweep from
-    another. precision=auto is resolved on this machine, by what its job would multiply with."""
+    another. What is `auto` and decided by this machine is resolved."""
     plain = settings.plain()
     for key in keys_with_role(but_for):
         *groups, name = key.split(".")
         functools.reduce(dict.__getitem__, groups, plain).pop(name, None)
     if settings.fork_from is not None and but_for == Role.SAME_CONFIGURATION:
         plain["fork_from"] = _origin(settings.fork_from)
-    if settings.precision == "auto":
-        before = current_matmul()
-        with suppress(UsageError):  # no such device: the job itself will say so
-            compute = Compute.choose(settings.device, "auto", matmul=settings.matmul)
-            plain["precision"] = compute.precision
-        use_matmul(before)
+    with suppress(UsageError):  # no such device: the job itself will say so
+        plain |= _resolved(settings)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _resolved(settings: Settings) -> dict[str, Any]:
+    """What is `auto` and this machine decides, as the job's run will record it."""
+    asked, before = settings.optimizer.get("orthogonalize"), current_matmul()
+    if "auto" not in (settings.precision, asked):
+        return {}
+    matmul = "blas" if settings.compile else settings.matmul
+    try:
+        compute = Compute.choose(settings.device, settings.precision, matmul=matmul)
+        found: dict[str, Any] = {"precision": compute.precision}
+        if asked == "auto":
+            chosen = {"orthogonalize": faster_precision(compute.device.type)}
+            found["optimizer"] = settings.optimizer | chosen
+        return found
+    finally:
+        use_matmul(before)
 
 
 def _origin(fork_from: str) -> str:

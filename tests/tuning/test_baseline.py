@@ -131,7 +131,7 @@ def test_a_model_without_a_searched_rate_has_a_default_one_and_a_word_on_it(
 
     assert rate("mlp") == 3.3e-3
     assert capsys.readouterr().err == ""
-    assert rate("mamba2") == 1e-3
+    assert rate("mamba2") == 3e-3
     said = capsys.readouterr().err
     assert said.startswith("model=mamba2: no rate was searched for it")
     assert said.endswith("python -m harness.baseline mamba2\n")
