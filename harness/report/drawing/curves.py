@@ -14,7 +14,7 @@ import numpy as np
 from harness.report.records.groups import Group, Reader, reader
 
 # Of the curves in a figure and of the points in a curve: for legibility and the report's size.
-MAX_DRAWN = 12
+MAX_DRAWN = 16
 MAX_POINTS = 200
 TRAINING_BINS = 80
 MIN_END_RATIO = 0.9  # the least ratio of two seeds' last steps for them to be averaged
