@@ -144,10 +144,18 @@ BASES = {
         | WARM_UPS,
     ),
 }
-COMPARED = ("gpt", "wavenet", "mlp", "megabyte", "rnn", "gru", "lstm")
-for _model in COMPARED:  # experiment=compare as it is
+# Of experiment=compare, as it is there.
+MUON = "optimizer=muon optimizer.lr={}"
+COMPARED = {
+    "gpt": MUON.format("3e-3"),
+    "megabyte": MUON.format("3e-3"),
+    "lstm": MUON.format("1e-2"),
+    "mlp": "model.activation=relu",
+    "wavenet": MUON.format("1e-2"),
+}
+for _model, _own in COMPARED.items():
     BASES[f"compare, {_model}"] = Base(
         f"experiment=searched model={_model} eval.stride=null",
         1000 * ROWS * TIME,
-        NONE | _settings("schedule=linear", "schedule=stable_decay schedule.decay=0.5"),
+        NONE | _settings("schedule=linear", "schedule=stable_decay schedule.decay=0.5", _own),
     )

@@ -3,7 +3,8 @@
 python experiments/2026-11-29-time-to-loss/tune.py FILE RECIPE …     trains, goes on
 python experiments/2026-11-29-time-to-loss/tune.py FILE              prints the trials
 
-The first is the start. Each other changes one thing in the best so far; kept if it is better.
+The first is the start. Each other changes one thing in the best so far, and is kept if it is better
+by more than GAIN.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Recipe:
     tried: tuple[str, str, str, str]
 
 
+GAIN = 0.002  # nats
 LINEAR = "schedule=linear "
 TUNED = {
     "fast_mlp": Recipe(
@@ -93,26 +95,6 @@ TUNED = {
             "model.n_layer=2 model.n_embd=176 model.n_inner=400",
         ),
     ),
-    "fast_gru": Recipe(
-        LINEAR + "experiment=searched model=gru",
-        900 * 768,
-        (
-            "model.n_layer=1 model.n_hidden=384",
-            "optimizer.lr=6.6e-3",
-            "train.batch_size=8 train.seq_len=128",
-            "train.batch_size=6",
-        ),
-    ),
-    "fast_rnn": Recipe(
-        LINEAR + "experiment=searched model=rnn",
-        1000 * 768,
-        (
-            "model.n_layer=1 model.n_hidden=640",
-            "optimizer.lr=1.6e-3",
-            "train.batch_size=8 train.seq_len=128",
-            "train.batch_size=6",
-        ),
-    ),
 }
 
 
@@ -127,7 +109,7 @@ def tune(name: str, rows: list[Row], file: Path, datasets: dict[str, Dataset]) -
             row |= train(base, Change(settings), 0, datasets)
             with file.open("a") as out:
                 out.write(json.dumps(row) + "\n")
-        if row["nats"] is not None and row["nats"] < best:
+        if row["nats"] is not None and row["nats"] < best - GAIN:
             best, kept = row["nats"], settings
 
 
@@ -139,7 +121,7 @@ def table(rows: Sequence[Row]) -> str:
     best = dict[str, float]()
     for row in rows:
         name, nats = row["recipe"], row["nats"]
-        better = nats is not None and nats < best.get(name, float("inf"))
+        better = nats is not None and nats < best.get(name, float("inf")) - GAIN
         if better:
             best[name] = nats
         title = row["change"] or TUNED[name].start
