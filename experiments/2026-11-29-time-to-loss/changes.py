@@ -144,6 +144,23 @@ BASES = {
         | WARM_UPS,
     ),
 }
+# The recipes of half a minute with n-grams of up to four characters, as long as they are.
+WIDE = "model.n_layer=1 model.n_hidden=384"
+LONGER = {
+    "fast_gpt": (1000 * ROWS * TIME, "GPT", "experiment=fast_gpt model=gpt_modern"),
+    "cross_the_floor": (1500 * 8 * 128, "LSTM", f"experiment=cross_the_floor model=lstm {WIDE}"),
+}
+for _name, (_tokens, _class, _recipe) in LONGER.items():
+    BASES[_name] = Base(
+        f"{_recipe} eval.stride=null",
+        _tokens,
+        NONE
+        | {
+            "bigram embeddings": Change(NGRAM.format(_class, 2, 4356)),
+            "bigram and trigram embeddings": Change(NGRAM.format(_class, 3, 16384)),
+            "embeddings of two to four characters": Change(NGRAM.format(_class, 4, 16384)),
+        },
+    )
 # Of experiment=compare, as it is there.
 MUON = "optimizer=muon optimizer.lr={}"
 COMPARED = {

@@ -71,7 +71,7 @@ def train(base: Base, change: Change, seed: int, datasets: dict[str, Dataset]) -
 def settings_of(given: Sequence[str], tokens: int, seed: int) -> Settings:
     """Of several values for one key the last counts."""
     last = {setting.partition("=")[0]: setting for setting in given}
-    budget = [f"train.tokens={tokens}", f"seed={seed}"]
+    budget = [f"train.tokens={tokens}", "train.steps=null", f"seed={seed}"]
     return read_settings(compose([*last.values(), *budget]))
 
 
@@ -94,14 +94,15 @@ def run(file: Path, seeds: Sequence[int], names: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[Row], base: str) -> str:
-    """Means and standard deviations; gains are differences from the base at the same seeds."""
+    """Means and standard deviations. Gains are differences from the base at the same seeds, and so
+    are ratios of CPU time, of which the median is given."""
     found = {
         title: {row["seed"]: row for row in rows if (row["base"], row["change"]) == (base, title)}
         for title in BASES[base].changes
     }
     plain = found["none"]
     lines = [
-        f"| {base}: change | validation nats | seeds | gain | CPU seconds of the steps |",
+        f"| {base}: change | validation nats | seeds | gain | CPU time of the steps |",
         "|---|---:|---:|---:|---:|",
     ]
     for title, own in found.items():
@@ -110,11 +111,15 @@ def table(rows: Sequence[Row], base: str) -> str:
             continue
         gains = [plain[seed]["nats"] - nats for seed, nats in scores.items() if seed in plain]
         ratios = [own[s]["seconds"] / plain[s]["seconds"] for s in own if s in plain]
-        lines.append(
-            f"| {title} | {spread(list(scores.values()))} | {len(scores)} "
-            f"| {spread(gains) if title != 'none' else ''} | {statistics.median(ratios):.2f} |"
-        )
+        gained = spread(gains) if gains and title != "none" else ""
+        cost = f"{statistics.median(ratios):.2f}" if ratios else ""
+        score = spread(list(scores.values()))
+        lines.append(f"| {named(title)} | {score} | {len(scores)} | {gained} | {cost} |")
     return "\n".join(lines)
+
+
+def named(title: str) -> str:
+    return f"`{title}`" if "=" in title else title
 
 
 def spread(values: Sequence[float]) -> str:
