@@ -1,4 +1,4 @@
-"""Train each base with one change at a time (changes.py): validation nats and seconds of a step.
+"""Train each base with one change at a time (changes.py): validation nats at the end.
 
 python experiments/2026-11-29-time-to-loss/what_helps.py FILE SEEDS BASE …     trains, goes on
 python experiments/2026-11-29-time-to-loss/what_helps.py FILE                  prints the tables
@@ -94,27 +94,24 @@ def run(file: Path, seeds: Sequence[int], names: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[Row], base: str) -> str:
-    """Means and standard deviations. Gains are differences from the base at the same seeds, and so
-    are ratios of CPU time, of which the median is given."""
+    """Means and standard deviations. Gains are differences from the base at the same seeds."""
     found = {
         title: {row["seed"]: row for row in rows if (row["base"], row["change"]) == (base, title)}
         for title in BASES[base].changes
     }
     plain = found["none"]
     lines = [
-        f"| {base}: change | validation nats | seeds | gain | CPU time of the steps |",
-        "|---|---:|---:|---:|---:|",
+        f"| {base}: change | validation nats | seeds | gain |",
+        "|---|---:|---:|---:|",
     ]
     for title, own in found.items():
         scores = {seed: row["nats"] for seed, row in own.items() if row["nats"] is not None}
         if not scores:
             continue
         gains = [plain[seed]["nats"] - nats for seed, nats in scores.items() if seed in plain]
-        ratios = [own[s]["seconds"] / plain[s]["seconds"] for s in own if s in plain]
         gained = spread(gains) if gains and title != "none" else ""
-        cost = f"{statistics.median(ratios):.2f}" if ratios else ""
         score = spread(list(scores.values()))
-        lines.append(f"| {named(title)} | {score} | {len(scores)} | {gained} | {cost} |")
+        lines.append(f"| {named(title)} | {score} | {len(scores)} | {gained} |")
     return "\n".join(lines)
 
 
