@@ -53,10 +53,8 @@ BATCHES = {
         "train.batch_size=48", (Phase(0.3, 48, 16), Phase(0.6, 24, 32), Phase(1, 12, 64))
     ),
 }
-NGRAM = "trust=[prototypes] model._target_=prototypes.Ngram{} +model.order={} +model.rows={}"
-# Those of experiment=searched, which goes by the model's name.
-WAVENETS = "init=xavier optimizer.lr=3.3e-3 optimizer.weight_decay=0"
-LSTMS = "init=xavier optimizer.lr=1e-2"
+# Pairs of characters have a row each, longer n-grams share as many by a hash.
+PAIRS, TRIPLES = "ngrams=2 ngram_rows=4356", "ngrams=3 ngram_rows=16381"
 TRANSFORMER = Base(
     "model=gpt_modern optimizer.lr=2e-3",
     250 * ROWS * TIME,
@@ -93,8 +91,8 @@ TRANSFORMER = Base(
         "precision=fp32",
     )
     | {
-        "bigram embeddings": Change(NGRAM.format("GPT", 2, 4356)),
-        "bigram and trigram embeddings": Change(NGRAM.format("GPT", 3, 16384)),
+        "bigram embeddings": Change(PAIRS),
+        "bigram and trigram embeddings": Change(TRIPLES),
         "value embeddings": Change("trust=[prototypes] model._target_=prototypes.ValueGPT"),
     }
     | BATCHES,
@@ -120,7 +118,7 @@ BASES = {
             "optimizer=muon optimizer.lr=3e-3",
             "model.dilations=[1,1,1,1,1]",
         )
-        | {"bigram embeddings": Change(f"{NGRAM.format('WaveNet', 2, 4356)} {WAVENETS}")}
+        | {"bigram embeddings": Change(PAIRS)}
         | WARM_UPS,
     ),
     "mlp": Base(
@@ -140,25 +138,25 @@ BASES = {
             "optimizer=muon optimizer.lr=1e-2",
             "optimizer.lr=2e-2 model.n_layer=1 model.n_hidden=384",
         )
-        | {"bigram embeddings": Change(f"{NGRAM.format('LSTM', 2, 4356)} {LSTMS}")}
+        | {"bigram embeddings": Change(PAIRS)}
         | WARM_UPS,
     ),
 }
 # The recipes of half a minute with n-grams of up to four characters, as long as they are.
 WIDE = "model.n_layer=1 model.n_hidden=384"
 LONGER = {
-    "fast_gpt": (1000 * ROWS * TIME, "GPT", "experiment=fast_gpt model=gpt_modern"),
-    "cross_the_floor": (1500 * 8 * 128, "LSTM", f"experiment=cross_the_floor model=lstm {WIDE}"),
+    "fast_gpt": (1000 * ROWS * TIME, "experiment=fast_gpt model=gpt_modern"),
+    "cross_the_floor": (1500 * 8 * 128, f"experiment=cross_the_floor model=lstm {WIDE}"),
 }
-for _name, (_tokens, _class, _recipe) in LONGER.items():
+for _name, (_tokens, _recipe) in LONGER.items():
     BASES[_name] = Base(
         f"{_recipe} eval.stride=null",
         _tokens,
         NONE
         | {
-            "bigram embeddings": Change(NGRAM.format(_class, 2, 4356)),
-            "bigram and trigram embeddings": Change(NGRAM.format(_class, 3, 16384)),
-            "embeddings of two to four characters": Change(NGRAM.format(_class, 4, 16384)),
+            "bigram embeddings": Change(PAIRS),
+            "bigram and trigram embeddings": Change(TRIPLES),
+            "embeddings of two to four characters": Change("ngrams=4 ngram_rows=16381"),
         },
     )
 # Of experiment=compare, as it is there.

@@ -3,6 +3,7 @@ reads it as typed settings."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,8 @@ from harness.config.settings import Role, Settings, keys_with_role
 from harness.runs.damage import DamageError
 
 FILE = "config.yaml"
-# What runs of earlier versions lack, with the value that they had: of a group, and all settings.
+# What runs of earlier versions lack, with the value that they had, beside the settings' defaults.
 AS_BEFORE = ("data.order", "random")
-LATER = Settings.defaults()
 # Folders of the first versions hold Hydra's own settings, too.
 NOT_CONFIGURATION = keys_with_role(Role.SAME_CONFIGURATION) | {"hydra"}
 
@@ -49,10 +49,15 @@ def read_flat(folder: Path) -> dict[str, str]:
         raise DamageError(f"{FILE} is not a mapping")
     return {
         key: text
-        for key, text in (dict(_flatten(LATER)) | dict(_flatten(config))).items()
+        for key, text in (_defaults() | dict(_flatten(config))).items()
         if (key, text) != AS_BEFORE
         and not any(key == name or key.startswith(f"{name}.") for name in NOT_CONFIGURATION)
     }
+
+
+@functools.cache
+def _defaults() -> dict[str, str]:
+    return dict(_flatten(Settings.defaults()))
 
 
 def as_text(value: Any) -> str:

@@ -71,9 +71,9 @@ class Guard:
             for name, parameter in model.named_parameters()
             if parameter.grad is not None and not parameter.grad.isfinite().all()
         ]
-        where = f"gradients of {_first(named)}" if named and not late else "loss"
-        if late and math.isfinite(loss):
-            where = "gradients"
+        where = f"gradients of {_first(named)}" if named else "loss"
+        if late:  # the gradients are of a later step
+            where = "gradients" if math.isfinite(loss) else "loss"
         found = f"step {step}: loss {loss}, gradient norm {norm}; non-finite {where}"
         kept = "nothing since was saved" if late else "the weights were not updated"
         if not (skip or overflow):
