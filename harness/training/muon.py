@@ -18,6 +18,8 @@ from harness.training.parameter_groups import Group
 
 COEFFICIENTS = 3.4445, -4.775, 2.0315  # of x, x³ and x⁵
 ITERATIONS = 5
+LEAST_ROUNDED = 64  # rows below which there is little to save, and rounding is torch's own
+BAND = 128  # rows of a symmetric product that are computed together
 
 
 class Muon(torch.optim.Optimizer):
@@ -125,10 +127,15 @@ def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     tall = x.size(1) > x.size(2)
     x = x.mT if tall else x
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-    # Fewer products where the longer side is at least half as long again as the shorter one. Not
-    # where they are rounded: a singular value's square is lost then, what takes its place grows.
+    # Where products are rounded a small singular value's square is lost in the Gram matrix, and
+    # what takes its place grows with each iteration: it is made anew after three.
+    pieces = (ITERATIONS,) if _is_exact(x) else (3, ITERATIONS - 3)
     is_long = 2 * x.size(2) > 3 * x.size(1)
-    x = _by_gram(x) if is_long and _is_exact(x) else _by_iterations(x)
+    if is_long and (len(pieces) == 1 or x.size(1) >= LEAST_ROUNDED):
+        for iterations in pieces:
+            x = _by_gram(x, iterations)
+    else:
+        x = _by_iterations(x)
     return x.mT if tall else x
 
 
@@ -141,23 +148,48 @@ def _is_exact(x: Tensor) -> bool:
 def _by_iterations(x: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = symmetric(x, x.mT)
+        x = torch.baddbmm(x, symmetric(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
-def _by_gram(x: Tensor) -> Tensor:
-    """The same, mostly by products of the shorter side's size (Zhang et al. 2026, "Gram
-    Newton-Schulz"): an iteration takes x to p x, with a polynomial p of x's Gram matrix g, and g to
-    p g p, as polynomials of one matrix commute."""
+def _by_gram(x: Tensor, iterations: int) -> Tensor:
+    """The same with fewer products for long matrices (Zhang et al. 2026, "Gram Newton-Schulz"): an
+    iteration takes x to p x, with a polynomial p of x's Gram matrix g, and g to p g p, as
+    polynomials of one matrix commute."""
     a, b, c = COEFFICIENTS
-    gram, polynomials = x @ x.mT, []
-    for iteration in range(ITERATIONS):
-        polynomials += [torch.baddbmm(gram, gram, gram, beta=b, alpha=c)]
+    gram, polynomials = symmetric(x, x.mT), []
+    for iteration in range(iterations):
+        polynomials += [symmetric(gram, gram, gram, beta=b, alpha=c)]
         polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
-        if iteration < ITERATIONS - 1:
-            gram = polynomials[-1] @ gram @ polynomials[-1]
-    return reduce(torch.matmul, polynomials) @ x
+        if iteration < iterations - 1:
+            gram = symmetric(symmetric(polynomials[-1], gram), polynomials[-1])
+    return reduce(symmetric, polynomials) @ x
+
+
+def symmetric(
+    a: Tensor, b: Tensor, c: Tensor | None = None, *, beta: float = 1.0, alpha: float = 1.0
+) -> Tensor:
+    """The product of a and b, (N, M, M), which must be symmetric; with c beta·c + alpha·a b.
+
+    In fp32 on a CPU computed to the diagonal, in bands of rows, and mirrored. In bf16 products are
+    so fast that copying takes what this saves.
+    """
+
+    def product(rows: slice, columns: slice) -> Tensor:
+        left, right = a[:, rows], b[:, :, columns]
+        if c is None:
+            return left @ right
+        return torch.baddbmm(c[:, rows, columns], left, right, beta=beta, alpha=alpha)
+
+    if not (a.is_cpu and a.dtype == torch.float32 and a.size(1) >= 2 * BAND):
+        return product(slice(None), slice(None))
+    whole = a.new_empty(len(a), a.size(1), a.size(1))
+    for start in range(0, a.size(1), BAND):
+        rows = slice(start, start + BAND)
+        whole[:, rows, : rows.stop] = product(rows, slice(rows.stop))
+        whole[:, :start, rows] = whole[:, rows, :start].mT
+    return whole
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.training import muon
-from harness.training.muon import orthogonalized
+from harness.training.muon import orthogonalized, symmetric
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 4), (3, 4, 6), (2, 5, 5), (2, 9, 4), (2, 4, 9)])
@@ -58,26 +58,56 @@ def test_singular_values_of_every_size_come_out_as_in_float64(
     torch.testing.assert_close(found, exact, rtol=0, atol=atol)
 
 
-def test_the_form_of_fewer_products_is_that_of_long_matrices_in_fp32(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    taken = []
+@pytest.fixture
+def by_gram(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shape and the iterations of each call of the form of fewer products."""
+    taken: list[tuple[int, ...]] = []
     own = muon._by_gram
-    monkeypatch.setattr(muon, "_by_gram", lambda x: taken.append(tuple(x.shape)) or own(x))
+
+    def watched(x: Tensor, iterations: int) -> Tensor:
+        taken.append((*x.shape, iterations))
+        return own(x, iterations)
+
+    monkeypatch.setattr(muon, "_by_gram", watched)
+    return taken
+
+
+def test_the_form_of_fewer_products_is_that_of_long_matrices(
+    by_gram: list[tuple[int, ...]],
+) -> None:
     for shape in ((1, 6, 4), (1, 7, 4), (1, 4, 7), (1, 4, 4)):
         orthogonalized(torch.randn(shape), torch.float32)
-        orthogonalized(torch.randn(shape), torch.bfloat16)
-    assert taken == [(1, 4, 7), (1, 4, 7)]
+    assert by_gram == [(1, 4, 7, 5), (1, 4, 7, 5)]
 
 
-@pytest.mark.parametrize("rounded", ["by torch", "by the environment"])
-def test_where_fp32_is_rounded_it_is_the_published_form(
-    rounded: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rounded", ["bf16", "by torch", "by the environment"])
+def test_where_products_are_rounded_the_gram_matrix_is_made_anew(
+    rounded: str, by_gram: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with TF32: of factors of 10 bits the form of fewer products makes up directions."""
-    monkeypatch.setattr(muon, "_by_gram", lambda x: pytest.fail("by its Gram matrix"))
+    """Of factors of 8 or 10 bits five iterations on one Gram matrix make up directions."""
     if rounded == "by torch":
         monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    else:
+    if rounded == "by the environment":
         monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
-    orthogonalized(torch.randn(1, 4, 7), torch.float32)
+    dtype = torch.bfloat16 if rounded == "bf16" else torch.float32
+    for shape in ((1, 4, 7), (1, 64, 100)):
+        orthogonalized(torch.randn(shape), dtype)
+    assert by_gram == [(1, 64, 100, 3), (1, 64, 100, 2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("size", [1, 255, 256, 300, 512])
+def test_a_symmetric_product_is_the_product(size: int, dtype: torch.dtype) -> None:
+    """Also of sizes that are no multiple of its bands, and mirrored exactly."""
+    x = torch.randn(2, size, 7).to(dtype)
+    whole = x.double() @ x.double().mT
+    c = torch.randn(2, size, size).to(dtype)
+    c = c + c.mT
+    tolerance = 1e-5 if dtype == torch.float32 else torch.finfo(dtype).resolution
+    for found, expected in (
+        (symmetric(x, x.mT), whole),
+        (symmetric(x, x.mT, c, beta=0.5, alpha=-2.0), 0.5 * c.double() - 2 * whole),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance * 30)
+        if dtype == torch.float32 and size >= 256:
+            assert torch.equal(found, found.mT)
