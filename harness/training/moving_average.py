@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 class MovingAverage(AveragedModel):
@@ -15,14 +16,25 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self._copied = [
+        super().__init__(model)
+        self._decay, self._begun = decay, False
+        self._copied = {
             name
             for name, buffer in model.named_buffers()
             if not (buffer.is_floating_point() and buffer.isfinite().all())
-        ]
+        }
 
+    @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        super().update_parameters(model)
+        """As torch's, which makes the processor wait for a GPU at every update."""
+        own, theirs = self._averaged(self.module), self._averaged(model)
+        self._begun = self._begun or bool(self.n_averaged > 0)
+        torch._foreach_lerp_(own, theirs, 1 - self._decay if self._begun else 1.0)
         for name in self._copied:
             self.module.get_buffer(name).copy_(model.get_buffer(name))
+        self.n_averaged += 1
+        self._begun = True
+
+    def _averaged(self, model: nn.Module) -> list[Tensor]:
+        buffers = (each for name, each in model.named_buffers() if name not in self._copied)
+        return [*(p.detach() for p in model.parameters()), *buffers]

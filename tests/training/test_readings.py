@@ -75,7 +75,7 @@ def test_a_step_asks_nothing_of_the_device(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "lion", "muon", "rmsprop", "sgd"])
 def test_nor_does_any_optimizer(tmp_path: Path, optimizer: str) -> None:
-    others = ("train.max_norm=1.0", "train.label_smoothing=0.1", "train.clip=0.5")
+    others = ("train.max_norm=1.0", "train.label_smoothing=0.1", "train.clip=0.5", "train.ema=0.9")
     assert asked(tmp_path, *GPT_SMALL, f"optimizer={optimizer}", *others) == 0
 
 
