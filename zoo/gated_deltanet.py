@@ -71,6 +71,8 @@ class GatedDeltaNet(Stack):
         ]
         norm = make_norm("rms_norm", n_embd, bias=False)
         super().__init__(vocab_size, n_embd, blocks, norm, dropout, tie_weights)
+        if attention_every == 1 and band is not None:
+            self.receptive_field = 1 + n_layer * (band - 1)
 
 
 class DeltaRule(nn.Module):

@@ -6,6 +6,7 @@ B batch, T time, C channels, V vocabulary, N positions in one chunk.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def add_gradients(
     gradients_NC = features_BTC.new_zeros(shape_NC)
     leaves = [chunk_NC.detach() for chunk_NC in features]
     chunks = zip(leaves, targets, gradients_NC.split(len(targets[0])), strict=True)
-    if type(model.head) is nn.Linear:
+    if _is_plain(model.head):
         total += add_linear_gradients(model.head, chunks, compute, weight, label_smoothing)
     else:
         for leaf_NC, targets_N, gradient_NC in chunks:
@@ -56,6 +57,13 @@ def add_gradients(
     gradient_BTC = gradients_NC.view(features_BTC.shape)
     torch.autograd.backward([features_BTC, *others], [gradient_BTC, *weights])
     return total
+
+
+def _is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether its logits are its weight's products and its bias, and both are its parameters: not
+    with hooks, by which weight norm too was made (torch.nn.utils.weight_norm)."""
+    hooked = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks
+    return type(head) is nn.Linear and "weight" in head._parameters and not hooked
 
 
 def _loss(

@@ -160,11 +160,11 @@ def _by_gram(x: Tensor, iterations: int) -> Tensor:
     a, b, c = COEFFICIENTS
     gram, polynomials = symmetric(x, x.mT), []
     for iteration in range(iterations):
-        polynomials += [symmetric(gram, gram, gram, beta=b, alpha=c)]
+        polynomials += [torch.baddbmm(gram, gram, gram, beta=b, alpha=c)]
         polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
         if iteration < iterations - 1:
-            gram = symmetric(symmetric(polynomials[-1], gram), polynomials[-1])
-    return reduce(symmetric, polynomials) @ x
+            gram = polynomials[-1] @ gram @ polynomials[-1]
+    return reduce(torch.matmul, polynomials) @ x
 
 
 def symmetric(
@@ -172,8 +172,9 @@ def symmetric(
 ) -> Tensor:
     """The product of a and b, (N, M, M), which must be symmetric; with c beta·c + alpha·a b.
 
-    In fp32 on a CPU computed to the diagonal, in bands of rows, and mirrored. In bf16 products are
-    so fast that copying takes what this saves.
+    In fp32 on a CPU computed to the diagonal, in bands of rows, and mirrored: for b = aᵀ alone. Of
+    matrices that commute but for rounding the mirrored part's rounding is lost, which grows. In
+    bf16 products are so fast that copying takes what this saves.
     """
 
     def product(rows: slice, columns: slice) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from harness.compute.memory import PeakMemory
 from harness.data.batches import IGNORED, draw_batch
@@ -51,6 +54,39 @@ def test_chunks_give_the_gradients_of_the_whole(
     scored = score_nats(model, model(ids[:, :-1], return_features=True), ids[:, 1:])
     assert scored.shape == (5, 8)
     assert scored.mean().item() == pytest.approx(plain.item(), abs=1e-12)
+
+
+def capped(head: nn.Linear) -> nn.Module:
+    head.register_forward_hook(lambda module, inputs, logits: 3 * torch.tanh(logits / 3))
+    return head
+
+
+def doubled(head: nn.Linear) -> nn.Module:
+    head.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    return head
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("changed", [nn.utils.weight_norm, weight_norm, capped, doubled])
+def test_a_head_that_is_more_than_a_linear_map_is_trained_as_it_is(
+    changed: Callable[[nn.Linear], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By weight norm, as torch made it once and makes it now, and by hooks: in one chunk and in
+    many."""
+    found = []
+    for chunk in (7, 1000):
+        torch.manual_seed(0)
+        model = GPT(50, 8, n_layer=1, n_head=2, n_embd=16, tie_weights=False).double()
+        model.head = changed(model.head)
+        ids = torch.randint(50, (5, 9))
+        monkeypatch.setattr(nats, "CHUNK_LOGITS", chunk * 50)
+        features = model(ids[:, :-1], return_features=True)
+        total = loss.add_gradients(model, features, ids[:, 1:], CPU, torch.ones(()).double())
+        found.append({"nats": total.double()} | gradients(model))
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        assert gradient.any()
+        torch.testing.assert_close(gradient, found[1][name], atol=1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [7, 1000])

@@ -58,6 +58,17 @@ def test_singular_values_of_every_size_come_out_as_in_float64(
     torch.testing.assert_close(found, exact, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("rank", [1, 8, 512])
+@pytest.mark.parametrize("columns", [512, 1536])
+def test_nor_do_large_matrices_differ_from_float64(rank: int, columns: int) -> None:
+    """What is computed in bands and mirrored: of few directions rounding grows into others."""
+    values = (torch.arange(512) < rank).double() + 1e-3 * torch.rand(512).double()
+    matrix = of_singular_values(values, columns)
+    exact = orthogonalized(matrix, torch.float64)
+    error = torch.linalg.matrix_norm(orthogonalized(matrix.float(), torch.float32) - exact)
+    assert error < 1e-3 * torch.linalg.matrix_norm(exact)
+
+
 @pytest.fixture
 def by_gram(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shape and the iterations of each call of the form of fewer products."""

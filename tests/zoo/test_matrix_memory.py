@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.compute.costs import COUNTED_HERE
+from tests.zoo.laws import LAWS
+from tests.zoo_models import maker
 from zoo.layers.matrix_memory import (
     decaying_memory,
     gated_delta_memory,
@@ -121,3 +123,12 @@ def test_flops_of_a_triangular_system() -> None:
     """Half of those of the product with the inverse."""
     count = COUNTED_HERE[torch.ops.aten.linalg_solve_triangular]
     assert count([2, 3, 7, 7], [2, 3, 7, 5]) == 2 * 3 * 2 * 7 * 7 * 5 / 2
+
+
+@pytest.mark.parametrize("band", [1, 3])
+def test_a_delta_net_of_attention_alone_declares_what_it_sees(band: int) -> None:
+    """Without a layer of the delta rule nothing reaches further than its bands together."""
+    sizes = ["model.n_layer=2", "model.attention_every=1", f"model.band={band}"]
+    made = maker("gated_deltanet_hybrid", *sizes)
+    LAWS["receptive_field"](made)
+    assert made().receptive_field == 1 + 2 * (band - 1)

@@ -68,6 +68,30 @@ def test_a_model_begins_as_it_does_without_them(name: str) -> None:
         assert not weight.any()
 
 
+@pytest.mark.parametrize(
+    ("vocab", "order", "rows"), [(65, 3, 66**2), (255, 2, 4096), (4096, 2, 4097), (8190, 2, 8191)]
+)
+def test_rows_that_would_not_tell_old_tokens_apart_are_refused(
+    vocab: int, order: int, rows: int
+) -> None:
+    """Of a number in base b, modulo a multiple of a factor of b, the first digit hardly counts."""
+    with pytest.raises(ValueError, match=rf"ngram_rows={rows} and {vocab + 1} .* take a prime"):
+        Ngrams(vocab, 4, order, rows)
+
+
+@pytest.mark.parametrize(("vocab", "order", "rows"), [(65, 2, 66**2), (65, 3, 8191), (4, 3, 5**3)])
+def test_every_token_of_an_n_gram_counts(vocab: int, order: int, rows: int) -> None:
+    ngrams = Ngrams(vocab, 1, order, rows)
+    for table in ngrams.tables:
+        table.weight.data = torch.arange(rows, dtype=torch.float32)[:, None] + 1
+    ids_BT = torch.randint(vocab, (64, order))
+    for place in range(order):
+        other_BT = ids_BT.clone()
+        other_BT[:, place] = (ids_BT[:, place] + 1) % vocab
+        last = ngrams(ids_BT, None)[:, -1] != ngrams(other_BT, None)[:, -1]
+        assert last.float().mean() > 0.9
+
+
 def test_what_is_added_is_the_table_of_what_was_read() -> None:
     """Row by row, one n-gram at a time, with tokens before the text as one more id."""
     torch.manual_seed(0)

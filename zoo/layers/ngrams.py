@@ -7,6 +7,7 @@ B batch, T time, S time past and present, C channels.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ class Ngrams(nn.Module):
     """The sum of the embeddings of the last n tokens, for n from 2 to `order`.
 
     rows: of each table. An n-gram's row is its number in base vocab_size + 1, modulo `rows`: each
-    has its own if there are as many rows, else some share one (best a prime then). Tokens before
-    the text are one more id. All begin at zero.
+    has its own if there are as many rows, else some share one. ValueError for rows by which the
+    oldest tokens would not count: a prime never is such a number, unless it divides the base.
+    Tokens before the text are one more id. All begin at zero.
     """
 
     def __init__(self, vocab_size: int, n_embd: int, order: int, rows: int) -> None:
@@ -30,6 +32,13 @@ class Ngrams(nn.Module):
         require_positive(ngram_rows=rows)
         if order < 2:
             raise ValueError(f"ngrams={order} must be at least 2")
+        base = vocab_size + 1
+        if rows < base**order and (factor := math.gcd(base, rows)) > 1:
+            raise ValueError(
+                f"ngram_rows={rows} and {base} (the vocabulary's {vocab_size} ids and one more) "
+                f"are multiples of {factor}: of {order} tokens the oldest would hardly count; take "
+                "a prime, such as 16381"
+            )
         self.before_text = vocab_size
         self.digits = [pow(vocab_size + 1, back, rows) for back in range(order)]
         self.rows = rows

@@ -31,7 +31,7 @@ class Stack(LanguageModel):
     """Embeddings, blocks, a norm and a linear head. dropout: of the embeddings."""
 
     block_size = None
-    receptive_field = None
+    receptive_field: int | None = None
     residual = ("projection",)
     takes_ngrams = True
 
