@@ -90,12 +90,13 @@ def paired_interval(
     return Interval(mean, mean - half, mean + half, p)
 
 
-def student(freedom: float) -> float:
-    """Half of the interval of LEVEL of Student's t, whose √ν·tan θ has the density cos^(ν-1) θ."""
+def student(freedom: float, level: float = LEVEL) -> float:
+    """What |t| of Student's stays below with this probability: half of its interval. √ν·tan θ is
+    distributed like t if θ has the density cos^(ν-1) θ."""
     angles = np.linspace(0, math.pi / 2, 20_001)
     density = np.cos(angles) ** (freedom - 1)
     below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return math.sqrt(freedom) * float(np.tan(np.interp(LEVEL, below / below[-1], angles)))
+    return math.sqrt(freedom) * float(np.tan(np.interp(level, below / below[-1], angles)))
 
 
 def text_error(
