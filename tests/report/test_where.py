@@ -176,7 +176,7 @@ def pages_that_say_ahead(trials: int) -> int:
     groups = [called(name) for name in LABELS]
     for losses in equal_models(generator, trials):
         wholes = whole_pairs(groups, losses, TOKENS, int(SIZES.sum()))
-        lines = [pair_line(pair, "val") for pair in wholes[: len(groups) - 1]]
+        lines = [pair_line(pair, 0.0, "val") for pair in wholes[: len(groups) - 1]]
         said += any("not shown" not in line for line in lines)
     return said
 
@@ -216,9 +216,10 @@ def test_the_pairs_are_those_of_the_report_s_correction() -> None:
     short = Tokens(SIZES[:80], int(SIZES[1:80].sum()))
     few = [own[:, :79] for own in losses]
     (pair, *_) = whole_pairs([called(name) for name in "abcd"], few, short, 2560)
-    assert pair_line(pair, "val") == (
-        "a and b were not tested in pairs: 2,560 bytes are too short: 32 blocks are the least to "
-        "test."
+    for total, words in ((0.2, "a is 0.200 test bits per byte ahead of b"), (-0.1, "b is 0.100")):
+        assert pair_line(pair, total, "test").startswith(f"As measured, {words}")
+    assert pair_line(pair, 0.2, "test").endswith(
+        "b. Not tested: 2,560 bytes are too short: 32 blocks are the least to test."
     )
 
 
@@ -256,19 +257,19 @@ def test_the_words_claim_what_is_shown(sign: int) -> None:
     )
     ahead, behind = ("a", "b") if sign > 0 else ("b", "a")
     (alone,) = differences.correct([sure])
-    assert pair_line(alone, "val") == (
+    assert pair_line(alone, 0.2, "val") == (
         f"{ahead} is 0.200 validation bits per byte ahead of {behind} (95% interval 0.100 to "
         "0.300, for new seeds)."
     )
     of_nine = replace(alone, p=0.36, family=36)
-    assert pair_line(of_nine, "val") == (
+    assert pair_line(of_nine, 0.2, "val") == (
         f"{ahead} is not shown to be ahead of {behind}: 0.200 validation bits per byte (95% "
         "interval 0.100 to 0.300, p 0.36 after Holm's correction for 36 pairs, for new seeds)."
     )
     low, high = sorted((sign * -0.1, sign * 0.5))
     one = Group("a", "", "", "", "a", {}, (), (None,))  # type: ignore
     unsure = differences.as_pair(one, b, Interval(sign * 0.2, low, high, 0.2), 1000)
-    assert pair_line(differences.correct([unsure])[0], "test").startswith(
+    assert pair_line(differences.correct([unsure])[0], 0.2, "test").startswith(
         f"{ahead} is not shown to be ahead of {behind}: 0.200 test bits per byte (95% interval "
         "−0.100 to 0.500, for these trained models alone"
     )

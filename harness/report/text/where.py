@@ -14,11 +14,15 @@ from harness.report.text import pairs
 from harness.report.text.format import p_value, signed
 
 
-def pair_line(whole: Pair, split: Split) -> str:
-    """The whole difference of the two, by the rule of the report's pairs (`pairs.sentence`)."""
-    if whole.interval is None:
-        return pairs.sentence(whole)
+def pair_line(whole: Pair, total: float, split: Split) -> str:
+    """The whole difference of the two, by the rule of the report's pairs (`pairs.sentence`).
+
+    total: how much more `worse` pays, where it is not tested."""
     ahead, behind = whole.better.label, whole.worse.label
+    if whole.interval is None:
+        ahead, behind = (ahead, behind) if total >= 0 else (behind, ahead)
+        size = f"{abs(total):.3f} {WORDS[split]} bits per byte"
+        return f"As measured, {ahead} is {size} ahead of {behind}. Not tested: {whole.untested}."
     size = f"{whole.interval.mean:.3f} {WORDS[split]} bits per byte"
     seeds = (
         "these trained models alone: one seed says nothing of the chance in training"
