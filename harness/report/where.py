@@ -55,6 +55,7 @@ def find_where(comparison: Comparison, split: SplitName, trust: Sequence[str]) -
     floor = find_floor(groups)
     partitions = reading.partitions(floor.group if floor else None)
     full = [[own.full for own in each] for each in losses]
+    wholes = where.whole_pairs(groups, full, reading.tokens, reading.split.bytes)
     pairs = where.correct(
         [where.divide(full[0], other, reading.tokens, partitions) for other in full[1:]]
     )
@@ -63,7 +64,7 @@ def find_where(comparison: Comparison, split: SplitName, trust: Sequence[str]) -
         reading.split.bytes,
         tuple(
             PairWhere(
-                groups[0], other, pair,
+                groups[0], other, whole, pair,
                 tuple(
                     contrasts(
                         pair.differences, reading.ids_M, reading.tokenizer,
@@ -71,7 +72,7 @@ def find_where(comparison: Comparison, split: SplitName, trust: Sequence[str]) -
                     )
                 ),
             )
-            for other, pair in zip(groups[1:], pairs, strict=True)
+            for other, whole, pair in zip(groups[1:], wholes[: len(pairs)], pairs, strict=True)
         ),
         tuple(
             (group, reading.curve(group, own)) for group, own in zip(groups, losses, strict=True)

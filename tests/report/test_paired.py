@@ -249,6 +249,30 @@ def test_holm_is_holms() -> None:
     # By hand: 0.01·4, 0.02·3, 0.03·2 (not below what comes before), 0.5·1.
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]
+    # Of six of which four were made: as if the two others had p = 1.
+    assert holm([0.03, 0.01, 0.5, 0.02], 6) == pytest.approx([0.12, 0.06, 1, 0.1])
+
+
+@pytest.mark.parametrize("size", [0.5, 10, 1e3, 1e5])
+def test_rare_differences_have_the_closed_forms_p(size: float) -> None:
+    """Of t with one and two degrees; two of Cauchy's distributions are one twice as wide."""
+    cauchy = 2 / math.pi * math.atan(1 / size)
+    assert paired.tail(size, [(1, 1)]) == pytest.approx(cauchy, rel=1e-3)
+    assert paired.tail(size, [(0.3, 1), (0.7, 1)]) == pytest.approx(cauchy, rel=5e-3)
+    root = math.sqrt(2 + size**2)
+    with_two = 2 / (root * (root + size))  # 1 - size / root
+    assert paired.tail(size, [(1, 2)]) == pytest.approx(with_two, rel=1e-3)
+    assert paired.tail(size, [(1, 2), (1e-3, 5)]) == pytest.approx(with_two, rel=1e-3)
+
+
+@pytest.mark.parametrize("errors", [[(1.0, 4.0)], [(1.0, 4.0), (0.5, 5.3)], [(0.1, 2.2), (1, 4)]])
+def test_where_draws_resolve_p_both_ways_agree(errors: list[tuple[float, float]]) -> None:
+    generator = np.random.default_rng(4)
+    drawn = np.abs(sum(e * generator.standard_t(freedom, 400_000) for e, freedom in errors))
+    for p in (0.5, 0.05, 0.002):
+        assert paired.tail(float(np.quantile(drawn, 1 - p)), errors) == pytest.approx(p, rel=0.1)
+    least = paired.interval_of(1e4, errors).p
+    assert 0 < least < 1e-7  # which a draw could not show
 
 
 def test_the_error_over_documents_is_that_of_a_bootstrap() -> None:

@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from harness.report.statistics.paired import student
 from harness.report.statistics.power import (
     PRIOR_SPREAD,
     plan,
@@ -17,10 +18,47 @@ from harness.report.statistics.power import (
 )
 
 
+def critical_of(freedom: float, level: float) -> float:
+    """What |t| exceeds with this probability: the density of t, added up from its far end."""
+    t = np.geomspace(1e-3, 1e9, 200_001)[::-1]
+    density = (1 + t**2 / freedom) ** (-(freedom + 1) / 2)
+    constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
+    constant /= math.sqrt(freedom * math.pi)
+    tail = 2 * constant * np.cumsum((density[1:] + density[:-1]) / 2 * -np.diff(t))
+    return float(np.interp(level, tail, t[1:]))
+
+
+def found_by_welch(difference: float, seeds: int, pairs: int, trials: int = 100_000) -> float:
+    """How often Welch's t, with degrees of freedom estimated from the samples, finds it."""
+    generator = np.random.default_rng(seeds)
+    first, second = generator.standard_normal((2, trials, seeds))
+    one, other = first.var(1, ddof=1) / seeds, second.var(1, ddof=1) / seeds
+    t = (second.mean(1) - first.mean(1) + difference) / np.sqrt(one + other)
+    freedom = (one + other) ** 2 / ((one**2 + other**2) / (seeds - 1))
+    grid = np.linspace(seeds - 1, 2 * (seeds - 1), 33)
+    critical = np.array([critical_of(each, 0.05 / pairs) for each in grid])
+    return float((np.abs(t) > np.interp(freedom, grid, critical)).mean())
+
+
+def test_the_simulation_has_the_tables_quantiles() -> None:
+    for freedom, quantile in ((1, 12.706), (4, 2.776), (8, 2.306), (30, 2.042)):
+        assert critical_of(freedom, 0.05) == pytest.approx(quantile, abs=1e-3)
+        assert student(freedom, 0.95) == pytest.approx(critical_of(freedom, 0.05), rel=1e-5)
+        assert student(freedom, 1 - 0.05 / 120) == pytest.approx(
+            critical_of(freedom, 0.05 / 120), rel=1e-4
+        )
+
+
 @pytest.mark.parametrize("pairs", [1, 15])
-def test_without_a_difference_the_power_is_the_level(pairs: int) -> None:
-    for seeds in (2, 5, 30):
-        assert power(0, seeds, pairs) == pytest.approx(0.05 / pairs, rel=1e-3)
+def test_without_a_difference_the_power_is_welch_s_own_level(pairs: int) -> None:
+    """Which is below the nominal one: with few seeds there are few degrees of freedom. With many it
+    is the nominal one."""
+    for seeds in (2, 3, 5):
+        size = power(0, seeds, pairs)
+        assert size < 0.05 / pairs
+        error = math.sqrt(size / 400_000)
+        assert size == pytest.approx(found_by_welch(0, seeds, pairs, 400_000), abs=4 * error)
+    assert power(0, 900, pairs) == pytest.approx(0.05 / pairs, rel=1e-3)
 
 
 @pytest.mark.parametrize(("standardized", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17)])
@@ -37,15 +75,12 @@ def test_with_many_seeds_it_is_the_normal_closed_form() -> None:
         assert smallest_difference(900, 0.02, pairs) == pytest.approx(expected, rel=0.003)
 
 
-def test_as_often_as_a_simulated_t_test_finds_it() -> None:
-    """5 seeds; 2.306 is t's 97.5 % quantile with 8 degrees of freedom."""
-    generator = np.random.default_rng(0)
-    difference = smallest_difference(5, 1.0)
-    first = generator.standard_normal((20_000, 5))
-    second = generator.standard_normal((20_000, 5)) + difference
-    error = np.sqrt((first.var(1, ddof=1) + second.var(1, ddof=1)) / 5)
-    found = np.abs(second.mean(1) - first.mean(1)) / error > 2.306
-    assert found.mean() == pytest.approx(0.8, abs=0.012)
+@pytest.mark.parametrize(("seeds", "pairs"), [(2, 1), (3, 1), (3, 78), (5, 1), (5, 36), (20, 66)])
+def test_as_often_as_simulated_tests_of_a_report_find_it(seeds: int, pairs: int) -> None:
+    """By pooled t, with 2 (n - 1) degrees, 5 seeds of 36 pairs found 69 of 100 and not 80."""
+    difference = smallest_difference(seeds, 1.0, pairs)
+    assert power(difference, seeds, pairs) == pytest.approx(0.8, abs=1e-6)
+    assert found_by_welch(difference, seeds, pairs) == pytest.approx(0.8, abs=0.005)
 
 
 def test_fewer_seeds_and_more_pairs_find_less() -> None:

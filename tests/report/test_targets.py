@@ -134,13 +134,17 @@ def test_means_intervals_and_ratios(runs: Path) -> None:
     assert to_mlp.low is not None
     assert to_mlp.high is not None
     assert to_mlp.low < 4 < to_mlp.high
-    assert (to_bigram.bound, to_bigram.p) == (True, None)
+    assert (to_bigram.bound, to_bigram.high) == (True, math.inf)
     assert to_bigram.times == pytest.approx(1000 / mean.mean)
+    assert to_bigram.is_significant
+    assert to_bigram.low is not None
+    assert math.log(to_bigram.times / to_bigram.low) == pytest.approx(half, rel=0.03)
     assert list(lines(found))[1:] == [
         "bigram never gets there within its 1.00 k steps.",
         f"mlp takes 4.00 times the steps of gpt (95% interval {to_mlp.low:.2f} to "
         f"{to_mlp.high:.2f} for new seeds).",
-        f"bigram takes more than {to_bigram.times:.2f} times the steps of gpt.",
+        f"bigram takes at least {to_bigram.times:.2f} times the steps of gpt (95% interval from "
+        f"{to_bigram.low:.2f} on for new seeds).",
     ]
 
 
@@ -253,24 +257,20 @@ def test_no_spread_and_no_cost() -> None:
         assert cell(own, "seconds") == f"25{mark}"
 
 
-def false_findings(trials: int) -> int:
-    """Of models with equal costs but for chance: how often one is called dearer."""
-    generator = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(trials):
-        own = [
-            GroupCost(None, tuple(SeedCost({"step": cost}) for cost in costs))  # type: ignore
-            for costs in np.exp(generator.normal(6, 0.2, (4, 3)))
-        ]
-        ratios = [targets._ratio(own[0], other) for other in own[1:]]
-        corrected = targets.holm([ratio.p or 1.0 for ratio in ratios])
-        wrong += min(corrected) < 0.05
-    return wrong
-
-
-def test_equal_models_are_seldom_called_unequal() -> None:
-    """More than 11 of 120 have a probability of 2 % if 5 % are wrong."""
-    assert false_findings(120) <= 11
+def test_a_cost_is_no_surer_than_the_evaluations_leave_it() -> None:
+    """Five seeds that all cross between step 0 and step 500."""
+    costs = [{name: float(step) for name in targets.COSTS} for step in (472, 478, 480, 485, 487)]
+    ends = dict.fromkeys(targets.COSTS, 0.0), dict.fromkeys(targets.COSTS, 500.0)
+    group = SimpleNamespace(label="a", is_floor=False, beside=0)
+    wide = GroupCost(group, tuple(SeedCost(own, between=ends) for own in costs))  # type: ignore
+    for currency in ("step", "tokens", "flops"):
+        assert cell(wide, currency) == "480 (1 to 500)"
+    assert evaluations(wide) == "0 to 500"
+    exact = GroupCost(group, tuple(map(SeedCost, costs)))  # type: ignore
+    assert cell(exact, "step") == "480 (473 to 488)"
+    near = dict.fromkeys(targets.COSTS, 470.0), dict.fromkeys(targets.COSTS, 490.0)
+    fine = GroupCost(group, tuple(SeedCost(own, between=near) for own in costs))  # type: ignore
+    assert cell(fine, "step") == "480 (470 to 490)"
 
 
 def test_the_figure_s_curves_are_the_costs(runs: Path) -> None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from harness.evaluation.token_classes import Partition
 from harness.report.records.groups import Group
-from harness.report.statistics import paired, where
+from harness.report.statistics import differences, paired, where
 from harness.report.statistics.paired import Interval
 from harness.report.statistics.passages import contrasts
-from harness.report.statistics.where import PairDivided, Tokens, correct, divide
+from harness.report.statistics.where import PairDivided, Tokens, correct, divide, whole_pairs
 from harness.report.text.where import pair_line
 from tests.report.test_paired import HARD, text
 from zoo_tokenizers.bytes import Bytes
@@ -137,7 +137,7 @@ def test_what_is_equal_is_called_different_in_five_percent() -> None:
 def test_without_the_correction_it_would_be_called_so_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(where, "holm", list)
+    monkeypatch.setattr(where, "holm", lambda p_values, family: list(p_values))
     assert false_findings(40) > 5
 
 
@@ -146,13 +146,81 @@ def test_the_correction_is_over_all_classes_of_all_pairs() -> None:
     parts = partitions(generator)
     alone = divide([np.zeros(M - 1)], [next(noises(generator, 1))], TOKENS, parts)
     pairs = correct([alone] * 3)
-    assert where.tested_classes(pairs) == 3 * 7
+    assert where.family(pairs) == 6 * 7  # of four models there are six pairs
     before, after = (
         [part.p for division in each.divisions for part in division.parts]
         for each in (alone, pairs[0])
     )
     least = int(np.argmin(before))
-    assert after[least] == pytest.approx(min(1, 21 * before[least]))
+    assert after[least] == pytest.approx(min(1, 42 * before[least]))
+
+
+LABELS = "abcdefghi"
+
+
+def equal_models(generator: np.random.Generator, trials: int) -> Iterator[list[NDArray]]:
+    """Nine models of three seeds, (S, N) each: the same but for chance, the best first."""
+    for _ in range(trials):
+        own = [1 + noise for noise in noises(generator, len(LABELS))]
+        seeds = [each + generator.normal(0, 0.01, (3, 1)) for each in own]
+        yield sorted(seeds, key=lambda each: float(each.sum()))
+
+
+def called(name: str) -> Group:
+    return Group(name, "", "", "", name, {}, (), (None,) * 3)  # type: ignore
+
+
+def pages_that_say_ahead(trials: int) -> int:
+    """Of equal models."""
+    generator, said = np.random.default_rng(6), 0
+    groups = [called(name) for name in LABELS]
+    for losses in equal_models(generator, trials):
+        wholes = whole_pairs(groups, losses, TOKENS, int(SIZES.sum()))
+        lines = [pair_line(pair, 0.0, "val") for pair in wholes[: len(groups) - 1]]
+        said += any("not shown" not in line for line in lines)
+    return said
+
+
+def test_of_equal_models_the_best_is_seldom_called_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the best by chance, of all pairs: their p is corrected for all of them."""
+    assert pages_that_say_ahead(20) <= 3
+    monkeypatch.setattr(differences, "holm", list)
+    assert pages_that_say_ahead(20) > 6
+
+
+def pages_with_a_class(trials: int) -> int:
+    """How many pages of equal models call a class of tokens different."""
+    generator, said = np.random.default_rng(7), 0
+    for losses in equal_models(generator, trials):
+        parts = partitions(generator)
+        pairs = correct([divide(losses[0], other, TOKENS, parts) for other in losses[1:]])
+        said += any(map(real, pairs))
+    return said
+
+
+def test_of_equal_models_no_class_is_called_different() -> None:
+    assert pages_with_a_class(20) <= 3
+
+
+def test_the_pairs_are_those_of_the_report_s_correction() -> None:
+    """Of all pairs of the models, with the interval that the classes add up to."""
+    losses = next(equal_models(np.random.default_rng(8), 1))[:4]
+    pairs = whole_pairs([called(name) for name in "abcd"], losses, TOKENS, int(SIZES.sum()))
+    assert [pair.family for pair in pairs] == [6] * 6
+    raw = [pair.interval.p for pair in pairs if pair.interval is not None]
+    assert [pair.p for pair in pairs] == paired.holm(raw)
+    for other, pair in zip(losses[1:], pairs, strict=False):
+        whole = divide(losses[0], other, TOKENS, []).interval
+        assert whole is not None
+        assert pair.interval == whole
+    short = Tokens(SIZES[:80], int(SIZES[1:80].sum()))
+    few = [own[:, :79] for own in losses]
+    (pair, *_) = whole_pairs([called(name) for name in "abcd"], few, short, 2560)
+    for total, words in ((0.2, "a is 0.200 test bits per byte ahead of b"), (-0.1, "b is 0.100")):
+        assert pair_line(pair, total, "test").startswith(f"As measured, {words}")
+    assert pair_line(pair, 0.2, "test").endswith(
+        "b. Not tested: 2,560 bytes are too short: 32 blocks are the least to test."
+    )
 
 
 def test_a_class_in_few_blocks_is_shown_and_not_tested() -> None:
@@ -182,18 +250,26 @@ def test_a_context_of_every_length_has_its_own_mean() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_words_claim_what_is_shown(sign: int) -> None:
-    """Whoever is ahead comes first, with its own interval."""
-    a, b = (Group(name, "", "", "", name, {}, (), ()) for name in "ab")
-    sure = PairDivided(sign * 0.2, Interval(sign * 0.2, *sorted((sign * 0.1, sign * 0.3)), 0.0),
-                       (3, 3), (), np.zeros(1))  # fmt: skip
+    """Whoever is ahead comes first, with its own interval, and is called so by the corrected p."""
+    a, b = called("a"), called("b")
+    sure = differences.as_pair(
+        a, b, Interval(sign * 0.2, *sorted((sign * 0.1, sign * 0.3)), 0.01), 1000
+    )
     ahead, behind = ("a", "b") if sign > 0 else ("b", "a")
-    assert pair_line(a, b, sure, "val") == (
+    (alone,) = differences.correct([sure])
+    assert pair_line(alone, 0.2, "val") == (
         f"{ahead} is 0.200 validation bits per byte ahead of {behind} (95% interval 0.100 to "
         "0.300, for new seeds)."
     )
+    of_nine = replace(alone, p=0.36, family=36)
+    assert pair_line(of_nine, 0.2, "val") == (
+        f"{ahead} is not shown to be ahead of {behind}: 0.200 validation bits per byte (95% "
+        "interval 0.100 to 0.300, p 0.36 after Holm's correction for 36 pairs, for new seeds)."
+    )
     low, high = sorted((sign * -0.1, sign * 0.5))
-    unsure = replace(sure, interval=Interval(sign * 0.2, low, high, 0.2), seeds=(1, 3))
-    assert pair_line(a, b, unsure, "test").startswith(
+    one = Group("a", "", "", "", "a", {}, (), (None,))  # type: ignore
+    unsure = differences.as_pair(one, b, Interval(sign * 0.2, low, high, 0.2), 1000)
+    assert pair_line(differences.correct([unsure])[0], 0.2, "test").startswith(
         f"{ahead} is not shown to be ahead of {behind}: 0.200 test bits per byte (95% interval "
         "−0.100 to 0.500, for these trained models alone"
     )

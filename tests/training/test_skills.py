@@ -16,7 +16,7 @@ from harness.data.batches import IGNORED
 from harness.report.html.document import write_report
 from harness.report.records.runs import find_runs
 from harness.report.statistics.ranking import compare_runs
-from harness.report.statistics.skills import SkillTask, grid
+from harness.report.statistics.skills import SkillTask, exact_interval, grid
 from harness.report.text import skills as words
 from harness.runs import certificate
 from harness.runs.load import load_run
@@ -120,7 +120,9 @@ def test_the_report_draws_the_grid(trained: Path) -> None:
     kept, cells = found.models["gpt"]
     test = summary(trained / "0")["test"]
     assert (cells[here].mean, cells[here].seeds) == (test["accuracy"], 1)
-    assert cells[here].half == pytest.approx(1.96 * test["accuracy_error"])
+    answers = test["accuracy"] * (1 - test["accuracy"]) / test["accuracy_error"] ** 2
+    assert cells[here].interval == exact_interval(test["accuracy"], min(answers, test["tokens"]))
+    assert test["documents"] == 50
     assert cells[longer].mean == summary(trained / "0")["also"]["length_24"]["accuracy"]
     # Keys and values of two layers of 16 channels, for a window of 24 tokens.
     assert kept == summary(trained / "0")["cache_bytes"] == 4 * 2 * 2 * 16 * 24

@@ -57,13 +57,18 @@ def compare_pairs(ranked: Sequence[Group]) -> tuple[Pair, ...]:
     for groups in by_data(ranked).values():
         tested_groups = groups[:MAX_TESTED]
         own = [_test(first, second) for first, second in itertools.combinations(tested_groups, 2)]
-        tested = [pair.interval for pair in own if pair.interval is not None]
-        corrected = iter(holm([interval.p for interval in tested]))
-        pairs += [
-            replace(pair, p=next(corrected), family=len(tested)) if pair.interval else pair
-            for pair in own
-        ]
+        pairs += correct(own)
     return tuple(pairs)
+
+
+def correct(pairs: Sequence[Pair]) -> list[Pair]:
+    """Holm's correction over all of these that were tested."""
+    p_values = [pair.interval.p for pair in pairs if pair.interval is not None]
+    corrected = iter(holm(p_values))
+    return [
+        replace(pair, p=next(corrected), family=len(p_values)) if pair.interval else pair
+        for pair in pairs
+    ]
 
 
 def _test(first: Group, second: Group) -> Pair:
@@ -77,11 +82,22 @@ def _test(first: Group, second: Group) -> Pair:
     )
     of_documents = blocks.documents is not None
     interval = paired_interval(first_SK, second_SK, blocks.sizes, documents=of_documents)
+    test = first.counted[0].test
+    return as_pair(first, second, interval, blocks.bytes, test.documents if test else None)
+
+
+def as_pair(
+    first: Group,
+    second: Group,
+    interval: Interval,
+    text_bytes: int,
+    documents: float | None = None,
+) -> Pair:
+    """interval: of how much more the second pays. p is not corrected yet: `correct`."""
     if interval.mean < 0:  # blocks sum to the score but for rounding, which can reverse a tie
         first, second = second, first
         interval = Interval(-interval.mean, -interval.high, -interval.low, interval.p)
-    test = first.counted[0].test
-    return Pair(first, second, blocks.bytes, test.documents if test else None, interval)
+    return Pair(first, second, text_bytes, documents, interval)
 
 
 def _why_untested(runs: Sequence[RunRecord]) -> str | None:

@@ -33,7 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
-DRAWS = 20_000  # resolves p after Holm's correction for 66 pairs
+DRAWS = 20_000
+RESOLVED = 20  # draws beyond a difference; a rarer one has its p integrated
 MIN_BLOCKS = 32
 SEED = 0
 # Sum of two AR(1) sequences: the correlation of neighbouring blocks of 256 bytes, and the variance.
@@ -74,28 +75,56 @@ def paired_interval(
     """
     difference_K = second_SK.mean(axis=0) - first_SK.mean(axis=0)
     mean = float(difference_K.sum() / sizes_K.sum())
-    generator = np.random.default_rng(SEED)
-    error, freedom = (
+    errors = [
         document_error(difference_K, sizes_K)
         if documents
         else text_error(difference_K, sizes_K, block_bytes)
-    )
-    drawn = error * generator.standard_t(freedom, DRAWS)
+    ]
     if min(len(first_SK), len(second_SK)) > 1:
-        error, freedom = training_error(first_SK, second_SK, sizes_K)
-        drawn += error * generator.standard_t(freedom, DRAWS)
-    drawn = np.abs(drawn)
+        errors.append(training_error(first_SK, second_SK, sizes_K))
+    return interval_of(mean, errors)
+
+
+def interval_of(mean: float, errors: Sequence[tuple[float, float]]) -> Interval:
+    """errors: of one or two independent sources of chance the standard error and its degrees of
+    freedom. Their Student's t add up."""
+    generator = np.random.default_rng(SEED)
+    drawn = np.abs(sum(e * generator.standard_t(freedom, DRAWS) for e, freedom in errors))
     half = float(np.quantile(drawn, LEVEL))
-    p = (np.count_nonzero(drawn >= abs(mean)) + 1) / (DRAWS + 1)
+    beyond = np.count_nonzero(drawn >= abs(mean))
+    p = (beyond + 1) / (DRAWS + 1) if beyond >= RESOLVED else tail(abs(mean), errors)
     return Interval(mean, mean - half, mean + half, p)
 
 
-def student(freedom: float) -> float:
-    """Half of the interval of LEVEL of Student's t, whose √ν·tan θ has the density cos^(ν-1) θ."""
+def tail(size: float, errors: Sequence[tuple[float, float]]) -> float:
+    """How probable |the sum| is to be at least `size`, as `interval_of`, by integration: many
+    comparisons need p below what can be drawn. size: above 0."""
+    real = [(error, freedom) for error, freedom in errors if error > 1e-9 * size]
+    if not real:
+        return 1 / (DRAWS + 1)  # that no error was seen is not that there is none
+    (last, freedom), *others = sorted(real, key=lambda each: each[1], reverse=True)
+    even = np.linspace(0, 1, 20_001)
+    missing = math.pi / 2 * even**3  # the angle to a right one, where t is large; see `student`
+    density = np.sin(missing) ** (freedom - 1) * even**2
+    beyond = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+    shifts, weights = np.zeros(1), np.ones(1)
+    for error, few in others:
+        far = error * math.sqrt(few) / np.tan(missing[1:])
+        shifts = np.concatenate([-far, far])
+        weights = np.tile(np.sin(missing[1:]) ** (few - 1) * even[1:] ** 2, 2)
+    rest = size - shifts
+    at = np.cbrt(np.arctan2(last * math.sqrt(freedom), np.abs(rest)) / (math.pi / 2))
+    one_side = np.interp(at, even, beyond / beyond[-1] / 2)
+    return float(2 * weights @ np.where(rest < 0, 1 - one_side, one_side) / weights.sum())
+
+
+def student(freedom: float, level: float = LEVEL) -> float:
+    """What |t| of Student's stays below with this probability: half of its interval. √ν·tan θ is
+    distributed like t if θ has the density cos^(ν-1) θ."""
     angles = np.linspace(0, math.pi / 2, 20_001)
     density = np.cos(angles) ** (freedom - 1)
     below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return math.sqrt(freedom) * float(np.tan(np.interp(LEVEL, below / below[-1], angles)))
+    return math.sqrt(freedom) * float(np.tan(np.interp(level, below / below[-1], angles)))
 
 
 def text_error(
@@ -184,12 +213,16 @@ def _covariance(blocks: int, block_bytes: int) -> Array:
     )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], family: int | None = None) -> list[float]:
     """p-values adjusted for multiple comparisons (Holm 1979, Scandinavian J. of Statistics 6): the
-    family-wise error rate stays below the level."""
+    family-wise error rate stays below the level.
+
+    family: how many comparisons there are, if the data chose which of them to make. Those that were
+    not made count as ones that find nothing, which is never less strict than to make them."""
+    family = len(p_values) if family is None else family
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        highest = max(highest, min(1.0, (family - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted

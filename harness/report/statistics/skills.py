@@ -1,28 +1,37 @@
-"""Tasks that each need one skill: the accuracy of every architecture on each of them."""
+"""Tasks that each need one skill: the accuracy of every architecture on each of them.
+
+Two things vary by chance, and an interval covers both where there are several seeds. Which examples
+were drawn: the exact interval of a share (Clopper & Pearson 1934, Biometrika 26) for as many
+independent answers as the standard error over whole examples is worth (Korn & Graubard 1998, Survey
+Methodology 24). It holds at 0 and 1, too, where no answer differs and that error is 0. How training
+went: Student's t over the seeds. All seeds have the same examples, so more of them make the first
+part no smaller. Both distances from the mean add up as squares (Newcombe 1998, Statistics in
+Medicine 17, method 10).
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+
+import numpy as np
 
 from harness.report.records.groups import Group
 from harness.report.statistics.ladder import natural
-from harness.report.statistics.paired import student
+from harness.report.statistics.paired import LEVEL, student
 from harness.report.statistics.ranking import Comparison
 from harness.runs.summary import Scored
-
-NORMAL = 1.96  # half of the 95 % interval of a normal distribution, in standard errors
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """half: of the interval of LEVEL; over the seeds, of one seed over its examples. None where
-    neither is known. above: how far it is from chance, 0, to all, 1."""
+    """interval: its ends; of one seed over its examples alone. None where nothing is known of the
+    examples. above: how far it is from chance, 0, to all, 1."""
 
     mean: float
-    half: float | None
+    interval: tuple[float, float] | None
     seeds: int
     above: float
 
@@ -100,11 +109,44 @@ def _accuracies(group: Group, name: str) -> dict[SkillTask, Accuracy]:
 
 def _over_seeds(scores: Sequence[Scored], chance: float) -> Accuracy:
     shares = [score.accuracy for score in scores if score.accuracy is not None]
-    mean, half = statistics.fmean(shares), None
-    if len(shares) > 1:
-        spread = statistics.stdev(shares) / sqrt(len(shares))
-        half = student(len(shares) - 1) * spread
-    elif (error := scores[0].accuracy_error) is not None:
-        half = NORMAL * error
+    mean = statistics.fmean(shares)
     above = min(1.0, max(0.0, (mean - chance) / (1 - chance))) if chance < 1 else 1.0
-    return Accuracy(mean, half, len(shares), above)
+    number = _independent_answers(scores, mean)
+    if number is None:
+        return Accuracy(mean, None, len(shares), above)
+    low, high = exact_interval(min(1.0, max(0.0, mean)), number)
+    if len(shares) > 1:
+        half = student(len(shares) - 1) * statistics.stdev(shares) / math.sqrt(len(shares))
+        low = max(0.0, mean - math.hypot(mean - low, half))
+        high = min(1.0, mean + math.hypot(high - mean, half))
+    return Accuracy(mean, (low, high), len(shares), above)
+
+
+def _independent_answers(scores: Sequence[Scored], share: float) -> float | None:
+    """To how many independent answers those of one seed's examples are equal, by their standard
+    error; where that is 0 the examples are counted. None if neither is known."""
+    errors = [score.accuracy_error for score in scores if score.accuracy_error]
+    number = scores[0].documents or scores[0].tokens
+    if errors and 0 < share < 1:
+        squared = statistics.fmean(errors) * statistics.fmean(errors)
+        number = share * (1 - share) / squared if squared else number
+        if answers := scores[0].tokens:
+            number = min(number or answers, answers)
+    return number if number and number > 0 else None
+
+
+def exact_interval(share: float, number: float) -> tuple[float, float]:
+    """The interval of LEVEL of a share of so many independent answers."""
+    hits, side = share * number, (1 - LEVEL) / 2
+    low = _beta_quantile(side, hits, number - hits + 1) if share > 0 else 0.0
+    high = _beta_quantile(1 - side, hits + 1, number - hits) if share < 1 else 1.0
+    return low, high
+
+
+def _beta_quantile(level: float, a: float, b: float) -> float:
+    """sin² θ has the beta distribution if θ has the density sin^(2a-1) θ · cos^(2b-1) θ."""
+    angles = np.linspace(0, math.pi / 2, 20_001)[1:-1]
+    logs = (2 * a - 1) * np.log(np.sin(angles)) + (2 * b - 1) * np.log(np.cos(angles))
+    below = np.cumsum(np.exp(logs - logs.max()))
+    ends = angles + angles[0] / 2  # of the cells whose mass is added up
+    return float(np.sin(np.interp(level, below / below[-1], ends)) ** 2)

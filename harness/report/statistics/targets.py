@@ -2,11 +2,12 @@
 
 Validation is scored every `eval.every` steps. A seed's cost is interpolated linearly between the
 first evaluation that is as good as the target and the one before it. No curve is a line there, so
-two models that get there between evaluations that overlap are not told apart, and the interval of
-a ratio is no narrower than what the evaluations leave open. A seed that never gets
-there is censored: its cost is more than what it spent. Means and intervals are of the logarithms
+two models that get there between evaluations that overlap are not told apart, and no interval is
+narrower than what the evaluations leave open. A seed that never gets there is censored: its cost is
+more than what it spent, and is tested as if it were that. Means and intervals are of the logarithms
 of the costs, as costs differ by ratios: Student's t over the seeds of a model, Welch's for two
-models.
+models. The first to get there is found in the same seeds that it is compared by. So Holm's
+correction is over all pairs of the models, of which those with the first one are made.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from harness.common.errors import UsageError
 from harness.common.values import did_you_mean
 from harness.report.records.groups import Group
 from harness.report.statistics.floor import find_floor, validation_score
-from harness.report.statistics.paired import DRAWS, LEVEL, SEED, holm, student, training_error
+from harness.report.statistics.paired import LEVEL, holm, interval_of, student, training_error
 from harness.report.statistics.ranking import Comparison
 from harness.runs.metrics import COSTS
 
@@ -88,13 +89,20 @@ def read_target(text: str, comparison: Comparison) -> Target:
 @dataclass(frozen=True)
 class SeedCost:
     """costs: by the names of COSTS. censored: the target was not reached within them. first: it was
-    reached at the first evaluation, so they are the most that it took. between: the steps of the
-    evaluations around it, which is all that was seen."""
+    reached at the first evaluation, so they are the most that it took. between: the costs at the
+    evaluations around it, which is all that was seen; None: at one of them."""
 
     costs: Mapping[str, float]
     censored: bool = False
     first: bool = False
-    between: tuple[float, float] = field(default=(0.0, math.inf), compare=False)
+    between: tuple[Mapping[str, float], Mapping[str, float]] | None = field(
+        default=None, compare=False
+    )
+
+    def seen(self, currency: str) -> tuple[float, float]:
+        """The least and the most that it took, by the evaluations around it."""
+        before, after = self.between or (self.costs, self.costs)
+        return before[currency], after[currency]
 
 
 def crossing(
@@ -108,15 +116,18 @@ def crossing(
         return None
     at = next((n for n, row in enumerate(rows) if row[target.key] <= target.level), None)
     if at is None:
-        return SeedCost(_costs(rows[-1]), censored=True, between=(rows[-1]["step"], math.inf))
+        last = _costs(rows[-1])
+        return SeedCost(last, censored=True, between=(last, dict.fromkeys(COSTS, math.inf)))
     if at == 0 or not interpolated:
-        is_first = at == 0 and rows[0]["step"] > 0
-        between = (0 if is_first else rows[at]["step"], rows[at]["step"])
-        return SeedCost(_costs(rows[at]), first=is_first, between=between)
-    before, after = rows[at - 1], rows[at]
-    part = (before[target.key] - target.level) / (before[target.key] - after[target.key])
+        found = _costs(rows[at])
+        if at == 0 and found["step"] > 0:
+            return SeedCost(found, first=True, between=(dict.fromkeys(COSTS, 0.0), found))
+        return SeedCost(found)
+    before, after = _costs(rows[at - 1]), _costs(rows[at])
+    scores = rows[at - 1][target.key], rows[at][target.key]
+    part = (scores[0] - target.level) / (scores[0] - scores[1])
     costs = {name: before[name] + part * (after[name] - before[name]) for name in COSTS}
-    return SeedCost(costs, between=(before["step"], after["step"]))
+    return SeedCost(costs, between=(before, after))
 
 
 def _costs(row: Mapping[str, float]) -> dict[str, float]:
@@ -125,8 +136,9 @@ def _costs(row: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class MeanCost:
-    """Over seeds, by the mean of logarithms. low, high: its interval; None for one seed, or where a
-    seed did not get there: `mean` is then the least that it can be."""
+    """Over seeds, by the mean of logarithms. low, high: its interval, no narrower than what was
+    seen; None for one seed, or where a seed did not get there: `mean` is then the least that it can
+    be."""
 
     mean: float
     low: float | None
@@ -151,15 +163,19 @@ class GroupCost:
     @property
     def between(self) -> tuple[float, float]:
         """The steps of the evaluations around the target, of all seeds."""
-        starts, ends = zip(*(seed.between for seed in self.seeds), strict=True)
+        starts, ends = zip(*(seed.seen("step") for seed in self.seeds), strict=True)
         return min(starts), max(ends)
 
-    @property
-    def seen(self) -> tuple[float, float]:
-        """The least and the most that the mean of the logarithms of the steps can be, by what was
-        seen: if each seed got there at the evaluation before, or at that after."""
-        starts, ends = zip(*(seed.between for seed in self.seeds), strict=True)
-        return tuple(float(np.log(np.maximum(each, 1)).mean()) for each in (starts, ends))  # type: ignore
+    def seen(self, currency: str) -> tuple[float, float]:
+        """The least and the most that the mean of the logarithms can be, by what was seen: if each
+        seed got there at the evaluation before, or at that after. The first step was taken by
+        all."""
+        starts, ends = zip(*(seed.seen(currency) for seed in self.seeds), strict=True)
+        first = [seed.costs[currency] / max(seed.costs["step"], 1) for seed in self.seeds]
+        if currency == "step":
+            first = [1.0] * len(first)
+        least, most = (float(np.log(np.maximum(each, first)).mean()) for each in (starts, ends))
+        return least, most
 
     def values(self, currency: str) -> list[float]:
         return [seed.costs[currency] for seed in self.seeds]
@@ -176,15 +192,18 @@ class GroupCost:
         if len(values) < 2 or not self.all_reached:
             return MeanCost(math.exp(mean), None, None)
         half = float(logs.std(ddof=1)) / math.sqrt(len(logs)) * student(len(logs) - 1)
-        return MeanCost(*(math.exp(mean + shift) for shift in (0, -half, half)))
+        least, most = self.seen(currency)
+        low, high = min(mean - half, least), max(mean + half, most)
+        return MeanCost(math.exp(mean), math.exp(low), math.exp(high))
 
 
 @dataclass(frozen=True)
 class Ratio:
     """How many times the steps of the first group another one takes. low, high: its interval; None
-    without two seeds of each. p: after Holm's correction. bound: the other never gets there with
-    some seed, so that `times` is the least that it can be. together: both get there between
-    evaluations that overlap, in the mean over seeds, so that nobody saw who is first."""
+    without two seeds of each. p: after Holm's correction for `family` pairs. bound: the other never
+    gets there with some seed, so that `times` and `low` are the least that they can be, and `high`
+    is infinite. together: both get there between evaluations that overlap, in the mean over seeds,
+    or the other may, so that nobody saw who is first."""
 
     first: Group
     other: Group
@@ -192,6 +211,7 @@ class Ratio:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    family: int = 0
     bound: bool = False
     together: bool = False
 
@@ -252,23 +272,25 @@ def _ratios(found: Sequence[GroupCost]) -> list[Ratio]:
     if not trained or not trained[0].all_reached:
         return []
     ratios = [_ratio(trained[0], other) for other in trained[1:]]
-    tested = iter(holm([ratio.p for ratio in ratios if ratio.p is not None]))
-    return [ratio if ratio.p is None else replace(ratio, p=next(tested)) for ratio in ratios]
+    family = math.comb(len(trained), 2)
+    tested = iter(holm([ratio.p for ratio in ratios if ratio.p is not None], family))
+    return [
+        ratio if ratio.p is None else replace(ratio, p=next(tested), family=family)
+        for ratio in ratios
+    ]
 
 
 def _ratio(first: GroupCost, other: GroupCost) -> Ratio:
     first_S, other_S = (np.log(np.maximum(own.values("step"), 1)) for own in (first, other))
     mean = float(other_S.mean() - first_S.mean())
     plain = Ratio(first.group, other.group, math.exp(mean), bound=not other.all_reached)
-    least, most = other.seen[0] - first.seen[1], other.seen[1] - first.seen[0]
-    if not plain.bound and least < 0:
+    of_first, of_other = first.seen("step"), other.seen("step")
+    least, most = of_other[0] - of_first[1], of_other[1] - of_first[0]
+    if least < 0:
         return replace(plain, together=True)
-    if plain.bound or min(len(first_S), len(other_S)) < 2:
+    if min(len(first_S), len(other_S)) < 2:
         return plain
-    error, freedom = training_error(first_S[:, None], other_S[:, None], np.ones(1))
-    drawn = np.abs(error * np.random.default_rng(SEED).standard_t(freedom, DRAWS))
-    half = float(np.quantile(drawn, LEVEL))
-    p = (np.count_nonzero(drawn >= abs(mean)) + 1) / (DRAWS + 1)
+    own = interval_of(mean, [training_error(first_S[:, None], other_S[:, None], np.ones(1))])
     # The line between two evaluations is no more than a guess of where in between.
-    low, high = min(mean - half, least), max(mean + half, most)
-    return replace(plain, low=math.exp(low), high=math.exp(high), p=p)
+    low, high = min(own.low, least), max(own.high, most)
+    return replace(plain, low=math.exp(low), high=math.exp(high), p=own.p)

@@ -5,14 +5,18 @@ partition sum to the whole difference, and each has the interval of a pair: per 
 new text like this and for new seeds. A class's share of the text is taken as it is: how many names
 a page has varies from page to page, and says nothing of how well they are predicted. So an interval
 is that of the bits per byte of the class, times its share; and a class that comes in a few long
-stretches is as uncertain as so few stretches are (`paired.share_of_part`). Holm's correction is
-over all classes of all pairs.
+stretches is as uncertain as so few stretches are (`paired.share_of_part`).
+
+The best model is found in the same text that it is compared on, and each pair has the best. So
+Holm's correction is over all pairs of all models for the whole differences, as for the pairs of the
+report, and for the classes over all classes of all those pairs.
 
 S seeds, N scored tokens, M = N + 1 tokens, K blocks.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +27,8 @@ from numpy.typing import NDArray
 from harness.evaluation.token_classes import Labels, Partition
 from harness.report.records.groups import Group
 from harness.report.records.selection import Split
+from harness.report.statistics import differences
+from harness.report.statistics.differences import Pair
 from harness.report.statistics.paired import LEVEL, MIN_BLOCKS, Interval, holm, paired_interval
 from harness.report.statistics.passages import Contrast
 from harness.runs.blocks import block_size, per_block
@@ -154,11 +160,35 @@ def _interval(
     return Interval(found.mean * share, found.low * share, found.high * share, found.p)
 
 
+def whole_pairs(
+    groups: Sequence[Group],
+    losses: Sequence[Sequence[NDArray[np.floating]]],
+    tokens: Tokens,
+    text_bytes: int,
+) -> list[Pair]:
+    """The whole differences of all pairs of these models, those of the first one first.
+
+    losses: of each group the nats of every token, of each seed."""
+    blocks_GSK = [np.stack([tokens.bits_K(nats_N) for nats_N in own]) for own in losses]
+    bytes_K = per_block(tokens.sizes.astype(np.float64), tokens.sizes)
+    found = []
+    for first, second in itertools.combinations(range(len(groups)), 2):
+        pair = groups[first], groups[second]
+        if np.count_nonzero(bytes_K) < MIN_BLOCKS:
+            words = f"{text_bytes:,} bytes are too short: {MIN_BLOCKS} blocks are the least to test"
+            found.append(Pair(*pair, text_bytes, untested=words))
+        else:
+            interval = paired_interval(blocks_GSK[first], blocks_GSK[second], bytes_K)
+            found.append(differences.as_pair(*pair, interval, text_bytes))
+    return differences.correct(found)
+
+
 def correct(pairs: Sequence[PairDivided]) -> list[PairDivided]:
-    """Holm's correction over all tested classes of all pairs."""
+    """Holm's correction. pairs: of the best model and each other one; the family has the classes of
+    all pairs of these models, as any might have been the best."""
     every = [part for pair in pairs for own in pair.divisions for part in own.parts]
     tested = [part for part in every if part.interval is not None]
-    corrected = iter(holm([part.p for part in tested]))
+    corrected = iter(holm([part.p for part in tested], family(pairs)))
 
     def with_p(part: Part) -> Part:
         return replace(part, p=next(corrected) if part.interval is not None else 1.0)
@@ -174,10 +204,12 @@ def correct(pairs: Sequence[PairDivided]) -> list[PairDivided]:
     ]
 
 
-def tested_classes(pairs: Sequence[PairDivided]) -> int:
-    """The number of tests that are corrected for."""
+def family(pairs: Sequence[PairDivided]) -> int:
+    """The number of tests that the classes are corrected for: of k models k - 1 pairs are divided,
+    of k (k - 1) / 2, in the same classes."""
     every = [part for pair in pairs for own in pair.divisions for part in own.parts]
-    return sum(part.interval is not None for part in every)
+    models = len(pairs) + 1
+    return math.ceil(sum(part.interval is not None for part in every) * models / 2)
 
 
 @dataclass(frozen=True)
@@ -240,10 +272,12 @@ def context_curve(
 
 @dataclass(frozen=True)
 class PairWhere:
-    """The best group and another. found: with positive differences where the best is better."""
+    """The best group and another. whole: the test of the whole difference. found: with positive
+    differences where the best is better."""
 
     first: Group
     second: Group
+    whole: Pair
     found: PairDivided
     contrasts: tuple[Contrast, ...]
 
@@ -262,4 +296,4 @@ class Where:
     @property
     def family(self) -> int:
         """The number of classes that p is corrected for."""
-        return tested_classes([pair.found for pair in self.pairs])
+        return family([pair.found for pair in self.pairs])

@@ -19,7 +19,7 @@ def cells(effect: Effect) -> tuple[str, ...]:
         effect.comparand.how,
         "–" if effect.gain is None else signed(effect.gain),
         "–" if own is None else f"{signed(own.low)} to {signed(own.high)}",
-        "–" if own is None else p_value(effect.p),
+        "–" if own is None or min(effect.seeds) < 2 else p_value(effect.p),
         " and ".join(map(str, dict.fromkeys(effect.seeds))),
         verdict(effect),
     )
@@ -67,10 +67,19 @@ def _deed(effect: Effect, gain: float) -> str:
 
 def note(found: Ablation) -> str:
     """How the numbers are meant."""
+    tested = [effect for effect in found.effects if effect.interval is not None]
+    several = sum(min(effect.seeds) > 1 for effect in tested)
+    text = f"text like these {found.text_bytes:,} bytes"
+    if several == len(tested):
+        scope = f"{text} and for new seeds; p is after"
+    elif several:
+        scope = f"{text} and, where both have several seeds, for new seeds; p is after"
+    else:
+        scope = f"{text} alone: one seed says nothing of the chance in training"
+    correction = f" Holm's correction for all {found.family} effects" * bool(several)
     return (
         "A gain is how many bits per byte of validation fewer the variant with the change pays: "
         "added to the base alone, or beside the variant of all changes but this. Its "
-        f"{LEVEL:.0%} interval is that of the change by itself, for text like these "
-        f"{found.text_bytes:,} bytes and for new seeds; p is after Holm's correction for all "
-        f"{found.family} effects. Test is not read."
+        f"{LEVEL:.0%} interval is that of the change by itself, for {scope}{correction}. Test is "
+        "not read."
     )

@@ -6,9 +6,10 @@ from harness.report.statistics.skills import Accuracy, SkillTask
 from harness.report.text.format import human
 
 NOTE = (
-    "Accuracy on the answers, with its 95 % interval: over seeds, or of one seed over its "
-    "examples. Chance is the best constant answer; a solver has 1. State: what decoding keeps of "
-    "one example of training."
+    "Accuracy on the answers, with its 95 % interval for examples like these and, with "
+    "several seeds, for new seeds (Student's t; seeds that all solve a task have no spread, which "
+    "does not show that the next one would). Chance is the best constant answer; a solver has 1. "
+    "State: what decoding keeps of one example of training."
 )
 
 
@@ -30,7 +31,10 @@ def state(kept: float | None) -> str:
 
 
 def cell(found: Accuracy | None) -> str:
-    """`0.984 ± 0.012`; – where there is none."""
+    """`0.984 (0.966 to 0.993)`; – where there is none."""
     if found is None:
         return "–"
-    return f"{found.mean:.3f}" + ("" if found.half is None else f" ± {found.half:.3f}")
+    if found.interval is None:
+        return f"{found.mean:.3f}"
+    low, high = found.interval
+    return f"{found.mean:.3f} ({low:.3f} to {high:.3f})"

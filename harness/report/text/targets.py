@@ -20,9 +20,10 @@ NOTE = (
     "A cost is interpolated linearly between the two evaluations around the target, whose steps "
     "stand beside it; a curve that falls fast is there earlier than that. It is the "
     f"geometric mean over seeds, in brackets its {LEVEL:.0%} interval for new seeds (Student's t "
-    "of the logarithms, none for one seed). > stands where some seed never got there: it is what "
-    "the seeds took that did, and what the others spent in vain. ≤: there already at the first "
-    "evaluation. A counted model takes one pass over train."
+    "of the logarithms, none for one seed), no narrower than the evaluations leave it. > stands "
+    "where some seed never got there: it is what the seeds took that did, and what the others "
+    "spent in vain. ≤: there already at the first evaluation. A counted model takes one pass over "
+    "train."
 )
 
 
@@ -84,20 +85,26 @@ def _steps(own: GroupCost) -> str:
 
 def _ratio(ratio: Ratio) -> str:
     first, other = ratio.first.label, ratio.other.label
-    if ratio.bound:
-        return f"{other} takes more than {ratio.times:.2f} times the steps of {first}."
     if ratio.together:
-        return (
-            f"{first} and {other} are not told apart: both get there between evaluations that "
-            "overlap."
-        )
-    words = f"{other} takes {ratio.times:.2f} times the steps of {first}"
+        why = "both get there between evaluations that overlap"
+        if ratio.bound:
+            why = (
+                f"not every seed of {other} gets there, and what was seen leaves open which takes "
+                "fewer steps"
+            )
+        return f"{first} and {other} are not told apart: {why}."
+    times = f"{'at least ' * ratio.bound}{ratio.times:.2f} times"
+    words = f"{other} takes {times} the steps of {first}"
     if ratio.low is None or ratio.high is None or ratio.p is None:
         return f"{words}; one seed says nothing of the chance in training."
-    interval = f"{LEVEL:.0%} interval {ratio.low:.2f} to {ratio.high:.2f} for new seeds"
+    span = f"from {ratio.low:.2f} on" if ratio.bound else f"{ratio.low:.2f} to {ratio.high:.2f}"
+    interval = f"{LEVEL:.0%} interval {span} for new seeds"
     if ratio.is_significant:
         return f"{words} ({interval})."
+    p = p_value(ratio.p)
+    if ratio.family > 1:
+        p += f" after Holm's correction for {ratio.family} pairs"
     return (
-        f"{other} is not shown to take more steps than {first}, or fewer: {ratio.times:.2f} times "
-        f"as many ({interval}, p {p_value(ratio.p)})."
+        f"{other} is not shown to take more steps than {first}, or fewer: {times} as many "
+        f"({interval}, p {p})."
     )

@@ -42,7 +42,7 @@ from harness.report.text.verdict import (
 
 # The least width of output to a file or a pipe.
 PLAIN_WIDTH = 160
-SKILL, GAP = "0.984±0.012", 3  # a cell, and what is between two
+SKILL, GAP = "0.984 (0.966 to 0.993)", 3  # a cell, and what is between two
 
 
 def print_comparison(comparison: Comparison, file: IO[str]) -> None:
@@ -167,7 +167,7 @@ def _skills_table(found: Grid, tasks: Sequence[str], models: Mapping[str, Model]
         head = f"{visible_line(name)}\n{skills.state(kept)}"
         table.add_column(head, justify="right", overflow="fold")
     for task, name in zip(found.tasks, tasks, strict=True):
-        shown = [skills.cell(cells.get(task)).replace(" ", "") for _, cells in models.values()]
+        shown = [skills.cell(cells.get(task)) for _, cells in models.values()]
         table.add_row(Text(name), skills.chance(task), *shown)
     return table
 

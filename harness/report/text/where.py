@@ -6,31 +6,33 @@ from collections.abc import Iterator, Sequence
 
 from harness.report.records.groups import Group
 from harness.report.records.selection import WORDS, Split
-from harness.report.statistics.paired import LEVEL, Interval
+from harness.report.statistics.differences import Pair
+from harness.report.statistics.paired import Interval
 from harness.report.statistics.passages import Contrast
 from harness.report.statistics.where import GAIN, ContextCurve, Division, PairDivided, Part
+from harness.report.text import pairs
 from harness.report.text.format import p_value, signed
 
 
-def pair_line(first: Group, second: Group, found: PairDivided, split: Split) -> str:
-    """The whole difference of the two."""
-    words = WORDS[split]
-    ahead, behind = (first, second) if found.total >= 0 else (second, first)
-    size = f"{abs(found.total):.3f} {words} bits per byte"
-    if found.interval is None:
-        return f"{ahead.label} is {size} ahead of {behind.label}; too short a text for intervals."
-    low, high = found.interval.low, found.interval.high
-    if found.total < 0:
-        low, high = -high, -low
+def pair_line(whole: Pair, total: float, split: Split) -> str:
+    """The whole difference of the two, by the rule of the report's pairs (`pairs.sentence`).
+
+    total: how much more `worse` pays, where it is not tested."""
+    ahead, behind = whole.better.label, whole.worse.label
+    if whole.interval is None:
+        ahead, behind = (ahead, behind) if total >= 0 else (behind, ahead)
+        size = f"{abs(total):.3f} {WORDS[split]} bits per byte"
+        return f"As measured, {ahead} is {size} ahead of {behind}. Not tested: {whole.untested}."
+    size = f"{whole.interval.mean:.3f} {WORDS[split]} bits per byte"
     seeds = (
-        "new seeds"
-        if min(found.seeds) > 1
-        else "these trained models alone: one seed says nothing of the chance in training"
+        "these trained models alone: one seed says nothing of the chance in training"
+        if whole.has_one_seed
+        else "new seeds"
     )
-    interval = f"{LEVEL:.0%} interval {signed(low)} to {signed(high)}, for {seeds}"
-    if low <= 0:
-        return f"{ahead.label} is not shown to be ahead of {behind.label}: {size} ({interval})."
-    return f"{ahead.label} is {size} ahead of {behind.label} ({interval})."
+    evidence = f"{pairs.interval(whole)}, for {seeds}"
+    if not whole.is_significant:
+        return f"{ahead} is not shown to be ahead of {behind}: {size} ({evidence})."
+    return f"{ahead} is {size} ahead of {behind} ({evidence})."
 
 
 def findings(first: Group, second: Group, found: PairDivided) -> Iterator[str]:

@@ -18,7 +18,7 @@ def print_where(found: Where, file: IO[str]) -> None:
     console = plain_or_terminal(file)
     whole = not console.is_terminal
     for pair in found.pairs:
-        line = pair_line(pair.first, pair.second, pair.found, found.split)
+        line = pair_line(pair.whole, pair.found.total, found.split)
         console.print(f"\n{visible_line(line)}", style="bold", soft_wrap=whole)
         for line in findings(pair.first, pair.second, pair.found):
             console.print(visible_line(line), soft_wrap=whole)
