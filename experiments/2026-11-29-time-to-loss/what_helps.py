@@ -13,11 +13,13 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any
 
+import numpy as np
 import torch
 from changes import BASES, SHARED, Base, Change, Phase
 
@@ -27,6 +29,7 @@ from harness.data.batches import draw_batch
 from harness.data.dataset import Dataset
 from harness.diagnostics.probe import checked_compute
 from harness.evaluation.score import score_split
+from harness.report.statistics.paired import LEVEL, holm, student, training_error
 from harness.training.guards import NonFiniteError
 from harness.training.run import load_dataset
 from harness.training.schedules import Schedule
@@ -94,25 +97,62 @@ def run(file: Path, seeds: Sequence[int], names: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[Row], base: str) -> str:
-    """Means and standard deviations. Gains are differences from the base at the same seeds."""
+    """Means and standard deviations, and gains with Welch's 95 % interval, each by itself; bold
+    where p is below 5 % after Holm's correction over the table."""
     found = {
-        title: {row["seed"]: row for row in rows if (row["base"], row["change"]) == (base, title)}
+        title: [row["nats"] for row in rows if (row["base"], row["change"]) == (base, title)]
         for title in BASES[base].changes
     }
-    plain = found["none"]
+    plain = found.pop("none")
+    gains = {title: Gain.of(plain, own) for title, own in found.items() if None not in own and own}
+    tested = [title for title, gain in gains.items() if gain.freedom]
+    shown = {
+        title
+        for title, p in zip(tested, holm([gains[each].p for each in tested]), strict=True)
+        if p < 1 - LEVEL
+    }
     lines = [
-        f"| {base}: change | validation nats | seeds | gain |",
-        "|---|---:|---:|---:|",
+        f"| {base}: change | validation nats | seeds | gain | 95 % interval |",
+        "|---|---:|---:|---:|---:|",
+        f"| none | {spread(plain)} | {len(plain)} |  |  |",
     ]
-    for title, own in found.items():
-        scores = {seed: row["nats"] for seed, row in own.items() if row["nats"] is not None}
-        if not scores:
-            continue
-        gains = [plain[seed]["nats"] - nats for seed, nats in scores.items() if seed in plain]
-        gained = spread(gains) if gains and title != "none" else ""
-        score = spread(list(scores.values()))
-        lines.append(f"| {named(title)} | {score} | {len(scores)} | {gained} |")
+    for title, gain in gains.items():
+        text = f"**{gain.mean:.3f}**" if title in shown else f"{gain.mean:.3f}"
+        own = found[title]
+        lines.append(f"| {named(title)} | {spread(own)} | {len(own)} | {text} | {gain.interval} |")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How many nats a change gains; no degrees of freedom for a single seed."""
+
+    mean: float
+    error: float = 0.0
+    freedom: float = 0.0
+
+    @classmethod
+    def of(cls, plain: Sequence[float], own: Sequence[float]) -> Gain:
+        mean = statistics.fmean(plain) - statistics.fmean(own)
+        if min(len(plain), len(own)) < 2:
+            return cls(mean)
+        both = (np.array(each)[:, None] for each in (plain, own))
+        return cls(mean, *training_error(*both, np.ones(1)))
+
+    @property
+    def interval(self) -> str:
+        if not self.freedom:
+            return ""
+        half = student(self.freedom) * self.error
+        return f"{self.mean - half:.3f} to {self.mean + half:.3f}"
+
+    @property
+    def p(self) -> float:
+        """Two-sided: Student's t, whose √ν·tan θ has the density cos^(ν-1) θ."""
+        angles = np.linspace(0, np.pi / 2, 20_001)
+        density = np.cos(angles) ** (self.freedom - 1)
+        beyond = angles >= np.arctan(abs(self.mean) / self.error / np.sqrt(self.freedom))
+        return float(density[beyond].sum() / density.sum())
 
 
 def named(title: str) -> str:
