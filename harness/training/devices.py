@@ -1,4 +1,7 @@
-"""Several jobs of a sweep at the same time: each in a process of its own, one on each device."""
+"""Several jobs of a sweep at the same time: each in a process of its own, one on each device.
+
+A process trains one job: what the libraries keep of it would be in the next one's peak memory.
+"""
 
 from __future__ import annotations
 
@@ -75,11 +78,11 @@ def _here(name: str) -> str:
 
 @dataclass
 class _Worker:
-    """A process that trains one job after another on its device."""
+    """A process that trains a job. code: what its exit code comes through."""
 
     process: BaseProcess
-    jobs: Connection
-    name: str  # of the job that it trains
+    code: Connection
+    name: str  # of the job
 
 
 class Devices:
@@ -106,48 +109,36 @@ class Devices:
         while not self._free:
             self._wait()
         number = self._free.pop(0)
-        worker = self._workers.get(number)
-        if worker is None or not worker.process.is_alive():
-            worker = self._workers[number] = self._worker(number)
-        worker.name = name
-        worker.jobs.send(job)
+        self._workers[number] = self._worker(number, name, job)
         print(f"{name} on {self._places[number]}", file=sys.stderr)
 
     def finish(self) -> None:
         """Wait for all."""
         while len(self._free) < len(self._places):
             self._wait()
-        for worker in self._workers.values():
-            with suppress(OSError):  # a process that is gone already
-                worker.jobs.send(None)
-            worker.process.join()
         self._at_exit.cancel()
 
-    def _worker(self, number: int) -> _Worker:
+    def _worker(self, number: int, name: str, job: Job) -> _Worker:
         ours, its = CONTEXT.Pipe()
         place = Place(self._places[number], len(self._places) - 1)
-        process = CONTEXT.Process(target=_train_all, args=(its, place, self._threads))
+        process = CONTEXT.Process(target=_train, args=(its, job, place, self._threads))
         with signals_for_this_process():
             process.start()
         its.close()  # so that the end of the process is that of the pipe
-        return _Worker(process, ours, "")
+        return _Worker(process, ours, name)
 
     def _wait(self) -> None:
         """Until a job has ended."""
-        busy = {
-            worker.jobs: number
-            for number, worker in self._workers.items()
-            if number not in self._free
-        }
-        for jobs in connection.wait([*busy]):
-            number = busy[cast(Connection, jobs)]
-            worker = self._workers[number]
-            try:
-                code = worker.jobs.recv()
-            except (EOFError, OSError):  # its process is gone
-                worker.process.join()
-                code = worker.process.exitcode or 1
-                del self._workers[number]
+        busy = {worker.code: number for number, worker in self._workers.items()}
+        for each in connection.wait([*busy]):
+            number = busy[cast(Connection, each)]
+            worker = self._workers.pop(number)
+            code = None
+            with suppress(EOFError, OSError):  # its process is gone
+                code = worker.code.recv()
+            worker.process.join()
+            code = (worker.process.exitcode or 1) if code is None else code
+            worker.code.close()
             self._free.append(number)
             self._ended += 1
             print(
@@ -161,7 +152,7 @@ class Devices:
         for process in children:
             process.terminate()
         for worker in self._workers.values():
-            worker.jobs.close()
+            worker.code.close()
         print(self._go_on, file=sys.stderr)
         try:
             for process in children:
@@ -170,14 +161,14 @@ class Devices:
             os._exit(INTERRUPTED)
 
 
-def _train_all(jobs: Connection, place: Place, threads: int) -> None:
+def _train(code: Connection, job: Job, place: Place, threads: int) -> None:
     leave_with_parent()
     torch.set_num_threads(threads)
     if place.device is not None and place.device.startswith("cuda:"):
         torch.cuda.set_device(place.device)  # nothing of this job's is to be put on another's
-    with suppress(EOFError, OSError):  # nobody is there any more
-        while (job := jobs.recv()) is not None:
-            jobs.send(job(place))
+    ended = job(place)
+    with suppress(OSError):  # nobody is there any more
+        code.send(ended)
 
 
 def _words(code: int) -> str:

@@ -44,6 +44,11 @@ def busy(folder: Path, name: str, together: list[str], place: Place) -> int:
     return 0
 
 
+def in_its_process(folder: Path, place: Place) -> int:
+    (folder / str(os.getpid())).touch(exist_ok=False)
+    return 0
+
+
 def killed(place: Place) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
@@ -89,6 +94,16 @@ def test_a_job_that_dies_or_fails_leaves_the_others_their_device(
     assert re.search(r"dying on cuda:\d: killed by SIGKILL", said)
     assert re.search(r"failing on cuda:\d: failed", said)
     assert len(re.findall(r"[ab] on cuda:\d: finished", said)) == 2
+
+
+@pytest.mark.usefixtures("_forked")
+def test_every_job_has_a_process_of_its_own(tmp_path: Path) -> None:
+    """What an earlier job's libraries keep would be in its peak memory."""
+    train = Devices(["cpu", "cpu"], 5, "go on")
+    for number in range(5):
+        train.start(f"job {number}", partial(in_its_process, tmp_path))
+    train.finish()
+    assert len([*tmp_path.iterdir()]) == 5
 
 
 def test_no_more_devices_than_jobs() -> None:
