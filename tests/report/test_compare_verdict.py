@@ -133,12 +133,24 @@ def test_numbers_are_written_with_three_digits(number: float, text: str) -> None
 
 def test_the_best_with_each_tokenizer_is_named(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "gpt", test=2.0)
-    assert best_by_tokenizer(compare_runs(find_runs([tmp_path]))) is None
+    assert best_by_tokenizer(compare_runs(find_runs([tmp_path]))) == []
     write_run(tmp_path / "b", "mlp", test=1.5)
     write_run(tmp_path / "c", "gpt", test=2.5, tokenizer="p50k")
-    found = best_by_tokenizer(compare_runs(find_runs([tmp_path])))
-    assert found is not None
+    (found,) = best_by_tokenizer(compare_runs(find_runs([tmp_path])))
     assert "char: mlp, 1.500; p50k: gpt, 2.500" in found
+
+
+def test_the_best_with_each_tokenizer_is_one_of_the_same_text(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "gpt", test=2.0)
+    write_run(tmp_path / "b", "mlp", test=1.0, tokenizer="p50k", data="easy")
+    assert best_by_tokenizer(compare_runs(find_runs([tmp_path]))) == []  # no text has two
+    write_run(tmp_path / "c", "rnn", test=1.5, data="easy")
+    write_run(tmp_path / "d", "gpt", test=2.5, tokenizer="p50k")
+    easy, text = sorted(best_by_tokenizer(compare_runs(find_runs([tmp_path]))))
+    assert easy.startswith("Best with each tokenizer on easy, in ")
+    assert easy.endswith(": p50k: mlp, 1.000; char: rnn, 1.500.")
+    assert text.startswith("Best with each tokenizer on text, in ")
+    assert text.endswith(": char: gpt, 2.000; p50k: gpt, 2.500.")
 
 
 def test_what_a_lossy_tokenizer_loses_is_said(tmp_path: Path) -> None:

@@ -62,11 +62,9 @@ def print_comparison(comparison: Comparison, file: IO[str]) -> None:
         console.print(MEANS_NOTE, style="dim")
         if references(comparison.ranked):
             console.print(REFERENCES_NOTE, style="dim", soft_wrap=whole)
-        under = copied_lines, equality_lines, evaluation_lines, floor_lines
+        under = copied_lines, equality_lines, evaluation_lines, floor_lines, best_by_tokenizer
         for line in (line for lines in under for line in lines(comparison)):
             console.print(visible_line(line), soft_wrap=whole)
-        if best := best_by_tokenizer(comparison):
-            console.print(visible_line(best), soft_wrap=whole)
         for line in ladder.lines(comparison):
             console.print(visible_line(line), soft_wrap=whole)
         adjacent = adjacent_pairs(comparison.pairs, comparison.ranked)

@@ -277,16 +277,22 @@ def plan_lines(comparison: Comparison) -> list[str]:
     return lines
 
 
-def best_by_tokenizer(comparison: Comparison) -> str | None:
-    """The best model with each tokenizer; None if there is only one tokenizer."""
-    best: dict[str, Group] = {}
-    for group in trained_or_all(comparison.ranked):
-        best.setdefault(group.tokenizer, group)
-    if len(best) < 2:
-        return None
-    scores = ((name, group, group.score) for name, group in best.items())
-    lines = [f"{name}: {group.model}, {score(own)}" for name, group, own in scores if own]
-    return f"Best with each tokenizer, in {comparison.ranked[0].measure}: {'; '.join(lines)}."
+def best_by_tokenizer(comparison: Comparison) -> list[str]:
+    """For each data set with several tokenizers: the best model with each of them."""
+    by_data = comparison.by_data()
+    lines = []
+    for data, groups in by_data.items():
+        best: dict[str, Group] = {}
+        for group in trained_or_all(groups):
+            best.setdefault(group.tokenizer, group)
+        if len(best) > 1:
+            where = f" on {data}" if len(by_data) > 1 else ""
+            scores = ((name, group, group.score) for name, group in best.items())
+            each = [f"{name}: {group.model}, {score(own)}" for name, group, own in scores if own]
+            lines.append(
+                f"Best with each tokenizer{where}, in {groups[0].measure}: {'; '.join(each)}."
+            )
+    return lines
 
 
 def lossy_examples(comparison: Comparison) -> list[str]:
