@@ -62,7 +62,7 @@ def main() -> None:
     """Run the command."""
     if any(word.partition("=")[0] == "--out" for word in sys.argv):
         run_tool(write)
-    run_hydra(task)
+    run_hydra(task, sweeps=False)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,14 @@ NO_OTHER_SWEEPER = (
 
 
 def composition_error(
-    error: Exception, overrides: Sequence[str], known: Callable[[], Iterable[str]]
+    error: Exception,
+    overrides: Sequence[str],
+    known: Callable[[], Iterable[str]],
+    *,
+    sweeps: bool,
 ) -> str:
-    """Why Hydra can't compose these overrides. known: finds the keys of the chosen files."""
+    """Why Hydra can't compose these overrides. known: finds the keys of the chosen files. sweeps:
+    whether the command takes -m."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     if isinstance(error, OverrideParseException):
         return _unparsable(error.override)
@@ -47,10 +52,11 @@ def composition_error(
     ):
         override = sweep[1] or sweep[2]
         key, _, values = override.partition("=")
+        way = "for a sweep add -m" if sweeps else "this command takes one value"
         if names_in_group(key):
-            return f"{override} has several values: for a sweep add -m"
+            return f"{override} has several values: {way}"
         return (
-            f"{override} has several values: for a sweep add -m; text needs quotes"
+            f"{override} has several values: {way}; text needs quotes"
             f"{_suggested(', ', key, values)}, and a list needs brackets"
         )
     if duplicate := re.search(r"An item is already at '(.+?)'|^(\S+) appears more than once", text):
@@ -65,10 +71,11 @@ def composition_error(
     return text
 
 
-def wrong_choice(override: str, choices: Callable[[str], list[str]]) -> str | None:
+def wrong_choice(override: str, choices: Callable[[str], list[str]], *, sweeps: bool) -> str | None:
     """The error in `group=name` if the group has no such file or takes only one name.
 
-    choices: gives the names of the files in a group; none for an unknown group.
+    choices: gives the names of the files in a group; none for an unknown group. sweeps: whether
+    the command takes -m.
     """
     key, equals, value = override.lstrip("+").partition("=")
     valid = choices(key) if re.fullmatch(r"[\w/]+", key) else []
@@ -81,7 +88,8 @@ def wrong_choice(override: str, choices: Callable[[str], list[str]]) -> str | No
                 return _no_choice(key, name, valid)
         # Hydra would merge the files of `model=[gpt,bigram]` into one.
         if chosen.startswith("[") and key != "logger":
-            return f"{key} takes one name, not a list; for a sweep: -m {key}={','.join(names)}"
+            way = f"; for a sweep: -m {key}={','.join(names)}" if sweeps else ""
+            return f"{key} takes one name, not a list{way}"
     return None
 
 

@@ -35,9 +35,11 @@ from harness.config.keys import known_keys
 vars(internals)["ConfigLoaderImpl"] = Loader
 
 
-def run_hydra(task: Callable[[DictConfig], int], *, trains: bool = False) -> NoReturn:
+def run_hydra(
+    task: Callable[[DictConfig], int], *, trains: bool = False, sweeps: bool = True
+) -> NoReturn:
     """Run `task` on the configuration that the command line describes, in a sweep on each. trains:
-    whether it hands jobs to several devices."""
+    whether it hands jobs to several devices. sweeps: whether it takes -m; if not, it refuses it."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing many lines
 
     def job(cfg: DictConfig) -> int:
@@ -50,6 +52,7 @@ def run_hydra(task: Callable[[DictConfig], int], *, trains: bool = False) -> NoR
         _check_options()
         if not trains and any(word.startswith("sweep.devices=") for word in sys.argv):
             raise UsageError("sweep.devices is for harness.train: this runs one job after another")
+        Loader.sweeps = sweeps
         vars(internals)["Hydra"].app_help = _help_of(getmodule(task))
         try:
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()

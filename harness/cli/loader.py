@@ -71,6 +71,9 @@ class Loader(ConfigLoaderImpl):
     files are read and merged once for each choice of files; a job's values are put into a copy.
     """
 
+    sweeps = True
+    """Whether the command that is run takes -m."""
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.by_files: dict[tuple[str, ...], DictConfig] | None = None  # None: a single one
@@ -80,14 +83,17 @@ class Loader(ConfigLoaderImpl):
     def load_configuration(self, *arguments: Any, **named: Any) -> DictConfig:
         places = tuple(x for x in named["overrides"] if x.startswith("hydra.searchpath="))
         choices = functools.partial(self._choices, named["config_name"], places)
-        overrides = named["overrides"] = prepared(named["overrides"], choices)
+        # What a command composes by itself, by `compose`, is one configuration.
+        sweeps = self.sweeps and named.get("from_shell", True)
+        overrides = named["overrides"] = prepared(named["overrides"], choices, sweeps=sweeps)
         try:
             config = self._compose(choices, *arguments, **named)
         # Hydra may raise a plain ValueError or AttributeError for a user's mistake.
         except Exception as error:
             groups = [each for each in overrides if choices(each.partition("=")[0])]
             known = functools.partial(self._known, *arguments, **named | {"overrides": groups})
-            raise UsageError(explain.composition_error(error, overrides, known)) from error
+            line = explain.composition_error(error, overrides, known, sweeps=sweeps)
+            raise UsageError(line) from error
         if named["config_name"] is not None:  # else it is Hydra's own alone, for --hydra-help
             _require_fixed(config)
             place = OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]  # type: ignore
@@ -157,6 +163,7 @@ def _chooses_file(override: str, choices: Callable[[str], list[str]]) -> bool:
 def _with_values(config: DictConfig, overrides: list[str], files: Sequence[str]) -> DictConfig:
     """The configuration of these files, with the other overrides put in as Hydra would have."""
     parsed = OverridesParser.create().parse_overrides(overrides)
+    Loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
     Loader._apply_overrides_to_config([x for x in parsed if x.input_line not in files], config)
     typed = [x for x in parsed if not x.is_hydra_override()]
     config.hydra.overrides.task = [x.input_line for x in typed]

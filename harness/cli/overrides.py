@@ -18,8 +18,11 @@ from harness.config.together import apart
 NODES = ("data", "tokenizer", "model", "optimizer", "schedule")
 
 
-def prepared(typed: Iterable[str], choices: Callable[[str], list[str]]) -> list[str]:
-    """The overrides for Hydra. choices: gives the names of the files in a group.
+def prepared(
+    typed: Iterable[str], choices: Callable[[str], list[str]], *, sweeps: bool
+) -> list[str]:
+    """The overrides for Hydra. choices: gives the names of the files in a group. sweeps: whether
+    the command takes -m.
 
     Raises UsageError for a secret, and for a file or a folder of files that does not exist.
     """
@@ -29,7 +32,7 @@ def prepared(typed: Iterable[str], choices: Callable[[str], list[str]]) -> list[
         secrets.reject_override(override)
         _require_searchpath(override)
     for override in overrides:
-        if message := explain.wrong_choice(override, choices):
+        if message := explain.wrong_choice(override, choices, sweeps=sweeps):
             raise UsageError(message)
     return overrides
 

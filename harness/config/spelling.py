@@ -27,6 +27,17 @@ def override(key: str, text: str) -> str:
     return f"{key}={QuotedString(escaped, Quote.double).with_quotes()}"
 
 
+def has_several(override: str) -> bool:
+    """Whether it is a sweep's: `seed=0,1`, `seed=range(3)`."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return bool(OverridesParser.create().parse_override(override).is_sweep_override())
+    except HydraException:
+        return False
+
+
 def meaning(override: str) -> Any:
     """The value that an override gives; None if it can't be parsed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser

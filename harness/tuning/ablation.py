@@ -16,7 +16,7 @@ from harness.common.errors import RunFailure, UsageError
 from harness.common.files import write_atomically, writing
 from harness.config import own_class
 from harness.config.settings import Settings, read_settings, require_trusted
-from harness.config.spelling import override
+from harness.config.spelling import has_several, override
 from harness.data.corpus import Corpus
 from harness.report.html.document import Asked, write_report
 from harness.report.records.groups import Group
@@ -118,6 +118,8 @@ def _require_apart(changes: Sequence[str], parts: Sequence[Sequence[str]]) -> No
         for word in words:
             if "=" not in word:
                 raise UsageError(f"{change}: {word} is no setting, KEY=VALUE")
+            if has_several(word):
+                raise UsageError(f"{word} has several values: give each as a change of its own")
             if _key(word) in setters:
                 raise UsageError(
                     f"{setters[_key(word)]} and {change} both set {_key(word)}, and are to be made "

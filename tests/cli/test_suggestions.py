@@ -101,6 +101,29 @@ def test_other_ways_to_say_it_are_answered(line: str, expected: str, command: Co
     assert len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "override"),
+    [
+        ("search model=gpt --folder f", "train.steps=5,6"),
+        ("judge model=gpt model=mlp", "train.steps=5,6"),
+        ("judge mlp gpt train.steps=5", "tokenizer=char,bytes"),
+        ("baseline gpt", "seed=range(3)"),
+        ("ablate gpt train.steps=5 --folder f", "model=gpt,mlp"),
+        ("prepare", "tokenizer=char,bytes"),
+        ("prepare", "model=[gpt,mlp]"),
+    ],
+)
+def test_a_sweep_is_advised_only_where_there_is_m(
+    line: str, override: str, command: Command
+) -> None:
+    name, *words = line.split()
+    ended = command(name, *words, override)
+    assert ended.code == 2
+    assert re.search(r"several values|takes one name, not a list", ended.err), ended.err
+    assert "-m" not in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_that_is_not_installed_is_named_by_its_package(name: str) -> None:
     with pytest.raises(UsageError) as error:

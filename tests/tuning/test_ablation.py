@@ -115,6 +115,13 @@ def test_a_change_takes_the_place_of_the_base_s_own() -> None:
         (["gpt", "train.batch_size=3"], "give the budget by train.tokens"),
         (["gpt", ""], "a change is settings"),
         (["gpt", "model.n_layer=1,2"], "model.n_layer"),
+        (
+            ["gpt", "model.bias=false,true"],
+            "error: model.bias=false,true has several values: give each as a change of its own\n",
+        ),
+        (["gpt", "model.n_layer=range(3)"], "give each as a change of its own"),
+        (["model=gpt seed=0 model.n_layer=1,2", NORM], "the ablation chooses seed"),
+        (["model=gpt model.n_layer=1,2", NORM], "several values: this command takes one value"),
         (["gpt", "'"], "No closing quotation"),
         (["gpt", NORM, "--seeds", "0"], "--seeds 0 must be at least 1"),
         (["gpt", "optimizer.lr=1e-2", "--search"], "--search chooses it"),
