@@ -18,6 +18,7 @@ from harness.common.values import did_you_mean, fits, show
 from harness.config.keys import Node, dotted, mismatch, no_value, walk
 
 TRUSTED = ("zoo", "zoo_tokenizers", "harness", "torch.optim")
+WRAPPER = "zoo.plain.Plain"  # of a plain torch module, as a model
 T = TypeVar("T")
 
 
@@ -76,15 +77,21 @@ def resolve_class(
     trusted = require_trusted_class(target, where, trust, key)
     cls = _named(target, f"{where}.{key}", trust)
     # A trusted module may import untrusted classes: the class itself must be defined in one.
-    if not (
-        inspect.isclass(cls)
-        and issubclass(cls, interface)
-        and cls is not interface
-        and not inspect.isabstract(cls)
-        and _under(cls.__module__, trusted)
-    ):
-        raise UsageError(f"{where}.{key}={target} is not a concrete {interface.__name__}")
+    own = inspect.isclass(cls) and not inspect.isabstract(cls) and _under(cls.__module__, trusted)
+    if not (own and issubclass(cls, interface) and cls is not interface):
+        line = f"{where}.{key}={target} is not a concrete {interface.__name__}"
+        if own and (where, key) == ("model", "_target_") and not issubclass(cls, interface):
+            line += _wrapped(cls, target)
+        raise UsageError(line)
     return cls
+
+
+def _wrapped(cls: type, target: str) -> str:
+    """How a plain torch module becomes a model; nothing for another class."""
+    bases = {f"{base.__module__}.{base.__name__}" for base in cls.__mro__[1:]}
+    if "torch.nn.modules.module.Module" not in bases:
+        return ""
+    return f"; a plain torch module: model._target_={WRAPPER} model.module={target}"
 
 
 def resolve_function(target: str, where: str, trust: Iterable[str] = ()) -> Callable[..., Any]:

@@ -16,11 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.common.errors import UsageError
 from harness.common.values import did_you_mean
-from harness.config.build import settings_taken
+from harness.config.build import WRAPPER, settings_taken
 from harness.config.keys import names_in_group
 
 TARGET = "model._target_"
-WRAPPER = "zoo.plain.Plain"  # is called by the name of the class that it wraps
 
 
 def chosen(model: str, trust: Sequence[str]) -> list[str]:
@@ -70,7 +69,7 @@ def fit(config: DictConfig, overrides: Sequence[str]) -> None:
     dropped = [name for name in node if name not in taken | typed]
     if "model" in keys and dropped:
         _say(f"{target} does not take these settings of the model's file: {', '.join(dropped)}")
-    with open_dict(config):
+    with open_dict(config):  # the wrapper is called by the name of the class that it wraps
         for name in dropped:
             del config.model[name]
         named = str(node.get("module") if target == WRAPPER else target).rpartition(".")[2]

@@ -173,6 +173,18 @@ def test_a_wrong_setting_is_one_line(change: dict[str, object], message: str) ->
     assert message in str(refused.value)
 
 
+def test_a_plain_module_in_the_model_s_place_is_answered_with_the_wrapper() -> None:
+    with pytest.raises(UsageError) as refused:
+        build({"_target_": f"{HERE}.Net"})
+    assert str(refused.value) == (
+        f"model._target_={HERE}.Net is not a concrete LanguageModel; a plain torch module: "
+        f"model._target_=zoo.plain.Plain model.module={HERE}.Net"
+    )
+    for other in ("UsageError", "LanguageModel", "build"):
+        with pytest.raises(UsageError, match=r"is not a concrete LanguageModel$"):
+            build({"_target_": f"{HERE}.{other}"})
+
+
 @pytest.mark.parametrize("name", ["block_size", "module"])
 def test_what_it_needs_must_be_given(name: str) -> None:
     with pytest.raises(UsageError, match=f"model.{name} has no value"):
