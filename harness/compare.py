@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.cli.tool import Parser, command
+from harness.common.errors import UsageError
 
 
 @command
@@ -62,6 +63,8 @@ def main() -> int:
         "the order of their names",
     )  # fmt: skip
     options = parser.parse_args()
+    if options.out is not None and options.out.suffix not in ("", ".html", ".htm"):
+        raise UsageError(f"--out {options.out} should end in .html")
 
     from harness.report.records.runs import find_runs
 

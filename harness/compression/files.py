@@ -31,10 +31,10 @@ def compress_file(arguments: argparse.Namespace) -> int:
     packed = _write(target, run, codec.compress, content)
     with ending_at_once():
         promised = codec.nats_by_score(run, content) / math.log(2) / 8
-    share = 8 / (len(content) or 1)
     print(f"{len(content):>12,} bytes of text")
-    print(f"{len(packed):>12,} bytes compressed   {len(packed) * share:.4f} bits per byte")
-    print(f"{promised:>12,.0f} bytes by its score  {promised * share:.4f} bits per byte")
+    for size, what in ((len(packed), "compressed"), (promised, "by its score")):
+        rate = f"  {size * 8 / len(content):.4f} bits per byte" if content else ""
+        print(f"{size:>12,.0f} bytes {f'{what:<12}' if rate else what}{rate}")
     print(f"{target} written")
     if len(packed) > promised * (1 + ALLOWED_SHARE) + ALLOWED_BYTES:
         print(

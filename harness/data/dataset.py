@@ -179,7 +179,9 @@ def prepare(
                 f"(SHA-256 {whole.sha256}, the run's {trained})"
             )
         if parts[0].stop == 0:
-            raise UsageError(f"the train split is empty: the corpus has {text.size} bytes")
+            size = f"{text.size} byte{'s' * (text.size != 1)}"
+            named = f" ({', '.join(corpus.places)})" if corpus.places else ""
+            raise UsageError(f"the train split is empty: the corpus has {size}{named}")
         if not is_ready:
             learnt_from = whole if tokenizer.leaks else parts[0]
             fit_tokenizer(tokenizer, text, learnt_from, assets.cache)

@@ -164,6 +164,18 @@ def test_the_commands(tmp_path: Path, command: Callable[..., Ended], **_: Any) -
     assert (tmp_path / "back.txt").read_bytes() == play.read_bytes()
 
 
+def test_an_empty_file_has_no_rate(tmp_path: Path, command: Callable[..., Ended]) -> None:
+    assert training.train(tmp_path, "model=bigram") == 0
+    (empty := tmp_path / "empty").touch()
+    ended = command("compress", tmp_path / "run", empty)
+    assert ended.code == 0
+    assert "bits per byte" not in ended.out
+    text, compressed, by_score, _ = map(str.strip, ended.out.splitlines())
+    size = (tmp_path / "empty.zoo").stat().st_size
+    assert (text, compressed) == ("0 bytes of text", f"{size} bytes compressed")
+    assert by_score == "0 bytes by its score"
+
+
 def test_a_signal_ends_them_with_nothing_written(tmp_path: Path) -> None:
     """At once, also in a library's call."""
     assert training.train(tmp_path, "model=bigram") == 0

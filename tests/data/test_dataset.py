@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,13 @@ def test_counts_are_of_the_train_split(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_empty_train_split_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UsageError, match=f"train split is empty: the corpus has {len(content)} "):
         dataset_of(tmp_path, content, Bytes(), [0.0, 0.5, 0.5])
+
+
+def test_an_empty_train_split_names_its_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refused:
+        dataset_of(tmp_path, b"a", Bytes(), [0.0, 0.5, 0.5])
+    line = re.escape("the train split is empty: the corpus has 1 byte (")
+    assert re.fullmatch(rf"{line}{re.escape(str(tmp_path))}/\w+.*\)", str(refused.value))
 
 
 def test_a_short_split_is_refused_naming_both_lengths(tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ def test_a_report_that_can_not_be_written_is_a_usage_error(
     assert "can't be written" in ended.err
 
 
+def test_a_report_is_html_and_nothing_else(tmp_path: Path, command: Callable[..., Ended]) -> None:
+    run = write_run(tmp_path / "run", "gpt")
+    ended = command("compare", run, "--out", tmp_path / "c.pdf")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"error: --out {tmp_path / 'c.pdf'} should end in .html\n"
+    assert not (tmp_path / "c.pdf").exists()
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_a_name_that_is_no_text_spoils_no_output(
     tmp_path: Path, command: Callable[..., Ended]
