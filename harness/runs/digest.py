@@ -16,6 +16,8 @@ from harness.compute.race import faster_precision
 from harness.config.saved import load_settings
 from harness.config.settings import Role, Settings, keys_with_role
 from harness.runs.config import FILE
+from harness.runs.damage import DamageError
+from harness.runs.summary import read_summary
 
 
 def digest(settings: Settings, but_for: Role = Role.SAME_JOB) -> str:
@@ -58,12 +60,17 @@ def _origin(fork_from: str) -> str:
 
 
 def digest_of_run(folder: Path) -> str | None:
-    """The digest of a run's configuration; None if it can't be read."""
+    """The digest of a run's configuration; None if it can't be read. That of an extended run, which
+    its configuration does not tell from a fresh one, is no digest of a configuration."""
     try:
         path = folder / FILE
-        return _digest_of_file(path, path.stat().st_mtime_ns)
+        own = _digest_of_file(path, path.stat().st_mtime_ns)
     except (OSError, UsageError):
         return None
+    with suppress(OSError, DamageError):
+        if extended := read_summary(folder).extended:
+            return f"{own} extended at {extended}"
+    return own
 
 
 @functools.cache

@@ -16,9 +16,10 @@ from pathlib import Path
 from harness.common import contained
 from harness.common.errors import RunFailure, UsageError
 from harness.common.files import atomic_write
+from harness.common.values import fits
 from harness.config.identity import differences, without_resumable
 from harness.config.saved import load_settings
-from harness.config.settings import FORK, Role, Settings, read_settings
+from harness.config.settings import CURRENCIES, FORK, Currency, Role, Settings, read_settings
 from harness.runs import checkpoint, metrics, samples
 from harness.runs.checkpoint import BestCheckpoint, StepCheckpoint
 from harness.runs.damage import DamageError
@@ -62,9 +63,17 @@ class Parent:
             run=str(self.folder.path),
             step=self.step,
             checkpoint=checkpoint.digest_of(self.folder.checkpoints, self.state),
-            configuration=digest(self.settings, but_for=Role.SAME_CONFIGURATION),
+            configuration=digest(self._settings_then(), but_for=Role.SAME_CONFIGURATION),
         )
         return [*before, own]
+
+    def _settings_then(self) -> Settings:
+        """With the budget as of that step: the parent may have been extended since."""
+        budget = self.state.progress.get("budget")
+        if not isinstance(budget, dict) or not fits(budget, dict[Currency, float]):
+            return self.settings  # of an earlier version
+        train = self.settings.train.replace(**dict.fromkeys(CURRENCIES) | budget)
+        return self.settings.replace(train=train)
 
     def copy(self, folder: RunFolder, settings: Settings, costs: dict[str, int]) -> StepCheckpoint:
         """Put what the parent was at that step into the folder of a fork with these settings; the
@@ -90,6 +99,7 @@ class Parent:
                     shutil.copyfileobj(old, new)
                 keep_before(folder.path / name, self.step)
         progress = state.progress | {"saved_best": [] if best is None else [best]}
+        progress["budget"] = dict([settings.train.budget])  # a fork may have another
         state = replace(state, settings=own, progress=progress | {"kept_best": []} | costs)
         checkpoint.save(folder.checkpoints, state, keep=[])
         return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,15 @@ def is_finished(folder: RunFolder, settings: Settings) -> bool:
     same = (before.budget, before.patience) == (settings.train.budget, settings.train.patience)
     stopped_early = same and before.patience is not None
     return stopped_early or (spent is not None and spent >= total)
+
+
+def with_budget(saved: StepCheckpoint, folder: RunFolder) -> StepCheckpoint:
+    """The checkpoint with the budget that its steps had: one of an earlier version does not say it,
+    the run's configuration does."""
+    if "budget" in saved.progress:
+        return saved
+    budget = dict([load_settings(folder.config).train.budget])
+    return replace(saved, progress=saved.progress | {"budget": budget})
 
 
 def require_same_origin(

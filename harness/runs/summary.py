@@ -241,8 +241,9 @@ class Summary(Record):
     (`eval.also`), by their names. compressors: of the text, in the run of a model that counts.
     stream: of a corpus that is read while it is trained on.
     cache_bytes: of a task, what decoding keeps of one example of training. lineage: of a fork,
-    oldest first. candidate: of a search, or a sweep over variants of a model;
-    validation chooses among them, so no command shows `test` unasked."""
+    oldest first. extended: the steps at which it went on under another budget, if the rates up to
+    there are not those of a training of the new one. candidate: of a search, or a sweep over
+    variants of a model; validation chooses among them, so no command shows `test` unasked."""
 
     status: Status
     data: str | None = None
@@ -271,6 +272,7 @@ class Summary(Record):
     compressors: dict[str, Compressed] | None = None
     candidate: bool | None = None
     lineage: list[Ancestor] | None = None
+    extended: list[Number] | None = None
     machine: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None
     git: dict[str, Any] | None = None

@@ -18,7 +18,7 @@ from harness.training.trainer import Trainer
 
 ADDED_LATER = (
     *("kept_best", "evaluation_seconds", "beside", "steps_before_fork", "flops_before_fork"),
-    "stream",
+    *("stream", "budget", "extended"),
 )
 
 

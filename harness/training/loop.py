@@ -34,6 +34,7 @@ from harness.sampling.decode import sample_text
 from harness.training.checkpoints import Checkpoints
 from harness.training.context import RunContext
 from harness.training.counting import Counter
+from harness.training.extension import is_frozen, note_budget
 from harness.training.guards import NonFiniteError
 from harness.training.outcome import part_of_results, record_missing
 from harness.training.parameter_groups import unmarked_line
@@ -82,6 +83,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
         report(f"going on from step {progress.step}")
     samples.keep_before(context.folder.samples, progress.step)
     recorder = Recorder(context, trainer.model, progress)
+    note_budget(context, progress, recorder.start_row())
     if saved is not None:
         recorder.write_summary(recorder.start_row())  # what was reached, until the next evaluation
 
@@ -145,7 +147,7 @@ def train(context: RunContext, saved: StepCheckpoint | None = None) -> None:
             else:
                 batch = _batch(context, progress, stream)
                 between_steps = False
-                if plan.batch_norm == "frozen" and spent >= (1 - plan.batch_norm_frozen) * total:
+                if is_frozen(plan, spent):
                     if not progress.frozen:
                         trainer.recompute_batch_norm(_more_batches(context))
                         progress.frozen = True

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.values import fits, show
-from harness.config.settings import Settings
+from harness.config.settings import CURRENCIES, Settings
 from harness.evaluation.score import Score
 from harness.runs.summary import Best, Scored
 
@@ -29,7 +29,8 @@ class Progress:
     may be resumed from. kept_best: that at each checkpoint that is kept. beside: how many other
     jobs of a sweep there were at most while the seconds were counted. steps_before_fork,
     flops_before_fork: of the parent, where its steps cost other FLOPs. stream: of a corpus that is
-    one, its position (`StreamedRows.state`)."""
+    one, its position (`StreamedRows.state`). budget: that the last step had, its currency and
+    amount. extended: as in `Summary`."""
 
     step: int = 0
     tokens: int = 0
@@ -44,6 +45,8 @@ class Progress:
     steps_before_fork: int = 0
     flops_before_fork: int = 0
     stream: dict[str, Any] | None = None
+    budget: dict[str, float] | None = None
+    extended: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Raises ValueError for counts that no training reaches, and a best score that lacks
@@ -54,6 +57,13 @@ class Progress:
         for name, bound in most.items():
             if not 0 <= getattr(self, name) < bound:
                 raise ValueError(f"progress.{name} is {show(getattr(self, name))}")
+        if self.budget is not None and not (
+            len(self.budget) == 1
+            and all(name in CURRENCIES and 0 < of < math.inf for name, of in self.budget.items())
+        ):
+            raise ValueError(f"progress.budget is {show(self.budget)}")
+        if not all(0 < step <= self.step for step in self.extended):
+            raise ValueError(f"progress.extended is {show(self.extended)}")
         if self.best is not None:
             hints: dict[str, Any] = {"step": int, "nats": float, "nats_per_token": float}
             for name in (*Best.model_fields, *Scored.model_fields):

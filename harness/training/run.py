@@ -40,6 +40,7 @@ from harness.runs.resume import (
     require_same_origin,
     require_same_text,
     run_to_resume,
+    with_budget,
 )
 from harness.runs.summary import texts_of
 from harness.sampling.decode import encode_prompt
@@ -151,6 +152,7 @@ def _attempt(
             if existing is not None and not finished:
                 saved = checkpoint.load(existing.checkpoints, StepCheckpoint)
                 if saved is not None:
+                    saved = with_budget(saved, existing)
                     if saved.tokenizer != dataset.tokenizer.digest:  # the folder's was changed
                         dataset = load_dataset(settings, existing, anew=True)
                         also = _other_texts(settings, dataset)

@@ -53,11 +53,11 @@ class RunRecord:
     (has_test). without_copied: that score without what train has, too. config: flat (dotted keys,
     values as text). blocks: they sum to the test score; None for older runs and lossy tokenizers.
     sample: the last one. state: how many numbers a model keeps that was counted in one pass over
-    train; None for one that was trained. candidate: as in `Summary`. lineage: of a fork, the runs
-    it goes back to, oldest first. sees: its receptive field in tokens, infinite if it is unbounded.
-    chance, cache_bytes: of a task, as in the summary. also: other texts, by their names; evaluated:
-    those of `harness.evaluate --text`. mixed: of a mix, its texts. active: parameters without the
-    experts that a token does not go through.
+    train; None for one that was trained. candidate, extended: as in `Summary`. lineage: of a fork,
+    the runs it goes back to, oldest first. sees: its receptive field in tokens, infinite if it is
+    unbounded. chance, cache_bytes: of a task, as in the summary. also: other texts, by their
+    names; evaluated: those of `harness.evaluate --text`. mixed: of a mix, its texts. active:
+    parameters without the experts that a token does not go through.
     """
 
     folder: Path
@@ -97,6 +97,7 @@ class RunRecord:
     sample: Sample | None = None
     candidate: bool = False
     lineage: Sequence[Ancestor] = ()
+    extended: Sequence[float] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     git: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
@@ -254,6 +255,7 @@ def _fields(found: Summary) -> dict[str, Any]:
         "mixed": {printable(k): v for k, v in (corpus.mixed or {}).items()} if corpus else {},
         "candidate": found.candidate is True,
         "lineage": found.lineage or (),
+        "extended": found.extended or (),
         "versions": _texts(found.versions),
         "git": _texts(found.git),
         "machine": _texts(found.machine),
@@ -262,13 +264,15 @@ def _fields(found: Summary) -> dict[str, Any]:
 
 def _configuration(folder: Path, found: Summary | None) -> dict[str, str]:
     """The settings that tell configurations apart. Of a fork not where its parent lies, which is
-    another run for each seed, but the parent's configuration and the step. Of a stream its
-    shards."""
+    another run for each seed, but the parent's configuration and the step. Of an extended run where
+    its budget changed. Of a stream its shards."""
     settings = config.read_flat(folder)
     settings.pop("fork_from", None)
     if found is not None and found.lineage:
         parent = found.lineage[-1]
         settings["fork_from"] = f"{(parent.configuration or UNKNOWN)[:8]}@{parent.step}"
+    if found is not None and found.extended:
+        settings["extended_at_step"] = ", ".join(map(str, found.extended))
     if found is not None and found.stream is not None:  # the corpus is its beginning alone
         settings["data.shards"] = found.stream.sha256[:8]
     return settings

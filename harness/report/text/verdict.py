@@ -330,6 +330,13 @@ def notes(comparison: Comparison) -> list[str]:
             )
     runs = [run for group in comparison.ranked for run in group.counted]
     lines += [f"{comparison.names[run.folder]} is {lineage(run)}." for run in runs if run.lineage]
+    lines += [
+        f"{comparison.names[run.folder]} went on under another budget at step "
+        f"{', '.join(map(str, run.extended))}: its rates up to there are not those of a training "
+        "of the budget that it has now."
+        for run in runs
+        if run.extended
+    ]
     if complete := sum(run.complete for run in runs):
         which = "All" if complete == len(runs) else f"{complete} of {len(runs)}"
         lines.append(f"{which} ranked scores are those of every token fed alone, one at a time.")
