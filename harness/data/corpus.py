@@ -212,8 +212,8 @@ class Corpus(ABC):
     words: Sequence[str] | None = None
     """The names of its ids, if it has ids already in place of text."""
 
-    places: Sequence[str] = ()
-    """The files and folders that were typed for it, if any were."""
+    path: Any = ()
+    """The files and folders that were typed for it, one or several, if any were."""
 
     found: str | None = None
     """The name of the text that was read, if its file of conf/data may read several."""
@@ -315,7 +315,6 @@ class TextFile(Corpus):
             raise ValueError("path: of one file alone the bytes are taken as they are")
         self.path, self.errors, self.field, self.separator = path, errors, field, separator
         self.found = called(path)
-        self.places = [path] if isinstance(path, str) else path
 
     def read(self, assets: Assets) -> Text:
         if self.errors is None:

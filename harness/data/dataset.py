@@ -180,7 +180,8 @@ def prepare(
             )
         if parts[0].stop == 0:
             size = f"{text.size} byte{'s' * (text.size != 1)}"
-            named = f" ({', '.join(corpus.places)})" if corpus.places else ""
+            typed = corpus.path if isinstance(corpus.path, list | tuple) else [corpus.path]
+            named = f" ({', '.join(map(str, typed))})" if typed else ""
             raise UsageError(f"the train split is empty: the corpus has {size}{named}")
         if not is_ready:
             learnt_from = whole if tokenizer.leaks else parts[0]

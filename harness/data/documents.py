@@ -145,7 +145,6 @@ class Lines(DocumentCorpus):
             raise ValueError("divider='' divides nothing: give a text, or null for line breaks")
         self.path, self.divider, self.field = path, divider, field
         self.found = called(path)
-        self.places = [path] if isinstance(path, str) else path
 
     def read(self, assets: Assets) -> DocumentText:
         files, passed_over = find_files(self.path)

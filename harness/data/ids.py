@@ -54,7 +54,6 @@ class IdFile(Corpus):
             raise ValueError(f"vocab_size={vocab_size} must lie in 1 … {LARGEST_VOCABULARY}")
         self.path, self.dtype, self._digits = expand(path), dtype, len(str(vocab_size - 1))
         self.found = called(path)
-        self.places = [path]
         self._is_array = self.path.suffix == ".npy"
         if self._is_array != (dtype is None):
             raise ValueError(

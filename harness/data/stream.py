@@ -69,7 +69,6 @@ class Stream(StreamedDocuments):
             raise ValueError("divider='' divides nothing: give a text, or null for line breaks")
         self.path, self.errors, self.field, self.divider = path, errors, field, divider
         self.found = called(path)
-        self.places = [path] if isinstance(path, str) else path
 
     @property
     def reading(self) -> dict[str, Any]:
