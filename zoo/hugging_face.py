@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from zoo.language_model import Cache, LanguageModel
-from zoo.layers.attention import SHORT
+from zoo.layers.attention import SHORT_BF16
 from zoo.layers.checks import require_positive
 from zoo.roles import LINEAR
 
@@ -223,7 +223,7 @@ def _require_countable(model: HuggingFace, block_size: int, config: dict[str, An
 def _fast_attention(ids_BT: Tensor) -> contextlib.AbstractContextManager[None]:
     """In bf16 on a CPU, with few keys, torch's fused attention takes longer than its parts, as in
     `zoo.layers.attention.attend`."""
-    slow = ids_BT.is_cpu and torch.is_autocast_enabled("cpu") and ids_BT.shape[1] <= SHORT
+    slow = ids_BT.is_cpu and torch.is_autocast_enabled("cpu") and ids_BT.shape[1] <= SHORT_BF16
     return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
 
 

@@ -89,6 +89,30 @@ def test_gradients_are_those_of_blas(by_onednn: list[tuple[int, ...]]) -> None:
     assert len(by_onednn) == 3  # forward, and backward for the input and the weight
 
 
+def test_of_a_large_turned_matrix_and_a_small_one_the_small_one_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """oneDNN would copy the large one, which takes as long as the product."""
+    firsts: list[tuple[int, ...]] = []
+    own = matmul._by_onednn
+
+    def watched(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
+        firsts.append(tuple(a_MK.shape))
+        return own(a_MK, b_KN, c_N)
+
+    monkeypatch.setattr(matmul, "_by_onednn", watched)
+    use_matmul("onednn")
+    gradient_KM, x_KN = torch.randn(400, 128), torch.randn(400, 64)
+    for small_KN in (x_KN, torch.randn(64, 400).t()):
+        found_MN = gradient_KM.t() @ small_KN
+        assert found_MN.is_contiguous()
+        exact_MN = (gradient_KM.double().t() @ small_KN.double()).float()
+        torch.testing.assert_close(found_MN, exact_MN, rtol=1e-4, atol=1e-4)
+    x_KN.t() @ gradient_KM
+    torch.randn(128, 400) @ x_KN
+    assert firsts == [(64, 400), (64, 400), (64, 400), (128, 400)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.int64])
 def test_other_types_are_torchs_own(dtype: torch.dtype, by_onednn: list[tuple[int, ...]]) -> None:
     a, b, c = torch.ones(9, 4).to(dtype), torch.ones(4, 5).to(dtype), torch.ones(5).to(dtype)

@@ -19,10 +19,11 @@ from zoo.layers.norms import make_norm
 from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
 
-# Over so few keys, torch's attention on a CPU takes three times as long in bf16 as products of all
-# scores at once, forward and backward. These round scores and weights to bf16, as any product under
-# autocast is: outputs are off by 0.3 to 1 % in place of 0.2. Memory grows with the keys' square.
-SHORT = 512
+# Over so few keys, torch's attention on a CPU takes longer than products of all scores at once,
+# forward and backward: three times as long in bf16, up to three times in fp32 with two threads.
+# Those round scores and weights to bf16 there, as any product under autocast is: outputs are off by
+# 0.3 to 1 % in place of 0.2. Memory grows with the keys' square.
+SHORT, SHORT_BF16 = 128, 512
 
 
 @dataclass
@@ -157,7 +158,8 @@ def attend(
     time, keys = q_BHTD.shape[2], k_BGSD.shape[2]
     fp32 = q_BHTD.dtype == k_BGSD.dtype == v_BGSD.dtype == torch.float32
     half = None if fp32 else _half(q_BHTD, k_BGSD, v_BGSD)
-    short = half == torch.bfloat16 and keys <= SHORT
+    short = half == torch.bfloat16 and keys <= SHORT_BF16
+    short |= fp32 and keys <= SHORT and time > 1  # a single query is less work than the calls
     explicit = q_BHTD.is_cpu and (short or dropout > 0)
     band = keys if band is None else min(band, keys)
     mask_TS = None
