@@ -44,6 +44,12 @@ def main() -> int:
         metavar="BYTES",
         help=f"mark by ⟦…⟧ what train has, too, in passages of this length or more ({NOVELTY})",
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="make one function of a token's step first, which takes up to half a minute: several "
+        "times as fast for a small model, for many tokens (on a GPU it is a CUDA graph)",
+    )
     parser.add_data_path()
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--temperature", type=float, help="0 is greedy (1.0)")
@@ -70,6 +76,8 @@ def main() -> int:
     arguments = parser.parse({"tokens": 1, "num_samples": 1, "beams": 1, "seed": 0, "novelty": 1})
     if arguments.data_path and not arguments.novelty:
         raise UsageError("--data-path has no meaning without --novelty: the text is not read")
+    if arguments.compile and arguments.beams:
+        raise UsageError("--compile has no meaning with --beams: they change places at every token")
     if arguments.stop == "":
         raise UsageError("--stop '' is empty")
     if arguments.beams and arguments.num_samples > arguments.beams:

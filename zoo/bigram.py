@@ -22,6 +22,7 @@ class Bigram(LanguageModel):
 
     block_size = None
     receptive_field = 1
+    fixed_step = True
 
     def __init__(self, vocab_size: int, n_embd: int | None = None) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ class BoW(LanguageModel):
 
     residual = ("projection",)
     takes_ngrams = True
+    fixed_step = True
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class BoW(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+        positions_T = self.positions_of(ids_BT, cache, past)
         x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         sum_BTC = x_BTC.cumsum(dim=1)
         if cache is not None:

@@ -86,6 +86,7 @@ class GPT(LanguageModel):
         self.block_size = block_size
         if n_expert is not None:
             self.auxiliary = {"balance": balance_weight, "router_z": router_z_weight}
+        self.fixed_step = n_expert is None
         self.receptive_field = min(
             block_size, 1 + sum(block_size if band is None else band - 1 for band in layer_bands)
         )
@@ -127,7 +128,7 @@ class GPT(LanguageModel):
     ) -> Tensor:
         past = self.advance(ids_BT, cache)
         x_BTC = self.embed(ids_BT, cache)
-        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+        positions_T = self.positions_of(ids_BT, cache, past)
         if self.position_embedding is not None:
             x_BTC = x_BTC + self.position_embedding(positions_T)
         elif self.positions == "sinusoidal":

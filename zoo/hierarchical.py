@@ -29,6 +29,7 @@ class Hierarchical(LanguageModel):
     """
 
     block_size = None
+    fixed_step = True
     receptive_field: int
     head: nn.Linear
 

@@ -8,7 +8,6 @@ H heads, D channels of a head.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from zoo.language_model import Cache, LanguageModel
@@ -73,7 +72,7 @@ class Ladder(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+        positions_T = self.positions_of(ids_BT, cache, past)
         x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, KeyValues.of(cache, layer, past))

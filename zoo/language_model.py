@@ -24,11 +24,19 @@ class Cache:
     pos: the number of tokens seen.
     tensors: the state by name. The batch is the first axis of each tensor, so that beam search can
         reorder its hypotheses without knowing the architecture.
+    place: the number of tokens seen, (1,), in place of `pos`, which then stays as it is: of a model
+        with a `fixed_step`. The caller moves it on.
     """
 
-    def __init__(self, tensors: dict[str, Tensor] | None = None, pos: int = 0) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, Tensor] | None = None,
+        pos: int = 0,
+        place: Tensor | None = None,
+    ) -> None:
         self.tensors = tensors or {}
         self.pos = pos
+        self.place = place
 
     @property
     def nbytes(self) -> int:
@@ -41,7 +49,7 @@ class Cache:
             name: tensor.index_select(0, index.to(tensor.device))
             for name, tensor in self.tensors.items()
         }
-        return Cache(tensors, self.pos)
+        return Cache(tensors, self.pos, self.place)
 
 
 class LanguageModel(nn.Module):
@@ -78,6 +86,9 @@ class LanguageModel(nn.Module):
     nobody asks for them."""
     takes_ngrams: bool = False
     """Its `features` begin with `embed`, so that it can have embeddings of n-grams, too."""
+    fixed_step: bool = False
+    """Given a cache with a `place`, a call with one token does the same operations, on tensors of
+    the same shapes, whatever the place is: it can be compiled, or captured as a CUDA graph."""
     fit: Callable[..., None] | None = None
     """Optional: fit(ids) counts a text, (N,) ids, in place of training steps. The counts are
     buffers, and there are no parameters. fit(ids, marker) counts documents that don't see each
@@ -162,8 +173,18 @@ class LanguageModel(nn.Module):
         """An empty cache."""
         return Cache()
 
+    def positions_of(self, ids_BT: Tensor, cache: Cache | None, past: int) -> Tensor:
+        """The present tokens' positions, (T,). past: from `advance`."""
+        if cache is not None and cache.place is not None:
+            return cache.place
+        return torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+
     def advance(self, ids_BT: Tensor, cache: Cache | None) -> int:
         """Count the tokens of this call in the cache; returns how many came before them."""
+        if cache is not None and cache.place is not None:
+            assert self.fixed_step
+            assert ids_BT.shape[1] == 1
+            return cache.pos  # those that look back look at the place
         past, present = cache.pos if cache is not None else 0, ids_BT.shape[1]
         if self.block_size is not None and past + present > self.block_size:
             raise ValueError(

@@ -40,6 +40,7 @@ class MLP(LanguageModel):
     """
 
     block_size = None
+    fixed_step = True
     head: nn.Linear
 
     def __init__(

@@ -92,7 +92,7 @@ class PerceiverAR(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+        positions_T = self.positions_of(ids_BT, cache, past)
         x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         z_BTC = self.read(self.latent(x_BTC), x_BTC, KeyValues.of(cache, 0, past))
         for layer, block in enumerate(self.blocks, 1):

@@ -33,6 +33,7 @@ class RWKV7(LanguageModel):
     receptive_field = None
     residual = ("projection",)
     takes_ngrams = True
+    fixed_step = True
 
     def __init__(
         self,

@@ -109,7 +109,7 @@ class SpaceByte(LanguageModel):
 
     def features(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
         past = self.advance(ids_BT, cache)
-        positions_T = torch.arange(past, past + ids_BT.shape[1], device=ids_BT.device)
+        positions_T = self.positions_of(ids_BT, cache, past)
         x_BTC = self.embed(ids_BT, cache) + self.position_embedding(positions_T)
         x_BTC = self.dropout(x_BTC)
         middle = len(self.local_blocks) // 2

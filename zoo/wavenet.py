@@ -43,6 +43,7 @@ class WaveNet(LanguageModel):
     block_size = None
     residual = ("residual",)
     takes_ngrams = True
+    fixed_step = True
 
     def __init__(
         self,

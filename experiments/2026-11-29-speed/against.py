@@ -34,6 +34,7 @@ from harness.config.settings import read_settings
 from harness.diagnostics.doctor.machine import product_rate
 from harness.diagnostics.probe import checked_compute
 from harness.sampling.decode import SamplingParams, generate
+from harness.sampling.fixed_step import FixedStep
 from harness.training.trainer import Trainer
 
 Work = Callable[[], object]
@@ -110,15 +111,15 @@ def against_nanogpt(
     *,
     theirs: str = "fp32",
     vocab: int = CHARACTERS,
-    compiled: bool = False,
+    compiled: tuple[bool, bool] = (False, False),
 ) -> Callable[[str], tuple[Side, Side]]:
-    """ours, theirs: precisions."""
+    """ours, theirs: precisions. compiled: theirs and ours."""
 
     def make(device: str) -> tuple[Side, Side]:
         model = nanogpt(sizes, dropout, vocab, device)
         with redirect_stdout(StringIO()):
             optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device)
-        forward = torch.compile(model) if compiled else model
+        forward = torch.compile(model) if compiled[0] else model
         x, y = (ids.to(device) for ids in batch(vocab, rows, sizes["block_size"]))
 
         def loss() -> Tensor:
@@ -127,7 +128,7 @@ def against_nanogpt(
             return found
 
         words = [
-            *model_words(sizes, dropout), f"precision={ours}", f"compile={str(compiled).lower()}"
+            *model_words(sizes, dropout), f"precision={ours}", f"compile={str(compiled[1]).lower()}"
         ]  # fmt: skip
         step = optimizing(model, optimizer, loss)
         return Side(step), our_step(words, vocab, rows, sizes["block_size"], device)
@@ -152,8 +153,10 @@ def against_megabyte(ours: str) -> Callable[[str], tuple[Side, Side]]:
     return make
 
 
-def sampling(sizes: dict[str, int], rows: int) -> Callable[[str], tuple[Side, Side]]:
-    """From one token to the end of the window."""
+def sampling(
+    sizes: dict[str, int], rows: int, compiled: bool = False
+) -> Callable[[str], tuple[Side, Side]]:
+    """From one token to the end of the window. compiled: by a step that is made before."""
     new = sizes["block_size"] - 1
 
     def make(device: str) -> tuple[Side, Side]:
@@ -163,9 +166,10 @@ def sampling(sizes: dict[str, int], rows: int) -> Callable[[str], tuple[Side, Si
         checked_compute(settings)  # as a run has it
         ours = build_model(settings, CHARACTERS).to(device).eval()
         prompt = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        step = FixedStep(ours, rows) if compiled else None
         return (
             Side(lambda: theirs.generate(prompt, new)),
-            Side(lambda: generate(ours, prompt, new, SamplingParams())),
+            Side(lambda: generate(ours, prompt, new, SamplingParams(), step=step)),
         )
 
     return make
@@ -174,6 +178,9 @@ def sampling(sizes: dict[str, int], rows: int) -> Callable[[str], tuple[Side, Si
 ON_CPU = {
     "step 0.8 M, both fp32": against_nanogpt(SMALL, 0.0, 12, "fp32"),
     "step 0.8 M, ours bf16": against_nanogpt(SMALL, 0.0, 12, "bf16"),
+    "step 0.8 M, ours bf16, compiled": against_nanogpt(
+        SMALL, 0.0, 12, "bf16", compiled=(False, True)
+    ),
     "step 0.8 M, both bf16": against_nanogpt(SMALL, 0.0, 12, "bf16", theirs="bf16"),
     "step 10.65 M, dropout 0.2, both fp32": against_nanogpt(LARGE, 0.2, 8, "fp32"),
     "step 10.65 M, dropout 0.2, ours bf16": against_nanogpt(LARGE, 0.2, 8, "bf16"),
@@ -181,13 +188,18 @@ ON_CPU = {
     "step 10.65 M, no dropout, both fp32": against_nanogpt(LARGE, 0.0, 8, "fp32"),
     "step MEGABYTE, both fp32": against_megabyte("fp32"),
     "step MEGABYTE, ours bf16": against_megabyte("bf16"),
-    "63 characters, 0.8 M, alone": sampling(SMALL, 1),
-    "63 characters, 0.8 M, 10 at a time": sampling(SMALL, 10),
-    "255 characters, 10.65 M, alone": sampling(LARGE, 1),
+} | {
+    f"{name}{', compiled' * compiled}": sampling(sizes, rows, compiled)
+    for compiled in (False, True)
+    for name, sizes, rows in (
+        ("63 characters, 0.8 M, alone", SMALL, 1),
+        ("63 characters, 0.8 M, 10 at a time", SMALL, 10),
+        ("255 characters, 10.65 M, alone", LARGE, 1),
+    )
 }
 ON_GPU = {
     f"step {name}, both bf16{', compiled' * compiled}": against_nanogpt(
-        sizes, dropout, rows, "bf16", theirs="bf16", vocab=vocab, compiled=compiled
+        sizes, dropout, rows, "bf16", theirs="bf16", vocab=vocab, compiled=(compiled, compiled)
     )
     for compiled in (False, True)
     for name, sizes, dropout, rows, vocab in (
@@ -195,8 +207,11 @@ ON_GPU = {
         ("10.65 M, dropout 0.2", LARGE, 0.2, 64, CHARACTERS),
     )
 } | {
-    "255 characters, 10.65 M, alone": sampling(LARGE, 1),
-    "255 characters, 10.65 M, 10 at a time": sampling(LARGE, 10),
+    f"255 characters, 10.65 M, {name}{', one CUDA graph a token' * graph}": sampling(
+        LARGE, rows, graph
+    )
+    for graph in (False, True)
+    for name, rows in (("alone", 1), ("10 at a time", 10))
 }
 
 

@@ -23,11 +23,16 @@ def require_compiler(settings: Settings, compute: Compute) -> None:
     try:
         _compile(compute.device)
     except Exception as error:  # whatever its parts raise
-        reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
-        raise UsageError(
-            f"compile=true: torch.compile does not work here ({reason}); install a C++ compiler "
-            "(g++ or clang), or set compile=false"
-        ) from error
+        raise no_compiler("compile=true", error, "set compile=false") from error
+
+
+def no_compiler(asked: str, error: Exception, instead: str) -> UsageError:
+    """What to raise where nothing can be compiled."""
+    reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
+    return UsageError(
+        f"{asked}: torch.compile does not work here ({reason}); install a C++ compiler "
+        f"(g++ or clang), or {instead}"
+    )
 
 
 @functools.cache  # once for the jobs of a sweep; a failure is not kept

@@ -80,7 +80,7 @@ def beam_search(
                 next_B1 = torch.tensor(ids, device=ids_BT.device)[:, None]
                 ids_BT = torch.cat([ids_BT[rows], next_B1], dim=1)
                 window.select(rows)
-                window.extend(ids_BT)
+                window.extend(next_B1, ids_BT)
     return complete
 
 

@@ -16,6 +16,7 @@ from harness.runs.load import Run, load_run
 from harness.sampling.beams import beam_search
 from harness.sampling.copied import mark_copied
 from harness.sampling.decode import DEFAULT_PROMPT, SamplingParams, encode_prompt, stream
+from harness.sampling.fixed_step import FixedStep
 from harness.sampling.transcript import Transcript
 from zoo_tokenizers import TokenizerError
 
@@ -71,7 +72,8 @@ def _draw(
         print(_shown(rows[0].text), end="", flush=True)
     prompt_BT = torch.tensor([prompt] * len(rows), device=run.compute.device)
     seed = arguments.seed or 0
-    for next_B1 in stream(run.model, prompt_BT, arguments.tokens, params, seed, allowed_V):
+    step = FixedStep(run.model, len(rows)) if arguments.compile else None
+    for next_B1 in stream(run.model, prompt_BT, arguments.tokens, params, seed, allowed_V, step):
         for row, (id_,) in zip(rows, next_B1.tolist(), strict=True):
             new = "" if row.ended else row.add([id_])
             if is_single:

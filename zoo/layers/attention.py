@@ -6,7 +6,7 @@ D channels of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -30,18 +30,21 @@ SHORT, SHORT_BF16 = 128, 512
 class KeyValues:
     """One layer's keys and values of the `pos` tokens before: buffers (B, G, size, D).
 
-    A buffer that is too short for all of them, a banded layer's, keeps the latest.
+    A buffer that is too short for all of them, a banded layer's, keeps the latest. place: in place
+    of `pos`, see Cache.
     """
 
     keys: Tensor
     values: Tensor
     pos: int
+    place: Tensor | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, cache: Cache | None, layer: int | str, pos: int) -> KeyValues | None:
         if cache is None:
             return None
-        return cls(cache.tensors[f"{layer}.keys"], cache.tensors[f"{layer}.values"], pos)
+        keys, values = (cache.tensors[f"{layer}.{name}"] for name in ("keys", "values"))
+        return cls(keys, values, pos, place=cache.place)
 
     @staticmethod
     def buffers(
@@ -53,6 +56,32 @@ class KeyValues:
     def extend(self, k_BGTD: Tensor, v_BGTD: Tensor) -> tuple[Tensor, Tensor]:
         """Append the present; returns the keys and values kept and present, (B, G, S, D)."""
         return self._append(self.keys, k_BGTD), self._append(self.values, v_BGTD)
+
+    def extend_at(
+        self, place: Tensor, k_BG1D: Tensor, v_BG1D: Tensor, slides: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `extend`, of one token at a place (1,), by the same operations at every place. slides:
+        the buffers keep the latest; else they hold all. Also returns how far back each key is,
+        (S,): less than nothing for what was not written yet.
+        """
+        at_S = torch.arange(self.keys.shape[2], device=place.device)
+        if not slides:
+            self.keys.index_copy_(2, place, k_BG1D)
+            self.values.index_copy_(2, place, v_BG1D)
+            return self.keys, self.values, place - at_S
+        keys_BGSD = self._slide(self.keys, k_BG1D, at_S, place)
+        values_BGSD = self._slide(self.values, v_BG1D, at_S, place)
+        back_S = place - (at_S + (place - len(at_S)).clamp(min=0))
+        back_S = torch.where(back_S > 0, back_S, -1)
+        return keys_BGSD, values_BGSD, torch.cat([back_S, torch.zeros_like(place)])
+
+    @staticmethod
+    def _slide(buffer: Tensor, present: Tensor, at_S: Tensor, place: Tensor) -> Tensor:
+        """The buffer and the present, (B, G, size + 1, D), of which the buffer keeps the latest."""
+        joined = torch.cat([buffer, present], dim=2)
+        written = torch.where((at_S == place)[:, None], present, buffer)
+        buffer.copy_(torch.where(place < len(at_S), written, joined[:, :, 1:]))
+        return joined
 
     def _append(self, buffer: Tensor, present: Tensor) -> Tensor:
         size, end = buffer.shape[2], self.pos + present.shape[2]
@@ -134,12 +163,19 @@ class CausalSelfAttention(nn.Module):
         if self.rotary_theta is not None:
             start = past.pos if past is not None else 0
             positions_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
+            if past is not None and past.place is not None:
+                positions_T = past.place
             q_BHTD = rotate(q_BHTD, positions_T, self.rotary_theta)
             k_BGSD = rotate(k_BGSD, positions_T, self.rotary_theta)
-        if past is not None:
-            k_BGSD, v_BGSD = past.extend(k_BGSD, v_BGSD)
-        dropout = self.dropout if self.training else 0.0
-        y_BHTD = attend(q_BHTD, k_BGSD, v_BGSD, dropout, self.band, self.slopes)
+        if past is not None and past.place is not None:
+            slides = self.band is not None
+            k_BGSD, v_BGSD, back_S = past.extend_at(past.place, k_BGSD, v_BGSD, slides)
+            y_BHTD = attend_back(q_BHTD, k_BGSD, v_BGSD, back_S, self.slopes)
+        else:
+            if past is not None:
+                k_BGSD, v_BGSD = past.extend(k_BGSD, v_BGSD)
+            dropout = self.dropout if self.training else 0.0
+            y_BHTD = attend(q_BHTD, k_BGSD, v_BGSD, dropout, self.band, self.slopes)
         return self.projection(y_BHTD.transpose(1, 2).flatten(-2))
 
 
@@ -182,6 +218,26 @@ def attend(
         q_BHTD, k_BGSD, v_BGSD, mask_TS, dropout, is_causal=causal,
         enable_gqa=q_BHTD.shape[1] != k_BGSD.shape[1],
     )  # fmt: skip
+
+
+def attend_back(
+    q_BH1D: Tensor,
+    k_BGSD: Tensor,
+    v_BGSD: Tensor,
+    back_S: Tensor,
+    slopes: list[float] | None = None,
+) -> Tensor:
+    """As `attend`, of a single query and keys that are so many positions back. Those less than
+    nothing back are not seen."""
+    seen_S = back_S >= 0
+    mask_1S = seen_S[None]
+    if slopes is not None:
+        # By filling: a copy from the CPU can't be captured in a CUDA graph.
+        slopes_H = torch.cat([q_BH1D.new_full((1,), slope) for slope in slopes])
+        mask_1S = (slopes_H[:, None, None] * -back_S).masked_fill(~seen_S, -torch.inf)
+    return F.scaled_dot_product_attention(
+        q_BH1D, k_BGSD, v_BGSD, mask_1S, enable_gqa=q_BH1D.shape[1] != k_BGSD.shape[1]
+    )
 
 
 def _half(*tensors: Tensor) -> torch.dtype | None:

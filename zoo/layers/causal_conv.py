@@ -25,15 +25,18 @@ class LastInputs:
 
     A ring: the input of position p lies in slot p mod N, so a new token writes one slot and reads
     kernel_size - 1, however far apart (Paine et al. 2016, arXiv 1611.09482). Inputs before the
-    text are zero.
+    text are zero. place: in place of `pos`, see Cache.
     """
 
     ring: Tensor
     pos: int
+    place: Tensor | None = None
 
     @classmethod
     def of(cls, cache: Cache | None, name: str, pos: int) -> LastInputs | None:
-        return None if cache is None else cls(cache.tensors[f"{name}.inputs"], pos)
+        if cache is None:
+            return None
+        return cls(cache.tensors[f"{name}.inputs"], pos, cache.place)
 
     def read(self, distances: Iterable[int]) -> Tensor:
         """The inputs at `distances` (1 to N) before `pos`, (B, len(distances), C)."""
@@ -45,9 +48,11 @@ class LastInputs:
         begin = max(0, present - self.ring.shape[1])
         self.ring[:, self._slots(range(begin, present))] = x_BTC[:, begin:].to(self.ring.dtype)
 
-    def _slots(self, offsets: Iterable[int]) -> list[int]:
+    def _slots(self, offsets: Iterable[int]) -> list[int] | Tensor:
         size = self.ring.shape[1]
-        return [(self.pos + offset) % size for offset in offsets]
+        if self.place is None:
+            return [(self.pos + offset) % size for offset in offsets]
+        return torch.cat([self.place[:0], *((self.place + offset) % size for offset in offsets)])
 
 
 class FilterPerChannel(nn.Conv1d):

@@ -18,6 +18,11 @@ def embed_window(
     """The embeddings of the present and of the context - 1 tokens before it, (B, S, C); zeros
     before the text. past: how many tokens came before. The cache is moved on."""
     before, seen = context - 1, 0
+    if cache is not None and cache.place is not None:
+        ids_BS = torch.cat([cache.tensors["ids"], ids_BT], dim=1)
+        cache.tensors["ids"] = ids_BS[:, 1:]
+        back_S1 = torch.arange(before, -1, -1, device=ids_BT.device)[:, None]
+        return embedding(ids_BS).masked_fill(back_S1 > cache.place, 0)
     if cache is not None:
         ids_BS = torch.cat([cache.tensors["ids"], ids_BT], dim=1)
         cache.tensors["ids"] = ids_BS[:, ids_BT.shape[1] :]

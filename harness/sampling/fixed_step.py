@@ -1,0 +1,144 @@
+"""One token's step of a model as one function: compiled on a CPU, a CUDA graph on a GPU. What a
+small model's token takes is calls, which both save.
+
+B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.common.errors import UsageError
+from harness.compute.compiler import no_compiler
+from harness.compute.matmul import blas_for_small
+from harness.compute.modes import eval_mode
+from zoo.language_model import Cache, LanguageModel
+
+# The weights are constants, packed as the products want them; kernels are called from C++; and the
+# fastest product of each shape is found by trying.
+OPTIONS: dict[str, Any] = {
+    "freezing": True,
+    "cpp_wrapper": True,
+    "max_autotune": True,
+    "autotune_num_choices_displayed": 0,
+}
+WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
+
+
+class FixedStep:
+    """A model's step of one token of each of so many rows. To make it takes half a minute on a CPU,
+    less where torch's compiler has kept it from an earlier time.
+
+    Its weights are those it is made with. Raises UsageError for a model that has no fixed step, and
+    where nothing can be compiled.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: LanguageModel, rows: int) -> None:
+        if not model.fixed_step:
+            raise UsageError(
+                f"--compile: a token's step of {type(model).__name__} can't be compiled once for "
+                "all positions; leave --compile out"
+            )
+        device = next(iter(model.parameters())).device
+        self.rows = rows
+        self._ids_B1 = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        self._place = torch.ones(1, dtype=torch.int64, device=device)
+        cache = model.init_cache(rows)
+        make = self._captured if device.type == "cuda" else self._compiled
+        with eval_mode(model), blas_for_small(model), fast_writes():
+            model(self._ids_B1, cache)  # some tensors of a cache come with the first token
+            self._tensors = own_memory(cache.tensors)
+            self._run = make(one_step(model))
+
+    def load(self, cache: Cache) -> None:
+        """Go on after this cache, which stays as it is."""
+        for name, tensor in self._tensors.items():
+            assert tensor.shape == cache.tensors[name].shape
+            tensor.copy_(cache.tensors[name])
+        self._place.fill_(cache.pos)
+
+    def __call__(self, ids_B1: Tensor) -> Tensor:
+        """The logits after one more token of each row, (B, V), in memory that the next call may
+        overwrite. The caller keeps to the model's window."""
+        self._ids_B1.copy_(ids_B1)
+        with fast_writes():
+            return self._run()
+
+    def _compiled(self, step: FunctionType) -> Callable[[], Tensor]:
+        from torch._inductor import config  # torch's compiler takes a second to load
+
+        # What a call is given is always the same, so that nothing is asked of it, which takes a
+        # tenth of a small model's step. What is compiled is kept by the code: this has its own.
+        own = FunctionType(step.__code__.replace(), step.__globals__, closure=step.__closure__)
+        unasked: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
+        compiled = torch.compile(own, fullgraph=True, dynamic=False, options=unasked)
+        try:
+            # Not as options of the call: whether weights are constants is asked before those hold.
+            # What is tried is written to stderr in any case.
+            with config.patch(OPTIONS), redirect_stderr(StringIO()):
+                compiled(self._ids_B1, self._place, self._tensors)
+        except Exception as error:  # whatever its parts raise
+            raise no_compiler("--compile", error, "leave --compile out") from error
+        return lambda: compiled(self._ids_B1, self._place, self._tensors)
+
+    def _captured(self, step: FunctionType) -> Callable[[], Tensor]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                step(self._ids_B1, self._place, self._tensors)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits_BV = step(self._ids_B1, self._place, self._tensors)
+
+        def run() -> Tensor:
+            graph.replay()
+            return logits_BV
+
+        return run
+
+
+def own_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies, each dense and in memory of its own: some of a cache are parts of others."""
+    return {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+@contextmanager
+def fast_writes() -> Iterator[None]:
+    """Without torch's deterministic algorithms: to write one place of a buffer, compiled, they copy
+    it whole. What is written once comes out the same without them."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def one_step(model: LanguageModel) -> FunctionType:
+    """A function of the present token's ids (B, 1), its place (1,) and the state to logits (B, V).
+    It moves the place and the state on."""
+
+    def step(ids_B1: Tensor, place: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        cache = Cache(dict(tensors), place=place)
+        logits_BV = model(ids_B1, cache)[:, -1]
+        for name, tensor in tensors.items():
+            if cache.tensors[name] is not tensor:
+                tensor.copy_(cache.tensors[name])
+        place.add_(1)
+        return logits_BV
+
+    assert isinstance(step, FunctionType)
+    return step
