@@ -29,6 +29,8 @@ OPTIONS: dict[str, Any] = {
     "max_autotune": True,
     "autotune_num_choices_displayed": 0,
 }
+TRIED = 24  # calls beside the model's own
+CLOSE = 1e-3, 1e-3  # relative and absolute: what rounding in fp32 leaves far below
 WARM_UP = 3  # calls before a capture, in which libraries allocate what they keep
 
 
@@ -36,8 +38,8 @@ class FixedStep:
     """A model's step of one token of each of so many rows. To make it takes half a minute on a CPU,
     less where torch's compiler has kept it from an earlier time.
 
-    Its weights are those it is made with. Raises UsageError for a model that has no fixed step, and
-    where nothing can be compiled.
+    Its weights are those it is made with. Raises UsageError for a model that has no fixed step,
+    where nothing can be compiled, and if its first logits are others than the model's.
     """
 
     @torch.inference_mode()
@@ -57,6 +59,7 @@ class FixedStep:
             model(self._ids_B1, cache)  # some tensors of a cache come with the first token
             self._tensors = own_memory(cache.tensors)
             self._run = make(one_step(model))
+            self._try_out(model)
 
     def load(self, cache: Cache) -> None:
         """Go on after this cache, which stays as it is."""
@@ -71,6 +74,20 @@ class FixedStep:
         self._ids_B1.copy_(ids_B1)
         with fast_writes():
             return self._run()
+
+    def _try_out(self, model: LanguageModel) -> None:
+        """Beside the model's own calls."""
+        cache = model.init_cache(self.rows)
+        model(self._ids_B1.fill_(0), cache)
+        self.load(cache)
+        for place in range(1, min(TRIED, model.block_size or TRIED)):
+            ids_B1 = torch.full_like(self._ids_B1, place % model.vocab_size)
+            right_BV, found_BV = model(ids_B1, cache)[:, -1], self(ids_B1)
+            if not torch.allclose(found_BV, right_BV, *CLOSE):
+                raise UsageError(
+                    f"--compile: after {place + 1} tokens the step of {type(model).__name__} gives "
+                    "other logits than the model's own call; leave --compile out"
+                )
 
     def _compiled(self, step: FunctionType) -> Callable[[], Tensor]:
         from torch._inductor import config  # torch's compiler takes a second to load

@@ -110,6 +110,14 @@ def test_models_without_one_are_refused(name: str) -> None:
         FixedStep(maker(name)(), 1)
 
 
+def test_a_model_that_does_not_look_at_the_place_is_found_out(
+    eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GPT, "positions_of", lambda self, ids_BT, cache, past: torch.tensor([past]))
+    with pytest.raises(UsageError, match="after 2 tokens the step of GPT gives other logits"):
+        FixedStep(gpt(), 1)
+
+
 def test_where_nothing_compiles_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*given: Any, **named: Any) -> Any:
         raise RuntimeError("no g++\nat all")
@@ -200,7 +208,7 @@ def test_a_captured_step_writes_where_it_did_when_it_was_captured(
     prompt = random_ids(2, 5, vocab_size=11)
     found = generate(model, prompt, 30, GREEDY, step=FixedStep(model, 2))
     assert torch.equal(found, greedy_by_hand(model, prompt, 30))
-    assert calls == [False] * fixed_step.WARM_UP + [True]
+    assert calls == [False] * fixed_step.WARM_UP + [True]  # and then replays alone
 
 
 def test_draws_are_those_of_torchs_multinomial() -> None:
