@@ -47,8 +47,8 @@ def main() -> int:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="make one function of a token's step first, which takes up to half a minute: several "
-        "times as fast for a small model, for many tokens (on a GPU it is a CUDA graph)",
+        help="make one function of a token's step first, which takes half a minute on a CPU: for "
+        "many tokens or samples of a small model (on a GPU a CUDA graph, which is untried yet)",
     )
     parser.add_data_path()
     sampling = parser.add_argument_group("sampling")

@@ -37,6 +37,8 @@ class GatedDeltaNet(Stack):
     NVIDIA GPU in bf16.
     """
 
+    fixed_step = True
+
     def __init__(
         self,
         vocab_size: int,

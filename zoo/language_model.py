@@ -43,13 +43,15 @@ class Cache:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def select(self, rows: Sequence[int] | Tensor) -> Cache:
-        """A new cache that continues the given rows of the batch, in that order."""
+        """A new cache that continues the given rows of the batch, in that order. Not with a
+        place."""
+        assert self.place is None
         index = torch.as_tensor(rows)
         tensors = {
             name: tensor.index_select(0, index.to(tensor.device))
             for name, tensor in self.tensors.items()
         }
-        return Cache(tensors, self.pos, self.place)
+        return Cache(tensors, self.pos)
 
 
 class LanguageModel(nn.Module):

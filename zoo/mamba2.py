@@ -33,6 +33,8 @@ class Mamba2(Stack):
     NVIDIA GPU in bf16.
     """
 
+    fixed_step = True
+
     def __init__(
         self,
         vocab_size: int,

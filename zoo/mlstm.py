@@ -32,6 +32,8 @@ class MLSTM(Stack):
     bf16.
     """
 
+    fixed_step = True
+
     def __init__(
         self,
         vocab_size: int,

@@ -16,23 +16,26 @@ MOST = 1 << 16
 
 
 def require_compiler(settings: Settings, compute: Compute) -> None:
-    """Raises UsageError if the model is to be compiled and nothing can be. A little function
-    is, which takes a second or two."""
-    if not settings.compile:
-        return
+    """Raises UsageError if the model is to be compiled and nothing can be."""
+    if settings.compile:
+        try_compiler("compile=true", compute.device, "set compile=false")
+
+
+def try_compiler(asked: str, device: torch.device, instead: str) -> None:
+    """Compile a little function, which takes a second or two. Raises UsageError with what was asked
+    for, and what to do instead of installing a compiler."""
     try:
-        _compile(compute.device)
+        _compile(device)
     except Exception as error:  # whatever its parts raise
-        raise no_compiler("compile=true", error, "set compile=false") from error
+        raise UsageError(
+            f"{asked}: torch.compile does not work here ({one_line(error)}); install a C++ "
+            f"compiler (g++ or clang), or {instead}"
+        ) from error
 
 
-def no_compiler(asked: str, error: Exception, instead: str) -> UsageError:
-    """What to raise where nothing can be compiled."""
-    reason = " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
-    return UsageError(
-        f"{asked}: torch.compile does not work here ({reason}); install a C++ compiler "
-        f"(g++ or clang), or {instead}"
-    )
+def one_line(error: Exception) -> str:
+    """Its kind and its first line."""
+    return " ".join(f"{type(error).__name__}: {error}".partition("\n")[0].split())
 
 
 @functools.cache  # once for the jobs of a sweep; a failure is not kept

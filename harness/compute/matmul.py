@@ -90,8 +90,9 @@ def _is_worth_it(a_MK: Tensor, b_KN: Tensor) -> bool:
 
 def by_onednn(a_MK: Tensor, b_KN: Tensor, c_N: Tensor | None) -> Tensor:
     # It copies a transposed first matrix, a gradient's, which takes as long as the product. Where
-    # the second is much smaller, what is copied is that one, and the product is turned round.
-    if c_N is None and not a_MK.is_contiguous() and a_MK.numel() >= 2 * b_KN.numel():
+    # the second and the product are much smaller, it is turned round, and those are copied.
+    small = 2 * b_KN.shape[1] <= min(a_MK.shape)
+    if c_N is None and not a_MK.is_contiguous() and small:
         return _by_onednn(b_KN.t(), a_MK.t(), None).t().contiguous()
     return _by_onednn(a_MK, b_KN, c_N)
 

@@ -58,7 +58,8 @@ def beam_search(
         window = Window(model, ids_BT)
         for length in range(1, tokens + 1):
             logits_BV = allow_only(allowed_V, window.logits_BV.cpu().double())
-            joint_BV = log_p_B[:, None] + logits_BV.log_softmax(-1)
+            log_ps_BV = logits_BV.log_softmax(-1)  # NaN where no allowed id can occur
+            joint_BV = log_p_B[:, None] + log_ps_BV.masked_fill(log_ps_BV.isnan(), -torch.inf)
             texts = ids_BT[:, begins:].tolist()
             going: list[tuple[float, int, int]] = []
             for log_p, row, id_ in _likeliest_first(joint_BV, 2 * beams):

@@ -72,10 +72,13 @@ class SamplingParams:
         generator: torch.Generator,
         allowed_V: Tensor | None = None,
     ) -> Tensor:
-        """The next id of each row of `ids_BT`, (B, 1). allowed_V: see `allow_only`."""
+        """The next id of each row of `ids_BT`, (B, 1). allowed_V: see `allow_only`. Raises
+        RunFailure if no allowed id can occur."""
         # On the CPU: a seed then gives the same text on any device.
         device, logits_BV = logits_BV.device, logits_BV.cpu().double()
-        logits_BV = allow_only(allowed_V, self.penalize(logits_BV, ids_BT.cpu()))
+        logits_BV = self.penalize(logits_BV, ids_BT.cpu())
+        if allowed_V is not None:
+            logits_BV = _finite(allow_only(allowed_V, logits_BV))
         if self.temperature == 0:
             return logits_BV.argmax(-1, keepdim=True).to(device)
         return first_arrival(self.truncate(logits_BV).softmax(-1), generator).to(device)
@@ -116,11 +119,8 @@ def first_arrival(probabilities_BV: Tensor, generator: torch.Generator) -> Tenso
 
 
 def allow_only(allowed_V: Tensor | None, logits_BV: Tensor) -> Tensor:
-    """Set the logits of ids that are not allowed to -inf. None: all are allowed. Raises RunFailure
-    if no allowed one can occur."""
-    if allowed_V is None:
-        return logits_BV
-    return _finite(logits_BV.masked_fill(~allowed_V, -torch.inf))
+    """Set the logits of ids that are not allowed to -inf. None: all are allowed."""
+    return logits_BV if allowed_V is None else logits_BV.masked_fill(~allowed_V, -torch.inf)
 
 
 @torch.inference_mode()
@@ -248,7 +248,6 @@ class Window:
 
 def _finite(logits_BV: Tensor) -> Tensor:
     """The logits. Raises RunFailure if no next token can be drawn from them."""
-    # -inf, for an id that can't occur, is in order.
-    if not math.isfinite(logits_BV.amax(-1).sum(dtype=torch.float64).item()):
+    if not logits_BV.amax(-1).isfinite().all():  # -inf, for an id that can't occur, is in order
         raise RunFailure("the model's logits are NaN or infinite: no text can be sampled")
     return logits_BV

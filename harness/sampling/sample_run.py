@@ -16,7 +16,7 @@ from harness.runs.load import Run, load_run
 from harness.sampling.beams import beam_search
 from harness.sampling.copied import mark_copied
 from harness.sampling.decode import DEFAULT_PROMPT, SamplingParams, encode_prompt, stream
-from harness.sampling.fixed_step import FixedStep
+from harness.sampling.fixed_step import FixedStep, require_fixed_step
 from harness.sampling.transcript import Transcript
 from zoo_tokenizers import TokenizerError
 
@@ -34,6 +34,8 @@ def sample_run(arguments: argparse.Namespace) -> int:
         arguments.run, arguments.checkpoint, arguments.device, arguments.trust, "fp32",
         arguments.checkpoint_dir,
     )  # fmt: skip
+    if arguments.compile:
+        require_fixed_step(run.model)
     counts = run.folder.read_counts(run.tokenizer.vocab_size)
     allowed_V = _seen_ids(run, counts) if arguments.mask_unused else None
     prompt = _prompt(text, "--prompt-file" if file else "--prompt", run, counts)
@@ -66,13 +68,13 @@ def _draw(
     params: SamplingParams,
 ) -> list[str]:
     """The texts; of a single one only what is not on stdout yet, unless it is to be marked."""
+    step = FixedStep(run.model, arguments.num_samples) if arguments.compile else None
     is_single = arguments.num_samples == 1 and not arguments.novelty
     rows = [Transcript(run.tokenizer, prompt, arguments.stop) for _ in range(arguments.num_samples)]
     if is_single:
         print(_shown(rows[0].text), end="", flush=True)
     prompt_BT = torch.tensor([prompt] * len(rows), device=run.compute.device)
     seed = arguments.seed or 0
-    step = FixedStep(run.model, len(rows)) if arguments.compile else None
     for next_B1 in stream(run.model, prompt_BT, arguments.tokens, params, seed, allowed_V, step):
         for row, (id_,) in zip(rows, next_B1.tolist(), strict=True):
             new = "" if row.ended else row.add([id_])

@@ -110,7 +110,8 @@ def test_of_a_large_turned_matrix_and_a_small_one_the_small_one_is_copied(
         torch.testing.assert_close(found_MN, exact_MN, rtol=1e-4, atol=1e-4)
     x_KN.t() @ gradient_KM
     torch.randn(128, 400) @ x_KN
-    assert firsts == [(64, 400), (64, 400), (64, 400), (128, 400)]
+    torch.randn(100, 512).t() @ torch.randn(100, 64)  # whose product would be a larger copy
+    assert firsts == [(64, 400), (64, 400), (64, 400), (128, 400), (512, 100)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64, torch.int64])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from harness.common.errors import RunFailure, UsageError
+from harness.compute.device import make_deterministic
 from harness.sampling import fixed_step
-from harness.sampling.decode import SamplingParams, allow_only, first_arrival, generate
+from harness.sampling.decode import SamplingParams, first_arrival, generate
 from harness.sampling.fixed_step import FixedStep, one_step, own_memory
 from tests.conftest import Ended
 from tests.sampling.test_decode import GREEDY, gpt, greedy_by_hand
 from tests.zoo_models import NAMES, maker, random_ids, randomize
 from zoo.gpt import GPT
-from zoo.language_model import LanguageModel
+from zoo.language_model import Cache, LanguageModel
 
 Command = Callable[..., Ended]
 
@@ -52,6 +53,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda: step(self._ids_B1, self._place, self._tensors)
 
     monkeypatch.setattr(FixedStep, "_compiled", called)
+    monkeypatch.setattr(fixed_step, "try_compiler", lambda *given: None)
 
 
 def test_it_is_known_which_models_have_one() -> None:
@@ -110,12 +112,43 @@ def test_models_without_one_are_refused(name: str) -> None:
         FixedStep(maker(name)(), 1)
 
 
-def test_a_model_that_does_not_look_at_the_place_is_found_out(
+@pytest.mark.parametrize("wrong_from", [1, 5, 150, 296])
+def test_a_step_that_gives_other_logits_is_found_out(
+    wrong_from: int, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the beginning, past bands and rings, and at the end of a long window."""
+    own = GPT.positions_of
+
+    def positions_of(
+        self: GPT, ids_BT: Tensor, cache: Cache | None, past: int, **other: Any
+    ) -> Tensor:
+        positions_T = own(self, ids_BT, cache, past)
+        is_wrong = cache is not None and cache.place is not None and cache.place >= wrong_from
+        return positions_T - 1 if is_wrong else positions_T
+
+    monkeypatch.setattr(GPT, "positions_of", positions_of)
+    model = GPT(11, 300, n_layer=1, n_head=1, n_embd=4).double()
+    words = f"after {wrong_from + 1} tokens the step of GPT gives other logits"
+    with pytest.raises(UsageError, match=words):
+        FixedStep(randomize(model), 2)
+
+
+def test_a_step_that_takes_one_row_for_all_is_found_out(
     eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(GPT, "positions_of", lambda self, ids_BT, cache, past: torch.tensor([past]))
-    with pytest.raises(UsageError, match="after 2 tokens the step of GPT gives other logits"):
-        FixedStep(gpt(), 1)
+    monkeypatch.setattr(
+        fixed_step, "one_step", lambda model: lambda ids, *rest: one_step(model)(ids * 0, *rest)
+    )
+    with pytest.raises(UsageError, match="gives other logits"):
+        FixedStep(gpt(), 2)
+
+
+def test_logits_that_are_nan_are_sampling_s_own_matter(eager: None) -> None:
+    model = gpt()
+    torch.nn.init.constant_(model.token_embedding.weight, torch.nan)  # type: ignore[arg-type]
+    step = FixedStep(model, 1)
+    with pytest.raises(RunFailure, match="logits are NaN or infinite"):
+        generate(model, random_ids(1, 2, vocab_size=11), 3, GREEDY, step=step)
 
 
 def test_where_nothing_compiles_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,15 +158,27 @@ def test_where_nothing_compiles_it_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "compile", lambda *given, **named: fails)
     with pytest.raises(UsageError, match=r"--compile: .*no g\+\+\); install a C\+\+ compiler"):
         FixedStep(gpt(), 1)
+    monkeypatch.setattr(fixed_step, "try_compiler", lambda *given: None)
+    words = r"--compile: a token's step could not be made \(RuntimeError: no g\+\+\); leave"
+    with pytest.raises(UsageError, match=words):
+        FixedStep(gpt(), 1)
+
+
+def test_the_least_window_has_a_step(eager: None) -> None:
+    model = GPT(11, 1, n_layer=1, n_head=1, n_embd=4).double()
+    prompt = random_ids(1, 1, vocab_size=11)
+    found = generate(model, prompt, 5, GREEDY, step=FixedStep(model, 1))
+    assert torch.equal(found, generate(model, prompt, 5, GREEDY))
 
 
 def test_compiled_steps_are_each_of_their_own_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of a call, so that no call may find another one's code. As fast as can be is
     not asked for here: to find what is takes half a minute."""
     monkeypatch.setitem(fixed_step.OPTIONS, "max_autotune", False)
+    make_deterministic()
     models = [GPT(11, 8, n_layer=1, n_head=2, n_embd=8) for _ in range(2)]
     steps = [(model, FixedStep(model, rows)) for model in models for rows in (1, 2)]
-    for model, step in steps:
+    for model, step in [*steps, *steps]:  # once more after it was used
         prompt = random_ids(step.rows, 2, vocab_size=11)
         cache = model.init_cache(step.rows)
         with torch.inference_mode():
@@ -143,7 +188,7 @@ def test_compiled_steps_are_each_of_their_own_model(monkeypatch: pytest.MonkeyPa
                 next_B1 = random_ids(step.rows, 1, vocab_size=11)
                 right = model(next_B1, cache)[:, -1]
                 torch.testing.assert_close(step(next_B1), right, rtol=1e-4, atol=1e-5)
-    assert torch.get_deterministic_debug_mode() == 0
+    assert torch.get_deterministic_debug_mode() == 1  # as it was
 
 
 @pytest.mark.long
@@ -188,6 +233,7 @@ def test_a_captured_step_writes_where_it_did_when_it_was_captured(
         def wait_stream(self, other: Stream) -> None:
             pass
 
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     for name, fake in {
         "CUDAGraph": FakeGraph, "graph": graph, "Stream": Stream, "current_stream": Stream,
         "stream": contextmanager(lambda stream: iter([None])),
@@ -205,6 +251,7 @@ def test_a_captured_step_writes_where_it_did_when_it_was_captured(
 
     monkeypatch.setattr(fixed_step, "one_step", lambda model: step)
     monkeypatch.setattr(FixedStep, "_compiled", FixedStep._captured)
+    monkeypatch.setattr(fixed_step, "try_compiler", lambda *given: None)
     prompt = random_ids(2, 5, vocab_size=11)
     found = generate(model, prompt, 30, GREEDY, step=FixedStep(model, 2))
     assert torch.equal(found, greedy_by_hand(model, prompt, 30))
@@ -221,25 +268,32 @@ def test_draws_are_those_of_torchs_multinomial() -> None:
 
 
 def test_where_no_allowed_id_can_occur_nothing_is_drawn() -> None:
-    logits = torch.tensor([[0.0, -torch.inf]])
-    assert allow_only(torch.tensor([True, False]), logits).tolist() == [[0.0, -torch.inf]]
+    logits, text = torch.tensor([[0.0, -torch.inf]]), torch.zeros(1, 1, dtype=torch.int64)
+    given = logits, text, torch.Generator()
+    assert SamplingParams().draw(*given, torch.tensor([True, False])).tolist() == [[0]]
     with pytest.raises(RunFailure, match="no text can be sampled"):
-        allow_only(torch.tensor([False, True]), logits)
-    params = SamplingParams()
-    with pytest.raises(RunFailure):
-        params.draw(
-            logits, torch.zeros(1, 1, dtype=torch.int64), torch.Generator(),
-            torch.tensor([False, True]),
-        )  # fmt: skip
+        SamplingParams().draw(*given, torch.tensor([False, True]))
 
 
 def test_the_command_gives_the_same_text(
     command: Command, finished_bigram: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(fixed_step.OPTIONS, "max_autotune", False)
+    made, own = [], FixedStep.__call__
+    monkeypatch.setattr(FixedStep, "__call__", lambda *given: made.append(1) or own(*given))
     given = ("sample", finished_bigram, "--tokens", "30", "--num-samples", "2")
-    plain, compiled = command(*given), command(*given, "--compile")
-    assert compiled.out == plain.out
+    plain = command(*given)
+    assert not made
+    compiled = command(*given, "--compile")
+    assert (compiled.code, compiled.out) == (0, plain.out)
+    assert len(made) >= 29
     beams = command("sample", finished_bigram, "--compile", "--beams", "2")
     assert (beams.code, beams.out) == (2, "")
     assert "--compile has no meaning with --beams" in beams.err
+
+
+def test_what_is_refused_prints_nothing(command: Command, train_run: Callable[..., Path]) -> None:
+    run = train_run("model=lstm", "model.n_hidden=8", "train.steps=1")
+    ended = command("sample", run, "--compile", "--prompt", "a")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--compile: a token's step of LSTM can't be compiled once for all positions" in ended.err

@@ -70,6 +70,19 @@ def test_on_a_cpu_few_keys_are_not_given_to_torch(monkeypatch: pytest.MonkeyPatc
     ]  # fmt: skip
 
 
+def test_few_keys_of_many_rows_are_given_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All their scores would be kept for the backward pass."""
+    monkeypatch.setattr(attention, "MOST_SCORES", 2 * 3 * 8 * 8)
+    given = list[int]()
+    monkeypatch.setattr(
+        attention.F, "scaled_dot_product_attention", lambda q, *rest, **named: given.append(len(q))
+    )
+    for rows in (2, 3):
+        x = torch.randn(rows, 3, 8, 4)
+        attention.attend(x, x, x)
+    assert given == [3]
+
+
 def test_weights_rounded_to_bf16_still_sum_to_one() -> None:
     """Of as many keys as there are at most, all alike: each weight is a rounded 1/512."""
     q = torch.zeros(1, 1, 1, 4).bfloat16()

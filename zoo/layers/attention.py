@@ -24,6 +24,7 @@ from zoo.layers.rotary import rotate
 # Those round scores and weights to bf16 there, as any product under autocast is: outputs are off by
 # 0.3 to 1 % in place of 0.2. Memory grows with the keys' square.
 SHORT, SHORT_BF16 = 128, 512
+MOST_SCORES = 1 << 24  # in fp32, which are kept for the backward pass
 
 
 @dataclass
@@ -66,8 +67,8 @@ class KeyValues:
         """
         at_S = torch.arange(self.keys.shape[2], device=place.device)
         if not slides:
-            self.keys.index_copy_(2, place, k_BG1D)
-            self.values.index_copy_(2, place, v_BG1D)
+            self.keys.index_copy_(2, place, k_BG1D.to(self.keys.dtype))
+            self.values.index_copy_(2, place, v_BG1D.to(self.values.dtype))
             return self.keys, self.values, place - at_S
         keys_BGSD = self._slide(self.keys, k_BG1D, at_S, place)
         values_BGSD = self._slide(self.values, v_BG1D, at_S, place)
@@ -195,7 +196,8 @@ def attend(
     fp32 = q_BHTD.dtype == k_BGSD.dtype == v_BGSD.dtype == torch.float32
     half = None if fp32 else _half(q_BHTD, k_BGSD, v_BGSD)
     short = half == torch.bfloat16 and keys <= SHORT_BF16
-    short |= fp32 and keys <= SHORT and time > 1  # a single query is less work than the calls
+    if fp32 and 1 < time <= keys <= SHORT:  # a single query is less work than the calls
+        short = q_BHTD.shape[:3].numel() * keys <= MOST_SCORES
     explicit = q_BHTD.is_cpu and (short or dropout > 0)
     band = keys if band is None else min(band, keys)
     mask_TS = None

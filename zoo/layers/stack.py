@@ -34,7 +34,6 @@ class Stack(LanguageModel):
     receptive_field: int | None = None
     residual = ("projection",)
     takes_ngrams = True
-    fixed_step = True
 
     def __init__(
         self,
