@@ -99,6 +99,7 @@ class _Scope:
     kind: str | None
     width: int | None = None
     time: int | None = None
+    channels: int | None = None  # of a head, of the last scores
 
 
 class _Tracer:
@@ -151,12 +152,17 @@ class _Tracer:
         if name in KINDS and scope.kind is None:
             place = self._numbered(f"{scope.name}.{name}".lstrip("."))
             self.on_output(Layer(place, name, block=False), result)
+        elif name == "baddbmm":  # queries by keys, where attention is computed by its parts
+            scope.channels = arguments[1].shape[-1]
         elif self._on_attention is not None and isinstance(result, Tensor) and result.dim() == 4:
             if name == "scaled_dot_product_attention":
+                scope.channels = result.shape[-1]
                 entropy_BHT = attention_entropy(*arguments, **options)
-                self._on_attention(scope.name, _fold_segments(entropy_BHT, result, scope))
             elif name == "softmax":
-                self._on_attention(scope.name, entropy_of_weights(result))
+                entropy_BHT = entropy_of_weights(result)
+            else:
+                return
+            self._on_attention(scope.name, _fold_segments(entropy_BHT, scope))
 
     def _numbered(self, name: str) -> str:
         self._calls[name] += 1
@@ -190,10 +196,10 @@ def _kind_of_module(module: nn.Module) -> str | None:
     return name if name in KINDS else "gelu" if name.endswith("gelu") else None
 
 
-def _fold_segments(entropy_BHT: Tensor, y_BHTD: Tensor, scope: _Scope) -> Tensor:
-    """Attention within K segments has shape (B, H·K, T / K, D): back to (B, H, T)."""
-    heads = (scope.width or 0) // y_BHTD.shape[-1]
-    has_segments = scope.time is not None and y_BHTD.shape[2] < scope.time
+def _fold_segments(entropy_BHT: Tensor, scope: _Scope) -> Tensor:
+    """Attention within K segments has heads of shape (B, H·K, T / K, D): back to (B, H, T)."""
+    heads = scope.width // scope.channels if scope.width and scope.channels else 0
+    has_segments = scope.time is not None and entropy_BHT.shape[2] < scope.time
     if not has_segments or not heads or entropy_BHT.shape[1] % heads:
         return entropy_BHT
     return entropy_BHT.unflatten(1, (heads, -1)).flatten(2)

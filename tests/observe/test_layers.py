@@ -33,9 +33,14 @@ def test_a_transformers_layers_have_the_names_of_its_parts() -> None:
     assert names(row, "attention/", "/entropy/0") == ["blocks.0.attention"]
 
 
-def test_attention_is_seen_in_every_precision() -> None:
-    """In bf16 on a CPU it is computed by its parts: the same heads, nearly the same entropies."""
-    model = fresh(node("gpt", "model.n_layer=2"))
+@pytest.mark.parametrize(
+    ("name", "options", "heads"),
+    [("gpt", ["model.n_layer=2"], 8), ("megabyte", ["train.seq_len=32"], 16)],
+)
+def test_attention_is_seen_in_every_precision(name: str, options: list[str], heads: int) -> None:
+    """In bf16 on a CPU over few keys it is computed by its parts, within segments too: the same
+    heads, nearly the same entropies."""
+    model = fresh(node(name, *options))
     wide, half = (
         {name: value for name, value in row.items() if name.startswith("attention/")}
         for row in (
@@ -43,7 +48,7 @@ def test_attention_is_seen_in_every_precision() -> None:
             looked_at(model, compute=Compute(torch.device("cpu"), "bf16")),
         )
     )
-    assert len(wide) == 8
+    assert len(wide) == heads
     assert half == pytest.approx(wide, rel=0.02)
 
 

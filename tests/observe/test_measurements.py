@@ -163,7 +163,7 @@ def test_an_update_is_what_really_happened(tmp_path: Path) -> None:
 # Errors seeded on purpose
 
 
-def no_fold(entropy_BHT: Tensor, y_BHTD: Tensor, scope: object) -> Tensor:
+def no_fold(entropy_BHT: Tensor, scope: object) -> Tensor:
     return entropy_BHT
 
 

@@ -220,3 +220,14 @@ def test_beams_carry_each_models_cache_along(name: str) -> None:
 
 def test_fewer_texts_than_beams() -> None:
     assert len(beam_search(gpt(3), torch.tensor([0]), 1, beams=50)) == 3
+
+
+def test_a_text_without_a_likely_next_token_ends_its_beam_alone() -> None:
+    """After 1 nothing that is allowed can come; the search goes on with the others."""
+    model = Bigram(3)
+    with torch.no_grad():
+        table = next(model.parameters())
+        table.copy_(torch.tensor([[0.0, 0.0, 0.0], [-torch.inf, -torch.inf, 0.0], [0.0, 0.0, 0.0]]))
+    allowed_V = torch.tensor([True, True, False])
+    found = beam_search(model, torch.tensor([0]), 3, 4, allowed_V=allowed_V)
+    assert sorted(beam.added for beam in found) == [[0, 0, 0], [0, 0, 1]]

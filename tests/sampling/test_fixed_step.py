@@ -89,6 +89,7 @@ def test_greedy_texts_go_on_past_the_window_as_without(name: str, eager: None) -
     model = maker(name, "train.seq_len=32")()
     prompt = random_ids(2, 5)
     step = FixedStep(model, 2)
+    assert all(tensor.is_contiguous() for tensor in step._tensors.values())  # of no other a part
     for _ in range(2):  # it can be used again
         found = generate(model, prompt, 45, GREEDY, step=step)
         assert torch.equal(found, greedy_by_hand(model, prompt, 45))
