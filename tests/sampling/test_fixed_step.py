@@ -244,7 +244,7 @@ def test_a_captured_step_writes_where_it_did_when_it_was_captured(
     calls = []
 
     def step(ids_B1: Tensor, place: Tensor, tensors: dict[str, Tensor]) -> Tensor:
-        calls.append(bool(capturing))
+        calls.append((bool(capturing), place.item()))
         logits_BV = own(ids_B1, place, tensors)
         if capturing:
             capturing[-1].captured = lambda: logits_BV.copy_(own(ids_B1, place, tensors))
@@ -256,7 +256,8 @@ def test_a_captured_step_writes_where_it_did_when_it_was_captured(
     prompt = random_ids(2, 5, vocab_size=11)
     found = generate(model, prompt, 30, GREEDY, step=FixedStep(model, 2))
     assert torch.equal(found, greedy_by_hand(model, prompt, 30))
-    assert calls == [False] * fixed_step.WARM_UP + [True]  # and then replays alone
+    # Each call within the least window; what is captured is not computed; and then replays alone.
+    assert calls == [(False, 0)] * fixed_step.WARM_UP + [(True, 1)]
 
 
 def test_draws_are_those_of_torchs_multinomial() -> None:
