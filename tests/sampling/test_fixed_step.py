@@ -137,9 +137,10 @@ def test_a_step_that_gives_other_logits_is_found_out(
 def test_a_step_that_takes_one_row_for_all_is_found_out(
     eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        fixed_step, "one_step", lambda model: lambda ids, *rest: one_step(model)(ids * 0, *rest)
-    )
+    def of_first(model: LanguageModel) -> Any:
+        return lambda ids_B1, *rest: one_step(model)(ids_B1[:1].expand_as(ids_B1), *rest)
+
+    monkeypatch.setattr(fixed_step, "one_step", of_first)
     with pytest.raises(UsageError, match="gives other logits"):
         FixedStep(gpt(), 2)
 
