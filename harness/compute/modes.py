@@ -11,6 +11,9 @@ from torch import nn
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Inside, the model is in evaluation mode (no dropout); afterwards in the mode it was in."""
+    if not any(module.training for module in model.modules()):
+        yield
+        return
     was_training = model.training
     model.eval()
     try:

@@ -248,6 +248,7 @@ class Window:
 
 def _finite(logits_BV: Tensor) -> Tensor:
     """The logits. Raises RunFailure if no next token can be drawn from them."""
-    if not logits_BV.amax(-1).isfinite().all():  # -inf, for an id that can't occur, is in order
+    # -inf, for an id that can't occur, is in order. torch's isfinite takes twice as long.
+    if not (logits_BV.amax(-1).abs() < math.inf).all():
         raise RunFailure("the model's logits are NaN or infinite: no text can be sampled")
     return logits_BV

@@ -27,6 +27,7 @@ OPTIONS: dict[str, Any] = {
     "freezing": True,
     "cpp_wrapper": True,
     "max_autotune": True,
+    "cpp.min_chunk_size": 4096,  # elements for each thread: fewer are done before one has begun
     "autotune_num_choices_displayed": 0,
     "fx_graph_cache": False,  # what it keeps may hold weights, and goes by their shapes
 }
