@@ -68,7 +68,12 @@ def _draw(
     params: SamplingParams,
 ) -> list[str]:
     """The texts; of a single one only what is not on stdout yet, unless it is to be marked."""
-    step = FixedStep(run.model, arguments.num_samples) if arguments.compile else None
+    step = None
+    if arguments.compile:
+        print(
+            "note: making one function of a token's step: half a minute on a CPU", file=sys.stderr
+        )
+        step = FixedStep(run.model, arguments.num_samples)
     is_single = arguments.num_samples == 1 and not arguments.novelty
     rows = [Transcript(run.tokenizer, prompt, arguments.stop) for _ in range(arguments.num_samples)]
     if is_single:

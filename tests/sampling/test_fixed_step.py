@@ -289,6 +289,7 @@ def test_the_command_gives_the_same_text(
     assert not made
     compiled = command(*given, "--compile")
     assert (compiled.code, compiled.out) == (0, plain.out)
+    assert compiled.err == "note: making one function of a token's step: half a minute on a CPU\n"
     assert len(made) >= 29
     beams = command("sample", finished_bigram, "--compile", "--beams", "2")
     assert (beams.code, beams.out) == (2, "")

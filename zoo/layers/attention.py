@@ -162,10 +162,10 @@ class CausalSelfAttention(nn.Module):
         if self.qk_norm:
             q_BHTD, k_BGSD = self.q_norm(q_BHTD), self.k_norm(k_BGSD)
         if self.rotary_theta is not None:
-            start = past.pos if past is not None else 0
-            positions_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
-            if past is not None and past.place is not None:
-                positions_T = past.place
+            positions_T = None if past is None else past.place
+            if positions_T is None:
+                start = 0 if past is None else past.pos
+                positions_T = torch.arange(start, start + x_BTC.shape[1], device=x_BTC.device)
             q_BHTD = rotate(q_BHTD, positions_T, self.rotary_theta)
             k_BGSD = rotate(k_BGSD, positions_T, self.rotary_theta)
         if past is not None and past.place is not None:
