@@ -3,21 +3,25 @@
 python experiments/2026-11-29-speed/against.py NANOGPT MEGABYTE [--device cuda] [ROW …]
 
 NANOGPT, MEGABYTE: checkouts of github.com/karpathy/nanoGPT and lucidrains/MEGABYTE-pytorch (which
-needs einops, beartype and tqdm). A step of theirs is right before one of ours, and the ratio is the
-median over such pairs. Theirs multiplies by torch's BLAS, as it does alone. The last column is the
-counted FLOPs of our step over its seconds, by the rate of a large product here.
+needs einops, beartype and tqdm). Each side is in a process of its own, with the allocator and the
+BLAS that it has alone. They take turns of two steps, of which the second is timed: during the first
+the other's threads come to rest. The ratio is the median over pairs of turns. The last column is
+the counted FLOPs of our step over its seconds, by the rate of a large product here.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import multiprocessing
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,7 +32,6 @@ from torch import Tensor
 from harness.cli.hydra_app import compose
 from harness.compute.costs import step_flops
 from harness.compute.device import Compute
-from harness.compute.matmul import current_matmul, use_matmul
 from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.diagnostics.doctor.machine import product_rate
@@ -58,6 +61,14 @@ class Side:
 
     work: Work
     at_best: float | None = None
+
+
+@dataclass
+class Row:
+    """Both sides, each made on a device, in a process of its own."""
+
+    theirs: Callable[[str], Side]
+    ours: Callable[[str], Side]
 
 
 def batch(vocab: int, rows: int, time: int) -> tuple[Tensor, Tensor]:
@@ -112,10 +123,10 @@ def against_nanogpt(
     theirs: str = "fp32",
     vocab: int = CHARACTERS,
     compiled: tuple[bool, bool] = (False, False),
-) -> Callable[[str], tuple[Side, Side]]:
+) -> Row:
     """ours, theirs: precisions. compiled: theirs and ours."""
 
-    def make(device: str) -> tuple[Side, Side]:
+    def make_theirs(device: str) -> Side:
         model = nanogpt(sizes, dropout, vocab, device)
         with redirect_stdout(StringIO()):
             optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device)
@@ -127,17 +138,19 @@ def against_nanogpt(
                 found: Tensor = forward(x, y)[1]
             return found
 
+        return Side(optimizing(model, optimizer, loss))
+
+    def make_ours(device: str) -> Side:
         words = [
             *model_words(sizes, dropout), f"precision={ours}", f"compile={str(compiled[1]).lower()}"
         ]  # fmt: skip
-        step = optimizing(model, optimizer, loss)
-        return Side(step), our_step(words, vocab, rows, sizes["block_size"], device)
+        return our_step(words, vocab, rows, sizes["block_size"], device)
 
-    return make
+    return Row(make_theirs, make_ours)
 
 
-def against_megabyte(ours: str) -> Callable[[str], tuple[Side, Side]]:
-    def make(device: str) -> tuple[Side, Side]:
+def against_megabyte(ours: str) -> Row:
+    def make_theirs(device: str) -> Side:
         from MEGABYTE_pytorch import MEGABYTE
 
         model = MEGABYTE(
@@ -146,33 +159,32 @@ def against_megabyte(ours: str) -> Callable[[str], tuple[Side, Side]]:
         ).to(device)  # fmt: skip
         optimizer = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.99), fused=True)
         y = batch(BYTES, 8, 512)[1].to(device)
-        step = optimizing(model, optimizer, lambda: model(y, return_loss=True))
-        own = our_step([*MEGABYTE_WORDS, f"precision={ours}"], BYTES, 8, 512, device)
-        return Side(step), own
+        return Side(optimizing(model, optimizer, lambda: model(y, return_loss=True)))
 
-    return make
+    words = [*MEGABYTE_WORDS, f"precision={ours}"]
+    return Row(make_theirs, lambda device: our_step(words, BYTES, 8, 512, device))
 
 
-def sampling(
-    sizes: dict[str, int], rows: int, compiled: bool = False
-) -> Callable[[str], tuple[Side, Side]]:
+def sampling(sizes: dict[str, int], rows: int, compiled: bool = False) -> Row:
     """From one token to the end of the window. compiled: by a step that is made before."""
     new = sizes["block_size"] - 1
 
-    def make(device: str) -> tuple[Side, Side]:
+    def prompt(device: str) -> Tensor:
+        return torch.zeros(rows, 1, dtype=torch.long, device=device)
+
+    def make_theirs(device: str) -> Side:
         theirs = nanogpt(sizes, 0.0, CHARACTERS, device).eval()
+        return Side(lambda: theirs.generate(prompt(device), new))
+
+    def make_ours(device: str) -> Side:
         words = [*model_words(sizes, 0.0), f"train.seq_len={sizes['block_size']}"]
         settings = read_settings(compose([*words, f"device={device}", "precision=fp32"]))
         checked_compute(settings)  # as a run has it
         ours = build_model(settings, CHARACTERS).to(device).eval()
-        prompt = torch.zeros(rows, 1, dtype=torch.long, device=device)
         step = FixedStep(ours, rows) if compiled else None
-        return (
-            Side(lambda: theirs.generate(prompt, new)),
-            Side(lambda: generate(ours, prompt, new, SamplingParams(), step=step)),
-        )
+        return Side(lambda: generate(ours, prompt(device), new, SamplingParams(), step=step))
 
-    return make
+    return Row(make_theirs, make_ours)
 
 
 ON_CPU = {
@@ -215,26 +227,61 @@ ON_GPU = {
 }
 
 
-def timed(side: Side, device: str) -> float:
+class Process:
+    """A side in a process of its own. plan: the name of the table of rows in `module`, which takes
+    the paths of `path`."""
+
+    def __init__(self, module: str, plan: str, name: str, which: str, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        given = (theirs, sys.path, module, plan, name, which, device, torch.get_num_threads())
+        self._process = context.Process(target=serve, args=given, daemon=True)
+        self._process.start()
+        theirs.close()
+        self.at_best: float | None = self._pipe.recv()
+
+    def seconds(self) -> float:
+        self._pipe.send(True)
+        found: float = self._pipe.recv()
+        return found
+
+    def end(self) -> None:
+        self._pipe.send(False)
+        self._process.join()
+
+
+def serve(
+    pipe: Connection,
+    path: list[str],
+    module: str,
+    plan: str,
+    name: str,
+    which: str,
+    device: str,
+    threads: int,
+) -> None:
+    """Make a side, and time it when asked."""
+    sys.path[:] = path
+    torch.set_num_threads(threads)
+    rows: Mapping[str, Row] = getattr(importlib.import_module(module), plan)
+    side: Side = getattr(rows[name], which)(device)
     compute = Compute(torch.device(device), "fp32")
-    begun = perf_counter()
-    side.work()
-    compute.synchronize()
-    return perf_counter() - begun
+    pipe.send(side.at_best)
+    while pipe.recv():
+        side.work()
+        compute.synchronize()
+        begun = perf_counter()
+        side.work()
+        compute.synchronize()
+        pipe.send(perf_counter() - begun)
 
 
-def measure(name: str, make: Callable[[str], tuple[Side, Side]], device: str, number: int) -> str:
+def measure(module: str, plan: str, name: str, device: str, number: int) -> str:
     """The row of the table."""
-    use_matmul("blas")
-    theirs, ours = make(device)
-    own_matmul = current_matmul()  # by the settings
-    pairs = []
-    for _ in range(3 + number):
-        use_matmul("blas")
-        other = timed(theirs, device)
-        use_matmul(own_matmul)
-        pairs.append((other, timed(ours, device)))
-    pairs = pairs[3:]
+    theirs, ours = (Process(module, plan, name, side, device) for side in ("theirs", "ours"))
+    pairs = [(theirs.seconds(), ours.seconds()) for _ in range(3 + number)][3:]
+    theirs.end()
+    ours.end()
     low, middle, high = statistics.quantiles([own / other for other, own in pairs], n=4)
     other, own = (statistics.median(each) for each in zip(*pairs, strict=True))
     share = "" if ours.at_best is None else f"{ours.at_best / own:.0%}"
@@ -262,9 +309,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {given.device}, {given.threads} threads\n")
     print("| what | theirs, ms | ours, ms | ratio | half of the pairs | of the products' rate |")
     print("|---|---:|---:|---:|---|---:|")
-    for name, make in (ON_CPU if given.device == "cpu" else ON_GPU).items():
+    plan = "ON_CPU" if given.device == "cpu" else "ON_GPU"
+    for name in ON_CPU if given.device == "cpu" else ON_GPU:
         if not given.rows or any(part in name for part in given.rows):
-            print(measure(name, make, given.device, given.pairs), flush=True)
+            print(measure("against", plan, name, given.device, given.pairs), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,23 +5,22 @@ python experiments/2026-11-29-speed/against_torch.py [--threads N] [--pairs N] [
 A recurrent net of theirs is nn.Embedding, nn.RNN, nn.GRU or nn.LSTM, and nn.Linear; a WaveNet is
 nn.Conv1d behind F.pad, as public ones are, and samples by computing its receptive field anew for
 each token. Both have the zoo's default sizes and the same weights: first it is shown that logits
-and gradients are equal. A step is forward, backward, clipping at 1 and fused AdamW; one of theirs
-is right before one of ours, and the ratio is the median over such pairs. Theirs multiplies by
-torch's BLAS, as it does alone.
+and gradients are equal. A step is forward, backward, clipping at 1 and fused AdamW. Each side is in
+a process of its own, and they take turns, as in against.py.
 """
 
 from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 import torch.nn.functional as F
-from against import CHARACTERS, Side, batch, measure, optimizing, our_step
+from against import CHARACTERS, Row, Side, batch, measure, optimizing, our_step
 from torch import Tensor, nn
 
 from harness.cli.hydra_app import compose
+from harness.compute.device import Compute
 from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.sampling.decode import SamplingParams, generate
@@ -138,27 +137,39 @@ def difference(name: str) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True))
 
 
-def step(name: str, rows: int, time: int, precision: str, device: str) -> tuple[Side, Side]:
-    theirs, _ = both(name)
-    x, y = batch(CHARACTERS, rows, time)
-    optimizer = torch.optim.AdamW(theirs.parameters(), 1e-3, fused=True)
+def step(name: str, rows: int, time: int, precision: str) -> Row:
+    def make_theirs(device: str) -> Side:
+        theirs, _ = both(name)
+        x, y = batch(CHARACTERS, rows, time)
+        optimizer = torch.optim.AdamW(theirs.parameters(), 1e-3, fused=True)
 
-    def loss() -> Tensor:
-        with torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext():
-            return F.cross_entropy(theirs(x).flatten(0, 1), y.flatten())
+        def loss() -> Tensor:
+            with torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext():
+                return F.cross_entropy(theirs(x).flatten(0, 1), y.flatten())
 
-    own = our_step([f"model={name}", f"precision={precision}"], CHARACTERS, rows, time, device)
-    return Side(optimizing(theirs, optimizer, loss)), own
+        return Side(optimizing(theirs, optimizer, loss))
+
+    words = [f"model={name}", f"precision={precision}"]
+    return Row(make_theirs, lambda device: our_step(words, CHARACTERS, rows, time, device))
 
 
-def sampling(name: str, device: str) -> tuple[Side, Side]:
-    theirs, ours = both(name)
-    prompt = torch.zeros(1, 1, dtype=torch.long)
-    sample = torch.inference_mode()(theirs.eval().sample)
-    return (
-        Side(lambda: sample(SAMPLED)),
-        Side(lambda: generate(ours.eval(), prompt, SAMPLED, SamplingParams())),
-    )
+def sampling(name: str) -> Row:
+    def make_theirs(device: str) -> Side:
+        sample = torch.inference_mode()(both(name)[0].eval().sample)
+        return Side(lambda: sample(SAMPLED))
+
+    def make_ours(device: str) -> Side:
+        Compute.choose(device, "fp32")  # as a run has it
+        ours, prompt = both(name)[1].eval(), torch.zeros(1, 1, dtype=torch.long)
+        return Side(lambda: generate(ours, prompt, SAMPLED, SamplingParams()))
+
+    return Row(make_theirs, make_ours)
+
+
+ROWS = {
+    f"step {name}, {rows} × {time}, {precision}": step(name, rows, time, precision)
+    for name in MODELS for rows, time in SHAPES for precision in ("fp32", "bf16")
+} | {f"{SAMPLED} characters, {name}": sampling(name) for name in MODELS}  # fmt: skip
 
 
 def main() -> None:
@@ -173,14 +184,10 @@ def main() -> None:
         print(f"{name}: logits and gradients differ by {difference(name):.1g} at most, in float64")
     print("\n| what | theirs, ms | ours, ms | ratio | half of the pairs | of the products' rate |")
     print("|---|---:|---:|---:|---|---:|")
-    plan = {
-        f"step {name}, {rows} × {time}, {precision}": partial(step, name, rows, time, precision)
-        for name in MODELS for rows, time in SHAPES for precision in ("fp32", "bf16")
-    } | {f"{SAMPLED} characters, {name}": partial(sampling, name) for name in MODELS}  # fmt: skip
-    for row, make in plan.items():
+    for row in ROWS:
         if not given.rows or any(part in row for part in given.rows):
             number = max(5, given.pairs // 4) if "512" in row else given.pairs
-            print(measure(row, make, "cpu", number), flush=True)
+            print(measure("against_torch", "ROWS", row, "cpu", number), flush=True)
 
 
 if __name__ == "__main__":

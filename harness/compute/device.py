@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.common.errors import UsageError
 from harness.common.text import visible_line
 from harness.compute.matmul import Matmul, current_matmul, has_onednn, use_matmul
+from harness.compute.memory import keep_freed_memory
 from harness.compute.processor import VARIABLES, cpu_name, rounds_fp32
 from harness.compute.race import SLOW, faster_matmul, faster_precision, times_fp32
 
@@ -59,6 +60,8 @@ class Compute:
                 if count
             )
             raise UsageError(f"device={device} is not on this machine; it has: {present}")
+        if kind == "cpu":
+            keep_freed_memory()
         if matmul is not None:
             wanted = faster_matmul() if matmul == "auto" else matmul
             use_matmul(wanted if kind == "cpu" and has_onednn() else "blas")

@@ -17,7 +17,7 @@ from torch import Tensor, library, nn
 Matmul = Literal["blas", "onednn"]
 # Below both, the way through Python takes longer than what is gained. Few rows are a matter of
 # reading the second matrix, which MKL does with one thread: from so many numbers on.
-LEAST_WORK, LEAST_READ = 2 << 20, 1 << 18
+LEAST_WORK, LEAST_READ = 1 << 20, 1 << 18
 
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _FP32 = torch.float32  # whatever anyone makes of torch's name later

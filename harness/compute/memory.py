@@ -1,7 +1,8 @@
-"""Total and peak memory."""
+"""Total and peak memory, and what the process keeps."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from contextlib import suppress
@@ -10,6 +11,29 @@ from pathlib import Path
 import torch
 
 from harness.common import contained
+
+# mallopt's parameters in glibc's malloc.h, and from which size on a piece is given back once freed.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+GIVEN_BACK = 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """From now on what the process frees stays with it, but for pieces of a GiB and more.
+
+    glibc gives large tensors' memory back to the system, which clears each page and maps it anew at
+    the next step: a tenth of a step, and of large ones a third. Which it gives back depends on what
+    was freed before, so that processes that do the same are not equally fast. Other C libraries
+    have no such setting; there nothing is done.
+    """
+    _glibc("mallopt", M_MMAP_THRESHOLD, GIVEN_BACK)
+    _glibc("mallopt", M_TRIM_THRESHOLD, -1)  # never
+
+
+def _glibc(name: str, *numbers: int) -> None:
+    """Call a function of the C library, where it has it."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*numbers)
 
 
 class PeakMemory:
@@ -29,8 +53,9 @@ class PeakMemory:
 
 
 def _reset_process_peak() -> None:
-    """So that a job in a sweep does not inherit the peak of the previous job (Linux only)."""
-    with suppress(OSError):
+    """So that it is not that of what was done before; what was kept of that is given back."""
+    _glibc("malloc_trim", 0)
+    with suppress(OSError):  # Linux alone
         Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, Literal
 
@@ -111,32 +111,46 @@ class Orthogonalized(torch.optim.Optimizer):
                     if not self.state[p]:
                         self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
                     average = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-                    of_shape[p.shape].append((p, p.grad.lerp(average, momentum), group))
-        for (rows, columns), members in of_shape.items():
-            updates = orthogonalized(torch.stack([update for _, update, _ in members]), self._dtype)
+                    update = p.grad.lerp(average, momentum).to(self._dtype)
+                    of_shape[p.shape].append((p, update, group))
+        stacks = [torch.stack([each for _, each, _ in members]) for members in of_shape.values()]
+        found = orthogonalized(stacks, self._dtype)
+        for (shape, members), updates in zip(of_shape.items(), found, strict=True):
             for (p, _, group), update in zip(members, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, columns)))
+                p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
         return None
 
 
-def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Matrices (N, rows, columns) with all singular values brought near 1 by five Newton-Schulz
-    iterations (Jordan et al. 2024), with torch.optim.Muon's coefficients."""
-    x = matrices.to(dtype)
-    tall = x.size(1) > x.size(2)
-    x = x.mT if tall else x
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-    # Where products are rounded a small singular value's square is lost in the Gram matrix, and
-    # what takes its place grows with each iteration: it is made anew after three.
-    pieces = (ITERATIONS,) if _is_exact(x) else (3, ITERATIONS - 3)
-    is_long = 2 * x.size(2) > 3 * x.size(1)
-    if is_long and (len(pieces) == 1 or x.size(1) >= LEAST_ROUNDED):
-        for iterations in pieces:
-            x = _by_gram(x, iterations)
-    else:
-        x = _by_iterations(x)
-    return x.mT if tall else x
+def orthogonalized(stacks: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Matrices, (N, rows, columns) in each stack, with all singular values brought near 1 by five
+    Newton-Schulz iterations (Jordan et al. 2024), with torch.optim.Muon's coefficients.
+
+    Long matrices with equally long shorter sides are worked on together.
+    """
+    found = [_normalized(stack.to(dtype)) for stack in stacks]
+    together: dict[int, list[int]] = defaultdict(list)
+    for number, x in enumerate(found):
+        is_long = 2 * x.size(2) > 3 * x.size(1)
+        if is_long and (_is_exact(x) or x.size(1) >= LEAST_ROUNDED):
+            together[x.size(1)] += [number]
+        else:
+            found[number] = _by_iterations(x)
+    for numbers in together.values():
+        alike = [found[number] for number in numbers]
+        # Where products are rounded a small singular value's square is lost in the Gram matrix,
+        # and what takes its place grows with each iteration: it is made anew after three.
+        for iterations in (ITERATIONS,) if _is_exact(alike[0]) else (3, ITERATIONS - 3):
+            alike = _by_gram(alike, iterations)
+        for number, x in zip(numbers, alike, strict=True):
+            found[number] = x
+    return [x if x.shape == own.shape else x.mT for x, own in zip(found, stacks, strict=True)]
+
+
+def _normalized(x: Tensor) -> Tensor:
+    """Wide matrices of Frobenius norm 1."""
+    x = x.mT if x.size(1) > x.size(2) else x
+    return x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
 
 
 def _is_exact(x: Tensor) -> bool:
@@ -153,18 +167,19 @@ def _by_iterations(x: Tensor) -> Tensor:
     return x
 
 
-def _by_gram(x: Tensor, iterations: int) -> Tensor:
+def _by_gram(stacks: Sequence[Tensor], iterations: int) -> list[Tensor]:
     """The same with fewer products for long matrices (Zhang et al. 2026, "Gram Newton-Schulz"): an
     iteration takes x to p x, with a polynomial p of x's Gram matrix g, and g to p g p, as
     polynomials of one matrix commute."""
     a, b, c = COEFFICIENTS
-    gram, polynomials = symmetric(x, x.mT), []
+    gram, polynomials = torch.cat([symmetric(x, x.mT) for x in stacks]), []
     for iteration in range(iterations):
         polynomials += [torch.baddbmm(gram, gram, gram, beta=b, alpha=c)]
         polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
         if iteration < iterations - 1:
             gram = polynomials[-1] @ gram @ polynomials[-1]
-    return reduce(torch.matmul, polynomials) @ x
+    whole = reduce(torch.matmul, polynomials).split([len(x) for x in stacks])
+    return [polynomial @ x for polynomial, x in zip(whole, stacks, strict=True)]
 
 
 def symmetric(

@@ -165,12 +165,12 @@ def test_small_products_stay_with_blas(
     by_onednn: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_matmul("onednn")
-    monkeypatch.setattr(matmul, "LEAST_WORK", 2 << 20)
-    torch.ones(7, 500) @ torch.ones(500, 524)
-    torch.ones(128, 128) @ torch.ones(128, 127)
+    monkeypatch.setattr(matmul, "LEAST_WORK", 1 << 20)
+    torch.ones(4, 500) @ torch.ones(500, 524)
+    torch.ones(64, 128) @ torch.ones(128, 127)
     assert not by_onednn
-    torch.ones(128, 128) @ torch.ones(128, 128)
-    assert by_onednn == [(128, 128, 128)]
+    torch.ones(64, 128) @ torch.ones(128, 128)
+    assert by_onednn == [(64, 128, 128)]
     torch.ones(1, 512) @ torch.ones(512, 512)  # reading these takes longest
     torch.ones(0, 512) @ torch.ones(512, 512)
     assert by_onednn[1:] == [(1, 512, 512)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,28 @@ def test_the_peak_is_what_was_held_at_once_in_bytes_and_starts_anew() -> None:
     del held
     assert first.read() - before == pytest.approx(size, rel=0.1)
     assert PeakMemory(torch.device("cpu")).read() - before < 0.1 * size
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator alone")
+@pytest.mark.parametrize(("mib", "is_kept"), [(100, True), (1100, False)])
+def test_what_a_cpu_computes_in_stays_with_the_process(mib: int, is_kept: bool) -> None:
+    """Whether the address space shrinks when a tensor is freed, in a process of its own."""
+    code = f"""
+import torch
+from harness.compute.device import Compute
+
+def pages():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0])
+
+Compute.choose("cpu", "fp32")
+held = torch.empty({mib} << 20, dtype=torch.uint8)
+before = pages()
+del held
+print((before - pages()) * 4096 < {mib} << 19)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == f"{is_kept}\n"
 
 
 def test_a_model_that_fits_nowhere_is_refused(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from harness.training import muon
-from harness.training.muon import orthogonalized, symmetric
+from harness.training.muon import symmetric
+
+
+def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of a single stack."""
+    return muon.orthogonalized([matrices], dtype)[0]
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 4), (3, 4, 6), (2, 5, 5), (2, 9, 4), (2, 4, 9)])
@@ -69,31 +76,45 @@ def test_nor_do_large_matrices_differ_from_float64(rank: int, columns: int) -> N
     assert error < 1e-3 * torch.linalg.matrix_norm(exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_together_matrices_become_what_they_become_alone(dtype: torch.dtype) -> None:
+    """Square, long, short and of another side, in this order again."""
+    shapes = (2, 64, 200), (1, 64, 64), (3, 96, 64), (1, 100, 64), (2, 128, 200), (1, 5, 9)
+    stacks = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
+    for found, stack in zip(muon.orthogonalized(stacks, dtype), stacks, strict=True):
+        assert found.dtype == dtype
+        alone = orthogonalized(stack, dtype)
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # sums in another order
+        torch.testing.assert_close(found, alone, rtol=tolerance, atol=tolerance)
+
+
 @pytest.fixture
-def by_gram(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shape and the iterations of each call of the form of fewer products."""
-    taken: list[tuple[int, ...]] = []
+def by_gram(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[tuple[int, ...]], int]]:
+    """The shapes and the iterations of each call of the form of fewer products."""
+    taken: list[tuple[list[tuple[int, ...]], int]] = []
     own = muon._by_gram
 
-    def watched(x: Tensor, iterations: int) -> Tensor:
-        taken.append((*x.shape, iterations))
-        return own(x, iterations)
+    def watched(stacks: Sequence[Tensor], iterations: int) -> list[Tensor]:
+        taken.append(([tuple(x.shape) for x in stacks], iterations))
+        return own(stacks, iterations)
 
     monkeypatch.setattr(muon, "_by_gram", watched)
     return taken
 
 
 def test_the_form_of_fewer_products_is_that_of_long_matrices(
-    by_gram: list[tuple[int, ...]],
+    by_gram: list[tuple[list[tuple[int, ...]], int]],
 ) -> None:
-    for shape in ((1, 6, 4), (1, 7, 4), (1, 4, 7), (1, 4, 4)):
-        orthogonalized(torch.randn(shape), torch.float32)
-    assert by_gram == [(1, 4, 7, 5), (1, 4, 7, 5)]
+    shapes = (1, 6, 4), (1, 7, 4), (2, 4, 9), (1, 4, 4), (1, 3, 9)
+    muon.orthogonalized([torch.randn(shape) for shape in shapes], torch.float32)
+    assert by_gram == [([(1, 4, 7), (2, 4, 9)], 5), ([(1, 3, 9)], 5)]
 
 
 @pytest.mark.parametrize("rounded", ["bf16", "by torch", "by the environment"])
 def test_where_products_are_rounded_the_gram_matrix_is_made_anew(
-    rounded: str, by_gram: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    rounded: str,
+    by_gram: list[tuple[list[tuple[int, ...]], int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of factors of 8 or 10 bits five iterations on one Gram matrix make up directions."""
     if rounded == "by torch":
@@ -101,9 +122,8 @@ def test_where_products_are_rounded_the_gram_matrix_is_made_anew(
     if rounded == "by the environment":
         monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
     dtype = torch.bfloat16 if rounded == "bf16" else torch.float32
-    for shape in ((1, 4, 7), (1, 64, 100)):
-        orthogonalized(torch.randn(shape), dtype)
-    assert by_gram == [(1, 64, 100, 3), (1, 64, 100, 2)]
+    muon.orthogonalized([torch.randn(shape) for shape in ((1, 4, 7), (1, 64, 100))], dtype)
+    assert by_gram == [([(1, 64, 100)], 3), ([(1, 64, 100)], 2)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

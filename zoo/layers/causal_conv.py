@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
@@ -150,7 +151,7 @@ class Depthwise(torch.autograd.Function):
         widest = torch.promote_types(dy_BTC.dtype, torch.float32)
         seen = (x_BSC[:, tap * dilation :][:, : dy_BTC.shape[1]] for tap in range(taps))
         dweight_KC = torch.stack([(dy_BTC * x_BTC).sum((0, 1), dtype=widest) for x_BTC in seen])
-        dx_BC1S = torch.nn.grad.conv2d_input(
+        dx_BC1S = conv2d_input(
             x_BSC.mT[:, :, None].shape,
             weight_C1K[:, :, None].to(dy_BTC.dtype),
             dy_BTC.mT[:, :, None],
