@@ -7,6 +7,9 @@ Steps of 12 × 64 tokens with 256 of vocabulary at the default sizes, each right
 reference: gpt with AdamW in fp32. A choice's seconds by the reference's are set against its FLOPs
 by the reference's. FLOPs are matrix products alone, those of the model as the harness counts them
 and those that the optimizer makes, as torch counts them. CHOICE: parts of the names of rows.
+
+The last column is the same beside a gpt of about as many FLOPs, by its width: a narrow model takes
+longer for its FLOPs whatever it is.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ from zoo.language_model import LanguageModel
 
 ROWS, TIME, VOCABULARY = 12, 64, 256
 COUNTS = {"ngram"}  # takes no steps
+WIDTH = 128  # gpt's default
+WIDTHS = (32, 48, 64, 80, 96, WIDTH, 160, 192)
 
 
 @dataclass
@@ -86,23 +91,29 @@ def _names(group: str) -> list[str]:
     return sorted(Path(path).stem for path in (CONF / group).glob("*.yaml"))
 
 
-def row(name: str, words: list[str], reference: Training, pairs: int) -> str:
+def row(name: str, words: list[str], references: dict[int, Training], pairs: int) -> str:
+    """references: by their width."""
     try:
         own = training(*words)
+        width = min(references, key=lambda each: abs(references[each].flops - own.flops))
         found = []
         for _ in range(min(2, pairs)):  # the first steps load what they need
             own.seconds()
         for _ in range(pairs):
-            other = reference.seconds()
-            found.append((own.seconds(), other))
+            others = references[WIDTH].seconds(), references[width].seconds()
+            found.append((own.seconds(), *others))
     except (UsageError, RuntimeError) as error:
-        return f"| {name} | | | {str(error).splitlines()[0]} | |"
-    ratio = statistics.median(mine / other for mine, other in found)
-    milliseconds = statistics.median(mine for mine, _ in found) * 1e3
-    flops = own.flops / reference.flops
-    share = f"{ratio / flops:.2f}" if flops > 0.01 else "–"
-    mark = " **cliff**" if flops > 0.01 and ratio / flops > 2 else ""
-    return f"| {name} | {milliseconds:.1f} | {ratio:.2f} | {flops:.2f} | {share}{mark} |"
+        return f"| {name} | | | {str(error).splitlines()[0]} | | |"
+    milliseconds = statistics.median(mine for mine, *_ in found) * 1e3
+    line = f"| {name} | {milliseconds:.1f} |"
+    for number, each in enumerate((WIDTH, width), 1):
+        ratio = statistics.median(taken[0] / taken[number] for taken in found)
+        flops = own.flops / references[each].flops
+        share = f"{ratio / flops:.2f}" if flops > 0.01 else "–"
+        mark = " **cliff**" if flops > 0.01 and ratio / flops > 2 else ""
+        line += f" {ratio:.2f} | {flops:.2f} |" if number == 1 else ""
+        line += f" {share}{mark}{f' ({each})' if each != WIDTH else ''} |"
+    return line
 
 
 def main() -> None:
@@ -113,15 +124,22 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32,bf16")
     given = parser.parse_intermixed_args()
     torch.set_num_threads(given.threads)
-    reference = training("model=gpt", "optimizer=adamw", "precision=fp32")
-    for _ in range(3):
-        reference.seconds()
+    references = {
+        width: training("optimizer=adamw", "precision=fp32", f"model.n_embd={width}")
+        for width in WIDTHS
+    }
+    for reference in references.values():
+        for _ in range(3):
+            reference.seconds()
     print(f"torch {torch.__version__}, {given.threads} threads, {current_matmul()}")
     print("a product, ms: " + ", ".join(f"{k} {v * 1e3:.2f}" for k, v in race("cpu").items()))
-    print("\n| choice | ms | to the reference | its FLOPs | by FLOPs |\n|---|---:|---:|---:|---:|")
+    print(
+        "\n| choice | ms | to the reference | its FLOPs | by FLOPs | by a gpt of as many (width) |"
+    )
+    print("|---|---:|---:|---:|---:|---:|")
     for name, words in choices(given.precisions.split(",")):
         if not given.choices or any(part in name for part in given.choices):
-            print(row(name, words, reference, given.pairs), flush=True)
+            print(row(name, words, references, given.pairs), flush=True)
 
 
 if __name__ == "__main__":
