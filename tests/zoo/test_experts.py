@@ -168,7 +168,10 @@ def test_refused(options: dict[str, Any], words: str) -> None:
         GPT(VOCAB, **SMALL | options)
 
 
-def test_few_numbers_of_rows_in_bf16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_few_numbers_of_rows_in_training_on_a_cpu(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each new one would be compiled. What is added changes no output and no gradient."""
     layer = MixtureOfExperts(C, True, "gelu", INNER, E, 2)
     sent = torch.randn(103, C, requires_grad=True)
@@ -179,7 +182,7 @@ def test_few_numbers_of_rows_in_bf16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -
         return linear(rows, *args)
 
     def pass_through() -> list[Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             out = layer._through_experts(sent, [40, 0, 1, 62]).float()
         return [out, *torch.autograd.grad(out.square().sum(), [sent, *layer.expand.parameters()])]
 
@@ -188,5 +191,6 @@ def test_few_numbers_of_rows_in_bf16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -
     assert seen == {0, 32, 64}
     monkeypatch.setattr("zoo.layers.experts.ROWS", 1)
     for ours, exact in zip(few, pass_through(), strict=True):
-        torch.testing.assert_close(ours, exact, rtol=0.02, atol=1e-3)
+        rtol, atol = (0.02, 1e-3) if precision == "bf16" else (1e-5, 1e-6)
+        torch.testing.assert_close(ours, exact, rtol=rtol, atol=atol)
     assert seen == {0, 32, 64, 40, 1, 62}

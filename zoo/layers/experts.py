@@ -20,8 +20,8 @@ from zoo.layers.checks import require_positive
 from zoo.layers.feed_forward import Activation, FeedForward
 from zoo.roles import BIAS, OUT_IN, Role
 
-# In bf16 a CPU's library compiles each product for its number of rows, which takes longer than the
-# product. Rounded up to a multiple there are few such numbers, and each is compiled once.
+# oneDNN compiles each product for its number of rows, which takes longer than the product. Rounded
+# up to a multiple there are few such numbers, and each is compiled once.
 ROWS = 32
 
 
@@ -86,7 +86,8 @@ class MixtureOfExperts(nn.Module):
     def _through_experts(self, sent_MC: Tensor, loads: list[int]) -> Tensor:
         """The first loads[0] tokens through the first expert, and so on."""
         experts = zip(self.expand.unbind(), self.projection.unbind(), strict=True)
-        at_once = ROWS if sent_MC.is_cpu and torch.is_autocast_enabled("cpu") else 1
+        many = self.training or torch.is_autocast_enabled("cpu")
+        at_once = ROWS if sent_MC.is_cpu and many else 1
         outputs = []
         for part, (expand, projection) in zip(sent_MC.split(loads), experts, strict=True):
             rows = F.pad(part, (0, 0, 0, -len(part) % at_once))
