@@ -159,7 +159,7 @@ def sampling(name: str) -> Row:
         return Side(lambda: sample(SAMPLED))
 
     def make_ours(device: str) -> Side:
-        Compute.choose(device, "fp32")  # as a run has it
+        Compute.choose(device, "fp32", matmul="auto")  # as a run has it
         ours, prompt = both(name)[1].eval(), torch.zeros(1, 1, dtype=torch.long)
         return Side(lambda: generate(ours, prompt, SAMPLED, SamplingParams()))
 

@@ -1,8 +1,9 @@
-"""Total and peak memory, and what the process keeps."""
+"""Total and peak memory, and what becomes of freed memory."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -12,28 +13,31 @@ import torch
 
 from harness.common import contained
 
-# mallopt's parameters in glibc's malloc.h, and from which size on a piece is given back once freed.
+# mallopt's parameters, of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-GIVEN_BACK = 1 << 30
+# Tensors of so many bytes go back all the same. Older glibc takes no more than the second.
+LARGEST_KEPT = 1 << 30, 32 << 20
 
 
 def keep_freed_memory() -> None:
-    """From now on what the process frees stays with it, but for pieces of a GiB and more.
+    """From now on what the main thread frees stays with the process, but for pieces of a GiB and
+    more, unless the environment says how malloc is to go about it.
 
     glibc gives large tensors' memory back to the system, which clears each page and maps it anew at
-    the next step: a tenth of a step, and of large ones a third. Which it gives back depends on what
-    was freed before, so that processes that do the same are not equally fast. Other C libraries
-    have no such setting; there nothing is done.
+    the next step. Which it gives back depends on what was freed before, so that processes that do
+    the same are not equally fast. Other C libraries have no such setting; there nothing is done.
     """
-    _glibc("mallopt", M_MMAP_THRESHOLD, GIVEN_BACK)
-    _glibc("mallopt", M_TRIM_THRESHOLD, -1)  # never
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc." in tunables or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    if any(_glibc("mallopt", M_MMAP_THRESHOLD, size) for size in LARGEST_KEPT):
+        _glibc("mallopt", M_TRIM_THRESHOLD, -1)  # never; alone it would make things worse
 
 
-def _glibc(name: str, *numbers: int) -> None:
-    """Call a function of the C library, where it has it."""
+def _glibc(name: str, *numbers: int) -> int:
+    """Call a function of the C library; 0, which is a refusal, where it has none."""
     function = getattr(ctypes.CDLL(None), name, None)
-    if function is not None:
-        function(*numbers)
+    return 0 if function is None else int(function(*numbers))
 
 
 class PeakMemory:
@@ -53,7 +57,7 @@ class PeakMemory:
 
 
 def _reset_process_peak() -> None:
-    """So that it is not that of what was done before; what was kept of that is given back."""
+    """Kept memory goes back first, so that it is not in the new peak."""
     _glibc("malloc_trim", 0)
     with suppress(OSError):  # Linux alone
         Path("/proc/self/clear_refs").write_text("5")

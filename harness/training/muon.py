@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import reduce
 from typing import Any, Literal
 
@@ -103,54 +103,58 @@ class Orthogonalized(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        of_shape: dict[torch.Size, list[tuple[Tensor, Tensor, Group]]] = defaultdict(list)
+        of_shape: dict[torch.Size, list[tuple[Tensor, Group]]] = defaultdict(list)
         for group in self.param_groups:
-            momentum = group["momentum"]
             for p in group["params"]:
                 if p.grad is not None:
-                    if not self.state[p]:
-                        self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
-                    average = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-                    update = p.grad.lerp(average, momentum).to(self._dtype)
-                    of_shape[p.shape].append((p, update, group))
-        stacks = [torch.stack([each for _, each, _ in members]) for members in of_shape.values()]
-        found = orthogonalized(stacks, self._dtype)
-        for (shape, members), updates in zip(of_shape.items(), found, strict=True):
-            for (p, _, group), update in zip(members, updates, strict=True):
+                    of_shape[p.shape].append((p, group))
+        stacks = [
+            torch.stack([self._direction(p, group) for p, group in members])
+            for members in of_shape.values()
+        ]
+        orthogonalize(stacks)
+        for (shape, members), updates in zip(of_shape.items(), stacks, strict=True):
+            for (p, group), update in zip(members, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
         return None
 
+    def _direction(self, p: Tensor, group: Group) -> Tensor:
+        """Nesterov's momentum."""
+        assert p.grad is not None
+        if not self.state[p]:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
+        average = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+        return p.grad.lerp(average, group["momentum"]).to(self._dtype)
 
-def orthogonalized(stacks: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Matrices, (N, rows, columns) in each stack, with all singular values brought near 1 by five
-    Newton-Schulz iterations (Jordan et al. 2024), with torch.optim.Muon's coefficients.
 
-    Long matrices with equally long shorter sides are worked on together.
+def orthogonalize(stacks: list[Tensor]) -> None:
+    """Replace matrices, (N, rows, columns) in each stack, by such with all singular values near 1,
+    by five Newton-Schulz iterations (Jordan et al. 2024) with torch.optim.Muon's coefficients.
+
+    Long matrices with equally long shorter sides are worked on together. One after the other they
+    take the places of those before, so that little more than all of them is in memory.
     """
-    found = [_normalized(stack.to(dtype)) for stack in stacks]
     together: dict[int, list[int]] = defaultdict(list)
-    for number, x in enumerate(found):
+    is_tall = [stack.size(1) > stack.size(2) for stack in stacks]
+    for number, stack in enumerate(stacks):
+        x = stack.mT if is_tall[number] else stack
+        x = stacks[number] = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
         is_long = 2 * x.size(2) > 3 * x.size(1)
         if is_long and (_is_exact(x) or x.size(1) >= LEAST_ROUNDED):
             together[x.size(1)] += [number]
         else:
-            found[number] = _by_iterations(x)
+            stacks[number] = _by_iterations(x)
     for numbers in together.values():
-        alike = [found[number] for number in numbers]
         # Where products are rounded a small singular value's square is lost in the Gram matrix,
         # and what takes its place grows with each iteration: it is made anew after three.
-        for iterations in (ITERATIONS,) if _is_exact(alike[0]) else (3, ITERATIONS - 3):
-            alike = _by_gram(alike, iterations)
-        for number, x in zip(numbers, alike, strict=True):
-            found[number] = x
-    return [x if x.shape == own.shape else x.mT for x, own in zip(found, stacks, strict=True)]
-
-
-def _normalized(x: Tensor) -> Tensor:
-    """Wide matrices of Frobenius norm 1."""
-    x = x.mT if x.size(1) > x.size(2) else x
-    return x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
+        is_exact = _is_exact(stacks[numbers[0]])
+        for iterations in (ITERATIONS,) if is_exact else (3, ITERATIONS - 3):
+            polynomials = _polynomials([stacks[number] for number in numbers], iterations)
+            for number, polynomial in zip(numbers, polynomials, strict=True):
+                stacks[number] = polynomial @ stacks[number]
+    for number, x in enumerate(stacks):
+        stacks[number] = x.mT if is_tall[number] else x
 
 
 def _is_exact(x: Tensor) -> bool:
@@ -167,10 +171,10 @@ def _by_iterations(x: Tensor) -> Tensor:
     return x
 
 
-def _by_gram(stacks: Sequence[Tensor], iterations: int) -> list[Tensor]:
-    """The same with fewer products for long matrices (Zhang et al. 2026, "Gram Newton-Schulz"): an
-    iteration takes x to p x, with a polynomial p of x's Gram matrix g, and g to p g p, as
-    polynomials of one matrix commute."""
+def _polynomials(stacks: list[Tensor], iterations: int) -> tuple[Tensor, ...]:
+    """What so many iterations multiply long matrices by, with fewer products (Zhang et al. 2026,
+    "Gram Newton-Schulz"): one takes x to p x, with a polynomial p of x's Gram matrix g, and g to
+    p g p, as polynomials of one matrix commute."""
     a, b, c = COEFFICIENTS
     gram, polynomials = torch.cat([symmetric(x, x.mT) for x in stacks]), []
     for iteration in range(iterations):
@@ -178,8 +182,7 @@ def _by_gram(stacks: Sequence[Tensor], iterations: int) -> list[Tensor]:
         polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
         if iteration < iterations - 1:
             gram = polynomials[-1] @ gram @ polynomials[-1]
-    whole = reduce(torch.matmul, polynomials).split([len(x) for x in stacks])
-    return [polynomial @ x for polynomial, x in zip(whole, stacks, strict=True)]
+    return reduce(torch.matmul, polynomials).split([len(x) for x in stacks])
 
 
 def symmetric(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 from harness.cli.hydra_app import compose
 from harness.common.errors import UsageError
+from harness.compute import memory as memory_of
 from harness.compute.memory import PeakMemory, total_memory
 from harness.config.keys import names_in_group
 from harness.config.settings import read_settings
@@ -38,6 +40,7 @@ def test_the_optimizers_state_is_counted(optimizer: str) -> None:
 
 def test_the_peak_is_what_was_held_at_once_in_bytes_and_starts_anew() -> None:
     """The kernel counts pages per CPU and sums them late: hence a tenth, not an equality."""
+    memory_of.keep_freed_memory()
     size = 2**28
     first = PeakMemory(torch.device("cpu"))
     before = first.read()
@@ -52,7 +55,7 @@ def test_the_peak_is_what_was_held_at_once_in_bytes_and_starts_anew() -> None:
 def test_what_a_cpu_computes_in_stays_with_the_process(mib: int, is_kept: bool) -> None:
     """Whether the address space shrinks when a tensor is freed, in a process of its own."""
     code = f"""
-import torch
+import resource, torch
 from harness.compute.device import Compute
 
 def pages():
@@ -63,10 +66,50 @@ Compute.choose("cpu", "fp32")
 held = torch.empty({mib} << 20, dtype=torch.uint8)
 before = pages()
 del held
-print((before - pages()) * 4096 < {mib} << 19)
+print((before - pages()) * resource.getpagesize() < {mib} << 19)
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("MALLOC_")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True
+    )
     assert found.stdout == f"{is_kept}\n"
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (1 << 30, [(-3, 1 << 30), (-1, -1)]),
+        (32 << 20, [(-3, 1 << 30), (-3, 32 << 20), (-1, -1)]),
+        (0, [(-3, 1 << 30), (-3, 32 << 20)]),
+    ],
+)
+def test_older_versions_of_glibc_take_a_smaller_threshold_or_none(
+    most: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second alone would map what is large anew each time."""
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(name: str, parameter: int, value: int) -> int:
+        asked.append((parameter, value))
+        return int(value <= most)
+
+    monkeypatch.setattr(memory_of, "_glibc", mallopt)
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    memory_of.keep_freed_memory()
+    assert asked == expected
+
+
+@pytest.mark.parametrize(
+    "variable", ["MALLOC_TRIM_THRESHOLD_=1000", "GLIBC_TUNABLES=glibc.malloc.trim_threshold=1000"]
+)
+def test_what_the_environment_says_of_malloc_stays(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*variable.split("=", 1))
+    monkeypatch.setattr(memory_of, "_glibc", lambda *given: pytest.fail("set all the same"))
+    memory_of.keep_freed_memory()
 
 
 def test_a_model_that_fits_nowhere_is_refused(

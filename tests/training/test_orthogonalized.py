@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +12,9 @@ from harness.training.muon import symmetric
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Of a single stack."""
-    return muon.orthogonalized([matrices], dtype)[0]
+    stacks = [matrices.to(dtype)]
+    muon.orthogonalize(stacks)
+    return stacks[0]
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 4), (3, 4, 6), (2, 5, 5), (2, 9, 4), (2, 4, 9)])
@@ -81,7 +81,9 @@ def test_together_matrices_become_what_they_become_alone(dtype: torch.dtype) -> 
     """Square, long, short and of another side, in this order again."""
     shapes = (2, 64, 200), (1, 64, 64), (3, 96, 64), (1, 100, 64), (2, 128, 200), (1, 5, 9)
     stacks = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
-    for found, stack in zip(muon.orthogonalized(stacks, dtype), stacks, strict=True):
+    together = [stack.to(dtype) for stack in stacks]
+    muon.orthogonalize(together)
+    for found, stack in zip(together, stacks, strict=True):
         assert found.dtype == dtype
         alone = orthogonalized(stack, dtype)
         tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # sums in another order
@@ -92,13 +94,13 @@ def test_together_matrices_become_what_they_become_alone(dtype: torch.dtype) -> 
 def by_gram(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[tuple[int, ...]], int]]:
     """The shapes and the iterations of each call of the form of fewer products."""
     taken: list[tuple[list[tuple[int, ...]], int]] = []
-    own = muon._by_gram
+    own = muon._polynomials
 
-    def watched(stacks: Sequence[Tensor], iterations: int) -> list[Tensor]:
+    def watched(stacks: list[Tensor], iterations: int) -> tuple[Tensor, ...]:
         taken.append(([tuple(x.shape) for x in stacks], iterations))
         return own(stacks, iterations)
 
-    monkeypatch.setattr(muon, "_by_gram", watched)
+    monkeypatch.setattr(muon, "_polynomials", watched)
     return taken
 
 
@@ -106,7 +108,7 @@ def test_the_form_of_fewer_products_is_that_of_long_matrices(
     by_gram: list[tuple[list[tuple[int, ...]], int]],
 ) -> None:
     shapes = (1, 6, 4), (1, 7, 4), (2, 4, 9), (1, 4, 4), (1, 3, 9)
-    muon.orthogonalized([torch.randn(shape) for shape in shapes], torch.float32)
+    muon.orthogonalize([torch.randn(shape) for shape in shapes])
     assert by_gram == [([(1, 4, 7), (2, 4, 9)], 5), ([(1, 3, 9)], 5)]
 
 
@@ -122,7 +124,7 @@ def test_where_products_are_rounded_the_gram_matrix_is_made_anew(
     if rounded == "by the environment":
         monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
     dtype = torch.bfloat16 if rounded == "bf16" else torch.float32
-    muon.orthogonalized([torch.randn(shape) for shape in ((1, 4, 7), (1, 64, 100))], dtype)
+    muon.orthogonalize([torch.randn(shape).to(dtype) for shape in ((1, 4, 7), (1, 64, 100))])
     assert by_gram == [([(1, 64, 100)], 3), ([(1, 64, 100)], 2)]
 
 

@@ -32,8 +32,8 @@ def test_gradients_are_those_of_a_convolution(dilation: int, taps: int, has_bias
         torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
 
 
-def test_in_bf16_a_sum_over_many_positions_is_not_rounded_on_the_way() -> None:
-    """All of 4,096 positions add the same to each weight: in bf16 a sum ends at 256."""
+def test_in_bf16_a_sum_over_many_positions_is_in_fp32() -> None:
+    """All of 4,096 positions add the same to each weight: summed in bf16 they would end at 256."""
     conv = CausalConv1d(3, 3, 1, depthwise=True)
     with torch.autocast("cpu", torch.bfloat16):
         y_BTC = conv(torch.ones(2, 2048, 3))
@@ -44,13 +44,39 @@ def test_in_bf16_a_sum_over_many_positions_is_not_rounded_on_the_way() -> None:
         assert parameter.grad.flatten().tolist() == [4096.0] * 3
 
 
-def test_what_is_not_trained_gets_no_gradient() -> None:
-    x, weight, bias = tensors(4, 1, torch.float32)
-    Depthwise.apply(x, weight.detach(), bias.detach(), 1).sum().backward()
-    assert [each.grad is None for each in (x, weight, bias)] == [False, True, True]
+def test_in_bf16_gradients_are_as_exact_as_bf16_is() -> None:
+    """Of random numbers, against float64."""
+    x, weight, bias = tensors(4, 1, torch.float64)
+    exact = torch.autograd.grad(Depthwise.apply(x, weight, bias, 1).square().sum(), (x, weight))
+    x, weight, bias = (each.detach().float().requires_grad_() for each in (x, weight, bias))
+    with torch.autocast("cpu", torch.bfloat16):
+        y_BTC = Depthwise.apply(x, weight, bias, 1)
+    found = torch.autograd.grad(y_BTC.float().square().sum(), (x, weight))
+    for own, expected in zip(found, exact, strict=True):
+        assert own.dtype == torch.float32
+        assert torch.linalg.vector_norm(own - expected) < 0.01 * torch.linalg.vector_norm(expected)
 
 
-def tensors(taps: int, dilation: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+@pytest.mark.parametrize("training", [True, False])
+def test_it_is_that_of_training(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere torch's own, whose FLOPs are counted."""
+    taken = []
+    monkeypatch.setattr(Depthwise, "apply", lambda *given: taken.append(1) or given[0])
+    CausalConv1d(3, 3, 4, depthwise=True).train(training)(torch.ones(1, 5, 3))
+    assert taken == [1] * training
+
+
+@pytest.mark.parametrize("trained", [0, 1, 2])
+def test_only_what_is_trained_gets_a_gradient(trained: int) -> None:
+    given = [each.requires_grad_(at == trained) for at, each in enumerate(tensors(4, 1))]
+    y_BTC = Depthwise.apply(*given, 1)
+    found = y_BTC.grad_fn.apply(torch.ones_like(y_BTC))
+    assert [each is not None for each in found] == [at == trained for at in range(3)] + [False]
+
+
+def tensors(
+    taps: int, dilation: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
     """An input of two rows, a filter for each of its channels, and a bias."""
     channels = 5
     shapes = (2, 7 + (taps - 1) * dilation, channels), (channels, 1, taps), (channels,)
