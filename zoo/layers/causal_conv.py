@@ -131,7 +131,7 @@ def depthwise(x_BSC: Tensor, weight_C1K: Tensor, bias_C: Tensor | None, dilation
 
 
 class Depthwise(torch.autograd.Function):
-    """`depthwise` with a faster backward pass on a CPU, where torch's takes some twenty times as
+    """`depthwise` with a faster backward pass on a CPU, where torch's takes ten to thirty times as
     long as the forward pass: a convolution with the taps in reverse for the inputs' gradient, and
     for that of the weights a sum for each tap."""
 
