@@ -57,13 +57,24 @@ def test_in_bf16_gradients_are_as_exact_as_bf16_is() -> None:
         assert torch.linalg.vector_norm(own - expected) < 0.01 * torch.linalg.vector_norm(expected)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_it_is_that_of_training(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere torch's own, whose FLOPs are counted."""
-    taken = []
-    monkeypatch.setattr(Depthwise, "apply", lambda *given: taken.append(1) or given[0])
-    CausalConv1d(3, 3, 4, depthwise=True).train(training)(torch.ones(1, 5, 3))
-    assert taken == [1] * training
+@pytest.mark.parametrize(
+    ("training", "dtype", "taken"),
+    [
+        (True, torch.float32, True),
+        (True, torch.bfloat16, True),
+        (True, torch.float16, False),
+        (False, torch.float32, False),
+    ],
+)
+def test_it_is_that_of_training(
+    training: bool, dtype: torch.dtype, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In evaluation it is torch's own, whose FLOPs are counted; in fp16 products could overflow."""
+    calls = []
+    monkeypatch.setattr(Depthwise, "apply", lambda *given: calls.append(1) or given[0])
+    conv = CausalConv1d(3, 3, 4, depthwise=True).train(training).to(dtype)
+    conv(torch.ones(1, 5, 3, dtype=dtype))
+    assert calls == [1] * taken
 
 
 @pytest.mark.parametrize("trained", [0, 1, 2])

@@ -107,7 +107,8 @@ class CausalConv1d(nn.Module):
             past.write(x_BTC)
         weight, bias = self.conv.weight, self.conv.bias
         if self.conv.groups > 1:
-            if x_BSC.is_cpu and self.training and not torch.compiler.is_compiling():
+            is_wide = x_BSC.dtype != torch.float16  # in which products could overflow
+            if x_BSC.is_cpu and is_wide and self.training and not torch.compiler.is_compiling():
                 y_BTC: Tensor = Depthwise.apply(x_BSC, weight, bias, step)
                 return y_BTC
             return depthwise(x_BSC, weight, bias, step)

@@ -86,8 +86,9 @@ class MixtureOfExperts(nn.Module):
     def _through_experts(self, sent_MC: Tensor, loads: list[int]) -> Tensor:
         """The first loads[0] tokens through the first expert, and so on."""
         experts = zip(self.expand.unbind(), self.projection.unbind(), strict=True)
-        many = self.training or torch.is_autocast_enabled("cpu")
-        at_once = ROWS if sent_MC.is_cpu and many else 1
+        # Not where a text is scored or sampled in fp32, a few tokens at a time.
+        is_rounded = sent_MC.is_cpu and (self.training or torch.is_autocast_enabled("cpu"))
+        at_once = ROWS if is_rounded else 1
         outputs = []
         for part, (expand, projection) in zip(sent_MC.split(loads), experts, strict=True):
             rows = F.pad(part, (0, 0, 0, -len(part) % at_once))
