@@ -4,9 +4,9 @@ python experiments/2026-11-29-speed/against.py NANOGPT MEGABYTE [--device cuda] 
 
 NANOGPT, MEGABYTE: checkouts of github.com/karpathy/nanoGPT and lucidrains/MEGABYTE-pytorch (which
 needs einops, beartype and tqdm). Each side is in a process of its own, with the allocator and the
-BLAS that it has alone. They take turns of two steps, of which the second is timed: during the first
-the other's threads come to rest. The ratio is the median over pairs of turns. The last column is
-the counted FLOPs of our step over its seconds, by the rate of a large product here.
+BLAS that it has alone. They take turns, on a CPU of two steps, of which the second is timed: during
+the first the other's threads come to rest. The ratio is the median over pairs of turns. The last
+column is the counted FLOPs of our step over its seconds, by the rate of a large product here.
 """
 
 from __future__ import annotations
@@ -268,8 +268,8 @@ def serve(
     compute = Compute(torch.device(device), "fp32")
     pipe.send(side.at_best)
     while pipe.recv():
-        side.work()
-        compute.synchronize()
+        if device == "cpu":
+            side.work()
         begun = perf_counter()
         side.work()
         compute.synchronize()

@@ -3,7 +3,7 @@
 python experiments/2026-11-29-speed/cliffs.py [--pairs 9] [--threads 1] [--precisions fp32,bf16]
     [CHOICE …]
 
-Steps of 12 × 64 tokens with 256 of vocabulary at the default sizes, each right after one of the
+Steps of 12 × 64 tokens with 256 of vocabulary at the default sizes, in turns with those of the
 reference: gpt with AdamW in fp32. A choice's seconds by the reference's are set against its FLOPs
 by the reference's. FLOPs are matrix products alone, those of the model as the harness counts them
 and those that the optimizer makes, as torch counts them. CHOICE: parts of the names of rows.
