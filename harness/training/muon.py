@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from functools import reduce
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from harness.compute.device import DTYPES
-from harness.compute.processor import rounds_fp32
 from harness.compute.race import faster_precision
 from harness.training.parameter_groups import Group
 
-COEFFICIENTS = 3.4445, -4.775, 2.0315  # of x, x³ and x⁵
-ITERATIONS = 5
-LEAST_ROUNDED = 64  # rows below which there is little to save, and rounding is torch's own
-BAND = 128  # rows of a symmetric product that are computed together
+# Polynomials of a singular value x, by their coefficients of x, x³ and x⁵.
+PUBLISHED = 3.4445, -4.775, 2.0315
+QUINTICS = (
+    (8.093369, -23.62043, 17.446152),
+    (3.636586, -2.721927, 0.536546),
+    (2.6613, -1.977155, 0.452616),
+)
+MARGIN = 1.01  # rounding may make the largest singular value larger
+LEAST = 1e-7  # a matrix whose norm is smaller gets a smaller update
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,26 +43,30 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.1,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
+        iterations: Literal[3, 5] = 5,
         orthogonalize: Literal["auto", "bf16", "fp32"] = "bf16",
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         hidden = [group for group in self.param_groups if group["hidden"]]
         rest = [group for group in self.param_groups if not group["hidden"]]
-        # Each parameter, the number of axes that stack matrices, and views of the matrices.
-        self._hidden = [
-            (p, group["stack"], p.detach().view(_matrices(p, group["stack"])).unbind())
+        # Views of the matrices in each parameter that is not a single one.
+        self._views = {
+            p: p.detach().view(_matrices(p, group["stack"])).unbind()
             for group in hidden
             for p in group["params"]
-        ]
-        views = {p: matrices for p, _, matrices in self._hidden}
+            if p.dim() != 2 or group["stack"]
+        }
         self.parts: list[torch.optim.Optimizer] = []
         if matrices := [
-            {**group, "params": [m for p in group["params"] for m in views[p]]} for group in hidden
+            {**group, "params": [m for p in group["params"] for m in self._views.get(p, (p,))]}
+            for group in hidden
         ]:
             if orthogonalize == "auto":
                 orthogonalize = faster_precision(matrices[0]["params"][0].device.type)
             self.parts += [
-                Orthogonalized(matrices, lr, weight_decay, momentum, DTYPES[orthogonalize])
+                Orthogonalized(
+                    matrices, lr, weight_decay, momentum, iterations, DTYPES[orthogonalize]
+                )
             ]
         if others := [dict(group) for group in rest]:
             self.parts += [
@@ -69,10 +76,10 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        for parameter, stack, matrices in self._hidden:
+        for parameter, matrices in self._views.items():
             gradient = parameter.grad
             if gradient is not None:
-                gradient = gradient.reshape(_matrices(parameter, stack))
+                gradient = gradient.reshape(len(matrices), *matrices[0].shape)
             for number, matrix in enumerate(matrices):
                 matrix.grad = None if gradient is None else gradient[number]
         inner = [group for part in self.parts for group in part.param_groups]
@@ -96,10 +103,11 @@ class Orthogonalized(torch.optim.Optimizer):
         lr: float,
         weight_decay: float,
         momentum: float,
+        iterations: Literal[3, 5],
         dtype: torch.dtype,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self._dtype = dtype
+        self._iterations, self._dtype = iterations, dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -108,107 +116,87 @@ class Orthogonalized(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     of_shape[p.shape].append((p, group))
-        stacks = [
-            torch.stack([self._direction(p, group) for p, group in members])
-            for members in of_shape.values()
-        ]
-        orthogonalize(stacks)
+        stacks = []
+        for shape, members in of_shape.items():
+            stack = members[0][0].new_empty(len(members), *shape, dtype=self._dtype)
+            for row, (p, group) in zip(stack, members, strict=True):
+                self._put_direction(p, group, row)
+            stacks.append(stack)
+        orthogonalize(stacks, self._iterations)
         for (shape, members), updates in zip(of_shape.items(), stacks, strict=True):
             for (p, group), update in zip(members, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
         return None
 
-    def _direction(self, p: Tensor, group: Group) -> Tensor:
+    def _put_direction(self, p: Tensor, group: Group, out: Tensor) -> None:
         """Nesterov's momentum."""
         assert p.grad is not None
-        if not self.state[p]:
-            self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
-        average = self.state[p]["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-        return p.grad.lerp(average, group["momentum"]).to(self._dtype)
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p.grad)
+        average = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+        torch.lerp(p.grad, average, group["momentum"], out=out)
 
 
-def orthogonalize(stacks: list[Tensor]) -> None:
-    """Replace matrices, (N, rows, columns) in each stack, by such with all singular values near 1,
-    by five Newton-Schulz iterations (Jordan et al. 2024) with torch.optim.Muon's coefficients.
+def orthogonalize(stacks: list[Tensor], iterations: Literal[3, 5]) -> None:
+    """Replace matrices, (N, rows, columns) in each stack, by such with all singular values near 1.
 
-    Long matrices with equally long shorter sides are worked on together. One after the other they
-    take the places of those before, so that little more than all of them is in memory.
+    Five iterations are the published ones (Jordan et al. 2024), with torch.optim.Muon's
+    coefficients. Three are ours: matrices of the same shorter side are worked on together, and one
+    after the other they take the places of those before, so that little more than all of them is
+    in memory.
     """
     together: dict[int, list[int]] = defaultdict(list)
-    is_tall = [stack.size(1) > stack.size(2) for stack in stacks]
-    for number, stack in enumerate(stacks):
-        x = stack.mT if is_tall[number] else stack
-        x = stacks[number] = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-        is_long = 2 * x.size(2) > 3 * x.size(1)
-        if is_long and (_is_exact(x) or x.size(1) >= LEAST_ROUNDED):
-            together[x.size(1)] += [number]
-        else:
-            stacks[number] = _by_iterations(x)
-    for numbers in together.values():
-        # Where products are rounded a small singular value's square is lost in the Gram matrix,
-        # and what takes its place grows with each iteration: it is made anew after three.
-        is_exact = _is_exact(stacks[numbers[0]])
-        for iterations in (ITERATIONS,) if is_exact else (3, ITERATIONS - 3):
-            polynomials = _polynomials([stacks[number] for number in numbers], iterations)
-            for number, polynomial in zip(numbers, polynomials, strict=True):
-                stacks[number] = polynomial @ stacks[number]
     for number, x in enumerate(stacks):
-        stacks[number] = x.mT if is_tall[number] else x
+        if iterations == 5:
+            stacks[number] = _published(x.mT).mT if _is_tall(x) else _published(x)
+        else:
+            together[min(x.shape[1:])] += [number]
+    for numbers in together.values():
+        alike = [stacks[number] for number in numbers]
+        grams = torch.cat([x.mT @ x if _is_tall(x) else x @ x.mT for x in alike])
+        factors = _factors(grams).split([len(x) for x in alike])
+        for number, x, factor in zip(numbers, alike, factors, strict=True):
+            stacks[number] = x @ factor if _is_tall(x) else factor @ x
 
 
-def _is_exact(x: Tensor) -> bool:
-    """Whether products of it are of fp32 factors, or better."""
-    whole = torch.get_float32_matmul_precision() == "highest" and not rounds_fp32()
-    return x.is_cpu and x.dtype.itemsize >= 4 and whole
+def _is_tall(x: Tensor) -> bool:
+    return x.size(1) > x.size(2)
 
 
-def _by_iterations(x: Tensor) -> Tensor:
-    a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
-        gram = symmetric(x, x.mT)
-        x = torch.baddbmm(x, symmetric(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+def _published(x: Tensor) -> Tensor:
+    a, b, c = PUBLISHED
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=LEAST)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
-def _polynomials(stacks: list[Tensor], iterations: int) -> tuple[Tensor, ...]:
-    """What so many iterations multiply long matrices by, with fewer products (Zhang et al. 2026,
-    "Gram Newton-Schulz"): one takes x to p x, with a polynomial p of x's Gram matrix g, and g to
-    p g p, as polynomials of one matrix commute."""
-    a, b, c = COEFFICIENTS
-    gram, polynomials = torch.cat([symmetric(x, x.mT) for x in stacks]), []
-    for iteration in range(iterations):
-        polynomials += [torch.baddbmm(gram, gram, gram, beta=b, alpha=c)]
-        polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
-        if iteration < iterations - 1:
-            gram = polynomials[-1] @ gram @ polynomials[-1]
-    return reduce(torch.matmul, polynomials).split([len(x) for x in stacks])
+def _factors(grams: Tensor) -> Tensor:
+    """What matrices with these Gram matrices, (N, M, M), are multiplied by.
 
-
-def symmetric(
-    a: Tensor, b: Tensor, c: Tensor | None = None, *, beta: float = 1.0, alpha: float = 1.0
-) -> Tensor:
-    """The product of a and b, (N, M, M), which must be symmetric; with c beta·c + alpha·a b.
-
-    In fp32 on a CPU computed to the diagonal, in bands of rows, and mirrored: for b = aᵀ alone. Of
-    matrices that commute but for rounding the mirrored part's rounding is lost, which grows. In
-    bf16 products are so fast that copying takes what this saves.
+    All is computed on the Gram matrix (Zhang et al. 2026, "Gram Newton-Schulz"): an iteration takes
+    x to p x, with a polynomial p of x's Gram matrix g, and g to p g p, as polynomials of one matrix
+    commute. Singular values are divided by their 8-norm, which none of them exceeds. It needs no
+    product of its own, and is less than the 2-norm of the published form, so that three iterations
+    go as far as five.
     """
-
-    def product(rows: slice, columns: slice) -> Tensor:
-        left, right = a[:, rows], b[:, :, columns]
-        if c is None:
-            return left @ right
-        return torch.baddbmm(c[:, rows, columns], left, right, beta=beta, alpha=alpha)
-
-    if not (a.is_cpu and a.dtype == torch.float32 and a.size(1) >= 2 * BAND):
-        return product(slice(None), slice(None))
-    whole = a.new_empty(len(a), a.size(1), a.size(1))
-    for start in range(0, a.size(1), BAND):
-        rows = slice(start, start + BAND)
-        whole[:, rows, : rows.stop] = product(rows, slice(rows.stop))
-        whole[:, :start, rows] = whole[:, rows, :start].mT
-    return whole
+    trace = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=LEAST**2)
+    gram = grams / trace  # or the squares of small gradients would vanish
+    square = gram @ gram
+    scale = torch.linalg.matrix_norm(square, keepdim=True).clamp(min=LEAST) ** -0.25 / MARGIN
+    (a, b, c), *later = QUINTICS
+    polynomial = (b * scale**3 * gram).addcmul_(square, c * scale**5)
+    polynomial.diagonal(dim1=1, dim2=2).add_(a * scale[:, 0])
+    factor = polynomial * trace.rsqrt()
+    for a, b, c in later:
+        gram = polynomial @ gram @ polynomial
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a)
+        factor = polynomial @ factor
+    return factor
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:

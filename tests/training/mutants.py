@@ -5,6 +5,7 @@ from __future__ import annotations
 LINEAR, LINEAR_TESTS = "harness/training/linear_head.py", "training/test_linear_head.py"
 TRAINER, COSTS = "harness/training/trainer.py", "harness/compute/costs.py"
 FIGURES = "harness/evaluation/own_metrics.py"
+MUON, MUON_TESTS = "harness/training/muon.py", "training/test_orthogonalized.py"
 LOSSES, OWN = "training/test_auxiliary_losses.py", "evaluation/test_own_metrics.py"
 
 OF_LOSSES_AND_FIGURES = {
@@ -56,11 +57,35 @@ OF_LOSSES_AND_FIGURES = {
         "total_VC.copy_(a_VN @ b_NC)",
         f"{LINEAR_TESTS} -k cross_entropy",
     ),
-    "Gram matrices in bf16": (
-        "harness/training/muon.py",
-        "x.dtype.itemsize >= 4 and whole",
-        "whole",
-        "training/test_orthogonalized.py -k every_size",
+    "the squares of small gradients vanish": (
+        MUON,
+        "grams / trace",
+        "grams * trace / trace",
+        f"{MUON_TESTS} -k size_plays_no_part",
+    ),
+    "singular values over their 4-norm": (
+        MUON,
+        "torch.linalg.matrix_norm(square, keepdim=True).clamp(min=LEAST) ** -0.25",
+        "torch.linalg.matrix_norm(gram, keepdim=True).clamp(min=LEAST) ** -0.5",
+        f"{MUON_TESTS} -k polynomials",
+    ),
+    "the Gram matrix is multiplied once": (
+        MUON,
+        "gram = polynomial @ gram @ polynomial",
+        "gram = polynomial @ gram",
+        f"{MUON_TESTS} -k polynomials",
+    ),
+    "Muon's iterations are those of the configuration's default": (
+        MUON,
+        "orthogonalize(stacks, self._iterations)",
+        "orthogonalize(stacks, 3)",
+        "training/test_optimizers.py -k takes_torch_s_steps",
+    ),
+    "matrices of the same side take each other's factors": (
+        MUON,
+        "_factors(grams).split([len(x) for x in alike])",
+        "_factors(grams).split([len(x) for x in alike][::-1])[::-1]",
+        f"{MUON_TESTS} -k together",
     ),
     "idle experts are active": (
         COSTS,

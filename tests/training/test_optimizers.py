@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -204,6 +205,33 @@ def test_muon_orthogonalizes_matrices_and_kernels_and_leaves_the_rest_to_adamw()
         torch.testing.assert_close(moved, 0.1 * gradient[name].sign(), rtol=1e-3, atol=1e-4)
     optimizer.zero_grad()
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("iterations", [3, 5])
+def test_muon_of_five_iterations_takes_torch_s_steps_and_of_three_nearly(
+    iterations: Literal[3, 5],
+) -> None:
+    """In bf16, as torch's own; over several steps, whose momentum adds up."""
+    torch.manual_seed(0)
+    before = torch.randn(16, 24)
+    gradients = torch.randn(4, 16, 24)
+    moved = []
+    for ours in (True, False):
+        weight = nn.Parameter(before.clone())
+        group = {"params": [weight], "hidden": True, "stack": 0}
+        muon = (
+            Muon([group], 0.1, 0.5, iterations=iterations)
+            if ours
+            else torch.optim.Muon([weight], 0.1, 0.5, adjust_lr_fn="match_rms_adamw")
+        )
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            muon.step()
+        moved.append(weight.detach() - before)
+    if iterations == 5:
+        torch.testing.assert_close(*moved)
+    assert torch.cosine_similarity(*(each.flatten() for each in moved), dim=0) > 0.97
+    assert moved[0].norm() / moved[1].norm() == pytest.approx(1, abs=0.15)
 
 
 def test_an_untied_head_is_no_hidden_matrix() -> None:
