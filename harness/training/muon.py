@@ -183,14 +183,20 @@ def _factors(grams: Tensor) -> Tensor:
     product of its own, and is less than the 2-norm of the published form, so that three iterations
     go as far as five.
     """
-    trace = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=LEAST**2)
-    gram = grams / trace  # or the squares of small gradients would vanish
+    dtype = grams.dtype
+    trace = grams.diagonal(dim1=1, dim2=2).float().sum(1)[:, None, None].clamp(min=LEAST**2)
+    gram = (grams / trace).to(dtype)  # or the squares of small gradients would vanish
     square = gram @ gram
-    scale = torch.linalg.matrix_norm(square, keepdim=True).clamp(min=LEAST) ** -0.25 / MARGIN
+    norm = torch.linalg.matrix_norm(square.float(), keepdim=True).clamp(min=LEAST)
+    bound = norm.sqrt() * MARGIN**2  # of the largest singular value's square
+    gram = (gram / bound).to(dtype)
     (a, b, c), *later = QUINTICS
-    polynomial = (b * scale**3 * gram).addcmul_(square, c * scale**5)
-    polynomial.diagonal(dim1=1, dim2=2).add_(a * scale[:, 0])
-    factor = polynomial * trace.rsqrt()
+    if dtype.itemsize < 4:  # the square's rounding would pass into small singular values
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    else:
+        polynomial = (c * square / bound**2).add_(gram, alpha=b)
+    polynomial.diagonal(dim1=1, dim2=2).add_(a)
+    factor = (polynomial * (trace * bound).rsqrt()).to(dtype)
     for a, b, c in later:
         gram = polynomial @ gram @ polynomial
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)

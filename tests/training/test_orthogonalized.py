@@ -107,7 +107,20 @@ def test_singular_values_of_every_size_come_out_as_in_float64(
     rounded = orthogonalized(matrix.float(), iterations, torch.bfloat16).double()
     if iterations == 3:  # five iterations are up to 1.2 of the norm off, for rank 1
         assert norm(rounded - exact) <= 0.4 * norm(exact)
-    assert norm(rounded, ord=2) < 2
+    assert norm(rounded, ord=2) < (2.5 if iterations == 3 else 1.3)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_of_singular_values_of_one_size_rounding_changes_little(size: int) -> None:
+    """As those of a random matrix: with a square rounded twice the largest came out as 1.9."""
+    matrices = torch.randn(3, size, 2 * size, generator=torch.Generator().manual_seed(0))
+    rounded = orthogonalized(matrices, 3, torch.bfloat16).double()
+    assert torch.linalg.matrix_norm(rounded, ord=2).max() < 1.3
+    exact = expected_of(matrices, 3)
+    assert (
+        torch.linalg.matrix_norm(rounded - exact).max()
+        < 0.15 * torch.linalg.matrix_norm(exact).min()
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 8, 512])
