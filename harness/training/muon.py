@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,13 +16,14 @@ from harness.training.parameter_groups import Group
 
 # Polynomials of a singular value x, by their coefficients of x, x³ and x⁵.
 PUBLISHED = 3.4445, -4.775, 2.0315
-QUINTICS = (
+QUINTICS = (  # each the nearest to 1 on what is left of [0.01, 1] (Amsel et al. 2025, section 3)
     (8.093369, -23.62043, 17.446152),
     (3.636586, -2.721927, 0.536546),
     (2.6613, -1.977155, 0.452616),
 )
-MARGIN = 1.01  # rounding may make the largest singular value larger
-LEAST = 1e-7  # a matrix whose norm is smaller gets a smaller update
+# They are of x / MARGIN: beyond their intervals they grow fast, and rounding may lead there.
+MARGIN = 1.03
+LEAST = 1e-7  # norms below it are taken for it
 
 
 class Muon(torch.optim.Optimizer):
@@ -33,7 +34,9 @@ class Muon(torch.optim.Optimizer):
     weights, are orthogonalized one by one. Updates have AdamW's size (Liu et al. 2025, arXiv
     2502.16982, section 2.2): one learning rate serves both.
 
-    orthogonalize: in bf16, as published, in fp32, or in what is faster here.
+    iterations: five as published, the default of the class for runs that name none, or three of
+    steeper polynomials (see `orthogonalize`). orthogonalize: in bf16, as published, in fp32, or in
+    what is faster here.
     """
 
     def __init__(
@@ -136,16 +139,20 @@ class Orthogonalized(torch.optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p.grad)
         average = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-        torch.lerp(p.grad, average, group["momentum"], out=out)
+        out.copy_(p.grad.lerp(average, group["momentum"]))
 
 
 def orthogonalize(stacks: list[Tensor], iterations: Literal[3, 5]) -> None:
-    """Replace matrices, (N, rows, columns) in each stack, by such with all singular values near 1.
+    """Replace matrices, (N, rows, columns) in each stack, by such with singular values near 1.
 
     Five iterations are the published ones (Jordan et al. 2024), with torch.optim.Muon's
-    coefficients. Three are ours: matrices of the same shorter side are worked on together, and one
-    after the other they take the places of those before, so that little more than all of them is
-    in memory.
+    coefficients. Three are of steeper polynomials and computed on Gram matrices (Zhang et al. 2026,
+    "Gram Newton-Schulz"): an iteration takes x to p x, with a polynomial p of x's Gram matrix g,
+    and g to p g p, as polynomials of one matrix commute. Matrices of the same shorter side are
+    worked on together.
+
+    Where products are rounded to bf16 the Gram matrix is made anew after the first polynomial: the
+    rounding of large singular values would pass into small ones, and grow.
     """
     together: dict[int, list[int]] = defaultdict(list)
     for number, x in enumerate(stacks):
@@ -154,11 +161,49 @@ def orthogonalize(stacks: list[Tensor], iterations: Literal[3, 5]) -> None:
         else:
             together[min(x.shape[1:])] += [number]
     for numbers in together.values():
-        alike = [stacks[number] for number in numbers]
-        grams = torch.cat([x.mT @ x if _is_tall(x) else x @ x.mT for x in alike])
-        factors = _factors(grams).split([len(x) for x in alike])
-        for number, x, factor in zip(numbers, alike, factors, strict=True):
-            stacks[number] = x @ factor if _is_tall(x) else factor @ x
+        gram, scale = _bounded(_grams(stacks, numbers))
+        if gram.dtype.itemsize < 4:
+            _multiply(stacks, numbers, (_factor(gram, QUINTICS[:1]) * scale).to(gram.dtype))
+            _multiply(stacks, numbers, _factor(_grams(stacks, numbers), QUINTICS[1:]))
+        else:
+            _multiply(stacks, numbers, _factor(gram, QUINTICS) * scale)
+
+
+def _grams(stacks: list[Tensor], numbers: list[int]) -> Tensor:
+    return torch.cat(
+        [x.mT @ x if _is_tall(x) else x @ x.mT for x in map(stacks.__getitem__, numbers)]
+    )
+
+
+def _multiply(stacks: list[Tensor], numbers: list[int], factors: Tensor) -> None:
+    each = factors.split([len(stacks[number]) for number in numbers])
+    for number, factor in zip(numbers, each, strict=True):
+        x = stacks[number]
+        stacks[number] = x @ factor if _is_tall(x) else factor @ x
+
+
+def _bounded(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """The Gram matrices, (N, M, M), of matrices with no singular value above 1, and what those are
+    multiplied by, (N, 1, 1) in fp32: by one over the 8-norm of the singular values, which none
+    exceeds. It is nearer to the largest than their 2-norm, by which published ones are divided.
+    """
+    trace = gram.diagonal(dim1=1, dim2=2).float().sum(1)[:, None, None].clamp(min=LEAST**2)
+    gram = (gram / trace).to(gram.dtype)  # or the squares of small gradients would vanish
+    norm = torch.linalg.matrix_norm((gram @ gram).float(), keepdim=True).clamp(min=LEAST)
+    return (gram / norm.sqrt()).to(gram.dtype), (trace * norm.sqrt()).rsqrt()
+
+
+def _factor(gram: Tensor, quintics: Sequence[tuple[float, float, float]]) -> Tensor:
+    """What matrices with these Gram matrices are multiplied by, (N, M, M), to go through these."""
+    factor = None
+    for number, (a, b, c) in enumerate(quintics, 1):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b / MARGIN**3, alpha=c / MARGIN**5)
+        polynomial.diagonal(dim1=1, dim2=2).add_(a / MARGIN)
+        if number < len(quintics):
+            gram = polynomial @ gram @ polynomial
+        factor = polynomial if factor is None else polynomial @ factor
+    assert factor is not None
+    return factor
 
 
 def _is_tall(x: Tensor) -> bool:
@@ -172,37 +217,6 @@ def _published(x: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
-
-
-def _factors(grams: Tensor) -> Tensor:
-    """What matrices with these Gram matrices, (N, M, M), are multiplied by.
-
-    All is computed on the Gram matrix (Zhang et al. 2026, "Gram Newton-Schulz"): an iteration takes
-    x to p x, with a polynomial p of x's Gram matrix g, and g to p g p, as polynomials of one matrix
-    commute. Singular values are divided by their 8-norm, which none of them exceeds. It needs no
-    product of its own, and is less than the 2-norm of the published form, so that three iterations
-    go as far as five.
-    """
-    dtype = grams.dtype
-    trace = grams.diagonal(dim1=1, dim2=2).float().sum(1)[:, None, None].clamp(min=LEAST**2)
-    gram = (grams / trace).to(dtype)  # or the squares of small gradients would vanish
-    square = gram @ gram
-    norm = torch.linalg.matrix_norm(square.float(), keepdim=True).clamp(min=LEAST)
-    bound = norm.sqrt() * MARGIN**2  # of the largest singular value's square
-    gram = (gram / bound).to(dtype)
-    (a, b, c), *later = QUINTICS
-    if dtype.itemsize < 4:  # the square's rounding would pass into small singular values
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-    else:
-        polynomial = (c * square / bound**2).add_(gram, alpha=b)
-    polynomial.diagonal(dim1=1, dim2=2).add_(a)
-    factor = (polynomial * (trace * bound).rsqrt()).to(dtype)
-    for a, b, c in later:
-        gram = polynomial @ gram @ polynomial
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        polynomial.diagonal(dim1=1, dim2=2).add_(a)
-        factor = polynomial @ factor
-    return factor
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:

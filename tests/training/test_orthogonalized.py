@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.training import muon
-from harness.training.muon import MARGIN, PUBLISHED, QUINTICS
+from harness.training.muon import PUBLISHED, QUINTICS
 
 Iterations = Literal[3, 5]
 
@@ -33,9 +34,9 @@ def expected_of(matrices: Tensor, iterations: Iterations) -> Tensor:
     if iterations == 5:
         singular = singular / singular.norm(dim=1, keepdim=True).clamp(min=1e-7)
     else:
-        singular = singular / (MARGIN * singular.norm(8, dim=1, keepdim=True)).clamp(min=1e-7)
+        singular = singular / singular.norm(8, dim=1, keepdim=True).clamp(min=1e-7)
     for coefficients in (PUBLISHED,) * 5 if iterations == 5 else QUINTICS:
-        singular = polynomial(singular, coefficients)
+        singular = polynomial(singular / (1 if iterations == 5 else 1.03), coefficients)
     return left @ torch.diag_embed(singular) @ right
 
 
@@ -101,26 +102,38 @@ def test_singular_values_of_every_size_come_out_as_in_float64(
     matrix, whose eigenvalues may then come out negative."""
     matrix = of_singular_values(values, columns)
     exact = expected_of(matrix, iterations)
-    found = orthogonalized(matrix.float(), iterations, torch.float32).double()
     norm = torch.linalg.matrix_norm
+    found = orthogonalized(matrix.float(), iterations, torch.float32).double()
     assert norm(found - exact) <= 1e-4 * norm(exact)
     rounded = orthogonalized(matrix.float(), iterations, torch.bfloat16).double()
-    if iterations == 3:  # five iterations are up to 1.2 of the norm off, for rank 1
-        assert norm(rounded - exact) <= 0.4 * norm(exact)
-    assert norm(rounded, ord=2) < (2.5 if iterations == 3 else 1.3)
+    error = norm(rounded - exact) / norm(exact).clamp(min=1e-9)
+    if iterations == 3:
+        assert error < 0.2
+    else:  # of rank 1 and 8 as published: the null directions' rounding grows by 3.4445⁵
+        assert error < (1.5 if (values > 1e-9).sum() < 64 else 0.25)
 
 
-@pytest.mark.parametrize("size", [64, 128, 256])
-def test_of_singular_values_of_one_size_rounding_changes_little(size: int) -> None:
-    """As those of a random matrix: with a square rounded twice the largest came out as 1.9."""
-    matrices = torch.randn(3, size, 2 * size, generator=torch.Generator().manual_seed(0))
-    rounded = orthogonalized(matrices, 3, torch.bfloat16).double()
-    assert torch.linalg.matrix_norm(rounded, ord=2).max() < 1.3
-    exact = expected_of(matrices, 3)
-    assert (
-        torch.linalg.matrix_norm(rounded - exact).max()
-        < 0.15 * torch.linalg.matrix_norm(exact).min()
-    )
+def with_rows_of_sizes(least: float) -> Tensor:
+    return torch.logspace(0, math.log10(least), 8)[:, None] * torch.randn(200, 8, 128)
+
+
+@pytest.mark.parametrize("iterations", [3, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_singular_value_comes_out_large(dtype: torch.dtype, iterations: Iterations) -> None:
+    """Where a polynomial's peak is the end of the next one's interval, and it is rounded up, and
+    where the rounding of large ones passes into small ones: they came out as 2 to 90."""
+    torch.manual_seed(0)
+    random = [torch.randn(max(1, 2000 // side**2), side, side) for side in (1, 2, 4, 16, 64, 256)]
+    for matrices in (
+        *random,
+        torch.randn(500, 4, 2) @ torch.randn(500, 2, 128),
+        torch.randn(500, 4, 3) @ torch.randn(500, 3, 7),
+        with_rows_of_sizes(1e-2),
+        with_rows_of_sizes(1e-4),
+        torch.randn(1, 1, 5000),
+    ):
+        found = orthogonalized(matrices, iterations, dtype).float()
+        assert torch.linalg.matrix_norm(found, ord=2).max() < 1.4
 
 
 @pytest.mark.parametrize("rank", [1, 8, 512])
