@@ -3,7 +3,7 @@
 python experiments/2026-11-28-muon-precision/iterations.py FILE SEEDS [MODEL …]     trains, goes on
 python experiments/2026-11-28-muon-precision/iterations.py FILE                     prints the table
 
-FILE: a row of JSON for each training. SEEDS: 0,1,2. gpt_modern takes 250 steps at each of three
+FILE: a row of JSON for each training, without nats if it broke off. SEEDS: 0,1,2. gpt_modern takes 250 steps at each of three
 rates, the models of experiment=compare 1,000 at the rate they have there; 12 × 64 characters a
 step. It trains as experiments/2026-11-29-time-to-loss/what_helps.py does: one thread, bf16, and
 test is not read.
@@ -61,21 +61,27 @@ def run(file: Path, seeds: list[int], models: list[str]) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """Differences are of the same seed: positive where three iterations end behind."""
+    """Differences are of the same seed: positive where three iterations end behind. Each interval
+    by itself, by Student's t."""
     lines = [
         "| model | rate | seeds | five iterations | three | three minus five | 95 % interval |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for model, rates in RATES.items():
         for rate in rates:
-            nats: dict[int, dict[int, float]] = {3: {}, 5: {}}
+            nats: dict[int, dict[int, float | None]] = {3: {}, 5: {}}
             for row in rows:
                 if (row["model"], row["rate"]) == (model, rate):
                     nats[row["iterations"]][row["seed"]] = row["nats"]
-            seeds = sorted(nats[3].keys() & nats[5].keys())
+            for n, ended in nats.items():
+                if broken := [seed for seed, value in ended.items() if value is None]:
+                    lines.append(f"{model} at {rate}: seeds {broken} broke off with {n} iterations")
+            seeds = sorted(
+                seed for seed, nat in nats[3].items() if None not in (nat, nats[5].get(seed))
+            )
             if len(seeds) < 2:
                 continue
-            three, five = (np.array([nats[n][seed] for seed in seeds]) for n in (3, 5))
+            three, five = (np.array([nats[n][seed] for seed in seeds], dtype=float) for n in (3, 5))
             apart = three - five
             half = student(len(seeds) - 1) * apart.std(ddof=1) / len(seeds) ** 0.5
             spreads = [f"{each.mean():.3f} ± {each.std(ddof=1):.3f}" for each in (five, three)]

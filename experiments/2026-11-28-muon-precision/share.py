@@ -3,8 +3,8 @@ each optimizer and precision in turns, of two, of which the second is timed.
 
 python experiments/2026-11-28-muon-precision/share.py THREADS [fp32 bf16 …]
 
-more than AdamW: what a step with Muon takes more, as a share of it. own: all of the optimizer's
-step, of which AdamW of the other weights is a part.
+more than AdamW: what a step with Muon takes more, as a share of it. own: all of Muon's step, of
+which AdamW of the other weights is a part. Seconds of the clock: with nothing beside.
 """
 
 from __future__ import annotations

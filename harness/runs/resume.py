@@ -26,6 +26,7 @@ from harness.runs.summary import FILE as SUMMARY
 from harness.runs.summary import Summary, read_summary
 from zoo_tokenizers import Tokenizer
 
+MUON = "harness.training.muon.Muon"
 _ABSENT = object()
 # What a field of summary.json is called in words, where its name alone does not say.
 CHANGED = {"commit": "code", "dirty": "uncommitted changes", "name": "processor"}
@@ -93,6 +94,12 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     if asked.optimizer.get("orthogonalize") == "auto":
         chosen = saved.optimizer.get("orthogonalize", "bf16")
         asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
+    both_muon = asked.optimizer.get("_target_") == saved.optimizer["_target_"] == MUON
+    if both_muon and "iterations" not in saved.optimizer:
+        # It is from before there was a choice, and took five; the default is another one now.
+        saved = saved.replace(optimizer=saved.optimizer | {"iterations": 5})
+        if not any(o.lstrip("+~").startswith("optimizer.iterations=") for o in overrides):
+            asked = asked.replace(optimizer=asked.optimizer | {"iterations": 5})
     before = with_users_own(saved, asked)
     after = changed_by(before, asked, overrides)
     differing = differences(before, after)

@@ -99,6 +99,30 @@ OF_LOSSES_AND_FIGURES = {
         "factors.flip(0).split([len(stacks[number]) for number in numbers])",
         f"{MUON_TESTS} -k together",
     ),
+    "the schedule does not reach Muon": (
+        MUON,
+        'own["lr"] = group["lr"]',
+        "pass",
+        "training/test_optimizers.py -k own_rate",
+    ),
+    "Muon moves all matrices of a shape by the first one's rate": (
+        MUON,
+        'p.add_(update, alpha=-group["lr"]',
+        'p.add_(update, alpha=-members[0][1]["lr"]',
+        "training/test_optimizers.py -k own_rate",
+    ),
+    "Muon goes on with an older gradient of a stack": (
+        MUON,
+        "matrix.grad = None if gradient is None else gradient[number]",
+        "matrix.grad = matrix.grad if gradient is None else gradient[number]",
+        "training/test_optimizers.py -k own_rate",
+    ),
+    "a run of five iterations goes on with three": (
+        "harness/runs/resume.py",
+        'asked = asked.replace(optimizer=asked.optimizer | {"iterations": 5})',
+        "pass",
+        "training/test_optimizers.py -k before_there_was",
+    ),
     "idle experts are active": (
         COSTS,
         '"active": total - idle',

@@ -258,3 +258,54 @@ def test_what_this_machine_is_faster_in_is_chosen_and_kept(
     assert load_settings(tmp_path / "cut/run/config.yaml").optimizer["orthogonalize"] == "fp32"
     train(tmp_path / "other", *chosen)
     assert trace(tmp_path / "other") != trace(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("typed", [(), ("optimizer=muon",), ("optimizer=muon", "lr")])
+def test_a_run_from_before_there_was_a_choice_of_iterations_goes_on_with_five(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
+) -> None:
+    lr = ("optimizer.lr=3e-3",) if "lr" in typed else ()
+    chosen = (*GPT_SMALL, "optimizer=muon", "eval.sample_tokens=0")
+    train(tmp_path / "whole", *chosen, "optimizer.iterations=5")
+    cut_off(tmp_path / "cut", 4, monkeypatch, *chosen, "optimizer.iterations=5")
+    config = tmp_path / "cut/run/config.yaml"
+    config.write_text(config.read_text().replace("  iterations: 5\n", ""))
+    assert "iterations" not in load_settings(config).optimizer
+    overrides = [*(each for each in typed if each != "lr"), *lr]
+    asked = settings(tmp_path / "cut", *chosen, *lr, "resume=true")
+    refused = [*overrides, "optimizer=muon", "optimizer.iterations=3"]
+    with pytest.raises(UsageError, match=r"optimizer\.iterations: 5 → 3"):
+        resumed_settings(asked, refused)
+    assert run(resumed_settings(asked, overrides)) == 0
+    assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
+    assert load_settings(config).optimizer["iterations"] == 5
+
+
+def test_muon_moves_each_matrix_by_its_own_rate_and_by_the_schedules() -> None:
+    """Of the same shape, in groups of their own; and not at all what has no gradient."""
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(6, 8)) for _ in range(2)]
+    stacked = nn.Parameter(torch.randn(2, 6, 8))
+    groups = [
+        {"params": [p], "hidden": True, "stack": p.dim() - 2, "lr": lr, "weight_decay": 0.0}
+        for p, lr in zip((*weights, stacked), (0.1, 0.2, 0.4), strict=True)
+    ]
+    optimizer = Muon(groups, 0.1)
+    gradient = torch.randn(6, 8)
+
+    def moved() -> list[float]:
+        before = [p.detach().clone() for p in (*weights, stacked)]
+        optimizer.step()
+        after = (*weights, stacked)
+        return [float((p - b).detach().norm()) for p, b in zip(after, before, strict=True)]
+
+    for p in weights:
+        p.grad = gradient.clone()
+    stacked.grad = gradient.expand(2, 6, 8).clone()
+    first, second, both = moved()
+    assert [second / first, both / first] == pytest.approx([2, 4 * 2**0.5], rel=1e-2)
+    for group in optimizer.param_groups:
+        group["lr"] /= 10
+    assert moved() == pytest.approx([first / 10, second / 10, both / 10], rel=0.1)
+    weights[0].grad = stacked.grad = None
+    assert moved() == pytest.approx([0, second / 10, 0], rel=0.1)
