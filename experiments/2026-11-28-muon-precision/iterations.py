@@ -3,10 +3,10 @@
 python experiments/2026-11-28-muon-precision/iterations.py FILE SEEDS [MODEL …]     trains, goes on
 python experiments/2026-11-28-muon-precision/iterations.py FILE                     prints the table
 
-FILE: a row of JSON for each training, without nats if it broke off. SEEDS: 0,1,2. gpt_modern takes 250 steps at each of three
-rates, the models of experiment=compare 1,000 at the rate they have there; 12 × 64 characters a
-step. It trains as experiments/2026-11-29-time-to-loss/what_helps.py does: one thread, bf16, and
-test is not read.
+FILE: a row of JSON for each training, without nats if it broke off. SEEDS: 0,1,2. gpt_modern takes
+250 steps at each of three rates, the models of experiment=compare 1,000 at the rate they have
+there; 12 × 64 characters a step. It trains as experiments/2026-11-29-time-to-loss/what_helps.py
+does: one thread, bf16, and test is not read.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def table(rows: list[Row]) -> str:
         "| model | rate | seeds | five iterations | three | three minus five | 95 % interval |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
+    broken_off: list[str] = []
     for model, rates in RATES.items():
         for rate in rates:
             nats: dict[int, dict[int, float | None]] = {3: {}, 5: {}}
@@ -75,7 +76,7 @@ def table(rows: list[Row]) -> str:
                     nats[row["iterations"]][row["seed"]] = row["nats"]
             for n, ended in nats.items():
                 if broken := [seed for seed, value in ended.items() if value is None]:
-                    lines.append(f"{model} at {rate}: seeds {broken} broke off with {n} iterations")
+                    broken_off.append(f"{model}, {rate}, {n} iterations: seeds {broken} broke off")
             seeds = sorted(
                 seed for seed, nat in nats[3].items() if None not in (nat, nats[5].get(seed))
             )
@@ -89,7 +90,7 @@ def table(rows: list[Row]) -> str:
                 f"| {model} | {rate} | {len(seeds)} | {' | '.join(spreads)} | {apart.mean():+.4f} "
                 f"| {apart.mean() - half:+.4f} to {apart.mean() + half:+.4f} |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *broken_off])
 
 
 def main() -> None:

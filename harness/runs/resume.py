@@ -27,6 +27,8 @@ from harness.runs.summary import Summary, read_summary
 from zoo_tokenizers import Tokenizer
 
 MUON = "harness.training.muon.Muon"
+# Of older runs, which have no such options, what they did, as the class does where none is named.
+BEFORE_THEM = {"orthogonalize": "bf16", "iterations": 5}
 _ABSENT = object()
 # What a field of summary.json is called in words, where its name alone does not say.
 CHANGED = {"commit": "code", "dirty": "uncommitted changes", "name": "processor"}
@@ -94,12 +96,12 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     if asked.optimizer.get("orthogonalize") == "auto":
         chosen = saved.optimizer.get("orthogonalize", "bf16")
         asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
-    both_muon = asked.optimizer.get("_target_") == saved.optimizer["_target_"] == MUON
-    if both_muon and "iterations" not in saved.optimizer:
-        # It is from before there was a choice, and took five; the default is another one now.
-        saved = saved.replace(optimizer=saved.optimizer | {"iterations": 5})
-        if not any(o.lstrip("+~").startswith("optimizer.iterations=") for o in overrides):
-            asked = asked.replace(optimizer=asked.optimizer | {"iterations": 5})
+    if asked.optimizer.get("_target_") == saved.optimizer["_target_"] == MUON:
+        for key, value in BEFORE_THEM.items():
+            typed = any(each.lstrip("+~").startswith(f"optimizer.{key}=") for each in overrides)
+            if key not in saved.optimizer and (not typed or asked.optimizer.get(key) == value):
+                own = {k: v for k, v in asked.optimizer.items() if k != key}
+                asked = asked.replace(optimizer=own)
     before = with_users_own(saved, asked)
     after = changed_by(before, asked, overrides)
     differing = differences(before, after)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.compute.device import DTYPES
+from harness.compute.processor import rounds_fp32
 from harness.compute.race import faster_precision
 from harness.training.parameter_groups import Group
 
@@ -151,8 +152,8 @@ def orthogonalize(stacks: list[Tensor], iterations: Literal[3, 5]) -> None:
     and g to p g p, as polynomials of one matrix commute. Matrices of the same shorter side are
     worked on together.
 
-    Where products are rounded to bf16 the Gram matrix is made anew after the first polynomial: the
-    rounding of large singular values would pass into small ones, and grow.
+    Where products are of rounded factors the Gram matrix is made anew after the first polynomial:
+    the rounding of large singular values would pass into small ones, and grow.
     """
     together: dict[int, list[int]] = defaultdict(list)
     for number, x in enumerate(stacks):
@@ -162,7 +163,7 @@ def orthogonalize(stacks: list[Tensor], iterations: Literal[3, 5]) -> None:
             together[min(x.shape[1:])] += [number]
     for numbers in together.values():
         gram, scale = _bounded(_grams(stacks, numbers))
-        if gram.dtype.itemsize < 4:
+        if not _is_exact(gram):
             _multiply(stacks, numbers, (_factor(gram, QUINTICS[:1]) * scale).to(gram.dtype))
             _multiply(stacks, numbers, _factor(_grams(stacks, numbers), QUINTICS[1:]))
         else:
@@ -204,6 +205,12 @@ def _factor(gram: Tensor, quintics: Sequence[tuple[float, float, float]]) -> Ten
         factor = polynomial if factor is None else polynomial @ factor
     assert factor is not None
     return factor
+
+
+def _is_exact(x: Tensor) -> bool:
+    """Whether products of it are of fp32 factors, or better."""
+    whole = torch.get_float32_matmul_precision() == "highest" and not rounds_fp32()
+    return x.is_cpu and x.dtype.itemsize >= 4 and whole
 
 
 def _is_tall(x: Tensor) -> bool:

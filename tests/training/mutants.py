@@ -77,8 +77,8 @@ OF_LOSSES_AND_FIGURES = {
     ),
     "one Gram matrix for all polynomials in bf16": (
         MUON,
-        "if gram.dtype.itemsize < 4:",
-        "if gram.dtype.itemsize < 2:",
+        "x.dtype.itemsize >= 4 and whole",
+        "whole",
         f"{MUON_TESTS} -k comes_out_large",
     ),
     "no margin for rounding": (
@@ -117,10 +117,10 @@ OF_LOSSES_AND_FIGURES = {
         "matrix.grad = matrix.grad if gradient is None else gradient[number]",
         "training/test_optimizers.py -k own_rate",
     ),
-    "a run of five iterations goes on with three": (
+    "a run of five iterations is asked for three": (
         "harness/runs/resume.py",
-        'asked = asked.replace(optimizer=asked.optimizer | {"iterations": 5})',
-        "pass",
+        "if key not in saved.optimizer and (not typed",
+        "if key not in saved.optimizer and (typed",
         "training/test_optimizers.py -k before_there_was",
     ),
     "idle experts are active": (

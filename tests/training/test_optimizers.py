@@ -260,25 +260,35 @@ def test_what_this_machine_is_faster_in_is_chosen_and_kept(
     assert trace(tmp_path / "other") != trace(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("typed", [(), ("optimizer=muon",), ("optimizer=muon", "lr")])
-def test_a_run_from_before_there_was_a_choice_of_iterations_goes_on_with_five(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
+@pytest.mark.parametrize("typed", [(), ("optimizer=muon",), ("experiment=compare",)])
+@pytest.mark.parametrize(
+    ("key", "value", "other"), [("iterations", 5, 3), ("orthogonalize", "bf16", "fp32")]
+)
+def test_a_run_from_before_there_was_a_choice_goes_on_as_it_began(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: tuple[str, ...],
+    key: str,
+    value: object,
+    other: object,
 ) -> None:
-    lr = ("optimizer.lr=3e-3",) if "lr" in typed else ()
-    chosen = (*GPT_SMALL, "optimizer=muon", "eval.sample_tokens=0")
-    train(tmp_path / "whole", *chosen, "optimizer.iterations=5")
-    cut_off(tmp_path / "cut", 4, monkeypatch, *chosen, "optimizer.iterations=5")
-    config = tmp_path / "cut/run/config.yaml"
-    config.write_text(config.read_text().replace("  iterations: 5\n", ""))
-    assert "iterations" not in load_settings(config).optimizer
-    overrides = [*(each for each in typed if each != "lr"), *lr]
-    asked = settings(tmp_path / "cut", *chosen, *lr, "resume=true")
-    refused = [*overrides, "optimizer=muon", "optimizer.iterations=3"]
-    with pytest.raises(UsageError, match=r"optimizer\.iterations: 5 → 3"):
-        resumed_settings(asked, refused)
-    assert run(resumed_settings(asked, overrides)) == 0
+    """Neither its configuration nor its checkpoint names it, and the default is another one."""
+    both = {"iterations": "optimizer.iterations=5", "orthogonalize": "optimizer.orthogonalize=bf16"}
+    of_other_key = both[next(each for each in both if each != key)]
+    chosen = (*GPT_SMALL, "optimizer=muon", "eval.sample_tokens=0", of_other_key)
+    train(tmp_path / "whole", *chosen, f"optimizer.{key}={value}")
+    cut_off(tmp_path / "cut", 4, monkeypatch, *chosen, f"~optimizer.{key}")
+    resume = ("resume=true", *chosen)
+    for named, accepted in ((value, True), (other, False)):
+        overrides = ["optimizer=muon", f"optimizer.{key}={named}"]
+        asked = settings(tmp_path / "cut", *resume, *overrides)
+        if accepted:
+            assert key not in resumed_settings(asked, overrides).optimizer
+        else:
+            with pytest.raises(UsageError, match=rf"optimizer\.{key}: None → {other}"):
+                resumed_settings(asked, overrides)
+    assert run(resumed_settings(settings(tmp_path / "cut", *resume), list(typed))) == 0
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
-    assert load_settings(config).optimizer["iterations"] == 5
 
 
 def test_muon_moves_each_matrix_by_its_own_rate_and_by_the_schedules() -> None:

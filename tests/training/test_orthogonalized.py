@@ -136,6 +136,29 @@ def test_no_singular_value_comes_out_large(dtype: torch.dtype, iterations: Itera
         assert torch.linalg.matrix_norm(found, ord=2).max() < 1.4
 
 
+@pytest.mark.parametrize("rounded", ["nothing", "bf16", "by torch", "by the environment"])
+def test_where_products_are_rounded_the_gram_matrix_is_made_anew(
+    rounded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rounded == "by torch":
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    if rounded == "by the environment":
+        monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    made: list[list[int]] = []
+    own = muon._grams
+
+    def watched(stacks: list[Tensor], numbers: list[int]) -> Tensor:
+        made.append(numbers)
+        return own(stacks, numbers)
+
+    monkeypatch.setattr(muon, "_grams", watched)
+    dtype = torch.bfloat16 if rounded == "bf16" else torch.float32
+    shapes = (1, 4, 7), (1, 64, 100), (2, 9, 4)
+    muon.orthogonalize([torch.randn(shape).to(dtype) for shape in shapes], 3)
+    times = 1 if rounded == "nothing" else 2
+    assert made == [[0, 2]] * times + [[1]] * times
+
+
 @pytest.mark.parametrize("rank", [1, 8, 512])
 @pytest.mark.parametrize("columns", [512, 1536])
 def test_nor_do_large_matrices_differ_from_float64(rank: int, columns: int) -> None:
