@@ -1,5 +1,5 @@
-"""The optimizer step of Muon, of three and of the published five iterations, in bf16 and fp32, and
-torch's own, in alternation in one process: the hidden matrices of a GPT of 0.8 M parameters.
+"""The optimizer step of Muon, ours in bf16 and fp32 and torch's own, in alternation in one process:
+the hidden matrices of a GPT of 0.8 M parameters.
 
 python experiments/2026-11-28-muon-precision/bench.py
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Literal
 
 import torch
 
@@ -22,7 +21,7 @@ STEPS = 25
 def optimizers() -> dict[str, torch.optim.Optimizer]:
     torch.manual_seed(0)
     made: dict[str, torch.optim.Optimizer] = {}
-    for name in ("ours, bf16", "ours, fp32", "five, bf16", "five, fp32", "torch's"):
+    for name in ("ours, bf16", "ours, fp32", "torch's"):
         weights = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
         for weight in weights:
             weight.grad = torch.randn_like(weight)
@@ -30,8 +29,7 @@ def optimizers() -> dict[str, torch.optim.Optimizer]:
             made[name] = torch.optim.Muon(weights, 0.1, 0.0, adjust_lr_fn="match_rms_adamw")
         else:
             dtype = torch.bfloat16 if "bf16" in name else torch.float32
-            own: Literal[3, 5] = 5 if "five" in name else 3
-            made[name] = Orthogonalized([{"params": weights}], 0.1, 0.0, 0.95, own, dtype)
+            made[name] = Orthogonalized([{"params": weights}], 0.1, 0.0, 0.95, dtype)
     return made
 
 

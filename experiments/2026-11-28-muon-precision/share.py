@@ -1,20 +1,16 @@
-"""What Muon takes of a training step of the GPT of 0.8 M, beside AdamW: steps of 12 × 64 tokens of
-each optimizer and precision in turns, of two, of which the second is timed.
+"""Muon's share of a training step of the GPT of 0.8 M, beside AdamW's, in CPU seconds: the machine
+may be shared. Steps of 12 × 64 tokens, each optimizer and precision in its turn.
 
-python experiments/2026-11-28-muon-precision/share.py THREADS [fp32 bf16 …]
-
-more than AdamW: what a step with Muon takes more, as a share of it. own: all of Muon's step, of
-which AdamW of the other weights is a part. Seconds of the clock: with nothing beside.
+python experiments/2026-11-28-muon-precision/share.py [fp32 bf16 …]
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-from time import perf_counter
+from time import process_time
 
 import torch
-from torch import Tensor
 
 from harness.cli.hydra_app import compose
 from harness.compute.race import faster_precision
@@ -22,7 +18,7 @@ from harness.config.settings import read_settings
 from harness.diagnostics.probe import checked_compute
 from harness.training.trainer import Trainer
 
-ROWS, TIME, VOCABULARY, STEPS, WARM_UP = 12, 64, 65, 60, 10
+ROWS, TIME, VOCABULARY, STEPS, WARM_UP = 12, 64, 65, 25, 5
 
 
 def trainer(optimizer: str, precision: str) -> Trainer:
@@ -31,46 +27,29 @@ def trainer(optimizer: str, precision: str) -> Trainer:
     return Trainer(settings, VOCABULARY, checked_compute(settings))
 
 
-def seconds(each: Trainer, ids: Tensor, step: int) -> tuple[float, float]:
-    """Of a step, and of the optimizer in it."""
-    own = 0.0
-    update = each._optimizer.step
-
-    def timed() -> None:
-        nonlocal own
-        begun = perf_counter()
-        update()
-        own += perf_counter() - begun
-
-    for timer in (update, timed):
-        each._optimizer.step = timer  # type: ignore[method-assign]
-        begun = perf_counter()
-        each.step((ids[:, :-1], ids[:, 1:]), 1.0, {"step": step})
-        whole = perf_counter() - begun
-    each._optimizer.step = update  # type: ignore[method-assign]
-    return whole, own
-
-
 def main() -> None:
-    torch.set_num_threads(int(sys.argv[1]))
+    torch.set_num_threads(1)
     ids = torch.randint(VOCABULARY, (ROWS, TIME + 1), generator=torch.Generator().manual_seed(0))
-    precisions = sys.argv[2:] or ["fp32", "bf16"]
-    made = {(p, o): trainer(o, p) for p in precisions for o in ("adamw", "muon")}
+    precisions = sys.argv[1:] or ["fp32", "bf16"]
+    made = {(o, p): trainer(o, p) for o in ("adamw", "muon") for p in precisions}
     print(f"torch {torch.__version__}; Muon orthogonalizes in {faster_precision('cpu')}")
-    print("| threads | step in | AdamW, ms | Muon, ms | more than AdamW | own, ms | own share |")
-    print("|---:|---|---:|---:|---:|---:|---:|")
-    taken: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in made}
+    whole: dict[tuple[str, str], list[float]] = {key: [] for key in made}
+    own: dict[tuple[str, str], list[float]] = {key: [] for key in made}
     for step in range(STEPS):
         for key, each in made.items():
-            taken[key].append(seconds(each, ids, step))
-    for p in precisions:
-        (adamw, _), (muon, own) = (
-            (statistics.median(column) * 1e3 for column in zip(*taken[p, o][WARM_UP:], strict=True))
-            for o in ("adamw", "muon")
+            began = process_time()
+            each.step((ids[:, :-1], ids[:, 1:]), 1.0, {"step": step})
+            whole[key].append(process_time() - began)
+            began = process_time()
+            each._optimizer.step()  # once more, of gradients that are zero
+            own[key].append(process_time() - began)
+    for key in made:
+        of_step, of_optimizer = (
+            statistics.median(seconds[key][WARM_UP:]) * 1e3 for seconds in (whole, own)
         )
         print(
-            f"| {sys.argv[1]} | {p} | {adamw:.1f} | {muon:.1f} | {1 - adamw / muon:.1%} "
-            f"| {own:.1f} | {own / muon:.1%} |"
+            f"{key[0]:6} {key[1]}: step {of_step:5.1f} ms, optimizer {of_optimizer:4.1f} ms, "
+            f"{of_optimizer / of_step:.0%}"
         )
 
 

@@ -26,9 +26,6 @@ from harness.runs.summary import FILE as SUMMARY
 from harness.runs.summary import Summary, read_summary
 from zoo_tokenizers import Tokenizer
 
-MUON = "harness.training.muon.Muon"
-# Of older runs, which have no such options, what they did, as the class does where none is named.
-BEFORE_THEM = {"orthogonalize": "bf16", "iterations": 5}
 _ABSENT = object()
 # What a field of summary.json is called in words, where its name alone does not say.
 CHANGED = {"commit": "code", "dirty": "uncommitted changes", "name": "processor"}
@@ -94,14 +91,10 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     if asked.matmul == "auto":
         asked = asked.replace(matmul=saved.matmul)
     if asked.optimizer.get("orthogonalize") == "auto":
-        chosen = saved.optimizer.get("orthogonalize", "bf16")
-        asked = asked.replace(optimizer=asked.optimizer | {"orthogonalize": chosen})
-    if asked.optimizer.get("_target_") == saved.optimizer["_target_"] == MUON:
-        for key, value in BEFORE_THEM.items():
-            typed = any(each.lstrip("+~").startswith(f"optimizer.{key}=") for each in overrides)
-            if key not in saved.optimizer and (not typed or asked.optimizer.get(key) == value):
-                own = {k: v for k, v in asked.optimizer.items() if k != key}
-                asked = asked.replace(optimizer=own)
+        own = {k: v for k, v in asked.optimizer.items() if k != "orthogonalize"}
+        if "orthogonalize" in saved.optimizer:  # else it is from before there was a choice
+            own["orthogonalize"] = saved.optimizer["orthogonalize"]
+        asked = asked.replace(optimizer=own)
     before = with_users_own(saved, asked)
     after = changed_by(before, asked, overrides)
     differing = differences(before, after)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -15,16 +16,10 @@ from harness.compute.processor import rounds_fp32
 from harness.compute.race import faster_precision
 from harness.training.parameter_groups import Group
 
-# Polynomials of a singular value x, by their coefficients of x, x³ and x⁵.
-PUBLISHED = 3.4445, -4.775, 2.0315
-QUINTICS = (  # each the nearest to 1 on what is left of [0.01, 1] (Amsel et al. 2025, section 3)
-    (8.093369, -23.62043, 17.446152),
-    (3.636586, -2.721927, 0.536546),
-    (2.6613, -1.977155, 0.452616),
-)
-# They are of x / MARGIN: beyond their intervals they grow fast, and rounding may lead there.
-MARGIN = 1.03
-LEAST = 1e-7  # norms below it are taken for it
+COEFFICIENTS = 3.4445, -4.775, 2.0315  # of x, x³ and x⁵
+ITERATIONS = 5
+LEAST_ROUNDED = 64  # rows below which there is little to save, and rounding is torch's own
+BAND = 128  # rows of a symmetric product that are computed together
 
 
 class Muon(torch.optim.Optimizer):
@@ -35,9 +30,7 @@ class Muon(torch.optim.Optimizer):
     weights, are orthogonalized one by one. Updates have AdamW's size (Liu et al. 2025, arXiv
     2502.16982, section 2.2): one learning rate serves both.
 
-    iterations: five as published, the default of the class for runs that name none, or three of
-    steeper polynomials (see `orthogonalize`). orthogonalize: in bf16, as published, in fp32, or in
-    what is faster here.
+    orthogonalize: in bf16, as published, in fp32, or in what is faster here.
     """
 
     def __init__(
@@ -47,7 +40,6 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.1,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
-        iterations: Literal[3, 5] = 5,
         orthogonalize: Literal["auto", "bf16", "fp32"] = "bf16",
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
@@ -68,9 +60,7 @@ class Muon(torch.optim.Optimizer):
             if orthogonalize == "auto":
                 orthogonalize = faster_precision(matrices[0]["params"][0].device.type)
             self.parts += [
-                Orthogonalized(
-                    matrices, lr, weight_decay, momentum, iterations, DTYPES[orthogonalize]
-                )
+                Orthogonalized(matrices, lr, weight_decay, momentum, DTYPES[orthogonalize])
             ]
         if others := [dict(group) for group in rest]:
             self.parts += [
@@ -107,11 +97,10 @@ class Orthogonalized(torch.optim.Optimizer):
         lr: float,
         weight_decay: float,
         momentum: float,
-        iterations: Literal[3, 5],
         dtype: torch.dtype,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self._iterations, self._dtype = iterations, dtype
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -124,87 +113,52 @@ class Orthogonalized(torch.optim.Optimizer):
         for shape, members in of_shape.items():
             stack = members[0][0].new_empty(len(members), *shape, dtype=self._dtype)
             for row, (p, group) in zip(stack, members, strict=True):
-                self._put_direction(p, group, row)
+                row.copy_(self._direction(p, group))
             stacks.append(stack)
-        orthogonalize(stacks, self._iterations)
+        orthogonalize(stacks)
         for (shape, members), updates in zip(of_shape.items(), stacks, strict=True):
             for (p, group), update in zip(members, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
         return None
 
-    def _put_direction(self, p: Tensor, group: Group, out: Tensor) -> None:
+    def _direction(self, p: Tensor, group: Group) -> Tensor:
         """Nesterov's momentum."""
         assert p.grad is not None
         state = self.state[p]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p.grad)
         average = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-        out.copy_(p.grad.lerp(average, group["momentum"]))
+        return p.grad.lerp(average, group["momentum"])
 
 
-def orthogonalize(stacks: list[Tensor], iterations: Literal[3, 5]) -> None:
-    """Replace matrices, (N, rows, columns) in each stack, by such with singular values near 1.
+def orthogonalize(stacks: list[Tensor]) -> None:
+    """Replace matrices, (N, rows, columns) in each stack, by such with all singular values near 1,
+    by five Newton-Schulz iterations (Jordan et al. 2024) with torch.optim.Muon's coefficients.
 
-    Five iterations are the published ones (Jordan et al. 2024), with torch.optim.Muon's
-    coefficients. Three are of steeper polynomials and computed on Gram matrices (Zhang et al. 2026,
-    "Gram Newton-Schulz"): an iteration takes x to p x, with a polynomial p of x's Gram matrix g,
-    and g to p g p, as polynomials of one matrix commute. Matrices of the same shorter side are
-    worked on together.
-
-    Where products are of rounded factors the Gram matrix is made anew after the first polynomial:
-    the rounding of large singular values would pass into small ones, and grow.
+    Long matrices with equally long shorter sides are worked on together. One after the other they
+    take the places of those before, so that little more than all of them is in memory.
     """
     together: dict[int, list[int]] = defaultdict(list)
-    for number, x in enumerate(stacks):
-        if iterations == 5:
-            stacks[number] = _published(x.mT).mT if _is_tall(x) else _published(x)
+    is_tall = [stack.size(1) > stack.size(2) for stack in stacks]
+    for number, stack in enumerate(stacks):
+        x = stack.mT if is_tall[number] else stack
+        x = stacks[number] = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
+        is_long = 2 * x.size(2) > 3 * x.size(1)
+        if is_long and (_is_exact(x) or x.size(1) >= LEAST_ROUNDED):
+            together[x.size(1)] += [number]
         else:
-            together[min(x.shape[1:])] += [number]
+            stacks[number] = _by_iterations(x)
     for numbers in together.values():
-        gram, scale = _bounded(_grams(stacks, numbers))
-        if not _is_exact(gram):
-            _multiply(stacks, numbers, (_factor(gram, QUINTICS[:1]) * scale).to(gram.dtype))
-            _multiply(stacks, numbers, _factor(_grams(stacks, numbers), QUINTICS[1:]))
-        else:
-            _multiply(stacks, numbers, _factor(gram, QUINTICS) * scale)
-
-
-def _grams(stacks: list[Tensor], numbers: list[int]) -> Tensor:
-    return torch.cat(
-        [x.mT @ x if _is_tall(x) else x @ x.mT for x in map(stacks.__getitem__, numbers)]
-    )
-
-
-def _multiply(stacks: list[Tensor], numbers: list[int], factors: Tensor) -> None:
-    each = factors.split([len(stacks[number]) for number in numbers])
-    for number, factor in zip(numbers, each, strict=True):
-        x = stacks[number]
-        stacks[number] = x @ factor if _is_tall(x) else factor @ x
-
-
-def _bounded(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The Gram matrices, (N, M, M), of matrices with no singular value above 1, and what those are
-    multiplied by, (N, 1, 1) in fp32: by one over the 8-norm of the singular values, which none
-    exceeds. It is nearer to the largest than their 2-norm, by which published ones are divided.
-    """
-    trace = gram.diagonal(dim1=1, dim2=2).float().sum(1)[:, None, None].clamp(min=LEAST**2)
-    gram = (gram / trace).to(gram.dtype)  # or the squares of small gradients would vanish
-    norm = torch.linalg.matrix_norm((gram @ gram).float(), keepdim=True).clamp(min=LEAST)
-    return (gram / norm.sqrt()).to(gram.dtype), (trace * norm.sqrt()).rsqrt()
-
-
-def _factor(gram: Tensor, quintics: Sequence[tuple[float, float, float]]) -> Tensor:
-    """What matrices with these Gram matrices are multiplied by, (N, M, M), to go through these."""
-    factor = None
-    for number, (a, b, c) in enumerate(quintics, 1):
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b / MARGIN**3, alpha=c / MARGIN**5)
-        polynomial.diagonal(dim1=1, dim2=2).add_(a / MARGIN)
-        if number < len(quintics):
-            gram = polynomial @ gram @ polynomial
-        factor = polynomial if factor is None else polynomial @ factor
-    assert factor is not None
-    return factor
+        # Where products are rounded a small singular value's square is lost in the Gram matrix,
+        # and what takes its place grows with each iteration: it is made anew after three.
+        is_exact = _is_exact(stacks[numbers[0]])
+        for iterations in (ITERATIONS,) if is_exact else (3, ITERATIONS - 3):
+            polynomials = _polynomials([stacks[number] for number in numbers], iterations)
+            for number, polynomial in zip(numbers, polynomials, strict=True):
+                stacks[number] = polynomial @ stacks[number]
+    for number, x in enumerate(stacks):
+        stacks[number] = x.mT if is_tall[number] else x
 
 
 def _is_exact(x: Tensor) -> bool:
@@ -213,17 +167,52 @@ def _is_exact(x: Tensor) -> bool:
     return x.is_cpu and x.dtype.itemsize >= 4 and whole
 
 
-def _is_tall(x: Tensor) -> bool:
-    return x.size(1) > x.size(2)
-
-
-def _published(x: Tensor) -> Tensor:
-    a, b, c = PUBLISHED
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=LEAST)
-    for _ in range(5):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+def _by_iterations(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
+        gram = symmetric(x, x.mT)
+        x = torch.baddbmm(x, symmetric(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
+
+
+def _polynomials(stacks: list[Tensor], iterations: int) -> tuple[Tensor, ...]:
+    """What so many iterations multiply long matrices by, with fewer products (Zhang et al. 2026,
+    "Gram Newton-Schulz"): one takes x to p x, with a polynomial p of x's Gram matrix g, and g to
+    p g p, as polynomials of one matrix commute."""
+    a, b, c = COEFFICIENTS
+    gram, polynomials = torch.cat([symmetric(x, x.mT) for x in stacks]), []
+    for iteration in range(iterations):
+        polynomials += [torch.baddbmm(gram, gram, gram, beta=b, alpha=c)]
+        polynomials[-1].diagonal(dim1=1, dim2=2).add_(a)
+        if iteration < iterations - 1:
+            gram = polynomials[-1] @ gram @ polynomials[-1]
+    return reduce(torch.matmul, polynomials).split([len(x) for x in stacks])
+
+
+def symmetric(
+    a: Tensor, b: Tensor, c: Tensor | None = None, *, beta: float = 1.0, alpha: float = 1.0
+) -> Tensor:
+    """The product of a and b, (N, M, M), which must be symmetric; with c beta·c + alpha·a b.
+
+    In fp32 on a CPU computed to the diagonal, in bands of rows, and mirrored: for b = aᵀ alone. Of
+    matrices that commute but for rounding the mirrored part's rounding is lost, which grows. In
+    bf16 products are so fast that copying takes what this saves.
+    """
+
+    def product(rows: slice, columns: slice) -> Tensor:
+        left, right = a[:, rows], b[:, :, columns]
+        if c is None:
+            return left @ right
+        return torch.baddbmm(c[:, rows, columns], left, right, beta=beta, alpha=alpha)
+
+    if not (a.is_cpu and a.dtype == torch.float32 and a.size(1) >= 2 * BAND):
+        return product(slice(None), slice(None))
+    whole = a.new_empty(len(a), a.size(1), a.size(1))
+    for start in range(0, a.size(1), BAND):
+        rows = slice(start, start + BAND)
+        whole[:, rows, : rows.stop] = product(rows, slice(rows.stop))
+        whole[:, :start, rows] = whole[:, rows, :start].mT
+    return whole
 
 
 def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:

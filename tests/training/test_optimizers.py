@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -207,33 +206,6 @@ def test_muon_orthogonalizes_matrices_and_kernels_and_leaves_the_rest_to_adamw()
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("iterations", [3, 5])
-def test_muon_of_five_iterations_takes_torch_s_steps_and_of_three_nearly(
-    iterations: Literal[3, 5],
-) -> None:
-    """In bf16, as torch's own; over several steps, whose momentum adds up."""
-    torch.manual_seed(0)
-    before = torch.randn(16, 24)
-    gradients = torch.randn(4, 16, 24)
-    moved = []
-    for ours in (True, False):
-        weight = nn.Parameter(before.clone())
-        group = {"params": [weight], "hidden": True, "stack": 0}
-        muon = (
-            Muon([group], 0.1, 0.5, iterations=iterations)
-            if ours
-            else torch.optim.Muon([weight], 0.1, 0.5, adjust_lr_fn="match_rms_adamw")
-        )
-        for gradient in gradients:
-            weight.grad = gradient.clone()
-            muon.step()
-        moved.append(weight.detach() - before)
-    if iterations == 5:
-        torch.testing.assert_close(*moved)
-    assert torch.cosine_similarity(*(each.flatten() for each in moved), dim=0) > 0.97
-    assert moved[0].norm() / moved[1].norm() == pytest.approx(1, abs=0.15)
-
-
 def test_an_untied_head_is_no_hidden_matrix() -> None:
     model = small_gpt(tie_weights=False)
     groups = parameter_groups(model, 0.01, {}, 0.1)
@@ -261,32 +233,19 @@ def test_what_this_machine_is_faster_in_is_chosen_and_kept(
 
 
 @pytest.mark.parametrize("typed", [(), ("optimizer=muon",), ("experiment=compare",)])
-@pytest.mark.parametrize(
-    ("key", "value", "other"), [("iterations", 5, 3), ("orthogonalize", "bf16", "fp32")]
-)
-def test_a_run_from_before_there_was_a_choice_goes_on_as_it_began(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    typed: tuple[str, ...],
-    key: str,
-    value: object,
-    other: object,
+def test_a_run_from_before_muon_had_a_choice_of_precision_goes_on_in_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
 ) -> None:
-    """Neither its configuration nor its checkpoint names it, and the default is another one."""
-    both = {"iterations": "optimizer.iterations=5", "orthogonalize": "optimizer.orthogonalize=bf16"}
-    of_other_key = both[next(each for each in both if each != key)]
-    chosen = (*GPT_SMALL, "optimizer=muon", "eval.sample_tokens=0", of_other_key)
-    train(tmp_path / "whole", *chosen, f"optimizer.{key}={value}")
-    cut_off(tmp_path / "cut", 4, monkeypatch, *chosen, f"~optimizer.{key}")
+    """Neither its configuration nor its checkpoint names one."""
+    chosen = (*GPT_SMALL, "optimizer=muon", "eval.sample_tokens=0")
+    train(tmp_path / "whole", *chosen, "optimizer.orthogonalize=bf16")
+    cut_off(tmp_path / "cut", 4, monkeypatch, *chosen, "~optimizer.orthogonalize")
+    for module in (run_module, muon_module):
+        monkeypatch.setattr(module, "faster_precision", lambda kind: "fp32")
     resume = ("resume=true", *chosen)
-    for named, accepted in ((value, True), (other, False)):
-        overrides = ["optimizer=muon", f"optimizer.{key}={named}"]
-        asked = settings(tmp_path / "cut", *resume, *overrides)
-        if accepted:
-            assert key not in resumed_settings(asked, overrides).optimizer
-        else:
-            with pytest.raises(UsageError, match=rf"optimizer\.{key}: None → {other}"):
-                resumed_settings(asked, overrides)
+    overrides = ["optimizer=muon", "optimizer.orthogonalize=fp32"]
+    with pytest.raises(UsageError, match="orthogonalize: None → fp32"):
+        resumed_settings(settings(tmp_path / "cut", *resume, *overrides), overrides)
     assert run(resumed_settings(settings(tmp_path / "cut", *resume), list(typed))) == 0
     assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
 
