@@ -109,12 +109,7 @@ class Orthogonalized(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     of_shape[p.shape].append((p, group))
-        stacks = []
-        for shape, members in of_shape.items():
-            stack = members[0][0].new_empty(len(members), *shape, dtype=self._dtype)
-            for row, (p, group) in zip(stack, members, strict=True):
-                row.copy_(self._direction(p, group))
-            stacks.append(stack)
+        stacks = [self._directions(members) for members in of_shape.values()]
         orthogonalize(stacks)
         for (shape, members), updates in zip(of_shape.items(), stacks, strict=True):
             for (p, group), update in zip(members, updates, strict=True):
@@ -122,14 +117,18 @@ class Orthogonalized(torch.optim.Optimizer):
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
         return None
 
-    def _direction(self, p: Tensor, group: Group) -> Tensor:
-        """Nesterov's momentum."""
-        assert p.grad is not None
-        state = self.state[p]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(p.grad)
-        average = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-        return p.grad.lerp(average, group["momentum"])
+    def _directions(self, members: list[tuple[Tensor, Group]]) -> Tensor:
+        """Nesterov's momentum of matrices of one shape, (N, rows, columns)."""
+        first = members[0][0]
+        stack = first.new_empty(len(members), *first.shape, dtype=self._dtype)
+        for direction, (p, group) in zip(stack, members, strict=True):
+            assert p.grad is not None
+            state = self.state[p]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(p.grad)
+            average = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+            direction.copy_(p.grad.lerp(average, group["momentum"]))
+        return stack
 
 
 def orthogonalize(stacks: list[Tensor]) -> None:
