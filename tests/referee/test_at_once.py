@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,10 @@ def killed(*arguments: Any, **settings: Any) -> None:
 
 
 def interrupting(*arguments: Any, **settings: Any) -> None:
-    """As a terminal does it, to the process whose end a person waits for."""
-    os.kill(os.getppid(), signal.SIGINT)
+    """As a terminal does it, once, to the process whose end a person waits for."""
+    with suppress(FileExistsError):
+        (Path(arguments[0]) / "interrupted").mkdir()
+        os.kill(os.getppid(), signal.SIGINT)
     signal.pause()
 
 
