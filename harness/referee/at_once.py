@@ -49,9 +49,10 @@ def certify_each(
         for outcome in outcomes:
             yield outcome.result()
     except BaseException as error:  # a signal, too: nothing of the workers is to be saved
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in active_children():
-            process.terminate()
+        with signals_for_this_process():  # a second one waits until they are told to end
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
         if isinstance(error, BrokenProcessPool):
             raise RunFailure("a process that scored again was killed: no memory?") from error
         raise
