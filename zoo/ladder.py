@@ -15,6 +15,7 @@ from zoo.layers.attention import KeyValues, attend
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
+from zoo.layers.joint_linear import JointLinear
 
 
 class Ladder(LanguageModel):
@@ -123,7 +124,7 @@ class MultiHead(nn.Module):
         super().__init__()
         self.n_head = n_head
         self.dropout = Dropout(dropout)
-        self.qkv = nn.Linear(n_embd, 3 * n_embd, bias=False)
+        self.qkv = JointLinear(n_embd, [n_embd // n_head] * 3 * n_head, bias=False)
         self.projection = nn.Linear(n_embd, n_embd) if projection else nn.Identity()
 
     def forward(self, x_BTC: Tensor, past: KeyValues | None) -> Tensor:

@@ -30,6 +30,8 @@ class Role:
     embedding: a look-up table of vectors.
     output: the linear map to logits.
     bias: an initialization scheme sets it to zero.
+    heads: the outputs of each of several maps of the same input that lie one below the other, such
+        as each head's queries, keys and values; (): one map.
     """
 
     matrix: tuple[int, ...] = ()
@@ -37,6 +39,7 @@ class Role:
     embedding: bool = False
     output: bool = False
     bias: bool = False
+    heads: tuple[int, ...] = ()
 
     def stack(self, parameter: Tensor) -> int:
         """The number of axes that stack matrices."""
@@ -46,6 +49,13 @@ class Role:
         """Whether `matrix` names the parameter's last axes."""
         axes = range(self.stack(parameter), parameter.dim())
         return not self.matrix or (len(axes) >= 2 and sorted(self.matrix) == list(axes))
+
+    def heads_fit(self, parameter: Tensor) -> bool:
+        """Whether `heads` are all outputs, which are the parameter's first axis."""
+        first = bool(self.matrix) and self.matrix[0] == 0
+        return not self.heads or (
+            first and sum(self.heads) == len(parameter) and min(self.heads) > 0
+        )
 
 
 Table = Mapping[str, Role]
@@ -58,7 +68,7 @@ OUT_IN = Role(matrix=(1, 2), decay=True)  # a stack of matrices (…, out, in)
 IN_OUT = Role(matrix=(2, 1), decay=True)
 
 # Keys are patterns of parameter names. Matrices stored as one (a recurrent net's gates; queries,
-# keys and values) count as one.
+# keys and values) count as one but for what marks its heads.
 RECURRENT: Table = {"weight_*": LINEAR, "bias_*": BIAS}
 NORM: Table = {"weight": OTHER, "bias": BIAS}
 TORCH: dict[type[nn.Module], Table] = {
@@ -171,8 +181,15 @@ def _require_marks_fit(path: str, module: nn.Module) -> None:
         if not hasattr(module, name):
             raise ValueError(f"parameter_roles of {type(module).__name__}: there is no {where}")
         parameter = getattr(module, name)
-        if parameter is not None and not role.fits(parameter):  # None: a bias that is left out, say
+        if parameter is None:  # a bias that is left out, say
+            continue
+        if not role.fits(parameter):
             raise ValueError(
                 f"parameter_roles of {type(module).__name__}: matrix={role.matrix} are not the "
                 f"last axes of {where}, which has {parameter.dim()}"
+            )
+        if not role.heads_fit(parameter):
+            raise ValueError(
+                f"parameter_roles of {type(module).__name__}: heads={role.heads} are not the "
+                f"{len(parameter)} outputs of {where}, in its first axis"
             )

@@ -90,11 +90,7 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         asked = asked.replace(precision=saved.precision)
     if asked.matmul == "auto":
         asked = asked.replace(matmul=saved.matmul)
-    if asked.optimizer.get("orthogonalize") == "auto":
-        own = {k: v for k, v in asked.optimizer.items() if k != "orthogonalize"}
-        if "orthogonalize" in saved.optimizer:  # else it is from before there was a choice
-            own["orthogonalize"] = saved.optimizer["orthogonalize"]
-        asked = asked.replace(optimizer=own)
+    asked = asked.replace(optimizer=_optimizer_of(asked, saved, overrides))
     before = with_users_own(saved, asked)
     after = changed_by(before, asked, overrides)
     differing = differences(before, after)
@@ -104,6 +100,21 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         )
     settings = read_settings(after)
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
+
+
+def _optimizer_of(asked: Settings, saved: Settings, overrides: list[str]) -> dict[str, Any]:
+    """The optimizer asked for, but for what the run has decided: what is auto, and options that it
+    does not name. It is from before them, and goes on with the defaults of its class."""
+    own, its = dict(asked.optimizer), saved.optimizer
+    if own["_target_"] != its["_target_"]:
+        return own
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
+    for key, value in asked.optimizer.items():
+        if key not in its and (value == "auto" or f"optimizer.{key}" not in typed):
+            del own[key]
+        elif value == "auto":
+            own[key] = its[key]
+    return own
 
 
 def with_users_own(saved: Settings, asked: Settings) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,11 @@ class Muon(torch.optim.Optimizer):
     weights, are orthogonalized one by one. Updates have AdamW's size (Liu et al. 2025, arXiv
     2502.16982, section 2.2): one learning rate serves both.
 
-    orthogonalize: in bf16, as published, in fp32, or in what is faster here.
+    orthogonalize: in bf16, as published, in fp32, or in what is faster here. per_head: each head's
+    queries, keys and values by themselves, not as the one matrix they are stored in ("Per-Head
+    Muon": Kimi Team 2026, arXiv 2607.24653, section 2.5; GLM-5 Team 2026, arXiv 2602.15763).
+
+    A default is what runs from before the option have: they name none, and go on with it.
     """
 
     def __init__(
@@ -41,17 +45,19 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
         orthogonalize: Literal["auto", "bf16", "fp32"] = "bf16",
+        per_head: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         hidden = [group for group in self.param_groups if group["hidden"]]
         rest = [group for group in self.param_groups if not group["hidden"]]
         # Views of the matrices in each parameter that is not a single one.
-        self._views = {
-            p: p.detach().view(_matrices(p, group["stack"])).unbind()
-            for group in hidden
-            for p in group["params"]
-            if p.dim() != 2 or group["stack"]
-        }
+        self._views: dict[Tensor, Sequence[Tensor]] = {}
+        for group in hidden:
+            for p, heads in zip(group["params"], group["heads"], strict=True):
+                if per_head and heads:
+                    self._views[p] = _heads(p.detach(), heads)
+                elif p.dim() != 2 or group["stack"]:
+                    self._views[p] = p.detach().view(_matrices(p, group["stack"])).unbind()
         self.parts: list[torch.optim.Optimizer] = []
         if matrices := [
             {**group, "params": [m for p in group["params"] for m in self._views.get(p, (p,))]}
@@ -70,12 +76,12 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        for parameter, matrices in self._views.items():
+        for parameter, views in self._views.items():
             gradient = parameter.grad
-            if gradient is not None:
-                gradient = gradient.reshape(len(matrices), *matrices[0].shape)
-            for number, matrix in enumerate(matrices):
-                matrix.grad = None if gradient is None else gradient[number]
+            sizes = [view.numel() for view in views]
+            own = [None] * len(views) if gradient is None else gradient.reshape(-1).split(sizes)
+            for view, part in zip(views, own, strict=True):
+                view.grad = None if part is None else part.view(view.shape)
         inner = [group for part in self.parts for group in part.param_groups]
         for group, own in zip(self._outer, inner, strict=True):
             own["lr"] = group["lr"]
@@ -89,7 +95,8 @@ class Muon(torch.optim.Optimizer):
 
 class Orthogonalized(torch.optim.Optimizer):
     """Muon alone, as torch.optim.Muon with `match_rms_adamw`, which knows no precision but bf16 and
-    takes matrices one by one: here those of one shape are multiplied together."""
+    takes matrices one by one: here those of one shape are multiplied together. Parameters are
+    matrices, or stacks of them, (N, rows, columns)."""
 
     def __init__(
         self,
@@ -104,31 +111,44 @@ class Orthogonalized(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        of_shape: dict[torch.Size, list[tuple[Tensor, Group]]] = defaultdict(list)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    of_shape[p.shape].append((p, group))
-        stacks = [self._directions(members) for members in of_shape.values()]
+        alike = [(group, params) for group in self.param_groups for params in _of_a_shape(group)]
+        stacks = [self._directions(params, group["momentum"]) for group, params in alike]
         orthogonalize(stacks)
-        for (shape, members), updates in zip(of_shape.items(), stacks, strict=True):
-            for (p, group), update in zip(members, updates, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+        for (group, params), updates in zip(alike, stacks, strict=True):
+            rate, longer = group["lr"], max(updates.shape[1:])
+            torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
+            torch._foreach_add_(params, _apart(updates, params), alpha=-rate * 0.2 * longer**0.5)
         return None
 
-    def _directions(self, members: list[tuple[Tensor, Group]]) -> Tensor:
+    def _directions(self, params: list[Tensor], momentum: float) -> Tensor:
         """Nesterov's momentum of matrices of one shape, (N, rows, columns)."""
-        first = members[0][0]
-        stack = first.new_empty(len(members), *first.shape, dtype=self._dtype)
-        for direction, (p, group) in zip(stack, members, strict=True):
-            assert p.grad is not None
-            state = self.state[p]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(p.grad)
-            average = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-            direction.copy_(p.grad.lerp(average, group["momentum"]))
+        gradients = [p.grad for p in params if p.grad is not None]
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        averages = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        size = sum(p.shape[:-2].numel() for p in params)
+        stack = params[0].new_empty(size, *params[0].shape[-2:], dtype=self._dtype)
+        whole = zip(_apart(stack, params), gradients, averages, strict=True)
+        for direction, gradient, average in whole:
+            direction.copy_(gradient.lerp(average, momentum))
         return stack
+
+
+def _of_a_shape(group: Group) -> list[list[Tensor]]:
+    """The parameters that have a gradient, by the shape of their matrices."""
+    found: dict[torch.Size, list[Tensor]] = defaultdict(list)
+    for p in group["params"]:
+        if p.grad is not None:
+            found[p.shape[-2:]].append(p)
+    return list(found.values())
+
+
+def _apart(stack: Tensor, params: list[Tensor]) -> list[Tensor]:
+    """The part of a stack, (N, rows, columns), that is each parameter's, in its shape."""
+    parts = stack.split([p.shape[:-2].numel() for p in params])
+    return [part.view(p.shape) for part, p in zip(parts, params, strict=True)]
 
 
 def orthogonalize(stacks: list[Tensor]) -> None:
@@ -155,7 +175,9 @@ def orthogonalize(stacks: list[Tensor]) -> None:
         for iterations in (ITERATIONS,) if is_exact else (3, ITERATIONS - 3):
             polynomials = _polynomials([stacks[number] for number in numbers], iterations)
             for number, polynomial in zip(numbers, polynomials, strict=True):
-                stacks[number] = polynomial @ stacks[number]
+                # Rows stay rows in memory: turned ones take ten times as long to add.
+                x = stacks[number]
+                stacks[number] = (x.mT @ polynomial.mT).mT if is_tall[number] else polynomial @ x
     for number, x in enumerate(stacks):
         stacks[number] = x.mT if is_tall[number] else x
 
@@ -218,3 +240,11 @@ def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:
     """A weight's shape as (matrices, rows, columns)."""
     shape = weight.shape
     return shape[:stack].numel(), shape[stack], shape[stack + 1 :].numel()
+
+
+def _heads(weight: Tensor, heads: Sequence[int]) -> list[Tensor]:
+    """Views of a weight's heads: those of one size that follow each other as (N, rows, columns)."""
+    runs = [(len(list(run)), rows) for rows, run in groupby(heads)]
+    sizes = [count * rows for count, rows in runs]
+    parts = zip(weight.flatten(1).split(sizes), runs, strict=True)
+    return [part.view(count, rows, -1) for part, (count, rows) in parts]

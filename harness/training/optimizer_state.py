@@ -24,7 +24,7 @@ from harness.runs.restore import require_names, restored
 from harness.training.muon import Muon
 from harness.training.parameter_groups import Group
 
-OURS = frozenset({"params", "lr", "peak_lr", "weight_decay", "hidden", "stack"})
+OURS = frozenset({"params", "lr", "peak_lr", "weight_decay", "hidden", "stack", "heads"})
 TRIED = 3  # updates before, and as many after
 
 
@@ -128,7 +128,7 @@ class _Trial:
         device: torch.device,
     ) -> None:
         torch.manual_seed(0)
-        small = [group | {"params": _small_weights(group, device)} for group in groups]
+        small = [_small(group, device) for group in groups]
         self._weights: list[Tensor] = [weight for group in small for weight in group["params"]]
         for weight in self._weights:
             weight.grad = torch.zeros_like(weight)
@@ -167,13 +167,16 @@ class _Trial:
             weight.copy_(value)
 
 
-def _small_weights(group: Group, device: torch.device) -> list[nn.Parameter]:
-    """A weight for each number of axes in the group, of two values along each; one along those that
-    stack matrices."""
+def _small(group: Group, device: torch.device) -> Group:
+    """The group with a weight for each number of axes in it, of two values along each; one along
+    those that stack matrices. Heads have one output each."""
     stack = group["stack"]
-    axes = sorted({parameter.dim() for parameter in group["params"]})
-    shapes = [(1,) * stack + (2,) * (count - stack) for count in axes]
-    return [nn.Parameter(torch.randn(shape, device=device)) for shape in shapes]
+    kinds = {(p.dim(), bool(own)) for p, own in zip(group["params"], group["heads"], strict=True)}
+    shapes = [((1,) * stack + (2,) * (count - stack), own) for count, own in sorted(kinds)]
+    return group | {
+        "params": [nn.Parameter(torch.randn(shape, device=device)) for shape, _ in shapes],
+        "heads": [(1, 1) if own else () for _, own in shapes],
+    }
 
 
 def _differing(one: Any, other: Any) -> str | None:

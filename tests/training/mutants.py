@@ -71,20 +71,26 @@ OF_LOSSES_AND_FIGURES = {
     ),
     "Muon moves all matrices of a shape by the first one's rate": (
         MUON,
-        'p.add_(update, alpha=-group["lr"]',
-        'p.add_(update, alpha=-members[0][1]["lr"]',
+        'group["lr"], max(updates.shape[1:])',
+        'alike[0][0]["lr"], max(updates.shape[1:])',
         "training/test_optimizers.py -k own_rate",
     ),
     "Muon goes on with an older gradient of a stack": (
         MUON,
-        "matrix.grad = None if gradient is None else gradient[number]",
-        "matrix.grad = matrix.grad if gradient is None else gradient[number]",
+        "view.grad = None if part is None else part.view(view.shape)",
+        "view.grad = view.grad if part is None else part.view(view.shape)",
         "training/test_optimizers.py -k own_rate",
     ),
-    "a run from before there was a choice is asked for bf16": (
+    "Muon takes heads apart unasked": (
+        MUON,
+        "if per_head and heads:",
+        "if heads:",
+        "training/test_per_head.py -k alone",
+    ),
+    "a run from before there was a choice is asked for it": (
         "harness/runs/resume.py",
-        'if "orthogonalize" in saved.optimizer:',
-        "if True:",
+        'key not in its and (value == "auto" or f"optimizer.{key}" not in typed)',
+        "False",
         "training/test_optimizers.py -k from_before",
     ),
     "idle experts are active": (

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import drop_out
+from zoo.layers.joint_linear import JointLinear
 from zoo.layers.norms import make_norm
 from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
@@ -146,7 +147,7 @@ class CausalSelfAttention(nn.Module):
         self.slopes = alibi_slopes(n_head) if alibi else None
         self.qk_norm = qk_norm
         self.heads = [n_head, n_kv_head, n_kv_head]
-        self.qkv = nn.Linear(n_embd, sum(self.heads) * n_channels, bias=bias)
+        self.qkv = JointLinear(n_embd, [n_channels] * sum(self.heads), bias=bias)
         self.q_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.k_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
