@@ -18,11 +18,11 @@ from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
-from zoo.layers.joint_linear import JointLinear
 from zoo.layers.matrix_memory import gated_delta_memory
 from zoo.layers.norms import make_norm
 from zoo.layers.stack import Stack, StackedBlock
 from zoo.mamba2 import initial_dt_bias
+from zoo.roles import joint
 
 
 class GatedDeltaNet(Stack):
@@ -96,8 +96,8 @@ class DeltaRule(nn.Module):
         self.shape = (n_head, n_key, n_value)
         width = n_head * (2 * n_key + n_value)
         self.widths = [width, n_head * n_value, n_head, n_head]
-        heads = [n_key] * 2 * n_head + [n_value] * 2 * n_head + [n_head] * 2
-        self.expand = JointLinear(n_embd, heads, bias=False)
+        maps = [n_key] * 2 * n_head + [n_value] * 2 * n_head + [n_head] * 2
+        self.expand = joint(nn.Linear(n_embd, sum(maps), bias=False), maps)
         self.conv = CausalConv1d(width, width, kernel_size, depthwise=True, bias=False)
         self.dt_bias = nn.Parameter(initial_dt_bias(n_head))
         self.A_log = nn.Parameter(torch.empty(n_head).uniform_(1, 16).log())

@@ -15,7 +15,7 @@ from zoo.layers.attention import KeyValues, attend
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
-from zoo.layers.joint_linear import JointLinear
+from zoo.roles import joint
 
 
 class Ladder(LanguageModel):
@@ -124,7 +124,8 @@ class MultiHead(nn.Module):
         super().__init__()
         self.n_head = n_head
         self.dropout = Dropout(dropout)
-        self.qkv = JointLinear(n_embd, [n_embd // n_head] * 3 * n_head, bias=False)
+        maps = [n_embd // n_head] * 3 * n_head
+        self.qkv = joint(nn.Linear(n_embd, 3 * n_embd, bias=False), maps)
         self.projection = nn.Linear(n_embd, n_embd) if projection else nn.Identity()
 
     def forward(self, x_BTC: Tensor, past: KeyValues | None) -> Tensor:

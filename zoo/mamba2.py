@@ -18,10 +18,10 @@ from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
-from zoo.layers.joint_linear import JointLinear
 from zoo.layers.matrix_memory import decaying_memory
 from zoo.layers.norms import make_norm
 from zoo.layers.stack import Stack, StackedBlock
+from zoo.roles import joint
 
 
 class Mamba2(Stack):
@@ -89,8 +89,8 @@ class Mamba2Block(StackedBlock):
         self.widths = [n_inner, n_inner + 2 * n_state, n_head]
         self.input_norm = make_norm("rms_norm", n_embd, bias=False)
         channels = [n_head_channels] * n_head
-        heads = [*channels, *channels, n_state, n_state, n_head]
-        self.expand = JointLinear(n_embd, heads, bias=False)
+        maps = [*channels, *channels, n_state, n_state, n_head]
+        self.expand = joint(nn.Linear(n_embd, sum(maps), bias=False), maps)
         width = self.widths[1]
         self.conv = CausalConv1d(width, width, kernel_size, depthwise=True)
         self.dt_bias = nn.Parameter(initial_dt_bias(n_head))

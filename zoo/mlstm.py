@@ -16,10 +16,10 @@ from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
 from zoo.layers.fla_kernels import Recurrence, require_recurrence
-from zoo.layers.joint_linear import JointLinear
 from zoo.layers.matrix_memory import decaying_memory
 from zoo.layers.norms import make_norm
 from zoo.layers.stack import Stack, StackedBlock
+from zoo.roles import joint
 
 GATE_CAP = 15.0
 
@@ -82,8 +82,8 @@ class MLSTMBlock(StackedBlock):
         self.shape = (n_head, n_key, n_value)
         self.widths = [n_head * n_key, n_head * n_key, n_head * n_value, n_head * n_value]
         self.input_norm = make_norm("rms_norm", n_embd, bias=False)
-        heads = [n_key] * 2 * n_head + [n_value] * 2 * n_head
-        self.expand = JointLinear(n_embd, heads, bias=False)
+        maps = [n_key] * 2 * n_head + [n_value] * 2 * n_head
+        self.expand = joint(nn.Linear(n_embd, sum(maps), bias=False), maps)
         self.gates = nn.Linear(n_embd, 2 * n_head, bias=False)
         self.input_bias = nn.Parameter(torch.full((n_head,), -10.0))
         self.forget_bias = nn.Parameter(torch.linspace(3.0, 6.0, n_head))

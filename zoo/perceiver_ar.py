@@ -17,8 +17,8 @@ from zoo.layers.attention import KeyValues, attend
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout
 from zoo.layers.feed_forward import FeedForward
-from zoo.layers.joint_linear import JointLinear
 from zoo.layers.segments import SegmentedBlock
+from zoo.roles import joint
 
 
 class PerceiverAR(LanguageModel):
@@ -132,9 +132,9 @@ class CrossBlock(nn.Module):
         self.attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.latent_norm = nn.LayerNorm(n_embd, bias=bias)
         self.context_norm = nn.LayerNorm(n_embd, bias=bias)
-        heads = [n_embd // n_head] * n_head
-        self.query = JointLinear(n_embd, heads, bias=bias)
-        self.key_value = JointLinear(n_embd, 2 * heads, bias=bias)
+        maps = [n_embd // n_head] * n_head
+        self.query = joint(nn.Linear(n_embd, n_embd, bias=bias), maps)
+        self.key_value = joint(nn.Linear(n_embd, 2 * n_embd, bias=bias), 2 * maps)
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)
         self.feed_forward_norm = nn.LayerNorm(n_embd, bias=bias)
         self.feed_forward = FeedForward(n_embd, bias, "relu2")

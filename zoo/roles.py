@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -30,8 +31,7 @@ class Role:
     embedding: a look-up table of vectors.
     output: the linear map to logits.
     bias: an initialization scheme sets it to zero.
-    heads: the outputs of each of several maps of the same input that lie one below the other, such
-        as each head's queries, keys and values; (): one map.
+    maps: the outputs of each of several maps that are stored as one, see `joint`; (): one map.
     """
 
     matrix: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Role:
     embedding: bool = False
     output: bool = False
     bias: bool = False
-    heads: tuple[int, ...] = ()
+    maps: tuple[int, ...] = ()
 
     def stack(self, parameter: Tensor) -> int:
         """The number of axes that stack matrices."""
@@ -50,15 +50,14 @@ class Role:
         axes = range(self.stack(parameter), parameter.dim())
         return not self.matrix or (len(axes) >= 2 and sorted(self.matrix) == list(axes))
 
-    def heads_fit(self, parameter: Tensor) -> bool:
-        """Whether `heads` are all outputs, which are the parameter's first axis."""
+    def maps_fit(self, parameter: Tensor) -> bool:
+        """Whether `maps` are all outputs, which are the parameter's first axis."""
         first = bool(self.matrix) and self.matrix[0] == 0
-        return not self.heads or (
-            first and sum(self.heads) == len(parameter) and min(self.heads) > 0
-        )
+        return not self.maps or (first and sum(self.maps) == len(parameter) and min(self.maps) > 0)
 
 
 Table = Mapping[str, Role]
+Layer = TypeVar("Layer", nn.Linear, nn.Conv1d)
 
 LINEAR = Role(matrix=(0, 1), decay=True)
 EMBEDDING = Role(embedding=True)
@@ -68,7 +67,7 @@ OUT_IN = Role(matrix=(1, 2), decay=True)  # a stack of matrices (…, out, in)
 IN_OUT = Role(matrix=(2, 1), decay=True)
 
 # Keys are patterns of parameter names. Matrices stored as one (a recurrent net's gates; queries,
-# keys and values) count as one but for what marks its heads.
+# keys and values) count as one, but for what `joint` marks.
 RECURRENT: Table = {"weight_*": LINEAR, "bias_*": BIAS}
 NORM: Table = {"weight": OTHER, "bias": BIAS}
 TORCH: dict[type[nn.Module], Table] = {
@@ -145,6 +144,19 @@ def roles(model: nn.Module) -> dict[str, Role | None]:
     return found
 
 
+def joint(layer: Layer, maps: Sequence[int]) -> Layer:
+    """Mark a linear map or convolution as several of the same input, computed as one: their weights
+    lie one below the other, such as each head's queries, keys and values. What takes a matrix as a
+    whole, as Muon does, may take each by itself.
+
+    maps: the outputs of each.
+    """
+    vars(layer)["parameter_roles"] = {
+        "weight": replace(TORCH[type(layer)]["weight"], maps=(*maps,))
+    }
+    return layer
+
+
 def matrices(weight: Tensor, role: Role) -> list[Tensor]:
     """Views of the matrices in the weight, output axis first."""
     order = [axis - role.stack(weight) for axis in role.matrix]
@@ -188,8 +200,8 @@ def _require_marks_fit(path: str, module: nn.Module) -> None:
                 f"parameter_roles of {type(module).__name__}: matrix={role.matrix} are not the "
                 f"last axes of {where}, which has {parameter.dim()}"
             )
-        if not role.heads_fit(parameter):
+        if not role.maps_fit(parameter):
             raise ValueError(
-                f"parameter_roles of {type(module).__name__}: heads={role.heads} are not the "
+                f"parameter_roles of {type(module).__name__}: maps={role.maps} are not the "
                 f"{len(parameter)} outputs of {where}, in its first axis"
             )

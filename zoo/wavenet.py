@@ -19,6 +19,7 @@ from zoo.layers.batch_norm import AnyNorm, make_any_norm
 from zoo.layers.causal_conv import CausalConv1d, LastInputs
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import Dropout, widened
+from zoo.roles import joint
 
 Gate = Literal["tanh", "linear"]
 Skips = Literal["sum", "mean"]
@@ -168,6 +169,7 @@ class GatedBlock(nn.Module):
         channels_residual, channels_gate = conv.in_channels, conv.out_channels // 2
         self.norm = make_any_norm(norm, channels_residual)
         self.conv = conv
+        joint(conv.conv, [channels_gate] * 2)  # the filter and the gate
         self.gate = gate
         self.dropout = Dropout(dropout)
         self.skip = nn.Linear(channels_gate, channels_skip)

@@ -39,7 +39,7 @@ def table(settings: Settings, model: nn.Module) -> Table:
     optimizer = str(settings.optimizer["_target_"]).rpartition(".")[2]
     for group in configured_groups(settings, model):
         named = {names[id(parameter)]: parameter for parameter in group["params"]}
-        heads = dict(zip(named, group["heads"], strict=True))
+        maps = dict(zip(named, group["maps"], strict=True))
         how = optimizer
         if optimizer == "Muon":
             how = "Muon" if group["hidden"] else "AdamW"
@@ -50,8 +50,8 @@ def table(settings: Settings, model: nn.Module) -> Table:
             parameters = [named[member] for member in members]
             shapes = {"×".join(map(str, parameter.shape)) for parameter in parameters}
             shape = shapes.pop() if len(shapes) == 1 else "several"
-            if settings.optimizer.get("per_head") and (own := heads[members[0]]):
-                name += f", each of {len(own)} heads"
+            if settings.optimizer.get("per_map") and (own := maps[members[0]]):
+                name += f", each of {len(own)} maps"
             found.add_row(f"  {name}", shape, *_counts(parameters))
     return found
 

@@ -30,9 +30,10 @@ class Muon(torch.optim.Optimizer):
     weights, are orthogonalized one by one. Updates have AdamW's size (Liu et al. 2025, arXiv
     2502.16982, section 2.2): one learning rate serves both.
 
-    orthogonalize: in bf16, as published, in fp32, or in what is faster here. per_head: each head's
-    queries, keys and values by themselves, not as the one matrix they are stored in ("Per-Head
-    Muon": Kimi Team 2026, arXiv 2607.24653, section 2.5; GLM-5 Team 2026, arXiv 2602.15763).
+    orthogonalize: in bf16, as published, in fp32, or in what is faster here. per_map: each head's
+    queries, keys and values, and other joint maps (zoo.roles.joint), by themselves, not as the one
+    matrix they are stored in ("Per-Head Muon": Kimi Team 2026, arXiv 2607.24653, section 2.5; GLM-5
+    Team 2026, arXiv 2602.15763).
 
     A default is what runs from before the option have: they name none, and go on with it.
     """
@@ -45,7 +46,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
         orthogonalize: Literal["auto", "bf16", "fp32"] = "bf16",
-        per_head: bool = False,
+        per_map: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         hidden = [group for group in self.param_groups if group["hidden"]]
@@ -53,9 +54,9 @@ class Muon(torch.optim.Optimizer):
         # Views of the matrices in each parameter that is not a single one.
         self._views: dict[Tensor, Sequence[Tensor]] = {}
         for group in hidden:
-            for p, heads in zip(group["params"], group["heads"], strict=True):
-                if per_head and heads:
-                    self._views[p] = _heads(p.detach(), heads)
+            for p, maps in zip(group["params"], group["maps"], strict=True):
+                if per_map and maps:
+                    self._views[p] = _maps(p.detach(), maps)
                 elif p.dim() != 2 or group["stack"]:
                     self._views[p] = p.detach().view(_matrices(p, group["stack"])).unbind()
         self.parts: list[torch.optim.Optimizer] = []
@@ -242,9 +243,9 @@ def _matrices(weight: Tensor, stack: int) -> tuple[int, int, int]:
     return shape[:stack].numel(), shape[stack], shape[stack + 1 :].numel()
 
 
-def _heads(weight: Tensor, heads: Sequence[int]) -> list[Tensor]:
-    """Views of a weight's heads: those of one size that follow each other as (N, rows, columns)."""
-    runs = [(len(list(run)), rows) for rows, run in groupby(heads)]
+def _maps(weight: Tensor, maps: Sequence[int]) -> list[Tensor]:
+    """Views of a weight's maps: those of one size that follow each other as (N, rows, columns)."""
+    runs = [(len(list(run)), rows) for rows, run in groupby(maps)]
     sizes = [count * rows for count, rows in runs]
     parts = zip(weight.flatten(1).split(sizes), runs, strict=True)
     return [part.view(count, rows, -1) for part, (count, rows) in parts]

@@ -97,7 +97,7 @@ def state_size(settings: Settings, model: nn.Module) -> int:
     for group in configured_groups(settings, model):
         small = _small_weight(group).to(_trial_device(settings)).requires_grad_()
         small.grad = torch.zeros_like(small)
-        optimizer = _build(settings, [group | {"params": [small], "heads": [()]}])
+        optimizer = _build(settings, [group | {"params": [small], "maps": [()]}])
         optimizer.step()
         state = [x for x in tree_leaves(optimizer.state_dict()) if isinstance(x, torch.Tensor)]
         copies = sum(tensor.numel() == small.numel() for tensor in state)

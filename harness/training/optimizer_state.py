@@ -24,7 +24,7 @@ from harness.runs.restore import require_names, restored
 from harness.training.muon import Muon
 from harness.training.parameter_groups import Group
 
-OURS = frozenset({"params", "lr", "peak_lr", "weight_decay", "hidden", "stack", "heads"})
+OURS = frozenset({"params", "lr", "peak_lr", "weight_decay", "hidden", "stack", "maps"})
 TRIED = 3  # updates before, and as many after
 
 
@@ -169,13 +169,13 @@ class _Trial:
 
 def _small(group: Group, device: torch.device) -> Group:
     """The group with a weight for each number of axes in it, of two values along each; one along
-    those that stack matrices. Heads have one output each."""
+    those that stack matrices. Joint maps have one output each."""
     stack = group["stack"]
-    kinds = {(p.dim(), bool(own)) for p, own in zip(group["params"], group["heads"], strict=True)}
+    kinds = {(p.dim(), bool(own)) for p, own in zip(group["params"], group["maps"], strict=True)}
     shapes = [((1,) * stack + (2,) * (count - stack), own) for count, own in sorted(kinds)]
     return group | {
         "params": [nn.Parameter(torch.randn(shape, device=device)) for shape, _ in shapes],
-        "heads": [(1, 1) if own else () for _, own in shapes],
+        "maps": [(1, 1) if own else () for _, own in shapes],
     }
 
 

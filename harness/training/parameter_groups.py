@@ -28,7 +28,7 @@ def parameter_groups(
     tied to an embedding or not; other embeddings only if `decay_embeddings`; norms, biases and
     unmarked parameters never.
     hidden: matrices between embeddings and output, stacked along their first `stack` axes.
-    heads: of each parameter, see zoo.roles.Role; (): one map.
+    maps: of each parameter, see zoo.roles.Role; (): one map.
     lr_of: learning rates of parts of the model, by parameter name prefix; the longest wins.
     Raises UsageError for a part that the model does not have.
     """
@@ -53,11 +53,11 @@ def parameter_groups(
                 "weight_decay": weight_decay if decayed else 0.0,
                 "hidden": hidden,
                 "stack": stack,
-                "heads": [],
+                "maps": [],
             },
         )
         group["params"].append(parameter)
-        group["heads"].append(role.heads if hidden else ())
+        group["maps"].append(role.maps if hidden else ())
     return list(groups.values())
 
 

@@ -81,11 +81,11 @@ OF_LOSSES_AND_FIGURES = {
         "view.grad = view.grad if part is None else part.view(view.shape)",
         "training/test_optimizers.py -k own_rate",
     ),
-    "Muon takes heads apart unasked": (
+    "Muon takes joint maps apart unasked": (
         MUON,
-        "if per_head and heads:",
-        "if heads:",
-        "training/test_per_head.py -k alone",
+        "if per_map and maps:",
+        "if maps:",
+        "training/test_per_map.py -k alone",
     ),
     "a run from before there was a choice is asked for it": (
         "harness/runs/resume.py",

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from zoo.language_model import Cache
 from zoo.layers.checks import require_positive
 from zoo.layers.dropout import drop_out
-from zoo.layers.joint_linear import JointLinear
 from zoo.layers.norms import make_norm
 from zoo.layers.positions import alibi_bias, alibi_slopes
 from zoo.layers.rotary import rotate
+from zoo.roles import joint
 
 # Over so few keys, torch's attention on a CPU takes longer than products of all scores at once,
 # forward and backward: three times as long in bf16, up to three times in fp32 with two threads.
@@ -147,7 +147,8 @@ class CausalSelfAttention(nn.Module):
         self.slopes = alibi_slopes(n_head) if alibi else None
         self.qk_norm = qk_norm
         self.heads = [n_head, n_kv_head, n_kv_head]
-        self.qkv = JointLinear(n_embd, [n_channels] * sum(self.heads), bias=bias)
+        maps = [n_channels] * sum(self.heads)
+        self.qkv = joint(nn.Linear(n_embd, sum(maps), bias=bias), maps)
         self.q_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.k_norm = make_norm("rms_norm", n_channels, bias=False) if qk_norm else nn.Identity()
         self.projection = nn.Linear(n_embd, n_embd, bias=bias)

@@ -1,7 +1,7 @@
-"""Muon of each head by itself beside Muon of whole matrices: validation nats, by seed.
+"""Muon of each joint map by itself beside Muon of whole matrices: validation nats, by seed.
 
-python experiments/2026-11-30-per-head-muon/per_head.py FILE SEEDS [MODEL …]     trains, goes on
-python experiments/2026-11-30-per-head-muon/per_head.py FILE                     prints the table
+python experiments/2026-11-30-joint-maps/joint_maps.py FILE SEEDS [MODEL …]     trains, goes on
+python experiments/2026-11-30-joint-maps/joint_maps.py FILE                     prints the table
 
 FILE: a row of JSON for each training. SEEDS: 0,1,2. 12 × 64 characters a step, one thread, bf16, as
 experiments/2026-11-29-time-to-loss/what_helps.py; test is not read.
@@ -32,6 +32,7 @@ CASES = {
     "mamba2": ("model=mamba2", SHORT, ("3e-3", "8e-3")),
     "gated_deltanet": ("model=gated_deltanet", SHORT, ("3e-3", "8e-3")),
     "mlstm": ("model=mlstm", SHORT, ("3e-3", "8e-3")),
+    "wavenet": (f"model=wavenet {SEARCHED}", LONG, ("3.3e-3", "1e-2")),
     "gpt": (f"model=gpt {SEARCHED}", LONG, ("3.3e-3", "1e-2")),
     "megabyte": (f"model=megabyte {SEARCHED}", LONG, ("3.3e-3", "1e-2")),
 }
@@ -40,23 +41,23 @@ CASES = {
 def run(file: Path, seeds: list[int], names: list[str]) -> None:
     torch.set_num_threads(1)
     datasets: dict[str, Dataset] = {}
-    known = {(row["case"], row["rate"], row["per_head"], row["seed"]) for row in rows_of(file)}
+    known = {(row["case"], row["rate"], row["per_map"], row["seed"]) for row in rows_of(file)}
     for name, seed in product(names, seeds):
         settings, tokens, rates = CASES[name]
-        for rate, per_head in product(rates, (False, True)):
-            if (name, rate, per_head, seed) in known:
+        for rate, per_map in product(rates, (False, True)):
+            if (name, rate, per_map, seed) in known:
                 continue
-            change = f"optimizer=muon optimizer.lr={rate} optimizer.per_head={per_head}"
-            row: Row = {"case": name, "rate": rate, "per_head": per_head, "seed": seed}
+            change = f"optimizer=muon optimizer.lr={rate} optimizer.per_map={per_map}"
+            row: Row = {"case": name, "rate": rate, "per_map": per_map, "seed": seed}
             row |= train(Base(settings, tokens, {}), Change(change), seed, datasets)
             with file.open("a") as out:
                 out.write(json.dumps(row) + "\n")
 
 
 def table(rows: list[Row]) -> str:
-    """Differences are of the same seeds: negative where heads by themselves are better."""
+    """Differences are of the same seeds: negative where maps by themselves are better."""
     lines = [
-        "| model | steps | rate | seeds | whole matrices | per head | difference | 95 % interval |",
+        "| model | steps | rate | seeds | whole matrices | each map | difference | 95 % interval |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for name, (_, tokens, rates) in CASES.items():
@@ -64,7 +65,7 @@ def table(rows: list[Row]) -> str:
             nats: dict[bool, dict[int, float]] = {False: {}, True: {}}
             for row in rows:
                 if (row["case"], row["rate"]) == (name, rate):
-                    nats[row["per_head"]][row["seed"]] = row["nats"]
+                    nats[row["per_map"]][row["seed"]] = row["nats"]
             seeds = sorted(nats[False].keys() & nats[True].keys())
             if len(seeds) < 2:
                 continue

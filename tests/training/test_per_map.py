@@ -1,4 +1,4 @@
-"""Muon of each head's queries, keys and values by themselves."""
+"""Muon of joint maps, such as each head's queries, keys and values, by themselves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from harness.training.optim import build_optimizer
 from harness.training.parameter_groups import group_by_pattern, parameter_groups
 from tests.small_runs import SMALL, TEXT
 from zoo.layers.attention import CausalSelfAttention
-from zoo.layers.joint_linear import JointLinear
-from zoo.roles import Role, roles
+from zoo.roles import Role, joint, roles
 
-HEADS = (3, 3, 5, 2, 2, 2, 3)
+MAPS = (3, 3, 5, 2, 2, 2, 3)
 STEPS = 3
 
 
@@ -37,13 +36,13 @@ def alone(before: Tensor, gradients: Iterable[Tensor]) -> Tensor:
     return weight.detach()
 
 
-@pytest.mark.parametrize("per_head", [False, True])
-def test_each_head_moves_as_by_torch_s_muon_alone(per_head: bool) -> None:
+@pytest.mark.parametrize("per_map", [False, True])
+def test_each_map_moves_as_by_torch_s_muon_alone(per_map: bool) -> None:
     """Whatever their sizes; a whole matrix of one head's shape is beside them."""
     torch.manual_seed(0)
-    model = nn.ModuleDict({"qkv": JointLinear(7, HEADS), "other": nn.Linear(7, 3)})
+    model = nn.ModuleDict({"qkv": joint(nn.Linear(7, sum(MAPS)), MAPS), "other": nn.Linear(7, 3)})
     groups = parameter_groups(model, lr=0.1, lr_of={}, weight_decay=0.5)
-    optimizer = Muon(groups, lr=0.1, weight_decay=0.5, per_head=per_head)
+    optimizer = Muon(groups, lr=0.1, weight_decay=0.5, per_map=per_map)
     before = {name: layer.weight.detach().clone() for name, layer in model.items()}
     gradients: dict[str, list[Tensor]] = {name: [] for name in model}
     for _ in range(STEPS):
@@ -52,7 +51,7 @@ def test_each_head_moves_as_by_torch_s_muon_alone(per_head: bool) -> None:
                 parameter.grad = torch.randn_like(parameter)
             gradients[name] += [layer.weight.grad.clone()]
         optimizer.step()
-    heads = HEADS if per_head else (sum(HEADS),)
+    heads = MAPS if per_map else (sum(MAPS),)
     own = zip(*(gradient.split(heads) for gradient in gradients["qkv"]), strict=True)
     expected = [alone(*each) for each in zip(before["qkv"].split(heads), own, strict=True)]
     assert torch.equal(model["qkv"].weight, torch.cat(expected))
@@ -66,12 +65,12 @@ def test_heads_of_attention_are_its_heads() -> None:
     attention.projection = nn.Identity()
     role = roles(attention)["qkv.weight"]
     assert role is not None
-    assert role.heads == (2,) * 12
+    assert role.maps == (2,) * 12
     x_BTC = torch.randn(2, 5, 12)
     before = attention(x_BTC).unflatten(-1, (6, 2))
     for number in range(3):  # each is shared by two heads of queries
         cut = copy.deepcopy(attention)
-        cut.qkv.weight.detach().split(role.heads)[9 + number].zero_()
+        cut.qkv.weight.detach().split(role.maps)[9 + number].zero_()
         after = cut(x_BTC).unflatten(-1, (6, 2))
         shared = [2 * number, 2 * number + 1]
         others = [head for head in range(6) if head not in shared]
@@ -79,8 +78,9 @@ def test_heads_of_attention_are_its_heads() -> None:
         assert torch.equal(after[:, :, others], before[:, :, others])
 
 
-def test_what_of_the_zoo_has_heads() -> None:
-    """Queries, keys and values of attention; of the mixers gates and rates, too."""
+def test_what_of_the_zoo_is_joint() -> None:
+    """Queries, keys and values of attention; of the mixers gates and rates, too; of WaveNet filters
+    and gates."""
     attention = (32,) * 12
     blocks = {"blocks.*.attention.qkv.weight": attention}
     four_queries = {"blocks.*.attention.qkv.weight": (32,) * 8}  # two heads of keys, two of values
@@ -99,6 +99,7 @@ def test_what_of_the_zoo_has_heads() -> None:
         },
         "perceiver_ar": blocks
         | {"read.query.weight": (32,) * 4, "read.key_value.weight": (32,) * 8},
+        "wavenet": {"blocks.*.conv.conv.weight": (96, 96)},
         "mamba2": {"blocks.*.expand.weight": (88,) * 8 + (64, 64, 4)},
         "hnet": {
             "encoder.*.expand.weight": mamba,
@@ -116,7 +117,7 @@ def test_what_of_the_zoo_has_heads() -> None:
         if name == "hf":
             continue
         model = meta_model(read_settings(compose([f"model={name}"])), 65)
-        known = {key: role.heads for key, role in roles(model).items() if role and role.heads}
+        known = {key: role.maps for key, role in roles(model).items() if role and role.maps}
         found = {each: known[keys[0]] for each, keys in group_by_pattern(known).items()}
         assert found == expected.get(name, {}), name
 
@@ -124,12 +125,12 @@ def test_what_of_the_zoo_has_heads() -> None:
 @pytest.mark.parametrize(
     ("role", "found"),
     [
-        (Role((0, 1), heads=(4, 3)), r"heads=\(4, 3\) are not the 8 outputs of part.weight"),
-        (Role((0, 1), heads=(9, -1)), "are not the 8 outputs"),
-        (Role((1, 0), heads=(4, 4)), "are not the 8 outputs"),
+        (Role((0, 1), maps=(4, 3)), r"maps=\(4, 3\) are not the 8 outputs of part.weight"),
+        (Role((0, 1), maps=(9, -1)), "are not the 8 outputs"),
+        (Role((1, 0), maps=(4, 4)), "are not the 8 outputs"),
     ],
 )
-def test_heads_that_do_not_fit_are_refused(role: Role, found: str) -> None:
+def test_maps_that_do_not_fit_are_refused(role: Role, found: str) -> None:
     layer = nn.Linear(8, 8)
     vars(layer)["parameter_roles"] = {"weight": role}
     with pytest.raises(ValueError, match=found):
@@ -137,31 +138,29 @@ def test_heads_that_do_not_fit_are_refused(role: Role, found: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", names_in_group("optimizer"))
-def test_only_muon_asks_for_heads(optimizer: str) -> None:
+def test_only_muon_asks_for_maps(optimizer: str) -> None:
     """All others do with a joint map what they do with a plain one."""
     settings = read_settings(compose([f"optimizer={optimizer}"]))
     torch.manual_seed(0)
-    joint, plain = JointLinear(6, (2, 2, 4)), nn.Linear(6, 8)
-    plain.load_state_dict(joint.state_dict())
-    for layer in (joint, plain):
+    several, one = joint(nn.Linear(6, 8), (2, 2, 4)), nn.Linear(6, 8)
+    one.load_state_dict(several.state_dict())
+    for layer in (several, one):
         torch.manual_seed(1)
         chosen = build_optimizer(settings, layer)
         for _ in range(STEPS):
             for parameter in layer.parameters():
                 parameter.grad = torch.randn_like(parameter)
             chosen.step()
-    assert torch.equal(joint.weight, plain.weight) == (optimizer != "muon")
-    assert torch.equal(joint.bias, plain.bias)
+    assert torch.equal(several.weight, one.weight) == (optimizer != "muon")
+    assert torch.equal(several.bias, one.bias)
 
 
-def test_a_command_says_which_have_heads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_says_what_is_joint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "corpus.txt").write_text(TEXT)
     own = (f"data.path={tmp_path}/corpus.txt", f"cache={tmp_path}/cache", "tokenizer=bytes")
     chosen = [*SMALL, *own, "model=gpt", "model.n_head=2", "model.n_embd=16", "optimizer=muon"]
     row = "blocks.*.attention.qkv.weight"
-    for settings, name in (([], f"{row}, each of 6 heads"), (["optimizer.per_head=false"], row)):
+    for settings, name in (([], f"{row}, each of 6 maps"), (["optimizer.per_map=false"], row)):
         assert groups_command.task(compose([*chosen, *settings])) == 0
         lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
         assert name in [part for line in lines for part in line]
