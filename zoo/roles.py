@@ -53,7 +53,8 @@ class Role:
     def maps_fit(self, parameter: Tensor) -> bool:
         """Whether `maps` are all outputs, which are the parameter's first axis."""
         first = bool(self.matrix) and self.matrix[0] == 0
-        return not self.maps or (first and sum(self.maps) == len(parameter) and min(self.maps) > 0)
+        sized = all(type(size) is int and size > 0 for size in self.maps)
+        return not self.maps or (first and sized and sum(self.maps) == len(parameter))
 
 
 Table = Mapping[str, Role]
@@ -147,13 +148,15 @@ def roles(model: nn.Module) -> dict[str, Role | None]:
 def joint(layer: Layer, maps: Sequence[int]) -> Layer:
     """Mark a linear map or convolution as several of the same input, computed as one: their weights
     lie one below the other, such as each head's queries, keys and values. What takes a matrix as a
-    whole, as Muon does, may take each by itself.
+    whole, as Muon does, may take each by itself. Where that would be more work and gains nothing,
+    as with a recurrent net's gates, they stay one.
 
     maps: the outputs of each.
     """
-    vars(layer)["parameter_roles"] = {
-        "weight": replace(TORCH[type(layer)]["weight"], maps=(*maps,))
-    }
+    role = _role(layer, "weight", layer.weight)
+    assert role is not None
+    marks = getattr(layer, "parameter_roles", {})
+    vars(layer)["parameter_roles"] = marks | {"weight": replace(role, maps=tuple(maps))}
     return layer
 
 

@@ -31,8 +31,13 @@ class Base:
     changes: dict[str, Change]
 
 
+def whole(settings: str) -> str:
+    """Muon takes whole matrices, as when these were trained: joint maps are a later choice."""
+    return f"{settings} optimizer.per_map=false" if "optimizer=muon" in settings else settings
+
+
 def _settings(*each: str) -> dict[str, Change]:
-    return {settings: Change(settings) for settings in each}
+    return {settings: Change(whole(settings)) for settings in each}
 
 
 ROWS, TIME = 12, 64
@@ -145,7 +150,10 @@ BASES = {
 # The recipes of half a minute with n-grams of up to four characters, as long as they are.
 WIDE = "model.n_layer=1 model.n_hidden=384"
 LONGER = {
-    "fast_gpt": (1000 * ROWS * TIME, "experiment=fast_gpt model=gpt_modern"),
+    "fast_gpt": (
+        1000 * ROWS * TIME,
+        "experiment=fast_gpt model=gpt_modern optimizer.per_map=false",
+    ),
     "cross_the_floor": (1500 * 8 * 128, f"experiment=cross_the_floor model=lstm {WIDE}"),
 }
 for _name, (_tokens, _recipe) in LONGER.items():

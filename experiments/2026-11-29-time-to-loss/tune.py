@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from changes import Base, Change
+from changes import Base, Change, whole
 from what_helps import Row, rows_of, train
 
 from harness.data.dataset import Dataset
@@ -106,7 +106,7 @@ def tune(name: str, rows: list[Row], file: Path, datasets: dict[str, Dataset]) -
         row = known[0] if known else {"recipe": name, "change": change, "settings": settings}
         if not known:
             base = Base(recipe.start, recipe.tokens // 2, {})
-            row |= train(base, Change(settings), 0, datasets)
+            row |= train(base, Change(whole(settings)), 0, datasets)
             with file.open("a") as out:
                 out.write(json.dumps(row) + "\n")
         if row["nats"] is not None and row["nats"] < best - GAIN:

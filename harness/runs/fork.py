@@ -26,7 +26,7 @@ from harness.runs.damage import DamageError
 from harness.runs.digest import digest
 from harness.runs.folder import RunFolder
 from harness.runs.load import why_none
-from harness.runs.resume import changed_by, with_users_own
+from harness.runs.resume import changed_by, optimizer_of, with_users_own
 from harness.runs.summary import Ancestor, read_summary
 
 # What a fork shares with its parent: what its state is of, and what it was trained and chosen on.
@@ -133,6 +133,9 @@ def _require_alike(parent: Parent, settings: Settings) -> None:
         parts += (("train", "seq_len"), ("train", "positions"))
     for group, key in parts:
         differing += differences(before[group].get(key), after[group].get(key), f"{group}.{key}")
+    # Muon keeps something for each matrix that it takes. A run from before the option took no maps.
+    was, now = (bool(each["optimizer"].get("per_map")) for each in (before, after))
+    differing += differences(was, now, "optimizer.per_map")
     if differing:
         raise UsageError(
             f"{settings.fork_from} can't be forked with another {'; '.join(differing)}"
@@ -160,6 +163,7 @@ def forked_settings(asked: Settings, overrides: list[str]) -> Settings:
         asked = asked.replace(precision=theirs.precision)
     if asked.matmul == "auto":
         asked = asked.replace(matmul=theirs.matmul)
+    asked = asked.replace(optimizer=optimizer_of(asked, theirs, overrides))
     of_run = {key: getattr(asked, key) for key in ("resume", "run_dir", "fork_from")}
     before = with_users_own(theirs, asked) | of_run
     return read_settings(changed_by(before, asked, overrides))

@@ -27,6 +27,8 @@ from harness.runs.summary import Summary, read_summary
 from zoo_tokenizers import Tokenizer
 
 _ABSENT = object()
+# Options that an optimizer got when there were runs with it already.
+ADDED = {"harness.training.muon.Muon": ("orthogonalize", "per_map")}
 # What a field of summary.json is called in words, where its name alone does not say.
 CHANGED = {"commit": "code", "dirty": "uncommitted changes", "name": "processor"}
 
@@ -90,7 +92,7 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
         asked = asked.replace(precision=saved.precision)
     if asked.matmul == "auto":
         asked = asked.replace(matmul=saved.matmul)
-    asked = asked.replace(optimizer=_optimizer_of(asked, saved, overrides))
+    asked = asked.replace(optimizer=optimizer_of(asked, saved, overrides))
     before = with_users_own(saved, asked)
     after = changed_by(before, asked, overrides)
     differing = differences(before, after)
@@ -102,18 +104,18 @@ def resumed_settings(asked: Settings, overrides: list[str]) -> Settings:
     return settings.replace(resume=asked.resume, run_dir=asked.run_dir)
 
 
-def _optimizer_of(asked: Settings, saved: Settings, overrides: list[str]) -> dict[str, Any]:
-    """The optimizer asked for, but for what the run has decided: what is auto, and options that it
-    does not name. It is from before them, and goes on with the defaults of its class."""
+def optimizer_of(asked: Settings, saved: Settings, overrides: list[str]) -> dict[str, Any]:
+    """The optimizer asked for, but for what the run decided when it began: what is auto, and
+    options newer than it that are not typed. It goes on with their defaults in the class."""
     own, its = dict(asked.optimizer), saved.optimizer
     if own["_target_"] != its["_target_"]:
         return own
     typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    for key, value in asked.optimizer.items():
-        if key not in its and (value == "auto" or f"optimizer.{key}" not in typed):
-            del own[key]
-        elif value == "auto":
+    for key in ADDED.get(its["_target_"], ()):
+        if own.get(key) == "auto" and key in its:
             own[key] = its[key]
+        elif key not in its and (own.get(key) == "auto" or f"optimizer.{key}" not in typed):
+            own.pop(key, None)
     return own
 
 

@@ -247,5 +247,5 @@ def _maps(weight: Tensor, maps: Sequence[int]) -> list[Tensor]:
     """Views of a weight's maps: those of one size that follow each other as (N, rows, columns)."""
     runs = [(len(list(run)), rows) for rows, run in groupby(maps)]
     sizes = [count * rows for count, rows in runs]
-    parts = zip(weight.flatten(1).split(sizes), runs, strict=True)
+    parts = zip(weight.view(len(weight), -1).split(sizes), runs, strict=True)
     return [part.view(count, rows, -1) for part, (count, rows) in parts]

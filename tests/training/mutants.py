@@ -89,9 +89,9 @@ OF_LOSSES_AND_FIGURES = {
     ),
     "a run from before there was a choice is asked for it": (
         "harness/runs/resume.py",
-        'key not in its and (value == "auto" or f"optimizer.{key}" not in typed)',
-        "False",
-        "training/test_optimizers.py -k from_before",
+        'elif key not in its and (own.get(key) == "auto" or f"optimizer.{key}" not in typed):',
+        "elif False:",
+        "training/test_added_options.py -k goes_on",
     ),
     "idle experts are active": (
         COSTS,

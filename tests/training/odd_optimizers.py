@@ -95,6 +95,18 @@ class Elsewhere(_Odd):
         return 1 / self.steps
 
 
+class PerMap(_Odd):
+    """A count on the optimizer itself, of parameters with joint maps alone."""
+
+    steps = 0
+
+    def begin(self, group: dict[str, Any]) -> None:
+        self.steps += any(group["maps"])
+
+    def scale(self, group: dict[str, Any], state: dict[str, Any], p: torch.Tensor) -> Any:
+        return 1 / (1 + self.steps)
+
+
 class Late(_Odd):
     """A state that appears at the third step."""
 

@@ -232,35 +232,6 @@ def test_what_this_machine_is_faster_in_is_chosen_and_kept(
     assert trace(tmp_path / "other") != trace(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("typed", [(), ("optimizer=muon",), ("experiment=compare",)])
-def test_a_run_from_before_muon_s_choices_goes_on_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
-) -> None:
-    """Neither its configuration nor its checkpoint names one: in bf16, and no maps apart."""
-    chosen = (*GPT_SMALL, "optimizer=muon", "eval.sample_tokens=0")
-    before = ("optimizer.orthogonalize=bf16", "optimizer.per_map=false")
-    train(tmp_path / "whole", *chosen, *before)
-    options = ("~optimizer.orthogonalize", "~optimizer.per_map")
-    cut_off(tmp_path / "cut", 4, monkeypatch, *chosen, *options)
-    for module in (run_module, muon_module):
-        monkeypatch.setattr(module, "faster_precision", lambda kind: "fp32")
-    resume = ("resume=true", *chosen)
-    for option, change in (("orthogonalize=fp32", "None → fp32"), ("per_map=true", "None → True")):
-        overrides = ["optimizer=muon", f"optimizer.{option}"]
-        with pytest.raises(UsageError, match=change):
-            resumed_settings(settings(tmp_path / "cut", *resume, *overrides), overrides)
-    assert run(resumed_settings(settings(tmp_path / "cut", *resume), list(typed))) == 0
-    assert trace(tmp_path / "cut") == trace(tmp_path / "whole")
-
-
-def test_a_run_with_another_optimizer_is_not_resumed_with_its_options(tmp_path: Path) -> None:
-    """An option that a run does not name is left out only where the optimizer is the same."""
-    train(tmp_path, *GPT_SMALL, "optimizer=adamw", "eval.sample_tokens=0")
-    asked = settings(tmp_path, *GPT_SMALL, "optimizer=muon", "resume=true")
-    with pytest.raises(UsageError, match="per_map: None → True"):
-        resumed_settings(asked, ["optimizer=muon"])
-
-
 def test_muon_moves_each_matrix_by_its_own_rate_and_by_the_schedules() -> None:
     """Of the same shape, in groups of their own; and not at all what has no gradient."""
     torch.manual_seed(0)

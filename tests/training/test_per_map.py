@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,12 @@ from harness import groups as groups_command
 from harness.cli.hydra_app import compose
 from harness.compute.meta import meta_model
 from harness.config.keys import names_in_group
+from harness.config.model import build_model
 from harness.config.settings import read_settings
 from harness.training.muon import Muon
 from harness.training.optim import build_optimizer
 from harness.training.parameter_groups import group_by_pattern, parameter_groups
 from tests.small_runs import SMALL, TEXT
-from zoo.layers.attention import CausalSelfAttention
 from zoo.roles import Role, joint, roles
 
 MAPS = (3, 3, 5, 2, 2, 2, 3)
@@ -58,24 +57,43 @@ def test_each_map_moves_as_by_torch_s_muon_alone(per_map: bool) -> None:
     assert torch.equal(model["other"].weight, alone(before["other"], gradients["other"]))
 
 
-def test_heads_of_attention_are_its_heads() -> None:
-    """Without one head of the values, as marked, its channels are zero, and no others change."""
+EACH, ALL = ({0}, {1}, {2}, {3}), {0, 1, 2, 3}
+# The joint map of a model's first such block, and the heads that each of its maps moves.
+MOVED: dict[str, tuple[str, Sequence[set[int]]]] = {
+    "gpt": ("blocks.0.attention.qkv", EACH * 3),
+    "llama": ("blocks.0.attention.qkv", (*EACH, *({0, 1}, {2, 3}) * 2)),
+    "ladder": ("blocks.0.attention.qkv", EACH * 3),
+    "perceiver_ar": ("read.key_value", EACH * 2),
+    "mamba2": ("blocks.0.expand", (*EACH * 2, ALL, ALL, ALL)),
+    "gated_deltanet": ("blocks.0.mixer.expand", (*EACH[:3] * 4, {0, 1, 2}, {0, 1, 2})),
+    "mlstm": ("blocks.0.expand", EACH * 4),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_each_map_moves_its_own_head(name: str) -> None:
+    """Other weights in one map, as marked, change what that head gives to the block's last map."""
+    path, expected = MOVED[name]
     torch.manual_seed(0)
-    attention = CausalSelfAttention(12, 6, 0.0, bias=False, n_kv_head=3)
-    attention.projection = nn.Identity()
-    role = roles(attention)["qkv.weight"]
-    assert role is not None
-    assert role.maps == (2,) * 12
-    x_BTC = torch.randn(2, 5, 12)
-    before = attention(x_BTC).unflatten(-1, (6, 2))
-    for number in range(3):  # each is shared by two heads of queries
-        cut = copy.deepcopy(attention)
-        cut.qkv.weight.detach().split(role.maps)[9 + number].zero_()
-        after = cut(x_BTC).unflatten(-1, (6, 2))
-        shared = [2 * number, 2 * number + 1]
-        others = [head for head in range(6) if head not in shared]
-        assert not after[:, :, shared].any()
-        assert torch.equal(after[:, :, others], before[:, :, others])
+    model = build_model(read_settings(compose([f"model={name}"])), 65).double().eval()
+    layer, block = (model.get_submodule(each) for each in (path, path.rpartition(".")[0]))
+    if name == "mamba2":
+        block.norm = nn.Identity()  # it mixes the heads
+    given: list[Tensor] = []
+    block.projection.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    ids_BT = torch.randint(65, (2, 9))
+    weights = layer.weight.detach()
+    maps = layer.parameter_roles["weight"].maps
+    assert len(maps) == len(expected)
+    for number, heads in enumerate(expected):
+        before = weights.clone()
+        weights.split(maps)[number].normal_()
+        model(ids_BT)
+        weights.copy_(before)
+        model(ids_BT)
+        changed, plain = (x.unflatten(-1, (len(set.union(*expected)), -1)) for x in given[-2:])
+        differs = (changed - plain).abs().amax(dim=(0, 1, 3)) > 1e-9
+        assert {int(head) for head in differs.nonzero()} == heads
 
 
 def test_what_of_the_zoo_is_joint() -> None:
@@ -128,6 +146,7 @@ def test_what_of_the_zoo_is_joint() -> None:
         (Role((0, 1), maps=(4, 3)), r"maps=\(4, 3\) are not the 8 outputs of part.weight"),
         (Role((0, 1), maps=(9, -1)), "are not the 8 outputs"),
         (Role((1, 0), maps=(4, 4)), "are not the 8 outputs"),
+        (Role((0, 1), maps=(4.0, 4.0)), "are not the 8 outputs"),  # type: ignore[arg-type]
     ],
 )
 def test_maps_that_do_not_fit_are_refused(role: Role, found: str) -> None:
@@ -164,3 +183,22 @@ def test_a_command_says_what_is_joint(tmp_path: Path, capsys: pytest.CaptureFixt
         assert groups_command.task(compose([*chosen, *settings])) == 0
         lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
         assert name in [part for line in lines for part in line]
+
+
+def test_a_mark_keeps_others_and_takes_subclasses() -> None:
+    class Own(nn.Linear):
+        """As torch's."""
+
+    layer = Own(6, 8)
+    vars(layer)["parameter_roles"] = {"bias": Role()}
+    found = roles(joint(layer, [4, 4]))
+    assert found == {"weight": Role((0, 1), decay=True, maps=(4, 4)), "bias": Role()}
+
+
+def test_a_kernel_that_lies_otherwise_in_memory_is_refused() -> None:
+    """Muon moves views; a copy would never train."""
+    layer = joint(nn.Conv1d(6, 8, 3), [4, 4])
+    layer.weight = nn.Parameter(layer.weight.detach().permute(0, 2, 1).contiguous().mT)
+    groups = parameter_groups(layer, lr=0.1, lr_of={}, weight_decay=0.5)
+    with pytest.raises(RuntimeError, match="view"):
+        Muon(groups, lr=0.1, per_map=True)
