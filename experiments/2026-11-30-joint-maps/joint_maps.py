@@ -29,6 +29,7 @@ SEARCHED = "experiment=searched data=tiny_shakespeare"
 # The model, its settings, the tokens of training, and Muon's rates.
 CASES = {
     "gpt_modern": ("model=gpt_modern", SHORT, ("2e-3", "4e-3", "6e-3")),
+    "gpt_modern, longer": ("model=gpt_modern", LONG, ("2e-3", "4e-3")),
     "mamba2": ("model=mamba2", SHORT, ("3e-3", "8e-3")),
     "gated_deltanet": ("model=gated_deltanet", SHORT, ("3e-3", "8e-3")),
     "mlstm": ("model=mlstm", SHORT, ("3e-3", "8e-3")),
