@@ -18,7 +18,7 @@ comma := ,
 empty :=
 LADDER := $(subst $(empty) $(empty),$(comma),$(addprefix ladder_,$(STEPS)))
 
-.PHONY: install compare compare-seeds ladder live test test-long check docs clean
+.PHONY: install compare compare-seeds ladder live test test-newest test-long check docs clean
 
 # What training, comparing and the live page need.
 install: $(READY)
@@ -59,8 +59,8 @@ ladder: $(READY)
 live: $(READY)
 	$(PY) -m harness.live --open
 
-# Each test process gets one thread: two processes on two cores beat two threads in one. Each begins
-# with a half of the files, so that what a file's tests share is made once.
+# Each test process gets one thread; three keep two cores busy. Each begins with a third of the files,
+# so that what a file's tests share is made once.
 test: $(TOOLS)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist worksteal -m "not long"
 
