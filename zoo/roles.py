@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -155,8 +155,9 @@ def joint(layer: Layer, maps: Sequence[int]) -> Layer:
     """
     role = _role(layer, "weight", layer.weight)
     assert role is not None
+    marked: Any = layer
     marks = getattr(layer, "parameter_roles", {})
-    vars(layer)["parameter_roles"] = marks | {"weight": replace(role, maps=tuple(maps))}
+    marked.parameter_roles = marks | {"weight": replace(role, maps=tuple(maps))}
     return layer
 
 
