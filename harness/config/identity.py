@@ -31,7 +31,11 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
                 before.get(name), after.get(name), f"{key}.{name}" if key else str(name)
             )
         ]
-    return [] if before == after else [f"{key}: {before!s:.80} → {after!s:.80}"]
+    try:
+        same = bool(before == after)
+    except (RuntimeError, TypeError, ValueError):  # a tensor, say, of a checkpoint that was changed
+        same = False
+    return [] if same else [f"{key}: {before!s:.80} → {after!s:.80}"]
 
 
 def _completed(trained: Node) -> Node:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from harness.common.errors import UsageError
@@ -141,3 +142,10 @@ def test_a_configuration_that_would_fill_any_memory_is_refused(tmp_path: Path) -
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     with pytest.raises(UsageError, match="aliases are not allowed"):
         load_settings(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("changed", [torch.zeros(2), [torch.zeros(2), 1], {"a": torch.zeros(2)}])
+def test_what_no_setting_is_differs(changed: object) -> None:
+    """A checkpoint that was changed may hold tensors in the place of its settings' values."""
+    (line,) = differences({"n_layer": changed}, {"n_layer": [2, 1]}, "model")
+    assert line.startswith("model.n_layer: ")
