@@ -80,8 +80,8 @@ class Muon(torch.optim.Optimizer):
         for parameter, views in self._views.items():
             gradient = parameter.grad
             sizes = [view.numel() for view in views]
-            own = [None] * len(views) if gradient is None else gradient.reshape(-1).split(sizes)
-            for view, part in zip(views, own, strict=True):
+            parts = [None] * len(views) if gradient is None else gradient.reshape(-1).split(sizes)
+            for view, part in zip(views, parts, strict=True):
                 view.grad = None if part is None else part.view(view.shape)
         inner = [group for part in self.parts for group in part.param_groups]
         for group, own in zip(self._outer, inner, strict=True):
